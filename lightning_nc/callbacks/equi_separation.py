@@ -1,0 +1,139 @@
+"""The law of equi-separation, watched while a network trains."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
+from lightning_nc.callbacks.geometry_pass import Answer
+from lightning_nc.callbacks.measurement import Measurement
+from lightning_nc.callbacks.plan import Request
+from lightning_nc.callbacks.schedule import When
+from lightning_nc.figures import separation_figure
+from lightning_nc.functional.class_geometry import ClassGeometry
+from lightning_nc.functional.separation import (
+    class_fuzziness_of,
+    fuzziness_of,
+    separation_ability,
+    separation_law,
+)
+from lightning_nc.probe.data import Probe
+from lightning_nc.probe.layers import Layers, Pool
+
+LAYERS_FAMILY = "separation_layers"
+
+
+class EquiSeparation(GeometryCallback):
+    r"""Log how fuzzily each layer separates the classes, and the law ``D_t ~ c rho^t`` they obey.
+
+    At a well-trained classifier every layer reduces the separation fuzziness
+    ``D = Tr(SS_W SS_B^+)`` by about the same ratio rho. Training is left as it was, bit by bit.
+
+    =================================== ==========================================================
+    Logged key                          Value
+    =================================== ==========================================================
+    ``separation/{p}/rho``              Ratio per layer; below 1, smaller separates better
+    ``separation/{p}/pearson_r``        Fit of the law: -1 where it holds exactly
+    ``separation/{p}/half_life``        Layers in which D halves
+    ``separation/{p}/total``            ``D_last / D_first``
+    ``separation_layers/{p}/{layer}``   D at each point, ``input`` first
+    ``separation/{p}/epochs_completed`` When
+    ``separation/{p}/seconds``          What the measurement cost, shared callbacks together
+    ``separation/{p}/failures``         How many were skipped
+    =================================== ==========================================================
+
+    ``{p}`` is the probe's name. Also drawn: ln D against depth with the fitted line.
+
+    Args:
+        layers: ``"blocks"`` (see `lightning_nc.find_blocks`), names or globs as in
+            ``named_modules()``, or ``{name: callable}`` where the callable makes (N, d) features
+            of the module's output; ``"input"`` is the raw input.
+        pool: Makes (N, d) features of the outputs of all layers; by default they are flattened.
+            Sequences need one: `lightning_nc.first_token`, `masked_mean` or `last_token`.
+        probe: ``"train"``, ``"val"``, ``"test"``, or a `Probe`.
+        every_n_epochs: Measure before training, after every n-th epoch, and after the last.
+        epochs: Epochs completed at which to measure instead; 0 is before training.
+        when: ``"train_epoch_end"`` or ``"validation_end"``.
+        figures: Whether to log figures.
+        on_error: ``"warn"`` skips a measurement that fails and trains on, ``"raise"`` stops.
+
+    Example::
+
+        trainer = Trainer(callbacks=[EquiSeparation(every_n_epochs=10)])
+
+    Source:
+        He & Su (2023), "A law of data separation in deep learning", PNAS 120(36).
+    """
+
+    family = "separation"
+
+    def __init__(
+        self,
+        layers: Layers = "blocks",
+        pool: Pool | None = None,
+        probe: str | Probe = "train",
+        every_n_epochs: int = 1,
+        epochs: Sequence[int] | None = None,
+        when: When = "train_epoch_end",
+        figures: bool = True,
+        on_error: Literal["warn", "raise"] = "warn",
+    ) -> None:
+        super().__init__(probe, every_n_epochs, epochs, when, figures, on_error)
+        self.layers = layers
+        self.pool = pool
+
+    def request(self) -> Request:
+        """The geometry of the layers."""
+        return Request(layers=self.layers, pool=self.pool)
+
+    def evaluate(self, answer: Answer) -> Evaluation:
+        """D at each point and the law through them."""
+        return evaluate_separation(answer.layers, self.probe.key)
+
+    def draw(self, measurement: Measurement) -> dict[str, Any]:
+        """D against depth with the fitted law."""
+        start = self.prefix(LAYERS_FAMILY)
+        names = [key.removeprefix(start) for key in measurement.values if key.startswith(start)]
+        title = f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
+        figure = separation_figure(names, measurement.arrays["fuzziness"], title)
+        return {self.prefix() + "law": figure}
+
+
+def evaluate_separation(layers: dict[str, ClassGeometry], probe: str) -> Evaluation:
+    """The logged values of `EquiSeparation`, from the geometry of layers in depth."""
+    D = torch.stack([fuzziness_of(geometry) for geometry in layers.values()])
+    notes = [note for name, geometry in layers.items() for note in rank_notes(name, geometry)]
+    rho = pearson_r = half_life = D.new_tensor(torch.nan)
+    if len(D) > 1:
+        rho, _, pearson_r, half_life = separation_law(D)
+    if not bool(pearson_r.isfinite()):
+        notes.append(
+            "rho, pearson_r or half_life are undefined (NaN): the law is a line through ln D at "
+            f"three points or more, where D is positive and not constant; D has {len(D)} points."
+        )
+    law = {
+        "rho": rho,
+        "pearson_r": pearson_r,
+        "half_life": half_life,
+        "total": separation_ability(D),
+    }
+    values = {f"separation/{probe}/{name}": float(value) for name, value in law.items()}
+    values |= {
+        f"{LAYERS_FAMILY}/{probe}/{name}": float(value)
+        for name, value in zip(layers, D, strict=True)
+    }
+    class_D = torch.stack([class_fuzziness_of(geometry) for geometry in layers.values()])
+    arrays: dict[str, Tensor] = {"fuzziness": D, "class_fuzziness": class_D}
+    return Evaluation(values, arrays, notes)
+
+
+def rank_notes(name: str, geometry: ClassGeometry) -> list[str]:
+    """A sentence if the class means of a layer span fewer directions than they could."""
+    full = min(geometry.means.shape[0] - 1, geometry.means.shape[1])
+    rank = int(geometry.rank)
+    if rank == full:
+        return []
+    result = "D and NC1 are undefined (NaN)" if rank == 0 else "D and NC1 use those alone"
+    return [f"the class means at '{name}' span {rank} of {full} directions; {result}."]

@@ -1,0 +1,188 @@
+"""What all callbacks have in common: when they are due, with whom they share, what they keep."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
+
+from lightning_nc.callbacks.geometry_pass import Answer
+from lightning_nc.callbacks.measurement import Measurement
+from lightning_nc.callbacks.namespaces import CallbackBase
+from lightning_nc.callbacks.plan import Plan, Request
+from lightning_nc.callbacks.publish import step_of
+from lightning_nc.callbacks.schedule import Schedule, When
+from lightning_nc.callbacks.shared_pass import measure_together
+from lightning_nc.probe.data import Probe
+
+
+class Evaluation(NamedTuple):
+    """What a callback makes of the geometry.
+
+    Attributes:
+        values: Scalars under their keys, without family and probe.
+        arrays: Tensors for figures.
+        notes: Sentences that say why values are undefined.
+    """
+
+    values: dict[str, float]
+    arrays: dict[str, Tensor]
+    notes: list[str]
+
+
+class Moment(NamedTuple):
+    """A point of a run at which callbacks may be due."""
+
+    stage: str
+    hook: str
+    epochs_completed: float
+    last_epoch: int | None
+    step: int
+
+
+class GeometryCallback(CallbackBase):
+    """A callback that measures the geometry of a probe; the base of those in this package.
+
+    A measure of your own is a subclass with a ``family`` (the first part of its logged keys) and
+    the three methods `request`, `evaluate` and `draw`.
+
+    Args:
+        probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.
+        every_n_epochs: Measure before training, after every n-th epoch, and after the last.
+        epochs: Epochs completed at which to measure instead; 0 is before training.
+        when: At the end of training epochs, or of validation.
+        figures: Whether to log figures.
+        on_error: ``"warn"`` skips a measurement that fails, on all processes, and trains on;
+            ``"raise"`` stops the run.
+    """
+
+    family: str
+
+    def __init__(
+        self,
+        probe: str | Probe,
+        every_n_epochs: int,
+        epochs: Sequence[int] | None,
+        when: When,
+        figures: bool,
+        on_error: Literal["warn", "raise"],
+    ) -> None:
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f'on_error must be "warn" or "raise", got {on_error!r}.')
+        self.probe = Probe(source=probe) if isinstance(probe, str) else probe
+        self.schedule = Schedule(every_n_epochs, epochs, when)
+        self.figures = figures
+        self.on_error = on_error
+        self.history: list[Measurement] = []
+        self.failures = 0
+        self.plans: dict[tuple[str, ...], Plan] = {}
+        self.told: set[str] = set()
+
+    @abstractmethod
+    def request(self) -> Request:
+        """What is to be measured."""
+
+    @abstractmethod
+    def evaluate(self, answer: Answer) -> Evaluation:
+        """Turn geometry into numbers."""
+
+    @abstractmethod
+    def draw(self, measurement: Measurement) -> dict[str, Any]:
+        """Figures of a measurement, by tag."""
+
+    def prefix(self, family: str | None = None) -> str:
+        """The beginning of logged keys: ``family/probe/``."""
+        return f"{family or self.family}/{self.probe.key}/"
+
+    def due(self, moment: Moment) -> bool:
+        """Whether this callback measures at this moment."""
+        own_data = not isinstance(self.probe.source, str)
+        if moment.stage != "fit":
+            of_stage = {"validate": "val", "test": "test"}.get(moment.stage)
+            return own_data or self.probe.source == of_stage
+        if self.probe.source == "test" or moment.hook not in (self.schedule.when, "any"):
+            return False
+        if any(
+            m.stage == "fit" and m.epochs_completed == moment.epochs_completed for m in self.history
+        ):
+            return False
+        return self.schedule.due(-int(-moment.epochs_completed // 1), moment.last_epoch)
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Refuse two instances that would log the same keys; start a fresh run afresh."""
+        same = [
+            callback
+            for callback in trainer.callbacks
+            if isinstance(callback, GeometryCallback) and callback.prefix() == self.prefix()
+        ]
+        if len(same) > 1:
+            raise ValueError(
+                f"{len(same)} callbacks would log the keys {self.prefix()}...; give their probes "
+                f'different names: Probe(source=..., name="other").'
+            )
+        if stage == "fit" and trainer.global_step == 0:
+            self.history = [m for m in self.history if m.stage != "fit"]
+            self.plans.clear()
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Measure before training."""
+        if trainer.global_step == 0 and trainer.current_epoch == 0:
+            self._at(trainer, pl_module, Moment("fit", "any", 0, None, 0))
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure after a training epoch."""
+        completed = trainer.current_epoch + 1
+        step = step_of(trainer, at_epoch_end=True)
+        moment = Moment("fit", "train_epoch_end", completed, trainer.max_epochs, step)
+        self._at(trainer, pl_module, moment)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure after validation, within ``fit`` or by itself."""
+        if trainer.sanity_checking:
+            return
+        step = step_of(trainer, at_epoch_end=False)
+        if trainer.state.fn == "validate":
+            moment = Moment("validate", "any", trainer.current_epoch, None, step)
+        else:
+            done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            completed = trainer.current_epoch + min(done / trainer.num_training_batches, 1)
+            moment = Moment("fit", "validation_end", completed, trainer.max_epochs, step)
+        self._at(trainer, pl_module, moment)
+
+    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure after testing."""
+        step = step_of(trainer, at_epoch_end=False)
+        self._at(trainer, pl_module, Moment("test", "any", trainer.current_epoch, None, step))
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure after the last epoch, if training ended before it was known to be the last."""
+        completed = trainer.current_epoch
+        step = step_of(trainer, at_epoch_end=True)
+        self._at(trainer, pl_module, Moment("fit", "any", completed, completed, step))
+
+    @property
+    def state_key(self) -> str:
+        """Unique among callbacks, since no two may log the same keys."""
+        return self._generate_state_key(probe=self.probe.key)
+
+    def state_dict(self) -> dict[str, Any]:
+        """History and failures, as primitives and tensors."""
+        history = [measurement.to_state() for measurement in self.history]
+        return {"version": 1, "history": history, "failures": self.failures}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the history of a checkpoint."""
+        self.history = [Measurement.from_state(state) for state in state_dict.get("history", [])]
+        self.failures = state_dict.get("failures", 0)
+
+    def _at(self, trainer: Any, pl_module: Any, moment: Moment) -> None:
+        """Let the first of the callbacks that are due on this probe measure for all of them."""
+        due = [
+            callback
+            for callback in trainer.callbacks
+            if isinstance(callback, GeometryCallback)
+            and callback.probe == self.probe
+            and callback.due(moment)
+        ]
+        if due and due[0] is self:
+            measure_together(trainer, pl_module, due, moment)

@@ -1,0 +1,39 @@
+"""What a measurement leaves: numbers under their logged keys, arrays for figures."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measurement of one callback.
+
+    Attributes:
+        epochs_completed: Training epochs before it; 0 before training, with a fraction within an
+            epoch.
+        step: Step under which it was logged.
+        values: Scalars under their logged keys; NaN where undefined.
+        arrays: Tensors behind the figures, on the CPU.
+        counts: Samples per class, n_k, shape ``(K,)``: compare D only at equal n_k.
+        seconds: What it cost.
+        stage: ``"fit"``, ``"validate"``, ``"test"``, or ``"measure"`` without a Trainer.
+    """
+
+    epochs_completed: float
+    step: int
+    values: dict[str, float]
+    arrays: dict[str, Tensor] = field(repr=False)
+    counts: Tensor = field(repr=False)
+    seconds: float
+    stage: str = "fit"
+
+    def to_state(self) -> dict[str, Any]:
+        """Primitives and tensors alone, which checkpoints load with ``weights_only=True``."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Measurement":
+        """Read back what `to_state` wrote, also by a version that wrote more."""
+        return cls(**{name: state[name] for name in cls.__dataclass_fields__ if name in state})

@@ -1,0 +1,152 @@
+"""Neural collapse, watched while a network trains."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_nc.callbacks.equi_separation import rank_notes
+from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
+from lightning_nc.callbacks.geometry_pass import Answer, ClassifierGeometry
+from lightning_nc.callbacks.measurement import Measurement
+from lightning_nc.callbacks.plan import Request
+from lightning_nc.callbacks.schedule import When
+from lightning_nc.figures import cosine_figure
+from lightning_nc.functional.neural_collapse import (
+    centred,
+    class_distance_normalized_variance_of,
+    equiangularity,
+    equinorm,
+    maximal_angle,
+    self_duality,
+    simplex_geometry_of_means,
+    variability_collapse_of,
+)
+from lightning_nc.probe.data import Probe
+from lightning_nc.probe.layers import Pool
+
+
+class NeuralCollapse(GeometryCallback):
+    r"""Log NC1 to NC4: whether features collapse to class means, and these to a simplex.
+
+    All quantities but accuracy tend to 0 in the terminal phase of training. Training is left as it
+    was, bit by bit.
+
+    ========================================= ====================================================
+    Logged key                                Value
+    ========================================= ====================================================
+    ``nc/{p}/nc1``                            Within-class variability, ``Tr(Sigma_W Sigma_B^+)/K``
+    ``nc/{p}/nc2_equinorm_means``             Spread of the norms of the class means
+    ``nc/{p}/nc2_equinorm_weights``           Spread of the norms of the classifier's rows
+    ``nc/{p}/nc2_equiangularity_means``       Spread of the angles between class means
+    ``nc/{p}/nc2_equiangularity_weights``     Spread of the angles between the rows
+    ``nc/{p}/nc2_maximal_angle_means``        Distance of these angles from the widest possible
+    ``nc/{p}/nc2_maximal_angle_weights``      The same of the rows
+    ``nc/{p}/nc2_etf_error``                  Distance of the means' Gram matrix from a simplex ETF
+    ``nc/{p}/nc3``                            Self-duality: distance of classifier and class means
+    ``nc/{p}/nc4``                            Share of samples not given to the nearest class centre
+    ``nc/{p}/cdnv``                           Class-distance normalised variance
+    ``nc/{p}/accuracy``                       Of the classifier on the probe
+    ``nc/{p}/epochs_completed``               When
+    ``nc/{p}/seconds``                        What it cost, callbacks that share it together
+    ``nc/{p}/failures``                       How many were skipped
+    ========================================= ====================================================
+
+    ``{p}`` is the probe's name. Also drawn: the cosines between class means, and between rows.
+    For two classes the means are opposite whatever is learned: their NC2 is NaN.
+
+    Args:
+        head: Name of the classifier; by default the last module to run with a weight row per class
+            (or one row: two classes). Its input are the last-layer features.
+        pool: Makes (N, d) features of the classifier's input, if that is a sequence.
+        probe: ``"train"``, ``"val"``, ``"test"``, or a `Probe`.
+        every_n_epochs: Measure before training, after every n-th epoch, and after the last.
+        epochs: Epochs completed at which to measure instead; 0 is before training.
+        when: ``"train_epoch_end"`` or ``"validation_end"``.
+        figures: Whether to log figures.
+        on_error: ``"warn"`` skips a measurement that fails and trains on, ``"raise"`` stops.
+
+    Example::
+
+        trainer = Trainer(callbacks=[NeuralCollapse(every_n_epochs=10)])
+
+    Source:
+        Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
+        deep learning training", PNAS 117(40).
+    """
+
+    family = "nc"
+
+    def __init__(
+        self,
+        head: str | None = None,
+        pool: Pool | None = None,
+        probe: str | Probe = "train",
+        every_n_epochs: int = 1,
+        epochs: Sequence[int] | None = None,
+        when: When = "train_epoch_end",
+        figures: bool = True,
+        on_error: Literal["warn", "raise"] = "warn",
+    ) -> None:
+        super().__init__(probe, every_n_epochs, epochs, when, figures, on_error)
+        self.head = head
+        self.pool = pool
+
+    def request(self) -> Request:
+        """The last-layer features and the classifier."""
+        return Request(pool=self.pool, classifier=True, head=self.head)
+
+    def evaluate(self, answer: Answer) -> Evaluation:
+        """NC1 to NC4."""
+        assert answer.classifier is not None
+        return evaluate_collapse(answer.classifier, self.probe.key)
+
+    def draw(self, measurement: Measurement) -> dict[str, Any]:
+        """The cosines between class means and between the classifier's rows."""
+        cosines = {
+            "centred class means": measurement.arrays["cosines_of_means"],
+            "classifier rows": measurement.arrays["cosines_of_weights"],
+        }
+        title = f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
+        return {self.prefix() + "cosines": cosine_figure(cosines, title)}
+
+
+def evaluate_collapse(classifier: ClassifierGeometry, probe: str) -> Evaluation:
+    """The logged values of `NeuralCollapse`, from the geometry of the last layer."""
+    geometry, W = classifier.features, classifier.weight
+    of_means = simplex_geometry_of_means(geometry.means)
+    of_weights = {
+        "nc2_equinorm_weights": equinorm(W),
+        "nc2_equiangularity_weights": equiangularity(W),
+        "nc2_maximal_angle_weights": maximal_angle(W),
+    }
+    scalars = {
+        "nc1": variability_collapse_of(geometry),
+        **of_means,
+        **of_weights,
+        "nc3": self_duality(geometry.means, W),
+        "nc4": classifier.mismatch,
+        "cdnv": class_distance_normalized_variance_of(geometry),
+        "accuracy": classifier.accuracy,
+    }
+    values = {f"nc/{probe}/{name}": float(value) for name, value in scalars.items()}
+    arrays = {
+        "cosines_of_means": _cosines(centred(geometry.means)),
+        "cosines_of_weights": _cosines(W),
+    }
+    undefined = [name for name, value in scalars.items() if not bool(value.isfinite())]
+    notes = rank_notes("the classifier's input", geometry)
+    if undefined:
+        why = (
+            "two class means are opposite whatever is learned, and one angle has no spread"
+            if len(W) == 2
+            else "class means coincide, or a mean or a row of the classifier is zero"
+        )
+        notes.append(f"{', '.join(undefined)} are undefined: {why}.")
+    return Evaluation(values, arrays, notes)
+
+
+def _cosines(vectors: Tensor) -> Tensor:
+    m = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return m @ m.mT

@@ -1,0 +1,60 @@
+"""Where values go: to monitors on every process, to loggers and figures on the first."""
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from lightning_nc.loggers import log_figure
+
+
+def publish(
+    trainer: Any,
+    values: Mapping[str, float],
+    step: int,
+    figures: Callable[[], Mapping[str, Any]] | None = None,
+) -> None:
+    """Give values to the Trainer's monitors and loggers, without communication.
+
+    `trainer.callback_metrics` takes finite values only: EarlyStopping stops at a NaN.
+
+    Args:
+        trainer: The Trainer.
+        values: Scalars under their keys.
+        step: Of the loggers.
+        figures: Draws figures, by tag; called on the first process if there is a logger.
+    """
+    # on every process: reading the property may reduce what others have logged
+    monitored = trainer.callback_metrics
+    monitored.update({k: torch.tensor(v) for k, v in values.items() if math.isfinite(v)})
+    if not trainer.is_global_zero:
+        return
+    for logger in trainer.loggers:
+        metrics = {**values, "epoch": trainer.current_epoch}
+        _safely(f"log to {type(logger).__name__}", partial(logger.log_metrics, metrics, step=step))
+    if figures is not None and trainer.loggers:
+        _safely("draw figures", lambda: _log_figures(trainer, figures(), step))
+
+
+def step_of(trainer: Any, at_epoch_end: bool) -> int:
+    """The step under which Lightning itself logs at this moment: batches, not optimizer steps."""
+    batches = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
+    return max(batches - 1, 0) if at_epoch_end else batches
+
+
+def _log_figures(trainer: Any, figures: Mapping[str, Any], step: int) -> None:
+    for logger in trainer.loggers:
+        for tag, figure in figures.items():
+            what = f"log a figure to {type(logger).__name__}"
+            _safely(what, partial(log_figure, logger, tag, figure, step))
+
+
+def _safely(what: str, do: Callable[[], Any]) -> None:
+    """A logger that fails must not cost the run, nor can it hang: nothing is communicated here."""
+    try:
+        do()
+    except Exception as error:
+        warnings.warn(f"Could not {what}: {error!r}", RuntimeWarning, stacklevel=2)

@@ -1,0 +1,50 @@
+"""When to measure, counted in epochs completed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+When = Literal["train_epoch_end", "validation_end"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Epochs at which a callback measures.
+
+    Without a list of epochs it is due before training, after every n-th epoch, and after the last.
+
+    Args:
+        every_n_epochs: Measure after every n-th epoch.
+        epochs: Epochs completed at which to measure, and no others; 0 is before training.
+        when: Whether to measure at the end of training epochs or of validation.
+
+    Example:
+        >>> schedule = Schedule(every_n_epochs=10)
+        >>> [epoch for epoch in range(26) if schedule.due(epoch, last_epoch=25)]
+        [0, 10, 20, 25]
+        >>> [epoch for epoch in range(26) if Schedule(epochs=[0, 3]).due(epoch, last_epoch=25)]
+        [0, 3]
+    """
+
+    every_n_epochs: int = 1
+    epochs: Sequence[int] | None = None
+    when: When = "train_epoch_end"
+
+    def __post_init__(self) -> None:
+        """Refuse what would never be due."""
+        if self.every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs must be 1 or more, got {self.every_n_epochs}.")
+        if self.epochs is not None and any(epoch < 0 for epoch in self.epochs):
+            raise ValueError(
+                f"epochs counts epochs completed, from 0 before training; got {list(self.epochs)}."
+            )
+        if self.when not in ("train_epoch_end", "validation_end"):
+            raise ValueError(
+                f'when must be "train_epoch_end" or "validation_end", got {self.when!r}.'
+            )
+
+    def due(self, epochs_completed: int, last_epoch: int | None = None) -> bool:
+        """Whether to measure after so many epochs; the last one is always due."""
+        if self.epochs is not None:
+            return epochs_completed in self.epochs
+        return epochs_completed % self.every_n_epochs == 0 or epochs_completed == last_epoch

@@ -1,0 +1,29 @@
+"""Pure functions of features, class means and classifiers: torch in, float64 out."""
+
+from lightning_nc.functional.class_geometry import ClassGeometry as ClassGeometry
+from lightning_nc.functional.class_geometry import class_geometry as class_geometry
+from lightning_nc.functional.moments import ClassMoments as ClassMoments
+from lightning_nc.functional.moments import class_moments as class_moments
+from lightning_nc.functional.moments import pool_moments as pool_moments
+from lightning_nc.functional.neural_collapse import (
+    class_distance_normalized_variance as class_distance_normalized_variance,
+)
+from lightning_nc.functional.neural_collapse import equiangularity as equiangularity
+from lightning_nc.functional.neural_collapse import equinorm as equinorm
+from lightning_nc.functional.neural_collapse import maximal_angle as maximal_angle
+from lightning_nc.functional.neural_collapse import (
+    nearest_class_center_mismatch as nearest_class_center_mismatch,
+)
+from lightning_nc.functional.neural_collapse import self_duality as self_duality
+from lightning_nc.functional.neural_collapse import simplex_etf_error as simplex_etf_error
+from lightning_nc.functional.neural_collapse import variability_collapse as variability_collapse
+from lightning_nc.functional.separation import SeparationLaw as SeparationLaw
+from lightning_nc.functional.separation import (
+    class_separation_fuzziness as class_separation_fuzziness,
+)
+from lightning_nc.functional.separation import separation_ability as separation_ability
+from lightning_nc.functional.separation import separation_fuzziness as separation_fuzziness
+from lightning_nc.functional.separation import separation_law as separation_law
+from lightning_nc.functional.separation import separation_sensitivity as separation_sensitivity
+from lightning_nc.functional.simplex_symmetry import SimplexSymmetry as SimplexSymmetry
+from lightning_nc.functional.simplex_symmetry import simplex_symmetry as simplex_symmetry

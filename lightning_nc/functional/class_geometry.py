@@ -1,0 +1,277 @@
+"""Class means, the directions they span, and how far samples stray from their means along them.
+
+Everything that this package says about a layer is read off a `ClassGeometry`. It is made in two
+passes over the features, in float64: the first gives the class means, the second the residuals
+about those final means. No d x d matrix is formed and nothing is subtracted that is not first
+centred, so a collapsed class (D ~ 1e-12) far from the origin is measured as exactly as any other.
+"""
+
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Residuals are formed for a block of columns at a time, small enough to stay in the cache.
+_BLOCK_ELEMENTS = 2**18
+
+
+class ClassSums(NamedTuple):
+    """What the first pass accumulates; sums over disjoint sets of samples add up.
+
+    Attributes:
+        counts: Samples per class, n_k, shape ``(K,)``.
+        sums: Sum of the features of each class, shape ``(K, d)``.
+    """
+
+    counts: Tensor
+    sums: Tensor
+
+
+class ClassSpread(NamedTuple):
+    """What the second pass accumulates; spreads of disjoint sets of samples add up.
+
+    With ``r_i = h_i - mu_{y_i}`` and signal directions ``P = V S^-1``, per class:
+
+    Attributes:
+        fuzziness: Sum of ``||P^T r_i||^2``, P weighted by n_k/n as D asks, shape ``(K,)``.
+        collapse: Sum of ``||P^T r_i||^2``, P weighted by 1/K as NC1 asks, shape ``(K,)``.
+        squares: Sum of ``||r_i||^2``, shape ``(K,)``.
+        residuals: Sum of ``r_i``, shape ``(K, d)``: zero, unless the features have changed since
+            the means were taken.
+    """
+
+    fuzziness: Tensor
+    collapse: Tensor
+    squares: Tensor
+    residuals: Tensor
+
+
+class ClassGeometry(NamedTuple):
+    """A layer as its class means and the spread about them; see `ClassSpread` for the letters.
+
+    Attributes:
+        counts: Samples per class, n_k, shape ``(K,)``.
+        means: Class means mu_k, shape ``(K, d)``.
+        rank: Number of signal directions, at most min(K - 1, d), a scalar.
+        fuzziness: Squared residuals along the signal directions of D, shape ``(K,)``.
+        collapse: Squared residuals along the signal directions of NC1, shape ``(K,)``.
+        squares: Squared residuals in all directions, shape ``(K,)``.
+    """
+
+    counts: Tensor
+    means: Tensor
+    rank: Tensor
+    fuzziness: Tensor
+    collapse: Tensor
+    squares: Tensor
+
+
+def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
+    """Sum the features of each class; the first of the two passes.
+
+    Args:
+        features: ``h_i``, any floating dtype, shape ``(N, d)``.
+        labels: Class indices in ``0 .. num_classes - 1``, shape ``(N,)``.
+        num_classes: Number of classes K.
+
+    Example:
+        >>> class_sums(torch.tensor([[1.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]), 2).sums
+        tensor([[3.],
+                [5.]], dtype=torch.float64)
+    """
+    members = _members(labels, num_classes)
+    sums = torch.empty(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
+    for columns in _column_blocks(features):
+        torch.mm(members, features[:, columns].double(), out=sums[:, columns])
+    return ClassSums(members.sum(1), sums)
+
+
+def signal_directions(means: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Whiten the space that the class means span: the directions along which classes differ.
+
+    With ``A = diag(sqrt(weights)) (means - weighted mean) = U S V^T``, so that the between-class
+    covariance is ``A^T A``, return ``P = V S^-1``: for every residual r,
+    ``||P^T r||^2 = r^T (A^T A)^+ r``.
+
+    At most ``min(K - 1, d)`` directions are kept by construction, since the means are centred (a
+    relative cut alone keeps the null direction when the offset of the means is large). Of these,
+    directions below 1e-12 of the largest, or below the rounding error of the means themselves,
+    are dropped, and come back as zero columns.
+
+    Args:
+        means: Class means, float64, shape ``(K, d)``.
+        weights: Weights of the classes, sum 1, shape ``(K,)``.
+
+    Returns:
+        ``P``, shape ``(d, min(K - 1, d))``, and the number of directions kept.
+
+    Example:
+        >>> P, rank = signal_directions(torch.tensor([[2.0, 0.0], [-2.0, 0.0]]).double(),
+        ...                             torch.tensor([0.5, 0.5]).double())
+        >>> P.abs(), rank  # S = 2 along the first axis
+        (tensor([[0.5000],
+                [0.0000]], dtype=torch.float64), tensor(1))
+    """
+    centred = means - weights @ means
+    centred = centred - weights @ centred  # the first mean is rounded; what is left of it goes here
+    _, s, Vh = torch.linalg.svd(weights.sqrt()[:, None] * centred, full_matrices=False)
+    directions = min(means.shape[0] - 1, means.shape[1])
+    s, V = s[:directions], Vh[:directions].mT
+    # float64 means carry a rounding error of a few units in their last place
+    rounding = 16 * torch.finfo(means.dtype).eps * torch.linalg.vector_norm(means, dim=1).max()
+    kept = (s > 1e-12 * s[:1]) & (s > rounding)
+    return V * torch.where(kept, 1 / s, 0), kept.sum()
+
+
+def class_spread(
+    features: Tensor,
+    labels: Tensor,
+    means: Tensor,
+    fuzziness_directions: Tensor,
+    collapse_directions: Tensor,
+) -> ClassSpread:
+    """Sum squared residuals about the final class means; the second of the two passes.
+
+    Args:
+        features: ``h_i``, any floating dtype, shape ``(N, d)``.
+        labels: Class indices, shape ``(N,)``.
+        means: Final class means, float64, shape ``(K, d)``.
+        fuzziness_directions: `signal_directions` of the means with weights n_k/n.
+        collapse_directions: `signal_directions` of the means with weights 1/K; the same tensor
+            where classes are balanced, and then computed once.
+
+    Example:
+        >>> means, P = torch.tensor([[0.0], [4.0]]).double(), torch.tensor([[0.5]]).double()
+        >>> spread = class_spread(torch.tensor([[1.0], [-1.0], [4.0]]), torch.tensor([0, 0, 1]),
+        ...                       means, P, P)
+        >>> spread.squares, spread.fuzziness  # 1 + 1, and a quarter of it
+        (tensor([2., 0.], dtype=torch.float64), tensor([0.5000, 0.0000], dtype=torch.float64))
+    """
+    balanced = collapse_directions is fuzziness_directions
+    P = torch.cat(
+        [fuzziness_directions] if balanced else [fuzziness_directions, collapse_directions], 1
+    )
+    members = _members(labels, means.shape[0])
+    along = features.new_zeros(len(features), P.shape[1], dtype=torch.float64)
+    squares = features.new_zeros(len(features), dtype=torch.float64)
+    residuals = torch.empty_like(means)
+    for columns in _column_blocks(features):
+        r = features[:, columns].double().sub_(means[:, columns].index_select(0, labels))
+        along.addmm_(r, P[columns])
+        torch.mm(members, r, out=residuals[:, columns])
+        squares += r.square_().sum(1)
+    r_fuzziness, r_collapse = along.square_().tensor_split([fuzziness_directions.shape[1]], 1)
+    fuzziness = members @ r_fuzziness.sum(1)
+    collapse = fuzziness if balanced else members @ r_collapse.sum(1)
+    return ClassSpread(fuzziness, collapse, members @ squares, residuals)
+
+
+def class_geometry(features: Tensor, labels: Tensor) -> ClassGeometry:
+    """Measure the class means of a set of features and the spread about them.
+
+    Args:
+        features: ``h_i``, any floating dtype, shape ``(N, d)``.
+        labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
+
+    Raises:
+        TypeError: If features are not floating point, or labels not integers.
+        ValueError: If shapes do not fit, if features are not finite, if fewer than two classes
+            have samples, or if a class up to the largest label has none.
+
+    Example:
+        >>> geometry = class_geometry(torch.tensor([[1.0], [3.0], [-2.0]]), torch.tensor([0, 0, 1]))
+        >>> geometry.counts, geometry.means.flatten()
+        (tensor([2., 1.], dtype=torch.float64), tensor([ 2., -2.], dtype=torch.float64))
+    """
+    labels = check_features(features, labels)
+    counts, sums = class_sums(features, labels, int(labels.max()) + 1)
+    require_every_class(counts)
+    means = sums / counts[:, None]
+    directions = separating_directions(counts, means)
+    spread = class_spread(features, labels, means, directions.fuzziness, directions.collapse)
+    warn_if_degenerate(directions.rank, means)
+    return ClassGeometry(counts, means, directions.rank, *spread[:3])
+
+
+class SeparatingDirections(NamedTuple):
+    """The signal directions of D and of NC1: one tensor where classes are balanced."""
+
+    fuzziness: Tensor
+    collapse: Tensor
+    rank: Tensor
+
+
+def separating_directions(counts: Tensor, means: Tensor) -> SeparatingDirections:
+    """Signal directions of class means, weighted by n_k/n for D and by 1/K for NC1."""
+    fuzziness, rank = signal_directions(means, counts / counts.sum())
+    if bool((counts == counts[0]).all()):
+        return SeparatingDirections(fuzziness, fuzziness, rank)
+    uniform = torch.full_like(counts, 1 / len(counts))
+    return SeparatingDirections(fuzziness, signal_directions(means, uniform)[0], rank)
+
+
+def check_features(features: Tensor, labels: Tensor) -> Tensor:
+    """Return the labels as int64, or say what is wrong with features or labels."""
+    if not features.is_floating_point():
+        raise TypeError(f"Features must be floating point, got {features.dtype}.")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"Labels must be class indices (integers), got {labels.dtype}.")
+    if features.ndim != 2 or labels.shape != features.shape[:1]:
+        raise ValueError(
+            "Need features of shape (N, d) and labels of shape (N,), "
+            f"got {tuple(features.shape)} and {tuple(labels.shape)}."
+        )
+    if not bool(features.isfinite().all()):
+        raise ValueError("Features must be finite, got NaN or infinity.")
+    if len(labels) == 0 or int(labels.min()) < 0:
+        raise ValueError(
+            "Labels must be 0 or more, and at least one; "
+            f"got {'none' if len(labels) == 0 else int(labels.min())}."
+        )
+    return labels.long()
+
+
+def require_every_class(counts: Tensor) -> None:
+    """Raise unless there are two classes or more, each with samples."""
+    present = counts > 0
+    if int(present.sum()) < 2:
+        raise ValueError(
+            f"Need samples of at least two classes, got {int(present.sum())}: "
+            "separation compares classes with one another."
+        )
+    if not bool(present.all()):
+        raise ValueError(
+            f"No samples of class {', '.join(map(str, (~present).nonzero().flatten().tolist()))} "
+            f"among {len(counts)} classes: give samples of every class, or renumber the labels "
+            "0 .. K-1."
+        )
+
+
+def warn_if_degenerate(rank: Tensor, means: Tensor, where: str = "") -> None:
+    """Warn when class means span fewer directions than they could."""
+    full = min(means.shape[0] - 1, means.shape[1])
+    if int(rank) < full:
+        result = "D and NC1 are undefined" if int(rank) == 0 else "D and NC1 use those alone"
+        warnings.warn(
+            f"The class means{where} span {int(rank)} of {full} directions; {result}.",
+            stacklevel=3,
+        )
+
+
+def undefined_without_signal(value: Tensor, rank: Tensor) -> Tensor:
+    """NaN where class means coincide: a ratio to no signal has no value."""
+    return torch.where(rank > 0, value, torch.nan)
+
+
+def _members(labels: Tensor, num_classes: int) -> Tensor:
+    """The (K, N) matrix with a one where sample i belongs to class k."""
+    classes = torch.arange(num_classes, device=labels.device)
+    return (classes[:, None] == labels).double()
+
+
+def _column_blocks(features: Tensor) -> Iterator[slice]:
+    rows, d = features.shape
+    width = max(64, _BLOCK_ELEMENTS // max(rows, 1))
+    return (slice(start, start + width) for start in range(0, d, width))

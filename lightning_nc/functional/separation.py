@@ -1,0 +1,201 @@
+"""How fuzzily classes are separated, and the law by which layers reduce it."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_nc.functional.class_geometry import (
+    ClassGeometry,
+    class_geometry,
+    undefined_without_signal,
+)
+
+
+class SeparationLaw(NamedTuple):
+    """The fit of ``D_t ~ c rho^t``.
+
+    Attributes:
+        rho: Decay ratio per layer, ``exp(slope)``; below 1 where layers separate the classes.
+        intercept: ``ln c``.
+        pearson_r: Correlation of (t, ln D_t); -1 where the law holds exactly.
+        half_life: Layers in which D halves, ``ln 2 / ln(1/rho)``.
+    """
+
+    rho: Tensor
+    intercept: Tensor
+    pearson_r: Tensor
+    half_life: Tensor
+
+
+def separation_fuzziness(features: Tensor, labels: Tensor) -> Tensor:
+    r"""How poorly classes are separated; 0 once every class is a single point.
+
+    .. math:: D = \operatorname{Tr}(SS_W SS_B^+)
+        = \frac1n \sum_i \lVert S^{-1} V^\top (h_i - \mu_{y_i}) \rVert^2
+
+    with both covariances sample-weighted and centred on the sample mean, and ``U S V^T`` the thin
+    singular value decomposition of ``diag(sqrt(n_k/n)) (mu_k - mu)``. D depends on the number of
+    samples per class it is estimated from: compare only at equal n_k.
+
+    Args:
+        features: ``h_i``, any floating dtype, shape ``(N, d)``.
+        labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
+
+    Returns:
+        A float64 scalar >= 0 without unit; NaN, with a warning, if all class means coincide.
+
+    Raises:
+        TypeError: If features are not floating point, or labels not integers.
+        ValueError: If shapes do not fit, features are not finite, or a class has no samples.
+
+    Example:
+        Class means at +2 and -2, variance 1 within each class, so D = 1 / 2**2:
+
+        >>> features = torch.tensor([[1.0], [3.0], [-1.0], [-3.0]])
+        >>> separation_fuzziness(features, torch.tensor([0, 0, 1, 1]))
+        tensor(0.2500, dtype=torch.float64)
+
+    Source:
+        He & Su (2023), "A law of data separation in deep learning", PNAS 120(36).
+    """
+    return fuzziness_of(class_geometry(features, labels))
+
+
+def class_separation_fuzziness(features: Tensor, labels: Tensor) -> Tensor:
+    r"""How far each class strays along the directions that separate the classes; ideal 0.
+
+    .. math:: D^{(k)} = \operatorname{Tr}(SS_W^{(k)} SS_B^+)
+
+    with the covariance of class k about its own mean, so that D is the mean of ``D^(k)`` weighted
+    by n_k/n. The law of equi-separation holds for each class, too.
+
+    Args:
+        features: ``h_i``, any floating dtype, shape ``(N, d)``.
+        labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
+
+    Returns:
+        float64 values >= 0 without unit, shape ``(K,)``; 0 for a class of one sample, NaN if all
+        class means coincide.
+
+    Raises:
+        TypeError: If features are not floating point, or labels not integers.
+        ValueError: If shapes do not fit, features are not finite, or a class has no samples.
+
+    Example:
+        Means at +2 and -2; the first class has variance 1, the second none:
+
+        >>> features = torch.tensor([[1.0], [3.0], [-2.0], [-2.0]])
+        >>> class_separation_fuzziness(features, torch.tensor([0, 0, 1, 1]))
+        tensor([0.2500, 0.0000], dtype=torch.float64)
+
+    Source:
+        He & Su (2023), "A law of data separation in deep learning", PNAS 120(36).
+    """
+    return class_fuzziness_of(class_geometry(features, labels))
+
+
+def separation_law(fuzziness: Tensor) -> SeparationLaw:
+    r"""Fit the law of equi-separation: each layer reduces D by the same ratio rho.
+
+    The least-squares line of ``ln D_t`` on ``t = 0, 1, ...``:
+
+    .. math:: D_t \approx c\,\rho^t, \quad \rho = e^{\text{slope}},
+        \quad t_{1/2} = \ln 2 / \ln(1/\rho)
+
+    Args:
+        fuzziness: D at each point in depth, the raw input first and no logits, shape ``(T,)``.
+
+    Returns:
+        `SeparationLaw` of float64 scalars. All are NaN if a D is not positive and finite. With
+        two points the line is exact and ``pearson_r`` says nothing: NaN. ``half_life`` is
+        infinite at rho = 1 and negative above (depth in which D doubles).
+
+    Raises:
+        ValueError: If there are fewer than two points, or more than one axis.
+
+    Example:
+        D halves from layer to layer:
+
+        >>> law = separation_law(torch.tensor([8.0, 4.0, 2.0, 1.0]))
+        >>> [round(float(value), 6) for value in law]  # rho, ln 8, r, half-life
+        [0.5, 2.079442, -1.0, 1.0]
+
+    Source:
+        He & Su (2023), "A law of data separation in deep learning", PNAS 120(36).
+    """
+    if fuzziness.ndim != 1 or len(fuzziness) < 2:
+        raise ValueError(
+            "The law is a line through D at two or more depths; "
+            f"got fuzziness of shape {tuple(fuzziness.shape)}."
+        )
+    usable = (fuzziness > 0) & fuzziness.isfinite()
+    y = torch.where(usable.all(), fuzziness.double(), torch.nan).log()
+    t = torch.arange(len(y), dtype=torch.float64, device=y.device)
+    dt, dy = t - t.mean(), y - y.mean()
+    slope = (dt @ dy) / (dt @ dt)
+    intercept = y.mean() - slope * t.mean()
+    pearson_r = (dt @ dy) / torch.sqrt((dt @ dt) * (dy @ dy))
+    if len(y) == 2:
+        pearson_r = torch.full_like(slope, torch.nan)
+    rho = slope.exp()
+    return SeparationLaw(rho, intercept, pearson_r.clamp(-1, 1), math.log(2) / (1 / rho).log())
+
+
+def separation_ability(fuzziness: Tensor) -> Tensor:
+    r"""What is left of the fuzziness after all layers, ``R = D_last / D_first``; ideal 0.
+
+    Args:
+        fuzziness: D at each point in depth, shape ``(T,)``.
+
+    Returns:
+        A float64 scalar >= 0; above 1 if depth makes classes fuzzier.
+
+    Example:
+        >>> separation_ability(torch.tensor([8.0, 4.0, 2.0]))
+        tensor(0.2500, dtype=torch.float64)
+
+    Source:
+        He & Su (2023), "A law of data separation in deep learning", PNAS 120(36).
+    """
+    return fuzziness[-1].double() / fuzziness[0].double()
+
+
+def separation_sensitivity(fuzziness: Tensor) -> Tensor:
+    r"""First-order sensitivity of the separation ability to a perturbation of each layer.
+
+    .. math:: \sum_t D_{t-1} / D_t
+
+    For given first and last D it is smallest where all ratios are equal: under the law.
+
+    Args:
+        fuzziness: D at each point in depth, shape ``(T,)``.
+
+    Returns:
+        A float64 scalar; at least ``(T - 1) (D_first / D_last)^(1 / (T - 1))``.
+
+    Example:
+        Equal ratios give 2 + 2; unequal ones with the same ends give more:
+
+        >>> separation_sensitivity(torch.tensor([4.0, 2.0, 1.0]))
+        tensor(4., dtype=torch.float64)
+        >>> separation_sensitivity(torch.tensor([4.0, 1.0, 1.0]))
+        tensor(5., dtype=torch.float64)
+
+    Source:
+        He & Su (2023), "A law of data separation in deep learning", PNAS 120(36).
+    """
+    D = fuzziness.double()
+    return (D[:-1] / D[1:]).sum()
+
+
+def fuzziness_of(geometry: ClassGeometry) -> Tensor:
+    """`separation_fuzziness` of a layer whose class geometry is known."""
+    D = geometry.fuzziness.sum() / geometry.counts.sum()
+    return undefined_without_signal(D, geometry.rank)
+
+
+def class_fuzziness_of(geometry: ClassGeometry) -> Tensor:
+    """`class_separation_fuzziness` of a layer whose class geometry is known."""
+    return undefined_without_signal(geometry.fuzziness / geometry.counts, geometry.rank)

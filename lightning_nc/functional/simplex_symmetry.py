@@ -1,0 +1,112 @@
+"""The simplex symmetry that energy-minimising classifiers have at their last two layers."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_nc.functional.neural_collapse import centred
+
+
+class SimplexSymmetry(NamedTuple):
+    """How far class values are from a simplex and the classifier from an isometry; all ideally 0.
+
+    Attributes:
+        distances: Spread (std / mean) of ``||y_i - y_l||`` over pairs.
+        angles: Spread (std / |mean|) of ``<y_i - y_l, y_l - y_j>`` over distinct i, l, j.
+        center: ``||mean_i y_i||`` against the root mean square of ``||y_i||``.
+        isometry: Spread (std / mean) of the singular values of A on the span of the centred
+            values.
+        alignment: Mean of ``1 - cos(a_i, y_i - mean)`` over classes, a_i the rows of A.
+    """
+
+    distances: Tensor
+    angles: Tensor
+    center: Tensor
+    isometry: Tensor
+    alignment: Tensor
+
+
+def simplex_symmetry(values: Tensor, weight: Tensor | None = None) -> SimplexSymmetry:
+    r"""Measure how near class values are to a regular simplex about the origin; all 0 at the ideal.
+
+    For class values y_i at the output or the penultimate layer: equal distances
+    ``||y_i - y_l||``, equal ``<y_i - y_l, y_l - y_j>``, centre of mass at the origin; and for the
+    classifier A between the two: an isometric embedding of ``span{y_i}`` (equal singular values
+    there) with row i parallel to ``y_i - mean``.
+
+    Args:
+        values: Class values (means) ``y_i``, shape ``(K, d)``.
+        weight: Classifier A, shape ``(K, d)``, for the penultimate layer; without it ``isometry``
+            and ``alignment`` are NaN.
+
+    Returns:
+        `SimplexSymmetry` of float64 scalars >= 0. ``angles`` needs three classes and is NaN for
+        two; ratios to zero (all values equal, or zero) are NaN.
+
+    Raises:
+        ValueError: If fewer than two values are given, or the shapes do not fit.
+
+    Example:
+        An equilateral triangle about the origin, and the classifier that has it as rows:
+
+        >>> root3 = 3**0.5
+        >>> triangle = torch.tensor([[2, 0], [-1, root3], [-1, -root3]], dtype=torch.float64)
+        >>> all(deviation < 1e-12 for deviation in simplex_symmetry(triangle, 5 * triangle))
+        True
+
+        Moved by its own radius, only the centre is wrong, by ``2 / sqrt(mean(16, 4, 4))``:
+
+        >>> moved = simplex_symmetry(triangle + torch.tensor([2.0, 0.0]))
+        >>> [round(float(deviation), 4) for deviation in moved[:3]]
+        [0.0, 0.0, 0.7071]
+
+    Source:
+        E & Wojtowytsch (2021), "On the emergence of simplex symmetry in the final and penultimate
+        layers of neural network classifiers", MSML 2021, PMLR 145.
+    """
+    if values.ndim != 2 or len(values) < 2:
+        raise ValueError(
+            f"Need values of two or more classes, shape (K, d); got {tuple(values.shape)}."
+        )
+    if weight is not None and weight.shape != values.shape:
+        raise ValueError(
+            "Need one classifier row per class value, of the same length; "
+            f"got {tuple(weight.shape)} for values of shape {tuple(values.shape)}."
+        )
+    y = values.double()
+    undefined = y.new_tensor(torch.nan)
+    center = torch.linalg.norm(y.mean(0)) / y.square().sum(1).mean().sqrt()
+    return SimplexSymmetry(
+        _relative_spread(torch.nn.functional.pdist(y)),
+        _relative_spread(_corner_products(y)) if len(y) > 2 else undefined,
+        center,
+        _isometry(centred(y), weight.double()) if weight is not None else undefined,
+        _misalignment(centred(y), weight.double()) if weight is not None else undefined,
+    )
+
+
+def _corner_products(y: Tensor) -> Tensor:
+    """All ``<y_i - y_l, y_l - y_j>`` with i < j and l different from both."""
+    products = []
+    for corner in range(len(y)):
+        edges = torch.cat([y[:corner], y[corner + 1 :]]) - y[corner]  # y_i - y_l, i != l
+        i, j = torch.triu_indices(len(edges), len(edges), 1, device=y.device)
+        products.append(-(edges @ edges.mT)[i, j])
+    return torch.cat(products)
+
+
+def _isometry(m: Tensor, A: Tensor) -> Tensor:
+    """Spread of the singular values of A on the span of the centred values, K - 1 dimensional."""
+    _, s, Vh = torch.linalg.svd(m, full_matrices=False)
+    kept = s[: len(m) - 1] > 1e-12 * s[0]
+    return _relative_spread(torch.linalg.svdvals(A @ Vh[: len(kept)][kept].mT))
+
+
+def _misalignment(m: Tensor, A: Tensor) -> Tensor:
+    return (1 - torch.nn.functional.cosine_similarity(A, m, dim=1, eps=0.0)).mean()
+
+
+def _relative_spread(x: Tensor) -> Tensor:
+    """Population standard deviation against the absolute mean; 0 if all values are equal."""
+    return (x - x.mean()).square().mean().sqrt() / x.mean().abs()

@@ -1,0 +1,170 @@
+"""Separation fuzziness and neural collapse as torchmetrics: one pass, exact, synchronised."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from lightning_nc.functional.class_geometry import check_features, require_every_class
+from lightning_nc.functional.moments import (
+    ClassMoments,
+    class_moments,
+    geometry_of_moments,
+    pool_moments,
+)
+from lightning_nc.functional.neural_collapse import (
+    class_distance_normalized_variance_of,
+    simplex_geometry_of_means,
+    variability_collapse_of,
+)
+from lightning_nc.functional.separation import fuzziness_of
+
+
+class _PooledMoments(Metric):
+    """Moments of all samples seen, as one matrix so that one gather synchronises them.
+
+    The rows of the state are ``[n_k, squares_k, mu_k]`` for the K classes, then
+    ``[0, 0, scatter_d]`` for the d dimensions; before the first batch d is 0.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = True  # a batch is pooled with the state, not added to it
+    moments: Tensor
+
+    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        if num_classes < 2:
+            raise ValueError(
+                f"Separation needs two or more classes, got num_classes={num_classes}."
+            )
+        super().__init__(dist_sync_fn=_gather_and_pool, **kwargs)
+        self.num_classes = num_classes
+        empty = torch.zeros(num_classes, 2, dtype=torch.float64)
+        self.add_state("moments", empty, dist_reduce_fx=_only_element)
+
+    def update(self, features: Tensor, labels: Tensor) -> None:
+        """Take in features of shape ``(N, d)`` with class indices of shape ``(N,)``."""
+        labels = check_features(features, labels)
+        if self.moments.dtype != torch.float64:
+            raise TypeError(
+                f"The state was cast to {self.moments.dtype}, which cannot hold exact moments: "
+                "keep the metric out of a module that is cast to a lower precision."
+            )
+        if int(labels.max()) >= self.num_classes:
+            raise ValueError(
+                f"Label {int(labels.max())} is out of range for {self.num_classes} classes."
+            )
+        batch = _pack(class_moments(features, labels, self.num_classes))
+        self.moments = _pool(self.moments, batch)
+
+    def _moments(self) -> ClassMoments:
+        moments = _unpack(self.moments)
+        require_every_class(moments.counts)
+        return moments
+
+
+class SeparationFuzziness(_PooledMoments):
+    r"""How poorly classes are separated, over all batches and processes; ideal 0.
+
+    .. math:: D = \operatorname{Tr}(SS_W SS_B^+)
+
+    as `lightning_nc.functional.separation_fuzziness`, in one pass. The state holds d x d float64
+    numbers: 8 MB at d = 1,000, 800 MB at d = 10,000. For wider layers use the callbacks or
+    `lightning_nc.measure`, which take two passes and 8 K d bytes.
+
+    Args:
+        num_classes: Number of classes K.
+        kwargs: See `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: On ``update``, for labels out of range, shapes that do not fit or features that
+            are not finite; on ``compute``, if a class has no samples.
+
+    Example:
+        >>> metric = SeparationFuzziness(num_classes=2)
+        >>> metric.update(torch.tensor([[1.0], [-1.0]]), torch.tensor([0, 1]))
+        >>> metric.update(torch.tensor([[3.0], [-3.0]]), torch.tensor([0, 1]))
+        >>> metric.compute()  # means +2 and -2, variance 1: 1 / 2**2
+        tensor(0.2500, dtype=torch.float64)
+
+    Source:
+        He & Su (2023), "A law of data separation in deep learning", PNAS 120(36).
+    """
+
+    def compute(self) -> Tensor:
+        """D of all samples of all processes."""
+        return fuzziness_of(geometry_of_moments(self._moments()))
+
+
+class NeuralCollapse(_PooledMoments):
+    """NC1 and NC2 of last-layer features, over all batches and processes; all ideally 0.
+
+    ``compute`` returns a dictionary of what features alone determine: ``nc1``,
+    ``nc2_equinorm_means``, ``nc2_equiangularity_means``, ``nc2_maximal_angle_means``,
+    ``nc2_etf_error`` and ``cdnv``, as the functions of `lightning_nc.functional`, in one pass.
+    NC3 and NC4 ask for the classifier: use `lightning_nc.NeuralCollapse`, the callback. The state
+    holds d x d float64 numbers (8 MB at d = 1,000).
+
+    Args:
+        num_classes: Number of classes K.
+        kwargs: See `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: On ``update``, for labels out of range, shapes that do not fit or features that
+            are not finite; on ``compute``, if a class has no samples.
+
+    Example:
+        >>> metric = NeuralCollapse(num_classes=2)
+        >>> metric.update(torch.tensor([[1.0], [3.0], [-1.0], [-3.0]]), torch.tensor([0, 0, 1, 1]))
+        >>> metric.compute()["nc1"], metric.compute()["cdnv"]  # (1/4) / 2 and 1/16
+        (tensor(0.1250, dtype=torch.float64), tensor(0.0625, dtype=torch.float64))
+
+    Source:
+        Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
+        deep learning training", PNAS 117(40).
+    """
+
+    def compute(self) -> dict[str, Tensor]:
+        """NC1, NC2 of the means, and CDNV, of all samples of all processes."""
+        geometry = geometry_of_moments(self._moments())
+        return {
+            "nc1": variability_collapse_of(geometry),
+            **simplex_geometry_of_means(geometry.means),
+            "cdnv": class_distance_normalized_variance_of(geometry),
+        }
+
+
+def _pack(moments: ClassMoments) -> Tensor:
+    counts, means, squares, scatter = moments
+    classes = torch.cat([counts[:, None], squares[:, None], means], 1)
+    return torch.cat([classes, torch.nn.functional.pad(scatter, (2, 0))])
+
+
+def _unpack(state: Tensor) -> ClassMoments:
+    num_classes = len(state) - (state.shape[1] - 2)
+    classes, scatter = state[:num_classes], state[num_classes:, 2:]
+    return ClassMoments(classes[:, 0], classes[:, 2:], classes[:, 1], scatter)
+
+
+def _pool(a: Tensor, b: Tensor) -> Tensor:
+    """Pool two states; one that has seen nothing knows no d and leaves the other as it is."""
+    if a.shape[1] == 2 or b.shape[1] == 2:
+        return b if a.shape[1] == 2 else a
+    if a.shape != b.shape:
+        raise ValueError(
+            f"Features have changed their dimension from {a.shape[1] - 2} to {b.shape[1] - 2}."
+        )
+    return _pack(pool_moments(_unpack(a), _unpack(b)))
+
+
+def _gather_and_pool(state: Tensor, group: Any = None) -> list[Tensor]:
+    pooled, *others = gather_all_tensors(state, group)
+    for other in others:
+        pooled = _pool(pooled, other)
+    return [pooled]
+
+
+def _only_element(states: Tensor) -> Tensor:
+    return states[0]

@@ -1,0 +1,136 @@
+"""Reading features out of a network with hooks that live inside one ``with``."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from lightning_nc.probe.layers import Point, features_of, main_tensor, named_modules
+
+Consume = Callable[[Point, Tensor], None]
+
+
+class Head(NamedTuple):
+    """A classifier as it was when it ran: weight W, shape (K, d), and bias b, shape (K,)."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+class Capture:
+    """Forward passes that hand over the features of each point; made by `capture`."""
+
+    def __init__(self, model: nn.Module, points: Sequence[Point]) -> None:
+        self.model = model
+        self.head: Head | None = None
+        self._points: dict[str | None, list[Point]] = {}
+        for point in points:
+            self._points.setdefault(point.module, []).append(point)
+        self._runs: Counter[str] = Counter()
+        self._silent: set[Point] = set()
+        self._inputs: Any = None
+        self._samples = 0
+        self._consume: Consume | None = None
+
+    def forward(self, inputs: Any, samples: int, consume: Consume) -> None:
+        """Call the network once, and ``consume(point, features)`` for each point as it runs.
+
+        Features are views of what the network computed, valid until ``consume`` returns.
+
+        Raises:
+            ValueError: If a layer did not run.
+        """
+        self._runs.clear()
+        self._silent = {point for points in self._points.values() for point in points}
+        self._inputs, self._samples, self._consume = inputs, samples, consume
+        try:
+            for point in self._points.get(None, []):
+                self._hand_over(point, _raw_input(inputs))
+            call_model(self.model, inputs)
+        finally:
+            self._inputs = self._consume = None
+        if self._silent:
+            names = ", ".join(sorted(repr(point.name) for point in self._silent))
+            raise ValueError(
+                f"The layers {names} did not run on this batch; a layer that is measured must run, "
+                "and equally often, on every batch."
+            )
+
+    def on_run(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Hook: a module that has points has run."""
+        run = self._runs[name]
+        self._runs[name] += 1
+        if self._consume is None:
+            return  # called by something else than `forward`
+        for point in self._points[name]:
+            if point.run == run:
+                taken = (*args, *kwargs.values())[0] if point.side == "input" else output
+                self._hand_over(point, taken)
+
+    def on_head(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Hook: the head has run; under sharding its weight exists only now."""
+        bias = getattr(module, "bias", None)
+        self.head = Head(_exact(module.weight).flatten(1), None if bias is None else _exact(bias))
+
+    def _hand_over(self, point: Point, value: Any) -> None:
+        assert self._consume is not None
+        self._silent.discard(point)
+        self._consume(point, features_of(value, point, self._inputs, self._samples))
+
+
+@contextmanager
+def capture(
+    model: nn.Module, points: Sequence[Point], head: str | None = None
+) -> Iterator[Capture]:
+    """Watch a network at some points inside the block; it is left without hooks.
+
+    Args:
+        model: The network.
+        points: Where to take features.
+        head: Name of the classifier, whose weight is copied when it runs.
+
+    Example:
+        >>> import torch
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> with capture(model, [Point("relu", "1")]) as watched:
+        ...     watched.forward(torch.zeros(5, 4), 5, lambda point, h: print(point.name, h.shape))
+        relu torch.Size([5, 3])
+    """
+    watched = Capture(model, points)
+    modules = named_modules(model)
+    with ExitStack() as hooks:
+        for name in {point.module for point in points} - {None}:
+            assert name is not None
+            hook = partial(watched.on_run, name)
+            hooks.enter_context(modules[name].register_forward_hook(hook, with_kwargs=True))
+        if head is not None:
+            hooks.enter_context(modules[head].register_forward_hook(watched.on_head))
+        yield watched
+
+
+def call_model(model: nn.Module, inputs: Any) -> Any:
+    """Call a network with a tensor, a tuple of arguments or a dict of keyword arguments."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, tuple | list):
+        return model(*inputs)
+    return model(inputs)
+
+
+def _raw_input(inputs: Any) -> Any:
+    """The first floating-point tensor of the inputs."""
+    values = inputs.values() if isinstance(inputs, Mapping) else inputs
+    if isinstance(inputs, Tensor):
+        return inputs
+    floating = (v for v in values if isinstance(v, Tensor) and v.is_floating_point())
+    return next(floating, main_tensor(inputs))
+
+
+def _exact(parameter: Any) -> Tensor:
+    """A float64 copy of a parameter, gathered if it is sharded."""
+    whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+    whole = whole.detach()
+    return (whole.cpu() if whole.device.type == "mps" else whole).double().clone()

@@ -1,0 +1,116 @@
+"""What class each sample is of: from the dataset where it says so, else from the batches."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
+
+_LABEL_KEYS = ("labels", "label", "targets", "target", "y")
+
+
+def unpack_batch(batch: Any) -> tuple[Any, Any]:
+    """Split a batch into the network's inputs and the labels.
+
+    Raises:
+        TypeError: If the batch is neither a pair nor a dict with a key for labels.
+
+    Example:
+        >>> unpack_batch({"input_ids": [[1, 2]], "labels": [0]})
+        ({'input_ids': [[1, 2]]}, [0])
+    """
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        return batch[0], batch[1]
+    if isinstance(batch, Mapping):
+        for key in _LABEL_KEYS:
+            if key in batch:
+                return {name: value for name, value in batch.items() if name != key}, batch[key]
+        found = f"a dict with keys {', '.join(map(repr, batch))}"
+    elif isinstance(batch, tuple | list):
+        found = f"a {type(batch).__name__} of {len(batch)}"
+    else:
+        found = f"a {type(batch).__name__}"
+    raise TypeError(
+        f"Cannot tell inputs from labels in {found}. Say how: "
+        "Probe(..., unpack=lambda batch: (inputs, labels))."
+    )
+
+
+def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
+    """Read the labels of a batch as class indices, or say why they are none.
+
+    A trailing axis of one is dropped, and floating-point labels are read if they are whole numbers
+    (the targets of a one-logit head).
+
+    Raises:
+        TypeError: If labels are not a tensor.
+        ValueError: If they are soft, multi-label, negative, or out of range.
+
+    Example:
+        >>> class_indices(torch.tensor([[0.0], [1.0]]))
+        tensor([0, 1])
+    """
+    if not isinstance(labels, Tensor):
+        raise TypeError(
+            f"Labels must be a tensor of class indices, got {type(labels).__name__}; "
+            "Probe(unpack=...) can return one."
+        )
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or bool(
+        (labels != labels.round()).any() if labels.is_floating_point() else 0
+    ):
+        kind = "soft" if labels.ndim == 1 else "soft or multi-label"
+        raise ValueError(
+            f"Got {kind} targets of shape {tuple(labels.shape)} and {labels.dtype}; the geometry "
+            "of classes needs one class index per sample. If there is one, return it from "
+            "Probe(unpack=...), for example targets.argmax(1)."
+        )
+    labels = labels.long()
+    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        bound = "" if num_classes is None else f" .. {num_classes - 1}"
+        raise ValueError(
+            f"Label {low if low < 0 else high} is out of range: classes are numbered 0{bound}. "
+            "Renumber or leave out such samples in Probe(unpack=...) or in the dataset."
+        )
+    return labels
+
+
+def dataset_labels(dataset: Any) -> Tensor | None:
+    """The labels that a dataset declares, without reading a sample; None if it declares none.
+
+    Known are ``targets`` and ``labels`` with the dataset's ``target_transform``, the last tensor of
+    a `TensorDataset`, and all of these through `Subset` and `ConcatDataset`. What is declared is
+    compared later with every batch that is read.
+
+    Example:
+        >>> data = TensorDataset(torch.zeros(3, 2), torch.tensor([2, 0, 1]))
+        >>> dataset_labels(Subset(data, [2, 0]))
+        tensor([1, 2])
+    """
+    if isinstance(dataset, Subset):
+        labels = dataset_labels(dataset.dataset)
+        return None if labels is None else labels[torch.as_tensor(dataset.indices)]
+    if isinstance(dataset, ConcatDataset):
+        parts = [dataset_labels(part) for part in dataset.datasets]
+        known = [part for part in parts if part is not None]
+        return torch.cat(known) if len(known) == len(parts) else None
+    if isinstance(dataset, TensorDataset):
+        declared: Any = dataset.tensors[-1] if len(dataset.tensors) > 1 else None
+    else:
+        declared = getattr(dataset, "targets", getattr(dataset, "labels", None))
+    transform = getattr(dataset, "target_transform", None)
+    if declared is not None and transform is not None:
+        declared = [transform(target) for target in declared]
+    return _as_labels(declared, len(dataset))
+
+
+def _as_labels(declared: Any, size: int) -> Tensor | None:
+    try:
+        labels = class_indices(torch.as_tensor(np.asarray(declared)))
+    except (TypeError, ValueError, RuntimeError):
+        return None  # not class indices after all: the batches will tell
+    return labels if len(labels) == size else None

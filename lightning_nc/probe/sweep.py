@@ -1,0 +1,127 @@
+"""Passes over the probe: the network runs, and each point's features are handed on."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_nc.probe.data import Probe, ProbeBatch, Samples, read_batches
+from lightning_nc.probe.guards import generators_rewound, seed_generators
+from lightning_nc.probe.hooks import Head, capture
+from lightning_nc.probe.labels import class_indices, unpack_batch
+from lightning_nc.probe.layers import Point
+from lightning_nc.probe.runner import Runner
+
+Consume = Callable[[Point, Tensor, Tensor], None]
+
+
+class Reading(NamedTuple):
+    """What a sweep reads: the source, this process's batches, and how they are understood."""
+
+    samples: Samples
+    batches: Sequence[ProbeBatch]
+    probe: Probe
+    num_classes: int | None
+
+
+def sweep(
+    runner: Runner,
+    reading: Reading,
+    points: Sequence[Point],
+    consume: Consume,
+    head: str | None = None,
+) -> Head | None:
+    """Run the network over the batches and ``consume(point, features, labels)`` as it runs.
+
+    Every sweep starts from the same seed and from the same state of the generators in the dataset,
+    so that a second one sees the same features again.
+
+    Args:
+        runner: The network.
+        reading: What to read.
+        points: Where to take features.
+        consume: Takes features, shape ``(n, d)``, and labels, shape ``(n,)``, on one device.
+        head: Name of the classifier.
+
+    Returns:
+        The classifier's weight and bias, if it was named and there was a batch.
+    """
+    with capture(runner.model, points, head) as watched:
+        for number, inputs, labels in labelled_batches(runner, reading):
+            seed_generators(reading.probe.seed, number)
+
+            def hand_on(point: Point, features: Tensor, labels: Tensor = labels) -> None:
+                # devices without float64 accumulate on the CPU
+                h = features.cpu() if features.device.type == "mps" else features
+                consume(point, h, labels.to(h.device))
+
+            with runner.precision():
+                watched.forward(inputs, len(labels), hand_on)
+    return watched.head
+
+
+def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, Any, Tensor]]:
+    """Read the batches: number, inputs on the device, labels.
+
+    Raises:
+        ValueError: If labels are no class indices, or not those the dataset declares.
+    """
+    samples, batches, probe, num_classes = reading
+    with generators_rewound((samples.dataset, samples.collate)):
+        for planned, raw in read_batches(samples, batches, probe.seed, probe.num_workers):
+            inputs, targets = (probe.unpack or unpack_batch)(runner.move(raw))
+            labels = class_indices(targets, num_classes)
+            check_labels(planned, labels)
+            yield planned.number, inputs, labels
+
+
+def check_labels(planned: ProbeBatch, labels: Tensor) -> None:
+    """Compare the labels of a batch with those known before, by which samples were chosen."""
+    if len(labels) != len(planned.indices):
+        raise ValueError(
+            f"A batch of {len(planned.indices)} samples came with {len(labels)} labels; the "
+            "collate function or unpack must keep one label per sample."
+        )
+    if planned.labels is None or torch.equal(labels.cpu(), planned.labels):
+        return
+    position = int((labels.cpu() != planned.labels).nonzero()[0])
+    raise ValueError(
+        f"Sample {planned.indices[position]} has label {int(labels[position])} in the batch that "
+        f"was read, but {int(planned.labels[position])} before: the data change between readings. "
+        "Give a fixed dataset: probe=Probe(source=dataset, name=...)."
+    )
+
+
+class FeatureCache:
+    """Features of a sweep, kept as they are, for a second look without running the network.
+
+    Args:
+        widths: Feature dimension of each point.
+        size: Number of samples in this process's batches.
+    """
+
+    def __init__(self, widths: Mapping[Point, int], size: int) -> None:
+        self.widths, self.size = widths, size
+        self._features: dict[Point, Tensor] = {}
+        self._filled = dict.fromkeys(widths, 0)
+        self._labels: dict[Point, list[Tensor]] = {point: [] for point in widths}
+
+    @staticmethod
+    def fits(widths: Mapping[Point, int], size: int, budget_mb: float, bytes_each: int) -> bool:
+        """Whether features of this many samples stay within a budget."""
+        return sum(widths.values()) * size * bytes_each <= budget_mb * 2**20
+
+    def keep(self, point: Point, features: Tensor, labels: Tensor) -> None:
+        """Store a batch; what the network does to its tensors later cannot change it."""
+        if point not in self._features:
+            self._features[point] = features.new_empty(self.size, self.widths[point])
+        start = self._filled[point]
+        self._filled[point] = start + len(features)
+        self._features[point][start : self._filled[point]] = features
+        self._labels[point].append(labels)
+
+    def replay(self, consume: Consume) -> None:
+        """Hand on all that was kept, a point at a time."""
+        for point, features in self._features.items():
+            consume(point, features, torch.cat(self._labels[point]))
