@@ -81,14 +81,16 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
         tensor([[3.],
                 [5.]], dtype=torch.float64)
     """
-    members = _members(labels, num_classes)
+    features, members = features.detach(), _members(labels, num_classes)
     sums = torch.empty(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
     for columns in _column_blocks(features):
         torch.mm(members, features[:, columns].double(), out=sums[:, columns])
     return ClassSums(members.sum(1), sums)
 
 
-def signal_directions(means: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def signal_directions(
+    means: Tensor, weights: Tensor, terms: float | Tensor = 1
+) -> tuple[Tensor, Tensor]:
     r"""Whiten the space that the class means span: the directions along which classes differ.
 
     With ``A = diag(sqrt(weights)) (means - weighted mean) = U S V^T``, so that the between-class
@@ -97,12 +99,14 @@ def signal_directions(means: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
 
     At most ``min(K - 1, d)`` directions are kept by construction, since the means are centred (a
     relative cut alone keeps the null direction when the offset of the means is large). Of these,
-    directions below 1e-12 of the largest, or below the rounding error of the means themselves,
-    are dropped, and come back as zero columns.
+    directions below 1e-12 of the largest, or below the rounding error of the means themselves
+    (a layer of dead units has nothing else), are dropped, and come back as zero columns.
 
     Args:
         means: Class means, float64, shape ``(K, d)``.
         weights: Weights of the classes, sum 1, shape ``(K,)``.
+        terms: How many numbers were added up for a mean: its error is so many units in the last
+            place at most.
 
     Returns:
         ``P``, shape ``(d, min(K - 1, d))``, and the number of directions kept.
@@ -119,8 +123,8 @@ def signal_directions(means: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     _, s, Vh = torch.linalg.svd(weights.sqrt()[:, None] * centred, full_matrices=False)
     directions = min(means.shape[0] - 1, means.shape[1])
     s, V = s[:directions], Vh[:directions].mT
-    # float64 means carry a rounding error of a few units in their last place
-    rounding = 16 * torch.finfo(means.dtype).eps * torch.linalg.vector_norm(means, dim=1).max()
+    largest = torch.linalg.vector_norm(means, dim=1).max()
+    rounding = terms * torch.finfo(means.dtype).eps * largest
     kept = (s > 1e-12 * s[:1]) & (s > rounding)
     return V * torch.where(kept, 1 / s, 0), kept.sum()
 
@@ -153,12 +157,12 @@ def class_spread(
     P = torch.cat(
         [fuzziness_directions] if balanced else [fuzziness_directions, collapse_directions], 1
     )
-    members = _members(labels, means.shape[0])
+    features, members = features.detach(), _members(labels, means.shape[0])
     along = features.new_zeros(len(features), P.shape[1], dtype=torch.float64)
     squares = features.new_zeros(len(features), dtype=torch.float64)
     residuals = torch.empty_like(means)
     for columns in _column_blocks(features):
-        r = features[:, columns].double().sub_(means[:, columns].index_select(0, labels))
+        r = features[:, columns].double() - means[:, columns].index_select(0, labels)
         along.addmm_(r, P[columns])
         torch.mm(members, r, out=residuals[:, columns])
         squares += r.square_().sum(1)
@@ -205,11 +209,12 @@ class SeparatingDirections(NamedTuple):
 
 def separating_directions(counts: Tensor, means: Tensor) -> SeparatingDirections:
     """Signal directions of class means, weighted by n_k/n for D and by 1/K for NC1."""
-    fuzziness, rank = signal_directions(means, counts / counts.sum())
+    terms = counts.max() + 16  # and a few for centring and decomposing
+    fuzziness, rank = signal_directions(means, counts / counts.sum(), terms)
     if bool((counts == counts[0]).all()):
         return SeparatingDirections(fuzziness, fuzziness, rank)
     uniform = torch.full_like(counts, 1 / len(counts))
-    return SeparatingDirections(fuzziness, signal_directions(means, uniform)[0], rank)
+    return SeparatingDirections(fuzziness, signal_directions(means, uniform, terms)[0], rank)
 
 
 def check_features(features: Tensor, labels: Tensor) -> Tensor:
@@ -218,7 +223,7 @@ def check_features(features: Tensor, labels: Tensor) -> Tensor:
         raise TypeError(f"Features must be floating point, got {features.dtype}.")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"Labels must be class indices (integers), got {labels.dtype}.")
-    if features.ndim != 2 or labels.shape != features.shape[:1]:
+    if features.ndim != 2 or features.shape[1] == 0 or labels.shape != features.shape[:1]:
         raise ValueError(
             "Need features of shape (N, d) and labels of shape (N,), "
             f"got {tuple(features.shape)} and {tuple(labels.shape)}."

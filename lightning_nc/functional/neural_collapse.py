@@ -1,5 +1,7 @@
 """Neural collapse: features shrink to their class means, and the means to a simplex."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -113,7 +115,7 @@ def maximal_angle(vectors: Tensor) -> Tensor:
         vectors: Centred class means, or classifier rows, taken as given, shape ``(K, d)``.
 
     Returns:
-        A float64 scalar in [0, 1 + 1/(K-1)]; NaN if a vector is zero.
+        A float64 scalar in [0, 1 + 1/(K-1)]; NaN if a vector is zero, or the only one.
 
     Example:
         Cosines 0, 0 and -1; distances from -1/2 are all 1/2:
@@ -125,7 +127,7 @@ def maximal_angle(vectors: Tensor) -> Tensor:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
         deep learning training", PNAS 117(40).
     """
-    return (_pair_cosines(vectors) + 1 / (len(vectors) - 1)).abs().mean()
+    return (_pair_cosines(vectors) + 1 / max(len(vectors) - 1, 1)).abs().mean()
 
 
 def simplex_etf_error(means: Tensor) -> Tensor:
@@ -260,7 +262,7 @@ def class_distance_normalized_variance(features: Tensor, labels: Tensor) -> Tens
 
     Returns:
         A float64 scalar >= 0 without unit; infinite if two means coincide, NaN if the variance
-        of those classes is zero, too.
+        of those classes is zero, too, or, with a warning, if all means coincide.
 
     Raises:
         TypeError: If features are not floating point, or labels not integers.
@@ -295,11 +297,13 @@ def two_row_head(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | 
     return torch.cat([-weight / 2, weight / 2]), bias
 
 
-def simplex_geometry_of_means(means: Tensor) -> dict[str, Tensor]:
+def simplex_geometry_of(geometry: ClassGeometry) -> dict[str, Tensor]:
     """The NC2 quantities of class means, by the names they are logged under.
 
-    Two centred means are opposite whatever the network does, so that all four are NaN for K = 2.
+    Two centred means are opposite whatever the network does, so that all four are NaN for K = 2;
+    and so they are if all means coincide, up to their rounding errors.
     """
+    means = geometry.means
     M = centred(means)
     values = {
         "nc2_equinorm_means": equinorm(M),
@@ -307,7 +311,8 @@ def simplex_geometry_of_means(means: Tensor) -> dict[str, Tensor]:
         "nc2_maximal_angle_means": maximal_angle(M),
         "nc2_etf_error": simplex_etf_error(means),
     }
-    return values if len(means) > 2 else {name: M.new_tensor(torch.nan) for name in values}
+    shape = geometry.rank if len(means) > 2 else torch.zeros_like(geometry.rank)
+    return {name: undefined_without_signal(value, shape) for name, value in values.items()}
 
 
 def variability_collapse_of(geometry: ClassGeometry) -> Tensor:
@@ -321,21 +326,24 @@ def class_distance_normalized_variance_of(geometry: ClassGeometry) -> Tensor:
     v = geometry.squares / geometry.counts
     i, j = torch.triu_indices(len(v), len(v), 1, device=v.device)
     distances = torch.nn.functional.pdist(centred(geometry.means))  # pairs in the order of i, j
-    return ((v[i] + v[j]) / (2 * distances.square())).mean()
+    cdnv = ((v[i] + v[j]) / (2 * distances.square())).mean()
+    return undefined_without_signal(cdnv, geometry.rank)
 
 
 def classifier_decisions(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The class ``argmax_k (w_k . h + b_k)`` of each sample, shape ``(N,)``."""
-    logits = features.double() @ weight.double().mT
-    return (logits if bias is None else logits + bias.double()).argmax(1)
+    W, b = weight.double(), 0 if bias is None else bias.double()
+    return torch.cat([(h @ W.mT + b).argmax(1) for h in _in_float64(features)])
 
 
 def nearest_class_centers(features: Tensor, means: Tensor) -> Tensor:
     """The class ``argmin_k ||h - mu_k||`` of each sample, shape ``(N,)``."""
     origin = means.mean(0)  # distances of numbers with a large common offset would cancel
-    h, M = features.double() - origin, means - origin
+    M = means - origin
     # ||h - m||^2 - ||h||^2, which has its minimum where the distance has
-    return (M.square().sum(1) - 2 * h @ M.mT).argmin(1)
+    square_norms = M.square().sum(1)
+    nearest = [(square_norms - 2 * (h - origin) @ M.mT).argmin(1) for h in _in_float64(features)]
+    return torch.cat(nearest)
 
 
 def centred(means: Tensor) -> Tensor:
@@ -343,6 +351,12 @@ def centred(means: Tensor) -> Tensor:
     M = means.double()
     M = M - M.mean(0)
     return M - M.mean(0)  # the first mean is rounded; what is left of it goes here
+
+
+def _in_float64(features: Tensor) -> Iterator[Tensor]:
+    """The features a few samples at a time, so that wide layers are not copied whole."""
+    rows = max(1, 2**22 // features.shape[1])
+    return (part.detach().double() for part in torch.split(features, rows))
 
 
 def _pair_cosines(vectors: Tensor) -> Tensor:

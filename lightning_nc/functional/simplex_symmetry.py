@@ -104,7 +104,8 @@ def _isometry(m: Tensor, A: Tensor) -> Tensor:
 
 
 def _misalignment(m: Tensor, A: Tensor) -> Tensor:
-    return (1 - torch.nn.functional.cosine_similarity(A, m, dim=1, eps=0.0)).mean()
+    cosines = torch.nn.functional.cosine_similarity(A, m, dim=1, eps=0.0)
+    return (1 - cosines).clamp(min=0).mean()  # a cosine of 1 may be rounded up
 
 
 def _relative_spread(x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Separation fuzziness and neural collapse as torchmetrics: one pass, exact, synchronised."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from lightning_nc.functional.moments import (
 )
 from lightning_nc.functional.neural_collapse import (
     class_distance_normalized_variance_of,
-    simplex_geometry_of_means,
+    simplex_geometry_of,
     variability_collapse_of,
 )
 from lightning_nc.functional.separation import fuzziness_of
@@ -25,8 +26,8 @@ from lightning_nc.functional.separation import fuzziness_of
 class _PooledMoments(Metric):
     """Moments of all samples seen, as one matrix so that one gather synchronises them.
 
-    The rows of the state are ``[n_k, squares_k, mu_k]`` for the K classes, then
-    ``[0, 0, scatter_d]`` for the d dimensions; before the first batch d is 0.
+    The rows of the state are ``[n_k, squares_k, mu_k]`` for the K classes, then ``[0, 0, r]`` for
+    the rows r of the scatter's factor; before the first batch d is 0.
     """
 
     is_differentiable = False
@@ -39,7 +40,7 @@ class _PooledMoments(Metric):
             raise ValueError(
                 f"Separation needs two or more classes, got num_classes={num_classes}."
             )
-        super().__init__(dist_sync_fn=_gather_and_pool, **kwargs)
+        super().__init__(dist_sync_fn=partial(_gather_and_pool, num_classes), **kwargs)
         self.num_classes = num_classes
         empty = torch.zeros(num_classes, 2, dtype=torch.float64)
         self.add_state("moments", empty, dist_reduce_fx=_only_element)
@@ -57,10 +58,19 @@ class _PooledMoments(Metric):
                 f"Label {int(labels.max())} is out of range for {self.num_classes} classes."
             )
         batch = _pack(class_moments(features, labels, self.num_classes))
-        self.moments = _pool(self.moments, batch)
+        self.moments = _pool(self.moments, batch, self.num_classes)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Take in a batch and return its own value; if it has none, the state stays as it was."""
+        seen, updates = self.moments, self._update_count
+        try:
+            return super().forward(*args, **kwargs)
+        except Exception:
+            self.moments, self._update_count, self._computed = seen, updates, None
+            raise
 
     def _moments(self) -> ClassMoments:
-        moments = _unpack(self.moments)
+        moments = _unpack(self.moments, self.num_classes)
         require_every_class(moments.counts)
         return moments
 
@@ -70,9 +80,10 @@ class SeparationFuzziness(_PooledMoments):
 
     .. math:: D = \operatorname{Tr}(SS_W SS_B^+)
 
-    as `lightning_nc.functional.separation_fuzziness`, in one pass. The state holds d x d float64
-    numbers: 8 MB at d = 1,000, 800 MB at d = 10,000. For wider layers use the callbacks or
-    `lightning_nc.measure`, which take two passes and 8 K d bytes.
+    as `lightning_nc.functional.separation_fuzziness`, in one pass. The state holds up to 3 d x d
+    float64 numbers: 24 MB at d = 1,000, 2.4 GB at d = 10,000. For wider layers use the callbacks or
+    `lightning_nc.measure`, which take two passes and 8 K d bytes. Take in batches by ``update``:
+    ``forward`` also evaluates each batch by itself, which must then have all classes.
 
     Args:
         num_classes: Number of classes K.
@@ -105,7 +116,8 @@ class NeuralCollapse(_PooledMoments):
     ``nc2_equinorm_means``, ``nc2_equiangularity_means``, ``nc2_maximal_angle_means``,
     ``nc2_etf_error`` and ``cdnv``, as the functions of `lightning_nc.functional`, in one pass.
     NC3 and NC4 ask for the classifier: use `lightning_nc.NeuralCollapse`, the callback. The state
-    holds d x d float64 numbers (8 MB at d = 1,000).
+    holds up to 3 d x d float64 numbers (24 MB at d = 1,000). Take in batches by ``update``:
+    ``forward`` also evaluates each batch by itself, which must then have all classes.
 
     Args:
         num_classes: Number of classes K.
@@ -131,38 +143,38 @@ class NeuralCollapse(_PooledMoments):
         geometry = geometry_of_moments(self._moments())
         return {
             "nc1": variability_collapse_of(geometry),
-            **simplex_geometry_of_means(geometry.means),
+            **simplex_geometry_of(geometry),
             "cdnv": class_distance_normalized_variance_of(geometry),
         }
 
 
 def _pack(moments: ClassMoments) -> Tensor:
-    counts, means, squares, scatter = moments
+    counts, means, squares, factor = moments
     classes = torch.cat([counts[:, None], squares[:, None], means], 1)
-    return torch.cat([classes, torch.nn.functional.pad(scatter, (2, 0))])
+    return torch.cat([classes, torch.nn.functional.pad(factor, (2, 0))])
 
 
-def _unpack(state: Tensor) -> ClassMoments:
-    num_classes = len(state) - (state.shape[1] - 2)
-    classes, scatter = state[:num_classes], state[num_classes:, 2:]
-    return ClassMoments(classes[:, 0], classes[:, 2:], classes[:, 1], scatter)
+def _unpack(state: Tensor, num_classes: int) -> ClassMoments:
+    classes, factor = state[:num_classes], state[num_classes:, 2:]
+    return ClassMoments(classes[:, 0], classes[:, 2:], classes[:, 1], factor)
 
 
-def _pool(a: Tensor, b: Tensor) -> Tensor:
+def _pool(a: Tensor, b: Tensor, num_classes: int) -> Tensor:
     """Pool two states; one that has seen nothing knows no d and leaves the other as it is."""
     if a.shape[1] == 2 or b.shape[1] == 2:
         return b if a.shape[1] == 2 else a
-    if a.shape != b.shape:
+    if a.shape[1] != b.shape[1]:
         raise ValueError(
             f"Features have changed their dimension from {a.shape[1] - 2} to {b.shape[1] - 2}."
         )
-    return _pack(pool_moments(_unpack(a), _unpack(b)))
+    return _pack(pool_moments(_unpack(a, num_classes), _unpack(b, num_classes)))
 
 
-def _gather_and_pool(state: Tensor, group: Any = None) -> list[Tensor]:
+def _gather_and_pool(num_classes: int, state: Tensor, group: Any = None) -> list[Tensor]:
+    """Pool the states of all processes; one element, as what is left to reduce."""
     pooled, *others = gather_all_tensors(state, group)
     for other in others:
-        pooled = _pool(pooled, other)
+        pooled = _pool(pooled, other, num_classes)
     return [pooled]
 
 

@@ -1,5 +1,6 @@
 """The state of one sweep over the probe: named sums that all processes add up in one reduction."""
 
+import itertools
 import math
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ class SweepState(Metric):
     Args:
         shapes: Shape of each named sum.
         all_reduce: Adds a tensor up over processes and returns the result; None for one process.
+        device: Where the sums are kept.
 
     Example:
         >>> state = SweepState({"counts": (2,), "sum": ()})
@@ -42,28 +44,26 @@ class SweepState(Metric):
             distributed_available_fn=lambda: all_reduce is not None,
             compute_with_cache=False,
         )
-        self.shapes = dict(shapes)
-        size = sum(math.prod(shape) for shape in self.shapes.values())
-        self.add_state("flat", torch.zeros(size, dtype=torch.float64), dist_reduce_fx="sum")
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        starts = [0, *itertools.accumulate(sizes)][:-1]
+        places = zip(starts, sizes, shapes.values(), strict=True)
+        self._layout = dict(zip(shapes, places, strict=True))
+        self.add_state("flat", torch.zeros(sum(sizes), dtype=torch.float64), dist_reduce_fx="sum")
         if device is not None:
             self.to(device)
 
     def update(self, name: Hashable, value: Tensor) -> None:
         """Add a value to one of the sums."""
-        self.views()[name].add_(value)
+        self.view(name).add_(value)
 
     def compute(self) -> dict[Hashable, Tensor]:
         """All sums, over all processes, by name."""
-        return self.views()
+        return {name: self.view(name) for name in self._layout}
 
-    def views(self) -> dict[Hashable, Tensor]:
-        """All sums of this process, by name."""
-        sizes = [math.prod(shape) for shape in self.shapes.values()]
-        parts = torch.split(self.flat, sizes)
-        return {
-            name: part.view(shape)
-            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
-        }
+    def view(self, name: Hashable) -> Tensor:
+        """One of the sums, of this process alone."""
+        start, size, shape = self._layout[name]
+        return self.flat[start : start + size].view(shape)
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("A SweepState lives for one measurement and is not stored.")

@@ -1,0 +1,45 @@
+"""What all tests share: warnings are errors, fixed seeds, and two sets of features."""
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+from tests.functional import cases
+
+# Warnings that others raise and we cannot avoid: a filter, and whose it is and why.
+IGNORED_WARNINGS = []
+
+hypothesis.settings.register_profile(
+    "deterministic",
+    derandomize=True,
+    deadline=None,
+    max_examples=20,
+    # function-scoped fixtures here only seed; nothing carries over from example to example
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("deterministic")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "error")
+    for ignored in IGNORED_WARNINGS:
+        config.addinivalue_line("filterwarnings", ignored)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds():
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture
+def clusters():
+    """Features and labels of three well separated classes of unequal size."""
+    return cases.clusters((30, 20, 10), d=6, noise=0.3)
+
+
+@pytest.fixture
+def simplex_etf():
+    """The rows of a simplex ETF: five unit vectors in seven dimensions, all cosines -1/4."""
+    return cases.simplex_etf(5, 7)

@@ -1,0 +1,176 @@
+"""Every quantity in the slowest and most obvious way; shares no code with the package.
+
+Float64 NumPy with d x d matrices, straight from the formulas; and, where float64 matrices lose
+digits themselves, the same with 60 decimal digits (`precise_*`), for small sizes.
+"""
+
+from itertools import combinations
+
+import mpmath
+import numpy as np
+
+
+def classes_of(labels):
+    return range(int(labels.max()) + 1)
+
+
+def class_means(features, labels):
+    h = np.asarray(features, np.float64)
+    return np.stack([h[labels == k].mean(0) for k in classes_of(labels)])
+
+
+def centred_means(means):
+    return means - means.mean(0)
+
+
+def pseudo_inverse(matrix, rank):
+    values, vectors = np.linalg.eigh(matrix)
+    inverse = np.zeros_like(matrix)
+    for i in np.argsort(values)[::-1][:rank]:
+        if values[i] > 1e-13 * values.max():
+            inverse += np.outer(vectors[:, i], vectors[:, i]) / values[i]
+    return inverse
+
+
+def class_covariance(features, labels, k):
+    h = np.asarray(features, np.float64)[labels == k]
+    covariance = np.zeros((h.shape[1], h.shape[1]))
+    for sample in h:
+        covariance += np.outer(sample - h.mean(0), sample - h.mean(0)) / len(h)
+    return covariance
+
+
+def within_covariance(features, labels):
+    shares = [(labels == k).mean() for k in classes_of(labels)]
+    return sum(share * class_covariance(features, labels, k) for k, share in enumerate(shares))
+
+
+def between_inverse(means, weights):
+    centre = sum(w * m for w, m in zip(weights, means, strict=True))
+    between = sum(w * np.outer(m - centre, m - centre) for w, m in zip(weights, means, strict=True))
+    return pseudo_inverse(between, min(len(means) - 1, means.shape[1]))
+
+
+def separation_fuzziness(features, labels):
+    shares = [(labels == k).mean() for k in classes_of(labels)]
+    inverse = between_inverse(class_means(features, labels), shares)
+    return np.trace(within_covariance(features, labels) @ inverse)
+
+
+def class_separation_fuzziness(features, labels):
+    shares = [(labels == k).mean() for k in classes_of(labels)]
+    inverse = between_inverse(class_means(features, labels), shares)
+    return np.array(
+        [np.trace(class_covariance(features, labels, k) @ inverse) for k in classes_of(labels)]
+    )
+
+
+def separation_law(fuzziness):
+    t, y = np.arange(len(fuzziness)), np.log(fuzziness)
+    slope, intercept = np.polyfit(t, y, 1)
+    rho = np.exp(slope)
+    return rho, intercept, np.corrcoef(t, y)[0, 1], np.log(2) / np.log(1 / rho)
+
+
+def variability_collapse(features, labels):
+    means = class_means(features, labels)
+    inverse = between_inverse(means, np.full(len(means), 1 / len(means)))
+    return np.trace(within_covariance(features, labels) @ inverse) / len(means)
+
+
+def equinorm(vectors):
+    norms = [np.linalg.norm(v) for v in vectors]
+    return np.std(norms, ddof=1) / np.mean(norms)
+
+
+def pair_cosines(vectors):
+    return np.array(
+        [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in combinations(vectors, 2)]
+    )
+
+
+def equiangularity(vectors):
+    return np.std(pair_cosines(vectors))
+
+
+def maximal_angle(vectors):
+    return np.mean([abs(c + 1 / (len(vectors) - 1)) for c in pair_cosines(vectors)])
+
+
+def simplex_etf_error(means):
+    K = len(means)
+    G = centred_means(means) @ centred_means(means).T
+    simplex = (np.eye(K) - np.ones((K, K)) / K) / np.sqrt(K - 1)
+    return np.linalg.norm(G / np.linalg.norm(G) - simplex)
+
+
+def self_duality(means, weight):
+    M = centred_means(means)
+    return np.sum((weight / np.linalg.norm(weight) - M / np.linalg.norm(M)) ** 2)
+
+
+def nearest_class_center_mismatch(features, labels, weight, bias):
+    means, mismatches = class_means(features, labels), 0
+    for h in np.asarray(features, np.float64):
+        decided = np.argmax([w @ h + b for w, b in zip(weight, bias, strict=True)])
+        mismatches += decided != np.argmin([np.linalg.norm(h - m) for m in means])
+    return mismatches / len(features)
+
+
+def class_distance_normalized_variance(features, labels):
+    means = class_means(features, labels)
+    v = [np.trace(class_covariance(features, labels, k)) for k in classes_of(labels)]
+    return np.mean(
+        [
+            (v[i] + v[j]) / (2 * np.sum((means[i] - means[j]) ** 2))
+            for i, j in combinations(range(len(means)), 2)
+        ]
+    )
+
+
+def simplex_symmetry(values, weight):
+    def spread(x):
+        return np.std(x) / abs(np.mean(x))
+
+    y, K = values, len(values)
+    distances = [np.linalg.norm(a - b) for a, b in combinations(y, 2)]
+    angles = [
+        (y[i] - y[k]) @ (y[k] - y[j])
+        for i, j in combinations(range(K), 2)
+        for k in range(K)
+        if k not in (i, j)
+    ]
+    centre = np.linalg.norm(y.mean(0)) / np.sqrt(np.mean([v @ v for v in y]))
+    span = np.linalg.svd(centred_means(y))[2][: min(K - 1, y.shape[1])]
+    singular_values = np.linalg.svd(weight @ span.T, compute_uv=False)
+    cosines = [
+        a @ m / np.linalg.norm(a) / np.linalg.norm(m)
+        for a, m in zip(weight, centred_means(y), strict=True)
+    ]
+    return spread(distances), spread(angles), centre, spread(singular_values), 1 - np.mean(cosines)
+
+
+def precise_fuzziness(features, labels, class_weights=None):
+    """`separation_fuzziness`, from the K x K Gram matrix of the class means, in 60 digits.
+
+    With A = diag(sqrt(weights)) (means - their weighted mean), A A^T = sum_j l_j u_j u_j^T, this
+    is the mean over samples of sum_j (u_j^T A (h - mu_y))^2 / l_j^2.
+    """
+    with mpmath.workdps(60):
+        h = np.vectorize(mpmath.mpf, otypes=[object])(np.asarray(features, np.float64))
+        counts = [int((labels == k).sum()) for k in classes_of(labels)]
+        means = np.stack([h[labels == k].sum(0) / counts[k] for k in classes_of(labels)])
+        weights = class_weights or [mpmath.mpf(n) / len(h) for n in counts]
+        roots = np.array([mpmath.sqrt(w) for w in weights])
+        A = roots[:, None] * (means - np.array(weights) @ means)
+        eigenvalues, U = mpmath.eigsy(mpmath.matrix((A @ A.T).tolist()))
+        U = np.array(U.tolist(), dtype=object).reshape(len(means), len(means))
+        order = sorted(range(len(means)), key=lambda j: eigenvalues[j], reverse=True)
+        projected = (h - means[labels]) @ A.T @ U
+        kept = order[: min(len(means) - 1, h.shape[1])]
+        return float(sum((projected[:, j] ** 2).sum() / eigenvalues[j] ** 2 for j in kept) / len(h))
+
+
+def precise_variability_collapse(features, labels):
+    K = len(classes_of(labels))
+    return precise_fuzziness(features, labels, [mpmath.mpf(1) / K] * K) / K
