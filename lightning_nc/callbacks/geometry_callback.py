@@ -75,6 +75,8 @@ class GeometryCallback(CallbackBase):
         self.on_error = on_error
         self.history: list[Measurement] = []
         self.failures = 0
+        self.skipped: set[float] = set()
+        self.stage: str | None = None
         self.plans: dict[tuple[str, ...], Plan] = {}
         self.told: set[str] = set()
 
@@ -102,7 +104,7 @@ class GeometryCallback(CallbackBase):
             return own_data or self.probe.source == of_stage
         if self.probe.source == "test" or moment.hook not in (self.schedule.when, "any"):
             return False
-        if any(
+        if moment.epochs_completed in self.skipped or any(
             m.stage == "fit" and m.epochs_completed == moment.epochs_completed for m in self.history
         ):
             return False
@@ -120,9 +122,13 @@ class GeometryCallback(CallbackBase):
                 f"{len(same)} callbacks would log the keys {self.prefix()}...; give their probes "
                 f'different names: Probe(source=..., name="other").'
             )
+        self.stage = stage
+        self.plans.clear()  # the network or the data may be others than before
+        self.skipped.clear()
         if stage == "fit" and trainer.global_step == 0:
             self.history = [m for m in self.history if m.stage != "fit"]
-            self.plans.clear()
+            self.failures = 0
+            self.told.clear()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure before training."""
@@ -144,8 +150,10 @@ class GeometryCallback(CallbackBase):
         if trainer.state.fn == "validate":
             moment = Moment("validate", "any", trainer.current_epoch, None, step)
         else:
-            done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-            completed = trainer.current_epoch + min(done / trainer.num_training_batches, 1)
+            progress = trainer.fit_loop.epoch_loop.batch_progress
+            # the number of batches is infinity for an iterable dataset
+            share = min(progress.current.ready / trainer.num_training_batches, 1)
+            completed = trainer.current_epoch + (1 if progress.is_last_batch else share)
             moment = Moment("fit", "validation_end", completed, trainer.max_epochs, step)
         self._at(trainer, pl_module, moment)
 
@@ -172,6 +180,8 @@ class GeometryCallback(CallbackBase):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the history of a checkpoint."""
+        if self.stage != "fit" and self.history:
+            return  # testing an early checkpoint does not undo the training after it
         self.history = [Measurement.from_state(state) for state in state_dict.get("history", [])]
         self.failures = state_dict.get("failures", 0)
 

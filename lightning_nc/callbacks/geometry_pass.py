@@ -176,7 +176,8 @@ class GeometryPass:
             state.update((point, "spread"), torch.stack(spread[:3]))
             state.update((point, "residuals"), spread.residuals)
             if point in classifiers and local.head is not None:
-                decided = classifier_decisions(features, *_rows(local.head))
+                weight, bias = _classifier_of(local.head, point, features.shape[1])
+                decided = classifier_decisions(features, weight, bias)
                 mismatches = (decided != nearest_class_centers(features, means[point])).sum()
                 counted = torch.stack([mismatches, (decided == labels).sum()])
                 state.update((point, "decisions"), counted)
@@ -209,7 +210,7 @@ class GeometryPass:
             geometries[point] = geometry
             if (point, "decisions") in spreads and local.head is not None:
                 mismatch, accuracy = spreads[(point, "decisions")] / counts.sum()
-                weight, bias = _rows(local.head)
+                weight, bias = _classifier_of(local.head, point, means.shape[1])
                 classifiers[point] = ClassifierGeometry(geometry, weight, bias, mismatch, accuracy)
 
     def _state(self, shapes: dict[Hashable, tuple[int, ...]]) -> SweepState:
@@ -219,7 +220,14 @@ class GeometryPass:
         return SweepState(shapes, self.processes.all_reduce if world > 1 else None, on)
 
 
-def _rows(head: Head) -> tuple[Tensor, Tensor | None]:
+def _classifier_of(head: Head, point: Point, width: int) -> tuple[Tensor, Tensor | None]:
+    """The classifier's rows and biases, if they fit its input as it was pooled or flattened."""
+    if head.weight.shape[1] != width:
+        raise ValueError(
+            f"The head '{point.module}' has weights for {head.weight.shape[1]} features, and its "
+            f"input {width} per sample: give a pool= that makes of it what a row is multiplied "
+            "with, such as the mean over the places of an image, pool=lambda h: h.mean((2, 3))."
+        )
     return two_row_head(*head) if len(head.weight) == 1 else (head.weight, head.bias)
 
 
@@ -228,8 +236,7 @@ def _ignore(point: Point, features: Tensor, labels: Tensor) -> None:
 
 
 def _require_finite(state: SweepState, points: Sequence[Point]) -> None:
-    sums = state.views()
-    broken = [point.name for point in points if not bool(sums[point].isfinite().all())]
+    broken = [point.name for point in points if not bool(state.view(point).isfinite().all())]
     if broken:
         raise ValueError(
             f"Features are not finite (NaN or infinity) at {', '.join(map(repr, broken[:5]))}; the "

@@ -3,6 +3,7 @@
 import time
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from lightning_nc.callbacks.equi_separation import evaluate_separation
@@ -16,6 +17,8 @@ from lightning_nc.probe.layers import Layers, Pool
 from lightning_nc.probe.runner import plain_runner
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def measure(
     model: nn.Module,
     loader: Any,

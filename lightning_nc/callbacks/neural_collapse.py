@@ -13,6 +13,7 @@ from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.plan import Request
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import cosine_figure
+from lightning_nc.functional.class_geometry import undefined_without_signal
 from lightning_nc.functional.neural_collapse import (
     centred,
     class_distance_normalized_variance_of,
@@ -20,7 +21,7 @@ from lightning_nc.functional.neural_collapse import (
     equinorm,
     maximal_angle,
     self_duality,
-    simplex_geometry_of_means,
+    simplex_geometry_of,
     variability_collapse_of,
 )
 from lightning_nc.probe.data import Probe
@@ -115,7 +116,7 @@ class NeuralCollapse(GeometryCallback):
 def evaluate_collapse(classifier: ClassifierGeometry, probe: str) -> Evaluation:
     """The logged values of `NeuralCollapse`, from the geometry of the last layer."""
     geometry, W = classifier.features, classifier.weight
-    of_means = simplex_geometry_of_means(geometry.means)
+    of_means = simplex_geometry_of(geometry)
     of_weights = {
         "nc2_equinorm_weights": equinorm(W),
         "nc2_equiangularity_weights": equiangularity(W),
@@ -125,8 +126,8 @@ def evaluate_collapse(classifier: ClassifierGeometry, probe: str) -> Evaluation:
         "nc1": variability_collapse_of(geometry),
         **of_means,
         **of_weights,
-        "nc3": self_duality(geometry.means, W),
-        "nc4": classifier.mismatch,
+        "nc3": undefined_without_signal(self_duality(geometry.means, W), geometry.rank),
+        "nc4": undefined_without_signal(classifier.mismatch, geometry.rank),
         "cdnv": class_distance_normalized_variance_of(geometry),
         "accuracy": classifier.accuracy,
     }

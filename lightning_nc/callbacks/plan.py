@@ -69,6 +69,10 @@ class Plan(NamedTuple):
 
 def make_plan(runner: Runner, samples: Samples, probe: Probe, requests: Sequence[Request]) -> Plan:
     """Look at a first batch, and settle what is measured; the same on every process."""
+    if len(samples.dataset) == 0:
+        raise ValueError(
+            f"The source of the probe '{probe.key}' is empty, it has no samples; give one that has."
+        )
     order = seeded_order(len(samples.dataset), probe.seed)
     first = ProbeBatch(0, order[: samples.batch_size].tolist(), None)
     reading = Reading(samples, [first], probe, None)
@@ -111,7 +115,7 @@ def groups_within(plan: Plan, memory_mb: float) -> list[list[Point]]:
         if megabytes > memory_mb:
             raise ValueError(
                 f"Layer '{point.name}' has {width} features, for which accumulators of "
-                f"{plan.num_classes} classes take {megabytes:.0f} MB, over the {memory_mb:.0f} MB "
+                f"{plan.num_classes} classes take {megabytes:.3g} MB, over the {memory_mb:.3g} MB "
                 "of Probe(memory_mb=...): raise it, or pool= the layer to fewer features."
             )
         if used + megabytes > memory_mb:
@@ -130,12 +134,22 @@ def _settle_head(found: Trace, requests: Sequence[Request], classes_seen: int) -
             "them probes of different names: Probe(name=...)."
         )
     head = find_head(found, next(iter(names), None), classes_seen)
-    if head is None and any(request.classifier for request in requests):
-        raise ValueError(
-            f"Found no head: no module with a weight row for each of {classes_seen} classes ran. "
-            'Name it: head="classifier" (head=False measures the layers alone, in measure()).'
-        )
+    if any(request.classifier for request in requests):
+        if head is None:
+            raise ValueError(_no_head(found, classes_seen))
+    elif head is not None and head.rows not in (1, classes_seen):
+        return None  # an encoder, perhaps: its last layer says nothing about classes
     return head
+
+
+def _no_head(found: Trace, classes_seen: int) -> str:
+    last = [run for run in found.runs if run.rows is not None][-1:]
+    what = f": the last layer, '{last[0].name}', has {last[0].rows} rows" if last else ""
+    return (
+        f"Found no head: no module with a weight row for each of {classes_seen} classes ran{what}. "
+        f"Either label {classes_seen - 1} is out of range: correct it. Or name the head: "
+        'head="classifier" (in measure(), head=False measures the layers alone).'
+    )
 
 
 def _require_classes(labels: Tensor, num_classes: int | None, head: Run | None) -> int:

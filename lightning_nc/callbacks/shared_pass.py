@@ -5,6 +5,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from lightning_nc.callbacks.geometry_pass import Answer, GeometryPass
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.processes import trainer_processes
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback, Moment
 
 
+@torch.inference_mode(False)  # of which `trainer.validate()` and `test()` make use
+@torch.no_grad()
 def measure_together(
     trainer: Any, pl_module: Any, callbacks: Sequence["GeometryCallback"], moment: "Moment"
 ) -> None:
@@ -93,6 +97,8 @@ def _skip(
 ) -> None:
     for callback in callbacks:
         callback.failures += 1
+        if moment.stage == "fit":
+            callback.skipped.add(moment.epochs_completed)
     if any(callback.on_error == "raise" for callback in callbacks):
         raise error
     names = " and ".join(type(callback).__name__ for callback in callbacks)

@@ -80,7 +80,7 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Run |
         found: A forward pass.
         name: The head's name, if the user gives it.
         classes_seen: Largest label + 1, if known. Of modules with as many rows the last is taken;
-            if there is none, the last with more rows (then a class is missing from the probe).
+            if there is none, the last of all if it has more (then a class is missing).
 
     Raises:
         ValueError: If a named head does not run or has no weight matrix.
@@ -97,8 +97,8 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Run |
     if classes_seen is None:
         return candidates[-1] if candidates else None
     exact = [r for r in candidates if r.rows == classes_seen or (r.rows == 1 and classes_seen == 2)]
-    larger = [run for run in candidates if run.rows is not None and run.rows > classes_seen]
-    return next(iter(exact[-1:] or larger[-1:]), None)
+    larger = [run for run in candidates[-1:] if run.rows is not None and run.rows > classes_seen]
+    return next(iter(exact[-1:] or larger), None)
 
 
 def _before_logits(runs: list[Run], head: Run | None) -> list[Run]:

@@ -2,8 +2,11 @@
 
 import random
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -54,7 +57,12 @@ def unobtrusive(
 def seed_generators(seed: int, number: int) -> None:
     """Seed the global generators for one batch, whichever process reads it."""
     mixed = (seed * 1_000_003 + number) % 2**32
-    torch.manual_seed(mixed)
+    # not torch.manual_seed, which queues a call (and a stack trace) for devices not yet in use
+    torch.default_generator.manual_seed(mixed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed(mixed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(mixed)
     np.random.seed(mixed)
     random.seed(mixed)
 
@@ -103,19 +111,22 @@ def _evaluation_flags(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    buffers: list[tuple[nn.Module, str, Tensor, Tensor]] = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
+    # of each module, for a forward pass may add buffers, or fill those that are None
+    held = [(module, dict(module._buffers)) for module in model.modules()]
+    tensors = {b for _, buffers in held for b in buffers.values() if b is not None}
+    contents = [(tensor, tensor.detach().clone()) for tensor in tensors]
     try:
         yield
     finally:
-        with torch.no_grad():
-            for module, name, buffer, content in buffers:
+        for module, buffers in held:
+            for added in set(module._buffers.keys()) - set(buffers):
+                del module._buffers[added]
+            for name, buffer in buffers.items():
                 module._buffers[name] = buffer
-                if not torch.equal(buffer, content):
-                    buffer.copy_(content)
+        with torch.no_grad():
+            for tensor, content in contents:
+                if not torch.equal(tensor, content):
+                    tensor.copy_(content)
 
 
 @contextmanager
@@ -146,25 +157,38 @@ def _parameters_watched(model: nn.Module) -> Iterator[None]:
 
 
 def _held_generators(data: Any) -> list[Any]:
-    """Random generators reachable from ``data`` through attributes and small containers."""
+    """Random generators reachable from ``data`` by attributes, containers and functions."""
     found: list[Any] = []
     seen: set[int] = set()
-    waiting = [(data, 0)]
+    waiting = deque([(data, 0)])
     kinds = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
     while waiting:
-        thing, depth = waiting.pop()
-        if id(thing) in seen or depth > 6:
+        thing, depth = waiting.popleft()  # the nearest first: depth is that of the shortest way
+        if id(thing) in seen or depth > 10:
             continue
         seen.add(id(thing))
         if isinstance(thing, kinds):
             found.append(thing)
-        elif isinstance(thing, dict | list | tuple):
-            values = thing.values() if isinstance(thing, dict) else thing
-            # long containers hold samples, not generators
-            waiting += [(value, depth + 1) for value in values] if len(thing) < 1000 else []
-        elif hasattr(thing, "__dict__") and not isinstance(thing, type | Tensor):
-            waiting += [(value, depth + 1) for value in vars(thing).values()]
+        else:
+            waiting += [(part, depth + 1) for part in _parts(thing)]
     return found
+
+
+def _parts(thing: Any) -> Iterable[Any]:
+    """Items of small containers, attributes of objects, and what functions carry with them."""
+    if isinstance(thing, dict | list | tuple):
+        values = thing.values() if isinstance(thing, dict) else thing
+        return values if len(thing) < 1000 else ()  # long ones hold samples, not generators
+    if isinstance(thing, MethodType):
+        return (thing.__self__,)
+    if isinstance(thing, partial):
+        return thing.func, thing.args, thing.keywords
+    if isinstance(thing, FunctionType):
+        cells = thing.__closure__ or ()
+        return [cell.cell_contents for cell in cells if cell != CellType()]  # empty ones raise
+    if hasattr(thing, "__dict__") and not isinstance(thing, type | ModuleType | Tensor):
+        return vars(thing).values()
+    return ()
 
 
 def _state(generator: Any) -> Any:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -54,19 +55,23 @@ def clean_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
-def match_layers(layers: Layers, runs: Mapping[str, int], names: Iterable[str]) -> list[Point]:
+def match_layers(
+    layers: Layers, runs: Mapping[str, int], modules: Mapping[str, nn.Module]
+) -> list[Point]:
     """Find the points that names, globs or ``{name: callable}`` stand for.
 
     Args:
         layers: Names or globs as in ``named_modules()``, or a mapping from such to a callable that
             makes (N, d) features of a module's output; ``"input"`` is the raw input.
         runs: How often each module runs in a forward pass, in running order.
-        names: All module names of the network.
+        modules: All modules of the network by name; one with two names runs under the first.
 
     Raises:
         ValueError: If a name matches no module, or only modules that do not run.
     """
-    names = list(names)
+    first_names: dict[nn.Module, str] = {}
+    for name, module in modules.items():
+        first_names.setdefault(module, name)
     wanted = [layers] if isinstance(layers, str) else list(layers)
     points: list[Point] = []
     for pattern in wanted:
@@ -74,9 +79,12 @@ def match_layers(layers: Layers, runs: Mapping[str, int], names: Iterable[str]) 
         if pattern == INPUT and INPUT not in runs:
             points.append(Point(INPUT, None))
             continue
-        found = [name for name in runs if name == pattern or fnmatchcase(name, pattern)]
+        # a glob does not mean the network as a whole, whose name is empty
+        matching = [n for n in modules if n == pattern or (n and fnmatchcase(n, pattern))]
+        meant = {first_names[modules[name]] for name in matching}
+        found = [name for name in runs if name in meant]
         if not found:
-            raise ValueError(_why_silent(pattern, names))
+            raise ValueError(_why_silent(pattern, matching, list(modules)))
         points += [point for name in found for point in points_of_runs(name, runs[name], pool)]
     return list(dict.fromkeys(points))
 
@@ -95,7 +103,9 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
         TypeError: If there is no floating-point tensor to be found.
         ValueError: If a sequence comes without a pooling, or samples are lost or multiplied.
     """
-    if point.pool is not None:
+    # the input of most classifiers is pooled by the network itself
+    pooled = point.side == "input" and getattr(value, "ndim", None) == 2
+    if point.pool is not None and not pooled:
         features = _call_pool(point.pool, value, inputs)
     else:
         features = main_tensor(value)
@@ -131,11 +141,14 @@ def main_tensor(value: Any) -> Any:
 def first_token(states: Any) -> Tensor:
     """Pool a sequence (N, T, d) to its first token, where BERT and ViT keep their summary.
 
+    What is (N, d) already is left as it is, here and by the other two pools.
+
     Example:
         >>> first_token(torch.tensor([[[1.0], [2.0]]]))
         tensor([[1.]])
     """
-    return main_tensor(states)[:, 0]
+    h = main_tensor(states)
+    return h if h.ndim == 2 else h[:, 0]
 
 
 def last_token(states: Any, inputs: Any = None) -> Tensor:
@@ -147,6 +160,8 @@ def last_token(states: Any, inputs: Any = None) -> Tensor:
     """
     h = main_tensor(states)
     mask = _attention_mask(inputs)
+    if h.ndim == 2:
+        return h
     if mask is None:
         return h[:, -1]
     positions = torch.arange(mask.shape[1], device=mask.device)
@@ -165,6 +180,8 @@ def masked_mean(states: Any, inputs: Any = None) -> Tensor:
     """
     h = main_tensor(states)
     mask = _attention_mask(inputs)
+    if h.ndim == 2:
+        return h
     if mask is None:
         return h.mean(1)
     weights = mask.to(h.dtype)[..., None]  # (N, T, 1)
@@ -184,18 +201,19 @@ def _call_pool(pool: Pool, value: Any, inputs: Any) -> Tensor:
     return pool(value, inputs=inputs) if wants_inputs else pool(value)
 
 
-def _why_silent(pattern: str, names: list[str]) -> str:
-    silent = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
+def _why_silent(pattern: str, silent: list[str], names: list[str]) -> str:
     if silent:
         return (
             f"Layer '{silent[0]}' never runs when the network is called (it may be used through "
             "its weights alone, or not in evaluation); name a module that is called."
         )
+    named = [name for name in names if name]
     leaf = pattern.split(".")[-1].strip("*")
-    near = [name for name in names if leaf and leaf in name][:5] or [n for n in names if n][:5]
+    near = [name for name in named if leaf and leaf in name] + get_close_matches(pattern, named, 5)
+    shown = list(dict.fromkeys(near))[:5] or named[:5]
     return (
         f"Unknown layer '{pattern}': no module has that name. Similar or first names are "
-        f"{', '.join(map(repr, near))}; all are in dict(model.named_modules())."
+        f"{', '.join(map(repr, shown))}; all are in dict(model.named_modules())."
     )
 
 

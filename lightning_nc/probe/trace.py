@@ -72,6 +72,7 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[nn.Module, Any], Any]) 
     """
     runs: list[Run] = []
     sources: set[Any] = set()
+    derived_sources: set[Any] = set()
     names: dict[nn.Module, str] = {}
     for name, module in named_modules(model).items():
         names.setdefault(module, name)
@@ -84,9 +85,13 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[nn.Module, Any], Any]) 
 
     def embed(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         tokens = next(_tensors(args), None)
-        if tokens is None or not any(_same_memory(tokens, given) for given in given_tensors):
+        if tokens is None:
             return output
-        return _source(output, sources)
+        if any(_same_memory(tokens, given) for given in given_tensors):
+            return _source(output, sources)
+        if any(tokens.shape == given.shape for given in given_tensors):
+            return _source(output, derived_sources)  # such as tokens of another integer type
+        return output
 
     given_tensors = list(_tensors(inputs))
     tokens_given = any(isinstance(module, nn.Embedding) for module in names) and any(
@@ -103,7 +108,7 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[nn.Module, Any], Any]) 
             inputs = _map_tensors(inputs, lambda tensor: traced if tensor is raw else tensor)
         output = main_tensor(call(model, inputs))
     node = output.grad_fn if isinstance(output, Tensor) else None
-    return Trace(runs, sources, node, raw)
+    return Trace(runs, sources or derived_sources, node, raw)
 
 
 def _source(tensor: Tensor, sources: set[Any]) -> Tensor:

@@ -1,0 +1,47 @@
+PYTHON ?= python3
+BIN := .venv/bin
+# pip takes torch as constraints.txt pins it, so that everyone develops on the same release
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test test-fast lint types bench examples clean
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/.demo ## Train on scikit-learn's digits with both callbacks and show what they see (2 minutes)
+	$(BIN)/python -m lightning_nc
+
+test: .venv/.dev ## Run all tests and doctests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: .venv/.dev ## Run the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: .venv/.dev ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.dev ## Check types
+	$(BIN)/mypy
+
+bench: .venv/.dev ## Measure what a measurement costs, as ratios within one run
+	$(BIN)/python -m tests.benchmarks.measurement_cost
+	$(BIN)/python -m tests.benchmarks.fuzziness_routes
+
+examples: .venv/.dev ## Reproduce the papers' figures on FashionMNIST (half an hour)
+	$(BIN)/python examples/equi_separation_fashion_mnist.py
+	$(BIN)/python examples/equi_separation_fashion_mnist.py --panels
+	$(BIN)/python examples/neural_collapse_fashion_mnist.py
+
+clean: ## Remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) --editable ".[demo]"
+	touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) --editable ".[dev]"
+	touch $@

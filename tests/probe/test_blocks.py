@@ -1,0 +1,200 @@
+import copy
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import torchmetrics
+from torch import nn
+
+from lightning_nc import find_blocks
+from tests import architectures
+from tests.architectures import CLASSES, IMAGES, Block, numbered, published
+
+_VISION = {
+    "ResNet": numbered("resnet.encoder.stages.{}.layers", 2, 2),
+    "RegNet": numbered("regnet.encoder.stages.{}.layers", 2, 2),
+    "Bit": numbered("bit.encoder.stages.{}.layers", 2, 2),
+    "ConvNext": numbered("convnext.encoder.stages.{}.layers", 2, 2),
+    "ConvNextV2": numbered("convnextv2.encoder.stages.{}.layers", 2, 2),
+    "Swin": numbered("swin.encoder.layers.{}.blocks", 2, 2),
+    "FocalNet": numbered("focalnet.encoder.stages.{}.layers", 2, 2),
+    "EfficientNet": numbered("efficientnet.encoder.blocks", 4),
+    "MobileNetV2": numbered("mobilenet_v2.layer", 16),
+    "ViT": numbered("vit.layers", 3),
+    "DeiT": numbered("deit.layers", 3),
+    "Beit": numbered("beit.layers", 3),
+    "Dinov2": numbered("dinov2.encoder.layer", 3),
+}
+_TEXT = {
+    "Bert": numbered("bert.encoder.layer", 3),
+    "Roberta": numbered("roberta.encoder.layer", 3),
+    "Electra": numbered("electra.encoder.layer", 3),
+    "MPNet": numbered("mpnet.encoder.layer", 3),
+    "DistilBert": numbered("distilbert.transformer.layer", 3),
+    "GPT2": numbered("transformer.h", 3),
+    "Llama": numbered("model.layers", 3),
+}
+_OWN = {
+    "densenet": (architectures.DenseNet, ["block1", "block2", "block3"]),
+    "vgg": (architectures.vgg, ["1", "3", "6", "8", "12"]),
+    "alexnet": (architectures.AlexNet, ["features.1", "features.4", "classifier.2"]),
+    "inception": (architectures.inception, ["1", "3", "5"]),
+    "squeezenet": (architectures.squeezenet, ["2", "3", "5"]),
+}
+
+
+def images():
+    return torch.randn(IMAGES)
+
+
+@pytest.mark.parametrize("name", _VISION)
+def test_finds_the_blocks_of_published_vision_networks(name):
+    assert find_blocks(published(name), images()) == ["input", *_VISION[name]]
+
+
+def test_finds_bottleneck_layers_of_a_resnet():
+    model = published("ResNet", layer_type="bottleneck")
+    assert find_blocks(model, images()) == ["input", *_VISION["ResNet"]]
+
+
+@pytest.mark.parametrize("name", _TEXT)
+def test_finds_the_layers_of_published_text_networks_without_raw_input(name):
+    assert find_blocks(published(name), architectures.tokens()) == _TEXT[name]
+
+
+@pytest.mark.parametrize("name", _OWN)
+def test_finds_the_blocks_of_classic_convolutional_networks(name):
+    make, expected = _OWN[name]
+    assert find_blocks(make(), images()) == ["input", *expected]
+
+
+def test_a_dict_batch_with_labels_is_unpacked_first():
+    batch = architectures.tokens() | {"labels": torch.tensor([0, 1, 2])}
+    assert find_blocks(published("Bert"), batch) == _TEXT["Bert"]
+
+
+def test_falls_to_nonlinearities_in_an_mlp_of_torch_modules():
+    assert find_blocks(architectures.mlp(), torch.randn(6, 5)) == ["input", "2", "5"]
+
+
+def test_takes_a_class_whose_every_instance_is_a_bottleneck():
+    assert find_blocks(architectures.block_mlp(), torch.randn(6, 5)) == ["input", "1", "2", "3"]
+
+
+class _Bypassed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.bypassed = Block(), Block()
+        self.relu, self.head = nn.ReLU(), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head(self.relu(x + self.bypassed(x)))
+
+
+def test_drops_a_class_with_one_bypassed_instance():
+    names = ["input", "first.relu", "bypassed.relu", "relu"]
+    assert find_blocks(_Bypassed(), torch.randn(6, 8)) == names
+
+
+class _Outer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Block()
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def test_takes_the_outermost_class_on_a_tie():
+    model = nn.Sequential(_Outer(), _Outer(), nn.Linear(8, CLASSES))
+    assert find_blocks(model, torch.randn(6, 8)) == ["input", "0", "1"]
+
+
+class _SharedReLU(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 8), nn.Linear(8, 8)
+        self.relu, self.head = nn.ReLU(inplace=True), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.relu(self.second(self.relu(self.first(x)))))
+
+
+def test_a_module_that_runs_twice_gives_two_points():
+    assert find_blocks(_SharedReLU(), torch.randn(6, 5)) == ["input", "relu-1", "relu-2"]
+
+
+class _Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks, self.head = nn.ModuleList([Block(), Block()]), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        for block in [*self.blocks, *self.blocks]:
+            x = block(x)
+        return self.head(x)
+
+
+def test_blocks_that_run_twice_are_bottlenecks_by_all_their_runs_together():
+    expected = ["input", "blocks.0-1", "blocks.0-2", "blocks.1-1", "blocks.1-2"]
+    assert find_blocks(_Twice(), torch.randn(6, 8)) == expected
+
+
+class _TupleBlock(Block):
+    def forward(self, x):
+        return super().forward(x), {"attention": x.detach()}
+
+
+class _TupleNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([_TupleBlock(), _TupleBlock()])
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        for block in self.blocks:
+            x, _ = block(x)
+        return {"logits": self.head(x), "hidden": x}
+
+
+def test_blocks_may_return_tuples_and_the_network_a_dict():
+    assert find_blocks(_TupleNet(), torch.randn(6, 8)) == ["input", "blocks.0", "blocks.1"]
+
+
+def test_logits_are_never_a_point():
+    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, CLASSES), nn.Sigmoid())
+    assert find_blocks(model, torch.randn(6, 5)) == ["input", "1"]
+
+
+class _Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = architectures.block_mlp()
+        self.accuracy = nn.ModuleList(
+            torchmetrics.Accuracy(task="multiclass", num_classes=CLASSES) for _ in range(5)
+        )
+        self.ema = torch.optim.swa_utils.AveragedModel(self.net)
+        self.teacher = copy.deepcopy(self.net)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+def test_metrics_and_averaged_copies_that_never_run_are_no_points():
+    expected = ["input", "net.1", "net.2", "net.3"]
+    assert find_blocks(_Module(), torch.randn(6, 5)) == expected
+
+
+class _Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Linear(5, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.first(x)))
+
+
+def test_a_network_without_blocks_or_nonlinearity_modules_asks_for_names():
+    with pytest.raises(ValueError, match=r"Found no blocks.*layers=\[\"layer1\", \"layer2\"\]"):
+        find_blocks(_Functional(), torch.randn(6, 5))

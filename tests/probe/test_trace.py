@@ -1,0 +1,75 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_nc import find_blocks
+from tests.architectures import CLASSES, Block
+
+
+class _Outer(nn.Sequential):
+    def __init__(self):
+        super().__init__(Block())
+
+
+class _DoubleBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(_Outer(), _Outer())
+
+    def forward(self, x):
+        return x + self.layers(x)
+
+
+class _Tokens(nn.Module):
+    def __init__(self, shift):
+        super().__init__()
+        self.shift, self.embedding = shift, nn.Embedding(60, 8)
+        self.blocks = nn.Sequential(_DoubleBlock(), _DoubleBlock())
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, ids):
+        return self.head(self.blocks(self.embedding(ids.long() + self.shift)).mean(1)), ids
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.int64])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_tokens_that_are_changed_before_their_embedding_are_still_the_input(kind, shift):
+    ids = torch.randint(0, 50, (4, 6), dtype=kind)
+    assert find_blocks(_Tokens(shift), ids) == ["blocks.0", "blocks.1"]
+
+
+class _FrozenNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.relu = nn.BatchNorm1d(5), nn.ReLU()
+        self.drop, self.head = nn.Dropout(), nn.Linear(5, CLASSES)
+        self.norm.eval()
+        self.norm.weight.requires_grad_(False)
+
+    def forward(self, x):
+        return self.head(self.drop(self.relu(self.norm(x))))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_network_is_left_as_it_was(fails):
+    model = _FrozenNorm()
+    batch = torch.randn(6, 3 if fails else 5)
+    modes = [module.training for module in model.modules()]
+    wanted = [parameter.requires_grad for parameter in model.parameters()]
+    state = copy.deepcopy(model.state_dict())
+    random = torch.get_rng_state()
+    if fails:
+        with pytest.raises(RuntimeError, match="running_mean"):
+            find_blocks(model, batch)
+    else:
+        find_blocks(model, batch)
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == wanted
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.is_grad_enabled()
+    assert not batch.requires_grad

@@ -1,0 +1,40 @@
+import subprocess
+import sys
+
+import pytest
+
+# Features of 64 x 32 x 32 = 65,536 dimensions: a d x d matrix in float64 would take 34 GB.
+WIDE_LAYER = """
+import resource
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lightning_nc
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+torch.manual_seed(0)
+layers = [nn.Conv2d(3, 64, 3, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(65536, 10)]
+model = nn.Sequential(*layers).eval()
+loader = DataLoader(TensorDataset(torch.randn(1000, 3, 32, 32), torch.arange(1000) % 10), 100)
+with torch.no_grad():
+    for images, _ in loader:
+        model(images)
+before = peak()
+probe = lightning_nc.Probe(loader, "wide", samples_per_class=None, cache_mb={cache_mb})
+values = lightning_nc.measure(model, probe).values
+assert 0 < values["separation_layers/wide/1"] < float("inf"), values
+assert 0 < values["nc/wide/nc1"] < float("inf"), values
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("cache_mb", [0, 600])
+def test_a_layer_of_65536_features_takes_less_than_a_gigabyte(cache_mb):
+    script = WIDE_LAYER.format(cache_mb=cache_mb)
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout.split()[-1]) < 1024, f"{run.stdout} MB more than a forward sweep"
