@@ -29,9 +29,13 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
     else:
         folder = getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None)
         if folder is not None:
-            path = Path(folder) / "figures" / tag / f"step_{step:08d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
+            files = Path(folder) / "figures" / tag
+            files.mkdir(parents=True, exist_ok=True)
+            # with one batch per epoch, two measurements have the same step
+            names = (
+                f"step_{step:08d}{again}.png" for again in ("", *map("-{}".format, range(2, 99)))
+            )
+            figure.savefig(next(files / name for name in names if not (files / name).exists()))
 
 
 def _pixels(figure: Any) -> np.ndarray[Any, Any]:

@@ -221,7 +221,7 @@ def test_a_sequence_without_pooling_is_shown_the_three_pools():
 
 
 def test_a_label_beyond_the_rows_of_the_last_layer_is_named():
-    with pytest.raises(ValueError, match="has 4 rows. Either label 6 is out of range"):
+    with pytest.raises(ValueError, match=r"has 4 rows\. Either label 6 is out of range"):
         measure(Net(), data(torch.where(Y == 3, 6, Y)))
 
 

@@ -22,8 +22,6 @@ from lightning_nc.functional.separation import (
 from lightning_nc.probe.data import Probe
 from lightning_nc.probe.layers import Layers, Pool
 
-LAYERS_FAMILY = "separation_layers"
-
 
 class EquiSeparation(GeometryCallback):
     r"""Log how fuzzily each layer separates the classes, and the law ``D_t ~ c rho^t`` they obey.
@@ -94,7 +92,7 @@ class EquiSeparation(GeometryCallback):
 
     def draw(self, measurement: Measurement) -> dict[str, Any]:
         """D against depth with the fitted law."""
-        start = self.prefix(LAYERS_FAMILY)
+        start = self.prefix("separation_layers")
         names = [key.removeprefix(start) for key in measurement.values if key.startswith(start)]
         title = f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
         figure = separation_figure(names, measurement.arrays["fuzziness"], title)
@@ -121,7 +119,7 @@ def evaluate_separation(layers: dict[str, ClassGeometry], probe: str) -> Evaluat
     }
     values = {f"separation/{probe}/{name}": float(value) for name, value in law.items()}
     values |= {
-        f"{LAYERS_FAMILY}/{probe}/{name}": float(value)
+        f"separation_layers/{probe}/{name}": float(value)
         for name, value in zip(layers, D, strict=True)
     }
     class_D = torch.stack([class_fuzziness_of(geometry) for geometry in layers.values()])

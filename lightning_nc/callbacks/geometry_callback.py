@@ -1,5 +1,7 @@
 """What all callbacks have in common: when they are due, with whom they share, what they keep."""
 
+import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -38,6 +40,12 @@ class Moment(NamedTuple):
     epochs_completed: float
     last_epoch: int | None
     step: int
+
+    @property
+    def epoch(self) -> int:
+        """Lightning's number of the epoch, from 0; within ``fit`` of the one just trained."""
+        completed = math.ceil(self.epochs_completed)
+        return max(completed - 1, 0) if self.stage == "fit" else completed
 
 
 class GeometryCallback(CallbackBase):
@@ -108,7 +116,7 @@ class GeometryCallback(CallbackBase):
             m.stage == "fit" and m.epochs_completed == moment.epochs_completed for m in self.history
         ):
             return False
-        return self.schedule.due(-int(-moment.epochs_completed // 1), moment.last_epoch)
+        return self.schedule.due(math.ceil(moment.epochs_completed), moment.last_epoch)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse two instances that would log the same keys; start a fresh run afresh."""
@@ -129,6 +137,8 @@ class GeometryCallback(CallbackBase):
             self.history = [m for m in self.history if m.stage != "fit"]
             self.failures = 0
             self.told.clear()
+        if stage == "fit":
+            self._advise_monitors(trainer)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure before training."""
@@ -184,6 +194,22 @@ class GeometryCallback(CallbackBase):
             return  # testing an early checkpoint does not undo the training after it
         self.history = [Measurement.from_state(state) for state in state_dict.get("history", [])]
         self.failures = state_dict.get("failures", 0)
+
+    def _advise_monitors(self, trainer: Any) -> None:
+        """Say so if a monitor would look for a value of ours before there can be one."""
+        epochs = self.schedule.epochs
+        if epochs is None or 0 in epochs:
+            return  # a value from before training is there whenever a monitor looks
+        for callback in trainer.callbacks:
+            key = getattr(callback, "monitor", None) or ""
+            if key.startswith((self.prefix(), self.prefix("separation_layers"))):
+                warnings.warn(
+                    f"{type(callback).__name__} monitors '{key}', of which there is no value "
+                    f"before epoch {min(epochs)}: add 0 to {type(self).__name__}(epochs=...), or "
+                    "set strict=False where the monitor has it.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
 
     def _at(self, trainer: Any, pl_module: Any, moment: Moment) -> None:
         """Let the first of the callbacks that are due on this probe measure for all of them."""

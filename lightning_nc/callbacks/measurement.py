@@ -1,6 +1,6 @@
 """What a measurement leaves: numbers under their logged keys, arrays for figures."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +15,8 @@ class Measurement:
             epoch.
         step: Step under which it was logged.
         values: Scalars under their logged keys; NaN where undefined.
-        arrays: Tensors behind the figures, on the CPU.
+        arrays: Tensors behind the figures, on the CPU; a callback keeps those of more than 10,000
+            numbers for its last measurement alone.
         counts: Samples per class, n_k, shape ``(K,)``: compare D only at equal n_k.
         seconds: What it cost.
         stage: ``"fit"``, ``"validate"``, ``"test"``, or ``"measure"`` without a Trainer.
@@ -28,6 +29,11 @@ class Measurement:
     counts: Tensor = field(repr=False)
     seconds: float
     stage: str = "fit"
+
+    def without_large_arrays(self) -> "Measurement":
+        """The same without arrays that would make a long history, and its checkpoints, large."""
+        small = {name: array for name, array in self.arrays.items() if array.numel() <= 10_000}
+        return self if len(small) == len(self.arrays) else replace(self, arrays=small)
 
     def to_state(self) -> dict[str, Any]:
         """Primitives and tensors alone, which checkpoints load with ``weights_only=True``."""

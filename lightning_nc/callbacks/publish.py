@@ -15,6 +15,7 @@ def publish(
     trainer: Any,
     values: Mapping[str, float],
     step: int,
+    epoch: int,
     figures: Callable[[], Mapping[str, Any]] | None = None,
 ) -> None:
     """Give values to the Trainer's monitors and loggers, without communication.
@@ -25,6 +26,7 @@ def publish(
         trainer: The Trainer.
         values: Scalars under their keys.
         step: Of the loggers.
+        epoch: Lightning's number of the epoch, from 0.
         figures: Draws figures, by tag; called on the first process if there is a logger.
     """
     # on every process: reading the property may reduce what others have logged
@@ -33,7 +35,7 @@ def publish(
     if not trainer.is_global_zero:
         return
     for logger in trainer.loggers:
-        metrics = {**values, "epoch": trainer.current_epoch}
+        metrics = {**values, "epoch": epoch}
         _safely(f"log to {type(logger).__name__}", partial(logger.log_metrics, metrics, step=step))
     if figures is not None and trainer.loggers:
         _safely("draw figures", lambda: _log_figures(trainer, figures(), step))

@@ -81,11 +81,12 @@ def _keep(
         seconds,
         moment.stage,
     )
+    callback.history = [past.without_large_arrays() for past in callback.history]
     callback.history.append(measurement)
     if trainer.is_global_zero:
         for note in evaluation.notes:
             _tell_once(callback, note)
-    publish(trainer, values, moment.step, _figures(callback, measurement))
+    publish(trainer, values, moment.step, moment.epoch, _figures(callback, measurement))
 
 
 def _figures(callback: "GeometryCallback", measurement: Measurement) -> Any:
@@ -95,6 +96,7 @@ def _figures(callback: "GeometryCallback", measurement: Measurement) -> Any:
 def _skip(
     trainer: Any, callbacks: Sequence["GeometryCallback"], moment: "Moment", error: Exception
 ) -> None:
+    callbacks[0].plans.clear()  # the data may no longer be those it was made for
     for callback in callbacks:
         callback.failures += 1
         if moment.stage == "fit":
@@ -111,7 +113,7 @@ def _skip(
     )
     for callback in callbacks:
         failures = {callback.prefix() + "failures": float(callback.failures)}
-        publish(trainer, failures, moment.step)
+        publish(trainer, failures, moment.step, moment.epoch)
 
 
 def _tell_once(callback: "GeometryCallback", note: str) -> None:

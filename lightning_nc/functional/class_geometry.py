@@ -158,17 +158,18 @@ def class_spread(
         [fuzziness_directions] if balanced else [fuzziness_directions, collapse_directions], 1
     )
     features, members = features.detach(), _members(labels, means.shape[0])
-    along = features.new_zeros(len(features), P.shape[1], dtype=torch.float64)
+    along = features.new_zeros(P.shape[1], len(features), dtype=torch.float64)  # P^T r
     squares = features.new_zeros(len(features), dtype=torch.float64)
     residuals = torch.empty_like(means)
     for columns in _column_blocks(features):
-        r = features[:, columns].double() - means[:, columns].index_select(0, labels)
-        along.addmm_(r, P[columns])
+        r = means[:, columns].index_select(0, labels)
+        torch.sub(features[:, columns], r, out=r)
+        along.addmm_(P[columns].mT, r.mT)
         torch.mm(members, r, out=residuals[:, columns])
         squares += r.square_().sum(1)
-    r_fuzziness, r_collapse = along.square_().tensor_split([fuzziness_directions.shape[1]], 1)
-    fuzziness = members @ r_fuzziness.sum(1)
-    collapse = fuzziness if balanced else members @ r_collapse.sum(1)
+    r_fuzziness, r_collapse = along.square_().tensor_split([fuzziness_directions.shape[1]])
+    fuzziness = members @ r_fuzziness.sum(0)
+    collapse = fuzziness if balanced else members @ r_collapse.sum(0)
     return ClassSpread(fuzziness, collapse, members @ squares, residuals)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from lightning_nc.probe.guards import seed_generators
 _TRAINER_SOURCES = ("train", "val", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Probe:
     """The samples on which a network is measured, and how.
 
@@ -75,6 +75,18 @@ class Probe:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ValueError(f"Probe needs {field} of 1 or more, got {value}.")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both read the same object in the same way; what is in it is not compared."""
+        if not isinstance(other, Probe):
+            return False
+        values = [(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        plain = (str, int, float)
+        return all(a is b or (isinstance(a, plain) and a == b) for a, b in values)
+
+    def __hash__(self) -> int:
+        """Equal probes have equal hashes."""
+        return hash((self.key, self.seed))
 
     @property
     def key(self) -> str:

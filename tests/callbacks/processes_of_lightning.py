@@ -1,0 +1,157 @@
+"""What one process of a DDP run does; run in children by `test_distributed`."""
+
+import os
+import tempfile
+import warnings
+from unittest.mock import patch
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from lightning_nc.callbacks import geometry_callback
+from tests import nets
+
+COLLECTIVES = ["all_reduce", "all_gather", "broadcast", "barrier", "all_gather_object", "reduce"]
+
+
+class BrokenHere(nets.Blobs):
+    """A dataset that some processes cannot read, or read with other labels."""
+
+    def __init__(self, broken, shifted=False):
+        super().__init__(augment=False)
+        self.broken = broken
+        if shifted:
+            self.targets = (self.targets + 1) % 3
+
+    def __getitem__(self, index):
+        if self.broken:
+            raise OSError("the disk of this process is gone")
+        return super().__getitem__(index)
+
+
+def network():
+    """With BatchNorm layers whose running statistics are not those of a batch."""
+    torch.manual_seed(4)
+    net = nets.mlp()
+    for module in net:
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+    return net
+
+
+def train(world, callbacks, freeze=0, **options):
+    """Train for two epochs; the module and the Trainer."""
+    strategy = {"strategy": "ddp", "devices": world} if world > 1 else {}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = nets.Classifier(network(), freeze=freeze)
+        run = nets.trainer(folder, callbacks, num_sanity_val_steps=0, **strategy, **options)
+        torch.manual_seed(8)
+        run.fit(module, DataLoader(nets.vectors(), 5, shuffle=True))
+    return module, run
+
+
+def measured(world, epochs=(0,), batch_size=7, freeze=0, sync_batchnorm=False, **probe):
+    """Values of both callbacks before training, and the collectives that they cost."""
+    probe = Probe(batch_size=batch_size, **probe)
+    pair = [
+        kind(probe=probe, epochs=epochs, on_error="raise", figures=False)
+        for kind in (EquiSeparation, NeuralCollapse)
+    ]
+    counted = []
+
+    def counting(name, original):
+        def call(*args, **kwargs):
+            counted.append(name)
+            return original(*args, **kwargs)
+
+        return call
+
+    measure_together = geometry_callback.measure_together
+
+    def watched(*args):
+        names = [name for name in COLLECTIVES if hasattr(torch.distributed, name)]
+        patches = [
+            patch.object(torch.distributed, name, counting(name, getattr(torch.distributed, name)))
+            for name in names
+        ]
+        for one in patches:
+            one.start()
+        try:
+            measure_together(*args)
+        finally:
+            for one in patches:
+                one.stop()
+
+    # DDP refuses SyncBatchNorm on CPUs, where its frozen layers work all the same
+    refusal = patch.object(DistributedDataParallel, "_passing_sync_batchnorm_handle")
+    with refusal, patch.object(geometry_callback, "measure_together", watched):
+        train(world, pair, freeze, max_epochs=1, sync_batchnorm=sync_batchnorm)
+    values = {}
+    for callback in pair:
+        (measurement,) = callback.history
+        values |= {k: v for k, v in measurement.values.items() if not k.endswith("/seconds")}
+    return values, counted
+
+
+MEASURED = {
+    "an odd number of batches": {},
+    "batch statistics": {"batch_norm": "batch"},
+    "fewer batches than processes": {"batch_size": 30},
+    "fewer batches than processes, batch statistics": {"batch_size": 30, "batch_norm": "batch"},
+    "two sweeps": {"cache_mb": 0},
+    "two sweeps, fewer batches than processes": {"cache_mb": 0, "batch_size": 30},
+    "a probe of few samples": {"samples_per_class": 5, "batch_norm": "batch"},
+    "synchronised BatchNorm": {"sync_batchnorm": True, "freeze": 2},
+    "synchronised BatchNorm, batch statistics": {
+        "sync_batchnorm": True,
+        "freeze": 2,
+        "batch_norm": "batch",
+    },
+}
+
+
+def join(rank, world):
+    """Tell Lightning that it is one process of a group that exists."""
+    os.environ.update(
+        LOCAL_RANK=str(rank), NODE_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT="29999"
+    )
+
+
+def measure_all(rank, world):
+    """Values and collectives of every case."""
+    join(rank, world)
+    return {name: measured(world, **case) for name, case in MEASURED.items()}
+
+
+def measure_and_train(rank, world):
+    """`measure_all` and `train_all`."""
+    return measure_all(rank, world), train_all(world)
+
+
+def train_all(world):
+    """Final weights of trainings that must all be the same, and what went wrong in them."""
+    rank = torch.distributed.get_rank()
+    weights, notes = {}, {}
+
+    def note(name, callback):
+        weights[name] = train(world, [] if callback is None else [callback])[0].state_dict()
+        if callback is not None:
+            notes[name] = (callback.failures, len(callback.history))
+
+    note("alone", None)
+    note("measured", NeuralCollapse(figures=False))
+    note("measured with batch statistics", EquiSeparation(probe=Probe(batch_norm="batch")))
+    broken = Probe(BrokenHere(broken=rank == 1), "broken")
+    note("broken", NeuralCollapse(probe=broken))
+    other = Probe(BrokenHere(broken=False, shifted=rank == 1), "other")
+    note("other", EquiSeparation(probe=other))
+    try:
+        train(world, [NeuralCollapse(probe=broken, on_error="raise")])
+    except Exception as error:
+        notes["raised"] = f"{type(error).__name__}: {error}"
+    return weights, notes

@@ -1,0 +1,130 @@
+"""Several processes measure what one would, agree on failures, and train as they would have."""
+
+import math
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests import nets
+from tests.callbacks import processes_of_lightning as children
+from tests.processes import run_processes
+
+# to start processes that import torch and Lightning takes most of the time
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(*nets.only_our_warnings)]
+
+
+@pytest.fixture(scope="module")
+def by_one_process():
+    return {name: children.measured(1, **case)[0] for name, case in children.MEASURED.items()}
+
+
+@pytest.fixture(scope="module")
+def of_two_processes():
+    return run_processes(children.measure_and_train, 2, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def by_two_processes(of_two_processes):
+    return [measured for measured, _ in of_two_processes]
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(of_two_processes):
+    return [trained for _, trained in of_two_processes]
+
+
+def assert_equal(values, expected):
+    assert list(values) == list(expected)
+    for key, value in expected.items():
+        close = math.isclose(values[key], value, rel_tol=1e-12, abs_tol=1e-15)
+        assert close or (math.isnan(value) and math.isnan(values[key])), key
+
+
+@pytest.mark.parametrize("case", children.MEASURED)
+def test_two_processes_measure_what_one_does(case, by_one_process, by_two_processes):
+    for results in by_two_processes:
+        assert_equal(results[case][0], by_one_process[case])
+
+
+def test_the_statistics_of_batches_make_a_difference(by_one_process):
+    plain, batch = (by_one_process[k] for k in ("an odd number of batches", "batch statistics"))
+    assert plain["nc/train/nc1"] != pytest.approx(batch["nc/train/nc1"], rel=1e-3)
+
+
+@pytest.mark.parametrize("case", children.MEASURED)
+def test_a_measurement_costs_two_votes_and_two_reductions(case, by_two_processes):
+    for results in by_two_processes:
+        assert results[case][1] == ["all_reduce"] * 4
+
+
+def test_three_processes_measure_what_one_does(by_one_process):
+    for results in run_processes(children.measure_all, 3, timeout=180):
+        for case, expected in by_one_process.items():
+            assert_equal(results[case][0], expected)
+
+
+@pytest.mark.parametrize("way", ["measured", "measured with batch statistics", "broken", "other"])
+def test_weights_under_ddp_are_bit_identical(way, trained_by_two):
+    for weights, _ in trained_by_two:
+        assert nets.same(weights[way], weights["alone"])
+    first, second = (weights["alone"] for weights, _ in trained_by_two)
+    parameters = [key for key in first if "running" not in key]
+    assert all(nets.same(first[key], second[key]) for key in parameters)
+
+
+def test_a_failure_on_one_process_is_skipped_on_both(trained_by_two):
+    for _, notes in trained_by_two:
+        assert notes["measured"] == (0, 3)
+        assert notes["broken"] == (3, 0)
+
+
+def test_processes_that_read_different_labels_skip_the_measurement(trained_by_two):
+    for _, notes in trained_by_two:
+        assert notes["other"] == (3, 0)
+
+
+def test_a_failure_on_one_process_stops_both_if_asked(trained_by_two):
+    (_, first), (_, second) = trained_by_two
+    assert first["raised"].startswith("RuntimeError: The measurement failed on process 1")
+    assert second["raised"] == "OSError: the disk of this process is gone"
+
+
+SPAWN = """
+import sys
+import warnings
+
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_nc import EquiSeparation, NeuralCollapse
+from tests import nets
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    callbacks = [EquiSeparation(figures=False, on_error="raise"), NeuralCollapse(figures=False)]
+    loader = DataLoader(nets.vectors(), 8, shuffle=True)
+    # once in this process, so that there is state to send to the children
+    nets.trainer(sys.argv[1], callbacks, max_epochs=1).fit(nets.Classifier(), loader)
+    run = nets.trainer(sys.argv[1], callbacks, strategy="ddp_spawn", devices=2, max_epochs=1)
+    run.fit(nets.Classifier(), loader)
+    print("nc1 is", float(run.callback_metrics["nc/train/nc1"]))
+"""
+
+
+def test_callbacks_can_be_sent_to_spawned_processes(tmp_path):
+    script = tmp_path / "spawn.py"
+    script.write_text(textwrap.dedent(SPAWN))
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split("nc1 is")[1]) > 0

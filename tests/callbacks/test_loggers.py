@@ -1,0 +1,172 @@
+"""What the loggers of Lightning have on disk after a run."""
+
+import io
+import math
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from lightning_nc import EquiSeparation, NeuralCollapse
+from tests import nets
+from tests.callbacks import records
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+# three batches in each of two epochs: before training, and the last batch of each epoch
+STEPS = [0, 2, 5]
+FIGURES = {"separation/train/law", "nc/train/cosines"}
+
+
+def callbacks():
+    return EquiSeparation(), NeuralCollapse()
+
+
+def expected_values(callback):
+    return [m.values for m in callback.history]
+
+
+def test_tensorboard_has_every_scalar_at_its_step_and_images_that_decode(tmp_path):
+    used = callbacks()
+    nets.fit(tmp_path, used, logger=TensorBoardLogger(tmp_path))
+    events = records.tensorboard_events(tmp_path)
+    for callback in used:
+        for key in callback.history[0].values:
+            logged = events.Scalars(key)
+            assert [event.step for event in logged] == STEPS, key
+            expected = [np.float32(m.values[key]) for m in callback.history]
+            np.testing.assert_array_equal([np.float32(e.value) for e in logged], expected)
+    assert set(events.Tags()["images"]) == FIGURES
+    for tag in FIGURES:
+        images = events.Images(tag)
+        assert [image.step for image in images] == STEPS
+        pixels = imread(io.BytesIO(images[-1].encoded_image_string), format="png")
+        assert pixels.shape == (images[-1].height, images[-1].width, 3)
+        assert 0.01 < pixels.std() < 1  # not a blank page
+
+
+def test_csv_has_every_scalar_with_its_epoch_and_png_files_beside_it(tmp_path):
+    used = callbacks()
+    nets.fit(tmp_path, used, logger=CSVLogger(tmp_path))
+    rows = records.csv_rows(tmp_path)
+    assert all(row["epoch"] != "" for row in rows)
+    for callback in used:
+        key = callback.prefix() + "epochs_completed"
+        ours = [row for row in rows if row[key]]
+        assert [int(row["step"]) for row in ours] == STEPS
+        assert [int(row["epoch"]) for row in ours] == [0, 0, 1]
+        for row, measurement in zip(ours, callback.history, strict=True):
+            for name, value in measurement.values.items():
+                assert math.isclose(float(row[name]), value, rel_tol=1e-6), name
+    (log_dir,) = {path.parent for path in tmp_path.rglob("metrics.csv")}
+    for tag in FIGURES:
+        files = sorted((log_dir / "figures" / tag).iterdir())
+        assert [file.name for file in files] == [f"step_{step:08d}.png" for step in STEPS]
+        assert imread(files[0]).std() > 0.01
+
+
+def test_the_steps_are_those_under_which_lightning_logs_epochs(tmp_path):
+    used = EquiSeparation(figures=False), NeuralCollapse(when="validation_end", figures=False)
+    nets.fit(tmp_path, used, logger=CSVLogger(tmp_path), accumulate_grad_batches=2)
+    rows = records.csv_rows(tmp_path)
+
+    def steps(key):
+        return [int(row["step"]) for row in rows if row[key]]
+
+    assert steps("separation/train/rho")[1:] == steps("loss_epoch")
+    assert steps("nc/train/nc1")[1:] == steps("val_loss")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_has_every_value_and_the_image_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    used = callbacks()
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        nets.fit(tmp_path, used, logger=logger)
+    logger.experiment.finish()
+    assert [w for w in told if w.category is RuntimeWarning] == []
+    rows = records.wandb_history(tmp_path)
+    for callback in used:
+        for key in callback.history[0].values:
+            logged = {row["trainer/global_step"]: row[key] for row in rows if key in row}
+            values = [m.values[key] for m in callback.history]
+            assert logged == pytest.approx(dict(zip(STEPS, values, strict=True)), nan_ok=True), key
+    for tag in FIGURES:
+        images = [row[tag] for row in rows if tag in row]
+        assert len(images) == len(STEPS)
+        for image in images:
+            (name,) = image["filenames"]
+            (path,) = tmp_path.rglob(name.split("/")[-1])
+            assert imread(path).std() > 0.01
+
+
+def test_several_loggers_get_the_same_and_none_is_fine(tmp_path):
+    loggers = [CSVLogger(tmp_path / "csv"), TensorBoardLogger(tmp_path / "tensorboard")]
+    callback = NeuralCollapse()
+    nets.fit(tmp_path, [callback], logger=loggers)
+    rows = records.csv_rows(tmp_path / "csv")
+    events = records.tensorboard_events(tmp_path / "tensorboard")
+    of_csv = [float(row["nc/train/nc1"]) for row in rows if row["nc/train/nc1"]]
+    assert [event.value for event in events.Scalars("nc/train/nc1")] == pytest.approx(of_csv)
+    alone = NeuralCollapse()
+    run = nets.fit(tmp_path, [alone], logger=False)
+    assert len(alone.history) == 3
+    assert float(run.callback_metrics["nc/train/nc1"]) == pytest.approx(of_csv[-1])
+
+
+def test_no_file_is_written_and_no_image_drawn_without_figures(tmp_path):
+    callback = NeuralCollapse(figures=False)
+    callback.draw = None  # would fail if called
+    nets.fit(tmp_path, [callback], logger=CSVLogger(tmp_path))
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_two_measurements_under_one_step_leave_two_figures(tmp_path):
+    nets.fit(tmp_path, [NeuralCollapse()], batch_size=30, logger=CSVLogger(tmp_path))
+    assert len(list(tmp_path.rglob("*.png"))) == 3  # one batch per epoch: steps 0, 0, 1
+
+
+def test_the_epoch_of_a_run_that_ends_early_is_its_last(tmp_path):
+    callback = NeuralCollapse(every_n_epochs=5, figures=False)
+    nets.fit(tmp_path, [callback], logger=CSVLogger(tmp_path), max_epochs=-1, max_steps=6)
+    last = [row for row in records.csv_rows(tmp_path) if row["nc/train/nc1"]][-1]
+    of_lightning = [row for row in records.csv_rows(tmp_path) if row["loss_epoch"]][-1]
+    assert last["step"] == of_lightning["step"]
+    assert last["epoch"] == of_lightning["epoch"]
+
+
+class Failing(Logger):
+    """A logger whose server is gone."""
+
+    name, version = "failing", 0
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        if any(key.startswith("nc/") for key in metrics):
+            raise ConnectionError("the server is gone")
+
+
+def test_a_logger_that_fails_costs_a_warning_and_not_the_run(tmp_path):
+    callback = NeuralCollapse(figures=False)
+    with pytest.warns(RuntimeWarning, match="Could not log to Failing.*the server is gone"):
+        run = nets.fit(tmp_path, [callback], logger=[Failing(), CSVLogger(tmp_path)])
+    assert run.state.finished
+    assert len(callback.history) == 3
+    assert len([row for row in records.csv_rows(tmp_path) if row["nc/train/nc1"]]) == 3
+
+
+def test_a_figure_that_cannot_be_drawn_costs_a_warning_and_not_the_values(tmp_path):
+    class Undrawable(NeuralCollapse):
+        def draw(self, measurement):
+            raise ImportError("no matplotlib")
+
+    with pytest.warns(RuntimeWarning, match="Could not draw figures.*no matplotlib"):
+        nets.fit(tmp_path, [Undrawable()], logger=CSVLogger(tmp_path))
+    assert [row for row in records.csv_rows(tmp_path) if row["nc/train/nc1"]]

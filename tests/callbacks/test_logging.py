@@ -1,0 +1,149 @@
+"""Which keys are logged, and what monitors make of them."""
+
+import math
+import re
+import warnings
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+
+from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from tests import nets
+from tests.callbacks import records
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+BOOK = ["epochs_completed", "seconds", "failures"]
+DESIGN = {
+    "EquiSeparation": [
+        *(f"separation/{{p}}/{name}" for name in ("rho", "pearson_r", "half_life", "total", *BOOK)),
+        "separation_layers/{p}/{layer}",
+    ],
+    "NeuralCollapse": [
+        f"nc/{{p}}/{name}"
+        for name in (
+            "nc1",
+            "nc2_equinorm_means",
+            "nc2_equinorm_weights",
+            "nc2_equiangularity_means",
+            "nc2_equiangularity_weights",
+            "nc2_maximal_angle_means",
+            "nc2_maximal_angle_weights",
+            "nc2_etf_error",
+            "nc3",
+            "nc4",
+            "cdnv",
+            "accuracy",
+            *BOOK,
+        )
+    ],
+}
+
+
+def documented(callback_class):
+    """The keys in the table of a callback's docstring."""
+    return re.findall(r"^\s*``(\w+/\{p\}/[\w{}]+)``", callback_class.__doc__, re.MULTILINE)
+
+
+def filled_in(keys, probe, layers):
+    return {
+        key.replace("{p}", probe).replace("{layer}", layer)
+        for key in keys
+        for layer in (layers if "{layer}" in key else [""])
+    }
+
+
+@pytest.mark.parametrize("callback_class", nets.CALLBACKS)
+@pytest.mark.parametrize("probe", ["train", "mine"])
+def test_the_logged_keys_are_those_of_the_docstring_and_of_the_design(
+    callback_class, probe, tmp_path
+):
+    assert sorted(documented(callback_class)) == sorted(DESIGN[callback_class.__name__])
+    callback = callback_class(probe=probe if probe == "train" else Probe(nets.vectors(), probe))
+    nets.fit(tmp_path, [callback], logger=CSVLogger(tmp_path))
+    layers = ["input", "2", "6"]  # the nonlinearities of `nets.mlp`, whose modules are torch's own
+    names = filled_in(DESIGN[callback_class.__name__], probe, [f"net.{n}" for n in layers[1:]])
+    names |= filled_in(DESIGN[callback_class.__name__], probe, ["input"])
+    for measurement in callback.history:
+        assert set(measurement.values) == names
+    logged = {key for key in records.csv_rows(tmp_path)[0] if key}
+    assert {key for key in logged if "/" in key} == names
+
+
+def test_the_layers_are_logged_in_depth_and_the_input_first(tmp_path):
+    callback = EquiSeparation()
+    nets.fit(tmp_path, [callback])
+    keys = [key for key in callback.history[0].values if key.startswith("separation_layers/")]
+    assert [key.split("/")[-1] for key in keys] == ["input", "net.2", "net.6"]
+
+
+@pytest.mark.parametrize("monitor", ["nc/train/nc1", "nc/train/nc4", "separation/train/rho"])
+def test_early_stopping_can_watch_a_quantity(monitor, tmp_path):
+    stopping = EarlyStopping(monitor, patience=1, min_delta=1e9)  # nothing improves by so much
+    nets.fit(tmp_path, [EquiSeparation(), NeuralCollapse(), stopping], max_epochs=10)
+    assert stopping.stopped_epoch == 1
+    assert math.isfinite(stopping.best_score)
+
+
+def test_a_checkpoint_can_be_chosen_by_a_quantity(tmp_path):
+    best = ModelCheckpoint(tmp_path, monitor="separation/train/rho", save_top_k=1, filename="best")
+    callback = EquiSeparation()
+    run = nets.fit(tmp_path, [callback, best], enable_checkpointing=True, max_epochs=4)
+    rho = {m.epochs_completed: m.values["separation/train/rho"] for m in callback.history[1:]}
+    assert float(best.best_model_score) == pytest.approx(min(rho.values()), rel=1e-6)
+    epoch = torch.load(best.best_model_path, weights_only=True)["epoch"]
+    assert epoch + 1 == min(rho, key=rho.get)
+    assert all(torch.isfinite(value).all() for value in run.callback_metrics.values())
+
+
+def test_what_two_classes_leave_undefined_is_logged_as_nan_with_one_warning(tmp_path):
+    data = nets.vectors((15, 12))
+    callback = NeuralCollapse(probe=Probe(data, "two"), figures=True)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run = nets.fit(
+            tmp_path, [callback], data=data, net=nets.mlp(K=2), logger=CSVLogger(tmp_path)
+        )
+    ours = [str(w.message) for w in told if w.category is RuntimeWarning]
+    assert len(ours) == 1
+    undefined = [k for k, v in callback.history[0].values.items() if math.isnan(v)]
+    assert "nc/two/nc2_equinorm_means" in undefined
+    assert all(key.split("/")[-1] in ours[0] for key in undefined)
+    assert not set(undefined) & set(run.callback_metrics)
+    assert "nc/two/nc1" in run.callback_metrics
+    rows = [row for row in records.csv_rows(tmp_path) if row["nc/two/nc1"]]
+    assert all(row[key] == "nan" for row in rows for key in undefined)
+
+
+def test_a_value_that_becomes_nan_leaves_its_last_finite_one_to_monitors(tmp_path):
+    class Vanishing(NeuralCollapse):
+        def evaluate(self, answer):
+            evaluation = super().evaluate(answer)
+            if self.history:
+                evaluation.values["nc/train/nc1"] = math.nan
+            return evaluation
+
+    callback = Vanishing()
+    run = nets.fit(tmp_path, [callback, EarlyStopping("nc/train/nc1", patience=9)], max_epochs=3)
+    first, *later = [m.values["nc/train/nc1"] for m in callback.history]
+    assert all(map(math.isnan, later))
+    assert len(later) == 3
+    assert float(run.callback_metrics["nc/train/nc1"]) == pytest.approx(first)
+
+
+def test_failures_are_logged(tmp_path):
+    callback = NeuralCollapse(probe=Probe(nets.Broken(), "broken"))
+    with pytest.warns(RuntimeWarning, match="skipped"):
+        run = nets.fit(tmp_path, [callback], logger=CSVLogger(tmp_path))
+    rows = [row for row in records.csv_rows(tmp_path) if row["nc/broken/failures"]]
+    assert [float(row["nc/broken/failures"]) for row in rows] == [1, 2, 3]
+    assert float(run.callback_metrics["nc/broken/failures"]) == 3
+
+
+def test_setup_says_when_a_monitor_would_look_before_there_is_a_value(tmp_path):
+    callbacks = [NeuralCollapse(epochs=[2], figures=False), EarlyStopping("nc/train/nc1")]
+    run = nets.trainer(tmp_path, callbacks)
+    with pytest.warns(RuntimeWarning, match="strict"):
+        callbacks[0].setup(run, nets.Classifier(), "fit")

@@ -1,0 +1,158 @@
+"""When callbacks measure, and what they note of it."""
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_nc import NeuralCollapse, Probe
+from lightning_nc.callbacks.schedule import Schedule
+from tests import nets
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+
+def epochs(callback, stage="fit"):
+    return [m.epochs_completed for m in callback.history if m.stage == stage]
+
+
+@pytest.mark.parametrize(
+    ("options", "max_epochs", "expected"),
+    [
+        ({}, 3, [0, 1, 2, 3]),
+        ({"every_n_epochs": 2}, 4, [0, 2, 4]),
+        ({"every_n_epochs": 2}, 5, [0, 2, 4, 5]),
+        ({"every_n_epochs": 100}, 3, [0, 3]),
+        ({"epochs": [1, 3]}, 4, [1, 3]),
+        ({"epochs": [0]}, 2, [0]),
+        ({"epochs": [9]}, 2, []),
+        ({"when": "validation_end", "every_n_epochs": 2}, 5, [0, 2, 4, 5]),
+        ({"when": "validation_end", "epochs": [2]}, 3, [2]),
+    ],
+)
+def test_the_epochs_that_are_due(options, max_epochs, expected, tmp_path):
+    callback = NeuralCollapse(figures=False, **options)
+    nets.fit(tmp_path, [callback], max_epochs=max_epochs)
+    assert epochs(callback) == expected
+
+
+@pytest.mark.parametrize("when", ["train_epoch_end", "validation_end"])
+def test_the_last_epoch_is_measured_when_early_stopping_ends_the_run(when, tmp_path):
+    callback = NeuralCollapse(every_n_epochs=5, figures=False, when=when)
+    stopping = EarlyStopping("val_loss", patience=1, min_delta=1e9)
+    nets.fit(tmp_path, [callback, stopping], max_epochs=20)
+    assert epochs(callback) == [0, 2]
+
+
+@pytest.mark.parametrize("max_steps", [4, 6])
+def test_the_last_epoch_is_measured_when_the_steps_run_out(max_steps, tmp_path):
+    callback = NeuralCollapse(every_n_epochs=5, figures=False)
+    nets.fit(tmp_path, [callback], max_epochs=-1, max_steps=max_steps)
+    assert epochs(callback) == [0, 2]
+    assert callback.history[-1].step == max_steps - 1
+
+
+def test_epochs_given_by_hand_leave_out_the_last_one_however_the_run_ends(tmp_path):
+    callback = NeuralCollapse(epochs=[0, 1], figures=False)
+    nets.fit(tmp_path, [callback], max_epochs=-1, max_steps=7)
+    assert epochs(callback) == [0, 1]
+
+
+@pytest.mark.parametrize("probe", ["train", "val"])
+def test_validation_of_endless_data_counts_whole_epochs(probe, tmp_path):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(nets.vectors())
+
+    source = probe if probe == "val" else Probe(nets.vectors(), "train")
+    callback = NeuralCollapse(probe=source, when="validation_end", figures=False)
+    run = nets.trainer(tmp_path, [callback], max_epochs=3)
+    loaders = DataLoader(Stream(), 10), DataLoader(nets.vectors(), 10)
+    run.fit(nets.Classifier(freeze=0), *loaders)
+    assert epochs(callback) == [0, 1, 2, 3]
+
+
+def test_validation_every_other_epoch_is_measured_when_it_happens(tmp_path):
+    callback = NeuralCollapse(when="validation_end", figures=False)
+    nets.fit(tmp_path, [callback], max_epochs=5, check_val_every_n_epoch=2)
+    assert epochs(callback) == [0, 2, 4, 5]
+
+
+def test_the_sanity_check_is_not_a_validation(tmp_path):
+    callback = NeuralCollapse(probe="val", when="validation_end", figures=False)
+    measured = []
+
+    class Reader(Callback):
+        def on_sanity_check_end(self, *_):
+            measured.append(len(callback.history))
+
+    nets.fit(tmp_path, [callback, Reader()], num_sanity_val_steps=2)
+    assert measured == [0]
+    assert epochs(callback) == [0, 1, 2]
+
+
+def test_a_measurement_says_when_it_was_of_what_and_what_it_cost(tmp_path):
+    callback = NeuralCollapse(probe=Probe(samples_per_class=9), figures=False)
+    nets.fit(tmp_path, [callback])
+    assert [m.step for m in callback.history] == [0, 2, 5]
+    for m in callback.history:
+        assert m.counts.tolist() == [9, 9, 8]  # of 12, 10, 8
+        assert m.stage == "fit"
+        assert m.values["nc/train/seconds"] == m.seconds > 0
+        assert m.values["nc/train/epochs_completed"] == m.epochs_completed
+        assert m.arrays["cosines_of_means"].shape == (3, 3)
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+@pytest.mark.parametrize("cache_mb", [512, 0])
+def test_validate_and_test_measure_once_what_is_theirs(stage, cache_mb, tmp_path):
+    source = {"validate": "val", "test": "test"}[stage]
+    by_source = {
+        name: NeuralCollapse(probe=Probe(name, cache_mb=cache_mb), figures=False)
+        for name in ("train", "val", "test")
+    }
+    own = NeuralCollapse(probe=Probe(nets.vectors(), "own", cache_mb=cache_mb), epochs=[])
+    run = nets.trainer(tmp_path, [*by_source.values(), own])
+    loader = DataLoader(nets.vectors(), 10)
+    getattr(run, stage)(nets.Classifier(freeze=0), loader, verbose=False)
+    for name, callback in by_source.items():
+        assert len(callback.history) == (name == source)
+    assert epochs(own, stage) == [0]
+    kept = own.history[0].arrays["cosines_of_means"]
+    assert not kept.is_inference()
+    assert f"nc/{source}/nc1" in run.callback_metrics
+
+
+def test_evaluation_after_training_adds_to_the_history(tmp_path):
+    callback = NeuralCollapse(probe="val", figures=False)
+    run = nets.fit(tmp_path, [callback])
+    loader = DataLoader(nets.vectors((10, 10, 10)), 10)  # other data than in training
+    run.validate(run.lightning_module, loader, verbose=False)
+    assert epochs(callback) == [0, 1, 2]
+    assert epochs(callback, "validate") == [2]
+    assert callback.history[-1].counts.tolist() == [10, 10, 10]
+
+
+def test_another_network_can_be_validated_with_the_same_trainer(tmp_path):
+    callback = NeuralCollapse(probe="val", figures=False)
+    run = nets.trainer(tmp_path, [callback])
+    loader = DataLoader(nets.vectors(), 10)
+    narrow = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+    for net in (nets.mlp(), narrow):
+        run.validate(nets.Classifier(net), loader, verbose=False)
+    assert len(callback.history) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every_n_epochs": 0}, "every_n_epochs must be 1 or more, got 0"),
+        ({"epochs": [-1]}, "epochs counts epochs completed"),
+        ({"when": "never"}, "when must be"),
+    ],
+)
+def test_a_schedule_that_is_never_due_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Schedule(**options)
+    with pytest.raises(ValueError, match=message):
+        NeuralCollapse(**options)

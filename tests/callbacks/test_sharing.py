@@ -1,0 +1,128 @@
+"""Callbacks with equal probes share one pass over the data."""
+
+import pytest
+import torch
+from pytorch_lightning import Callback
+from torch import nn
+
+from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from tests import nets
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+
+class Counting(nn.Sequential):
+    """Counts the samples that it is asked about in evaluation."""
+
+    samples = 0
+
+    def forward(self, x):
+        self.samples += 0 if self.training else len(x)
+        return super().forward(x)
+
+
+def samples_seen(callbacks, tmp_path):
+    """How many samples pass through the network for a second measurement, and the callbacks."""
+    torch.manual_seed(2)
+    net = Counting(*nets.mlp())
+    counts = []
+
+    class Reader(Callback):
+        def on_train_epoch_start(self, *_):
+            counts.append(net.samples)
+
+    nets.fit(tmp_path, [*callbacks, Reader()], net=net, num_sanity_val_steps=0, max_epochs=3)
+    return counts[2] - counts[1] - 30  # less one validation of 30 samples
+
+
+def pair(first=None, second=None):
+    first, second = first or Probe(), second or Probe()
+    return EquiSeparation(probe=first, figures=False), NeuralCollapse(probe=second, figures=False)
+
+
+def test_equal_probes_share_one_pass(tmp_path):
+    assert samples_seen(pair()[:1], tmp_path) == 30
+    assert samples_seen(pair(), tmp_path) == 30
+
+
+@pytest.mark.parametrize(
+    "other", [Probe(batch_norm="batch"), Probe(seed=1), Probe(samples_per_class=50)]
+)
+def test_different_probes_do_not(other, tmp_path):
+    assert samples_seen(pair(second=other), tmp_path) == 60
+
+
+def test_features_over_the_cache_budget_cost_a_second_pass(tmp_path):
+    probe = Probe(cache_mb=0)
+    assert samples_seen(pair(probe, probe), tmp_path) == 60
+
+
+def test_layers_over_the_memory_budget_are_measured_in_turn(tmp_path):
+    tight = Probe(memory_mb=8 * 5 * 3 * 13 / 2**20)  # layers of width 12, 10, 6 do not fit together
+    together, apart = pair()[0], pair(tight)[0]
+    assert samples_seen([together], tmp_path) == 30
+    assert samples_seen([apart], tmp_path) == 90
+    for one, other in zip(together.history, apart.history, strict=True):
+        for key in one.values:
+            assert key.endswith("/seconds") or other.values[key] == pytest.approx(
+                one.values[key], rel=1e-12
+            )
+
+
+def test_sharing_changes_no_value(tmp_path):
+    shared, alone = pair(), pair()
+    nets.fit(tmp_path, shared)
+    for callback in alone:
+        nets.fit(tmp_path, [callback])
+    for one, other in zip(shared, alone, strict=True):
+        for a, b in zip(one.history, other.history, strict=True):
+            assert {k: v for k, v in a.values.items() if not k.endswith("seconds")} == {
+                k: v for k, v in b.values.items() if not k.endswith("seconds")
+            }
+
+
+def test_callbacks_share_when_both_are_due_and_go_alone_when_not(tmp_path):
+    often = EquiSeparation(figures=False)
+    seldom = NeuralCollapse(figures=False, every_n_epochs=2)
+    late = NeuralCollapse(probe=Probe(name="late"), figures=False, when="validation_end")
+    nets.fit(tmp_path, [seldom, often, late], max_epochs=3)
+    assert [m.epochs_completed for m in often.history] == [0, 1, 2, 3]
+    assert [m.epochs_completed for m in seldom.history] == [0, 2, 3]
+    assert [m.epochs_completed for m in late.history] == [0, 1, 2, 3]
+
+
+def test_the_strictest_on_error_of_those_who_share_holds(tmp_path):
+    probe = Probe(nets.Broken(), "broken")
+    lenient = EquiSeparation(probe=probe)
+    strict = NeuralCollapse(probe=probe, on_error="raise")
+    with pytest.raises(OSError, match="the disk is gone"):
+        nets.fit(tmp_path, [lenient, strict])
+    assert lenient.failures == strict.failures == 1
+
+
+def test_two_callbacks_that_would_log_the_same_keys_are_refused(tmp_path):
+    class Mine(NeuralCollapse):
+        """Of the same family."""
+
+    with pytest.raises(ValueError, match=r"2 callbacks would log the keys nc/train/"):
+        nets.fit(tmp_path, [NeuralCollapse(), Mine()])
+    # instances of one class are refused by Lightning, when the Trainer is made
+    with pytest.raises((ValueError, RuntimeError), match=r"NeuralCollapse|nc/train/"):
+        nets.fit(tmp_path, [NeuralCollapse(), NeuralCollapse(probe=Probe(seed=1))])
+
+
+def test_two_instances_on_probes_of_different_names_are_welcome(tmp_path):
+    probes = Probe(name="a"), Probe(name="b", batch_norm="batch")
+    callbacks = [NeuralCollapse(probe=probe, figures=False) for probe in probes]
+    run = nets.fit(tmp_path, callbacks)
+    assert {"nc/a/nc1", "nc/b/nc1"} <= set(run.callback_metrics)
+
+
+def test_probes_on_lists_of_samples_can_be_compared(tmp_path):
+    lists = [list(nets.vectors(seed=seed)) for seed in (1, 2)]
+    callbacks = [
+        NeuralCollapse(probe=Probe(samples, f"list{i}"), figures=False)
+        for i, samples in enumerate(lists)
+    ]
+    nets.fit(tmp_path, callbacks)
+    assert all(len(callback.history) == 3 for callback in callbacks)

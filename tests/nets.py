@@ -1,0 +1,234 @@
+"""Tiny networks, data with random augmentations, and Trainers for them."""
+
+import random
+from typing import Any, NamedTuple
+
+import lightning.pytorch
+import numpy as np
+import pytorch_lightning
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import lightning_nc
+from lightning_nc.callbacks import GeometryCallback
+
+NAMESPACES = {"lightning": lightning.pytorch, "pytorch_lightning": pytorch_lightning}
+
+# every callback of the package, also those that are still to be written
+CALLBACKS = [
+    kind
+    for kind in vars(lightning_nc).values()
+    if isinstance(kind, type) and issubclass(kind, GeometryCallback)
+]
+
+# what Lightning warns about is not our concern, what this package warns about is an error
+only_our_warnings = ("ignore", "error::RuntimeWarning")
+
+
+class Blobs(Dataset):
+    """Three classes of unequal size; each reading adds noise from four random generators."""
+
+    def __init__(self, counts=(16, 14, 10), augment=True, d=6):
+        generator = torch.Generator().manual_seed(7)
+        self.targets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        centres = 2 * torch.randn(len(counts), d, generator=generator)
+        self.inputs = centres[self.targets]
+        self.inputs = self.inputs + torch.randn(self.inputs.shape, generator=generator)
+        self.augment = augment
+        self.rng = np.random.default_rng(3)
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        x = self.inputs[index]
+        if self.augment:
+            x = x + 0.01 * float(torch.randn(())) + 0.01 * random.random()
+            x = x + 0.01 * np.random.rand() + 0.01 * self.rng.random()
+        return x.float(), self.targets[index]
+
+
+class Broken(Blobs):
+    """A dataset that cannot be read."""
+
+    def __getitem__(self, index):
+        raise OSError("the disk is gone")
+
+
+class Training:
+    """What the modules of both namespaces have in common."""
+
+    def __init__(self, net=None, freeze=1):
+        super().__init__()
+        self.net = net if net is not None else mlp()
+        self.freeze = freeze  # so many BatchNorm layers keep their running statistics
+        self.steps: list[Any] = []
+
+    def forward(self, x):
+        return self.net(x)
+
+    def on_train_epoch_start(self):
+        norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        for norm in norms[: self.freeze]:
+            norm.eval()
+
+    def training_step(self, batch, _):
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        modes = tuple(module.training for module in self.modules())
+        rng = hash(torch.get_rng_state().numpy().tobytes())
+        self.steps.append((float(loss), modes, rng, random.getstate()[1][-1]))
+        if not torch.compiler.is_compiling():  # dynamo cannot trace Lightning's log
+            self.log("loss", loss, on_step=True, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, _):
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        if not torch.compiler.is_compiling():
+            self.log("val_loss", loss)
+
+    test_step = validation_step
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+class Classifier(Training, pytorch_lightning.LightningModule):
+    """A module of ``pytorch_lightning``."""
+
+
+class UnifiedClassifier(Training, lightning.pytorch.LightningModule):
+    """A module of ``lightning.pytorch``."""
+
+
+class Observer(nn.Module):
+    """Counts how often it runs, also in evaluation, and how often ``train()`` is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("runs", torch.zeros((), dtype=torch.long))
+        self.switches = 0  # no buffer: it would be put back
+
+    def train(self, mode=True):
+        self.switches += 1
+        return super().train(mode)
+
+    def forward(self, x):
+        self.runs += 1
+        return x
+
+
+def mlp(d=6, K=3):
+    return nn.Sequential(
+        nn.Linear(d, 12),
+        nn.BatchNorm1d(12),
+        nn.ReLU(),
+        nn.Dropout(0.3),
+        nn.Linear(12, 10),
+        nn.BatchNorm1d(10),
+        nn.ReLU(),
+        Observer(),
+        nn.Linear(10, K),
+    )
+
+
+def convnet(K=3):
+    """For images (1, 6, 6)."""
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(24, K),
+    )
+
+
+def vectors(counts=(12, 10, 8), d=6, seed=1, offset=0.0, spread=1.0):
+    """Fixed samples of separated classes."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    centres = 2 * torch.randn(len(counts), d, generator=generator) + offset
+    noise = torch.randn(len(labels), d, generator=generator)
+    return TensorDataset(centres[labels] + spread * noise, labels)
+
+
+def images(counts=(12, 10, 8), **options):
+    inputs, labels = vectors(counts, d=36, **options).tensors
+    return TensorDataset(inputs.unflatten(1, (1, 6, 6)), labels)
+
+
+def trainer(root, callbacks=(), namespace="pytorch_lightning", **options):
+    quiet = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "default_root_dir": root,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "max_epochs": 2,
+        "num_sanity_val_steps": 1,
+        "log_every_n_steps": 1,
+    }
+    return NAMESPACES[namespace].Trainer(callbacks=list(callbacks), **(quiet | options))
+
+
+def fit(root, callbacks=(), data=None, net=None, batch_size=10, fit_options=None, **options):
+    """Train a tiny network and return its Trainer; the module is ``trainer.lightning_module``."""
+    torch.manual_seed(5)
+    module = Classifier(net, freeze=0)
+    run = trainer(root, callbacks, **options)
+    validation = vectors(seed=2) if data is None else data
+    data = vectors() if data is None else data
+    loaders = DataLoader(data, batch_size, shuffle=True), DataLoader(validation, batch_size)
+    run.fit(module, *loaders, **(fit_options or {}))
+    return run
+
+
+class Trace(NamedTuple):
+    """All that training leaves behind."""
+
+    weights: Any
+    optimizer: Any
+    steps: Any
+    generators: Any
+    modes: Any
+
+
+def train_and_trace(
+    root, callbacks=(), workers=0, persistent=False, generator=False, wrap=None, **options
+):
+    """Train with augmentations from fixed seeds, and write down everything that could differ."""
+    namespace = options.get("namespace", "pytorch_lightning")
+    torch.manual_seed(11)
+    np.random.seed(12)
+    random.seed(13)
+    data, validation = Blobs(), Blobs(augment=False)
+    own = torch.Generator().manual_seed(14) if generator else None
+    loader = DataLoader(
+        data, 7, shuffle=True, num_workers=workers, persistent_workers=persistent, generator=own
+    )
+    module = {"lightning": UnifiedClassifier, "pytorch_lightning": Classifier}[namespace]()
+    run = trainer(root, callbacks, **options)
+    run.fit(wrap(module) if wrap else module, loader, DataLoader(validation, 20))
+    generators = [torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()]
+    generators += [data.rng.bit_generator.state, own.get_state() if generator else None]
+    state = module.state_dict()
+    optimizer = run.optimizers[0].state_dict()
+    modes = [(m.training, getattr(m, "switches", 0)) for m in module.modules()]
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+    return Trace(state, optimizer, module.steps, generators, modes)
+
+
+def same(a, b):
+    """Whether two nested things are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
