@@ -16,7 +16,7 @@ from lightning_nc.functional.class_geometry import (
     class_sums,
     separating_directions,
 )
-from lightning_nc.functional.neural_collapse import (
+from lightning_nc.functional.classifier import (
     classifier_decisions,
     nearest_class_centers,
     two_row_head,

@@ -14,13 +14,13 @@ from lightning_nc.callbacks.plan import Request
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import cosine_figure
 from lightning_nc.functional.class_geometry import undefined_without_signal
+from lightning_nc.functional.classifier import self_duality
 from lightning_nc.functional.neural_collapse import (
     centred,
     class_distance_normalized_variance_of,
     equiangularity,
     equinorm,
     maximal_angle,
-    self_duality,
     simplex_geometry_of,
     variability_collapse_of,
 )

@@ -2,6 +2,10 @@
 
 from lightning_nc.functional.class_geometry import ClassGeometry as ClassGeometry
 from lightning_nc.functional.class_geometry import class_geometry as class_geometry
+from lightning_nc.functional.classifier import (
+    nearest_class_center_mismatch as nearest_class_center_mismatch,
+)
+from lightning_nc.functional.classifier import self_duality as self_duality
 from lightning_nc.functional.moments import ClassMoments as ClassMoments
 from lightning_nc.functional.moments import class_moments as class_moments
 from lightning_nc.functional.moments import pool_moments as pool_moments
@@ -11,10 +15,6 @@ from lightning_nc.functional.neural_collapse import (
 from lightning_nc.functional.neural_collapse import equiangularity as equiangularity
 from lightning_nc.functional.neural_collapse import equinorm as equinorm
 from lightning_nc.functional.neural_collapse import maximal_angle as maximal_angle
-from lightning_nc.functional.neural_collapse import (
-    nearest_class_center_mismatch as nearest_class_center_mismatch,
-)
-from lightning_nc.functional.neural_collapse import self_duality as self_duality
 from lightning_nc.functional.neural_collapse import simplex_etf_error as simplex_etf_error
 from lightning_nc.functional.neural_collapse import variability_collapse as variability_collapse
 from lightning_nc.functional.separation import SeparationLaw as SeparationLaw

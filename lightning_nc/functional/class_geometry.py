@@ -6,12 +6,17 @@ about those final means. No d x d matrix is formed and nothing is subtracted tha
 centred, so a collapsed class (D ~ 1e-12) far from the origin is measured as exactly as any other.
 """
 
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from lightning_nc.functional.checks import (
+    check_features,
+    require_every_class,
+    warn_if_degenerate,
+)
 
 # Residuals are formed for a block of columns at a time, small enough to stay in the cache.
 _BLOCK_ELEMENTS = 2**18
@@ -216,54 +221,6 @@ def separating_directions(counts: Tensor, means: Tensor) -> SeparatingDirections
         return SeparatingDirections(fuzziness, fuzziness, rank)
     uniform = torch.full_like(counts, 1 / len(counts))
     return SeparatingDirections(fuzziness, signal_directions(means, uniform, terms)[0], rank)
-
-
-def check_features(features: Tensor, labels: Tensor) -> Tensor:
-    """Return the labels as int64, or say what is wrong with features or labels."""
-    if not features.is_floating_point():
-        raise TypeError(f"Features must be floating point, got {features.dtype}.")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"Labels must be class indices (integers), got {labels.dtype}.")
-    if features.ndim != 2 or features.shape[1] == 0 or labels.shape != features.shape[:1]:
-        raise ValueError(
-            "Need features of shape (N, d) and labels of shape (N,), "
-            f"got {tuple(features.shape)} and {tuple(labels.shape)}."
-        )
-    if not bool(features.isfinite().all()):
-        raise ValueError("Features must be finite, got NaN or infinity.")
-    if len(labels) == 0 or int(labels.min()) < 0:
-        raise ValueError(
-            "Labels must be 0 or more, and at least one; "
-            f"got {'none' if len(labels) == 0 else int(labels.min())}."
-        )
-    return labels.long()
-
-
-def require_every_class(counts: Tensor) -> None:
-    """Raise unless there are two classes or more, each with samples."""
-    present = counts > 0
-    if int(present.sum()) < 2:
-        raise ValueError(
-            f"Need samples of at least two classes, got {int(present.sum())}: "
-            "separation compares classes with one another."
-        )
-    if not bool(present.all()):
-        raise ValueError(
-            f"No samples of class {', '.join(map(str, (~present).nonzero().flatten().tolist()))} "
-            f"among {len(counts)} classes: give samples of every class, or renumber the labels "
-            "0 .. K-1."
-        )
-
-
-def warn_if_degenerate(rank: Tensor, means: Tensor, where: str = "") -> None:
-    """Warn when class means span fewer directions than they could."""
-    full = min(means.shape[0] - 1, means.shape[1])
-    if int(rank) < full:
-        result = "D and NC1 are undefined" if int(rank) == 0 else "D and NC1 use those alone"
-        warnings.warn(
-            f"The class means{where} span {int(rank)} of {full} directions; {result}.",
-            stacklevel=3,
-        )
 
 
 def undefined_without_signal(value: Tensor, rank: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_nc.functional.checks import warn_if_degenerate
 from lightning_nc.functional.class_geometry import (
     ClassGeometry,
     class_sums,
     separating_directions,
-    warn_if_degenerate,
 )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lightning_nc.functional.class_geometry import check_features, require_every_class
+from lightning_nc.functional.checks import check_features, require_every_class
 from lightning_nc.functional.moments import (
     ClassMoments,
     class_moments,

@@ -15,7 +15,8 @@ from lightning_nc.functional import (
     simplex_etf_error,
     variability_collapse,
 )
-from lightning_nc.functional.neural_collapse import simplex_geometry_of, two_row_head
+from lightning_nc.functional.classifier import two_row_head
+from lightning_nc.functional.neural_collapse import simplex_geometry_of
 from tests import reference
 from tests.fashion_mnist import needs_fashion_mnist
 from tests.functional import cases
