@@ -1,5 +1,6 @@
 """The law of equi-separation, watched while a network trains."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -102,14 +103,18 @@ class EquiSeparation(GeometryCallback):
 def evaluate_separation(layers: dict[str, ClassGeometry], probe: str) -> Evaluation:
     """The logged values of `EquiSeparation`, from the geometry of layers in depth."""
     D = torch.stack([fuzziness_of(geometry) for geometry in layers.values()])
-    notes = [note for name, geometry in layers.items() for note in rank_notes(name, geometry)]
+    notes = rank_note(layers)
     rho = pearson_r = half_life = D.new_tensor(torch.nan)
     if len(D) > 1:
         rho, _, pearson_r, half_life = separation_law(D)
     if not bool(pearson_r.isfinite()):
-        notes.append(
-            "rho, pearson_r or half_life are undefined (NaN): the law is a line through ln D at "
-            f"three points or more, where D is positive and not constant; D has {len(D)} points."
+        broken = [name for name, d in zip(layers, D, strict=True) if not 0 < float(d) < math.inf]
+        cause = (
+            f"at {', '.join(map(repr, broken[:5]))} it is not" if broken else f"there are {len(D)}"
+        )
+        notes["law"] = (
+            "the law is undefined (NaN): it is a line through ln D at three points or more, where "
+            f"D is positive and not constant; {cause}."
         )
     law = {
         "rho": rho,
@@ -127,11 +132,17 @@ def evaluate_separation(layers: dict[str, ClassGeometry], probe: str) -> Evaluat
     return Evaluation(values, arrays, notes)
 
 
-def rank_notes(name: str, geometry: ClassGeometry) -> list[str]:
-    """A sentence if the class means of a layer span fewer directions than they could."""
-    full = min(geometry.means.shape[0] - 1, geometry.means.shape[1])
-    rank = int(geometry.rank)
-    if rank == full:
-        return []
-    result = "D and NC1 are undefined (NaN)" if rank == 0 else "D and NC1 use those alone"
-    return [f"the class means at '{name}' span {rank} of {full} directions; {result}."]
+def rank_note(layers: dict[str, ClassGeometry]) -> dict[str, str]:
+    """A sentence if the class means of some layers span fewer directions than they could."""
+    short = []
+    for name, geometry in layers.items():
+        full = min(geometry.means.shape[0] - 1, geometry.means.shape[1])
+        if int(geometry.rank) < full:
+            short.append(f"'{name}' ({int(geometry.rank)} of {full})")
+    if not short:
+        return {}
+    more = f" and {len(short) - 5} more layers" if len(short) > 5 else ""
+    return {
+        "rank": "class means span fewer directions than they could at "
+        f"{', '.join(short[:5])}{more}; D and NC1 use those alone, and without any are NaN."
+    }

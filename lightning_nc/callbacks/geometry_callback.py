@@ -24,12 +24,12 @@ class Evaluation(NamedTuple):
     Attributes:
         values: Scalars under their keys, without family and probe.
         arrays: Tensors for figures.
-        notes: Sentences that say why values are undefined.
+        notes: Sentences that say why values are undefined, by topic; each topic is told once.
     """
 
     values: dict[str, float]
     arrays: dict[str, Tensor]
-    notes: list[str]
+    notes: dict[str, str]
 
 
 class Moment(NamedTuple):

@@ -2,14 +2,19 @@
 
 import importlib
 import importlib.util
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback as CallbackBase
 else:
+    from lightning_utilities.core import rank_zero
 
     def _callback_classes() -> tuple[type[Any], ...]:
         """`Callback` of every installed Lightning."""
+        # the namespace imported last takes over the log that both share; give it back
+        imported_before = {"lightning.pytorch", "pytorch_lightning"} & set(sys.modules)
+        shared_log = rank_zero.log
         found = []
         for package, module in (
             ("lightning", "lightning.pytorch"),
@@ -17,6 +22,8 @@ else:
         ):
             if importlib.util.find_spec(package) is not None:
                 found.append(importlib.import_module(module).Callback)
+        if imported_before:
+            rank_zero.log = shared_log
         return tuple(dict.fromkeys(found))
 
     CallbackBase = type("CallbackBase", _callback_classes(), {})

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_nc.callbacks.equi_separation import rank_notes
+from lightning_nc.callbacks.equi_separation import rank_note
 from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
 from lightning_nc.callbacks.geometry_pass import Answer, ClassifierGeometry
 from lightning_nc.callbacks.measurement import Measurement
@@ -137,14 +137,14 @@ def evaluate_collapse(classifier: ClassifierGeometry, probe: str) -> Evaluation:
         "cosines_of_weights": _cosines(W),
     }
     undefined = [name for name, value in scalars.items() if not bool(value.isfinite())]
-    notes = rank_notes("the classifier's input", geometry)
+    notes = rank_note({"the classifier's input": geometry})
     if undefined:
         why = (
             "two class means are opposite whatever is learned, and one angle has no spread"
             if len(W) == 2
             else "class means coincide, or a mean or a row of the classifier is zero"
         )
-        notes.append(f"{', '.join(undefined)} are undefined: {why}.")
+        notes["undefined"] = f"{', '.join(undefined)} are undefined (NaN): {why}."
     return Evaluation(values, arrays, notes)
 
 

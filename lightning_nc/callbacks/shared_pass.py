@@ -84,8 +84,7 @@ def _keep(
     callback.history = [past.without_large_arrays() for past in callback.history]
     callback.history.append(measurement)
     if trainer.is_global_zero:
-        for note in evaluation.notes:
-            _tell_once(callback, note)
+        _tell_once(callback, evaluation.notes)
     publish(trainer, values, moment.step, moment.epoch, _figures(callback, measurement))
 
 
@@ -116,7 +115,8 @@ def _skip(
         publish(trainer, failures, moment.step, moment.epoch)
 
 
-def _tell_once(callback: "GeometryCallback", note: str) -> None:
-    if note not in callback.told:
-        callback.told.add(note)
-        warnings.warn(f"{type(callback).__name__}: {note}", RuntimeWarning, stacklevel=2)
+def _tell_once(callback: "GeometryCallback", notes: dict[str, str]) -> None:
+    for topic, note in notes.items():
+        if topic not in callback.told:
+            callback.told.add(topic)
+            warnings.warn(f"{type(callback).__name__}: {note}", RuntimeWarning, stacklevel=2)

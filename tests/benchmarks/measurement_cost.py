@@ -21,7 +21,7 @@ from lightning_nc.callbacks.processes import Processes
 from lightning_nc.probe.guards import unobtrusive
 from lightning_nc.probe.runner import plain_runner
 
-SAMPLES, BATCH, CLASSES, REPEATS = 1000, 100, 10, 7
+SAMPLES, BATCH, CLASSES, REPEATS = 1000, 100, 10, 5
 
 
 class Dense(nn.Sequential):

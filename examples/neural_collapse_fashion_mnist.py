@@ -1,0 +1,270 @@
+r"""Neural collapse on FashionMNIST: a small ResNet trained far past zero training error.
+
+The terminal phase of training starts with the first epoch without a training error. From there on
+the features of every class collapse to their mean (NC1), the class means and the classifier's rows
+approach a simplex ETF (NC2) and each other (NC3), and classifying comes to mean choosing the
+nearest class mean (NC4)::
+
+    python examples/neural_collapse_fashion_mnist.py
+
+1000 images of 14x14 pixels, 308,000 parameters, SGD with momentum and weight decay. As in the
+paper all quantities are of the whole training set, with the network in evaluation mode. The exit
+status is 1 unless NC1 falls at least tenfold in the terminal phase and all others decrease.
+
+Source:
+    Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of deep
+    learning training", PNAS 117(40).
+"""
+
+import argparse
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from fashion_mnist import FOLDER, subset, whole_batches
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from lightning_nc import Measurement, NeuralCollapse, Probe
+
+COLLAPSE = {
+    "nc1": "NC1",
+    "nc2_equinorm_means": "NC2 norms M",
+    "nc2_equinorm_weights": "NC2 norms W",
+    "nc2_equiangularity_means": "NC2 angles M",
+    "nc2_equiangularity_weights": "NC2 angles W",
+    "nc2_maximal_angle_means": "NC2 widest M",
+    "nc2_maximal_angle_weights": "NC2 widest W",
+    "nc3": "NC3",
+    "nc4": "NC4",
+}
+FALL = 10  # by which NC1 is divided in the terminal phase, at least
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # of the palette by Okabe and Ito
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with BatchNorm, added to the input."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape ``(N, channels, H / stride, W / stride)``."""
+        return torch.relu(self.residual(x) + self.shortcut(x))
+
+
+class ResNet(pl.LightningModule):
+    """Three blocks, mean over the image, linear classifier."""
+
+    def __init__(self, options: argparse.Namespace, width: int = 32) -> None:
+        super().__init__()
+        self.options = options
+        self.training_error: list[float] = []
+        self.features = nn.Sequential(
+            nn.Conv2d(1, width, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            BasicBlock(width, width, stride=1),
+            BasicBlock(width, 2 * width, stride=2),
+            BasicBlock(2 * width, 4 * width, stride=2),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.classifier = nn.Linear(4 * width, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits."""
+        return self.classifier(self.features(images))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Cross-entropy; the training error is that of the batches as they are trained on."""
+        images, labels = batch
+        logits = self(images)
+        error = (logits.argmax(1) != labels).float().mean()
+        self.log("train_error", error, on_step=False, on_epoch=True, batch_size=len(labels))
+        return nn.functional.cross_entropy(logits, labels)
+
+    def on_train_epoch_end(self) -> None:
+        """Keep the training error of the epoch."""
+        self.training_error.append(float(self.trainer.callback_metrics["train_error"]))
+
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[CosineAnnealingLR]]:
+        """The learning rate falls to zero as a cosine.
+
+        Held at 0.1 for half of the run, it lets the collapse break down on the way: weight decay
+        shrinks weights whose scale BatchNorm takes out, and relative to them the steps grow.
+        """
+        optimizer = torch.optim.SGD(self.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
+        return [optimizer], [CosineAnnealingLR(optimizer, self.options.epochs)]
+
+
+def measured_epochs(epochs: int) -> list[int]:
+    """Every epoch of the first third, in which the error reaches zero; then log-spaced."""
+    third = epochs // 3
+    spaced = np.geomspace(max(third, 1), epochs, 20).round().astype(int).tolist()
+    return sorted({*range(third + 1), *spaced})
+
+
+def train(options: argparse.Namespace) -> tuple[list[Measurement], list[float]]:
+    """Train; return what was measured, and the training error of every epoch."""
+    pl.seed_everything(options.seed, verbose=False)
+    dataset = subset("train", options.per_class, 14, options.seed, options.data)
+    collapse = NeuralCollapse(
+        probe=Probe(source=dataset, name="train", samples_per_class=None, batch_size=250),
+        epochs=measured_epochs(options.epochs),
+        on_error="raise",
+    )
+    trainer = pl.Trainer(
+        max_epochs=options.epochs,
+        callbacks=[collapse],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stdout.isatty(),
+    )
+    model = ResNet(options)
+    trainer.fit(model, whole_batches(dataset, 50))
+    return collapse.history, model.training_error
+
+
+def value(measurement: Measurement, name: str) -> float:
+    """What `NeuralCollapse` logs under a name."""
+    return measurement.values[f"nc/train/{name}"]
+
+
+def print_table(history: list[Measurement], start: int | None) -> None:
+    """NC1 to NC4 at about log-spaced epochs, at the start of the terminal phase and at the end."""
+    measured = [measurement.epochs_completed for measurement in history]
+    spaced = np.geomspace(1, measured[-1], 16).tolist()
+    shown = {0, start, *(min(measured, key=lambda epoch: abs(epoch - at)) for at in spaced)}
+    print(f"  epoch{''.join(f'{title:>14}' for title in COLLAPSE.values())}")
+    for measurement in history:
+        if measurement.epochs_completed in shown:
+            cells = "".join(f"{value(measurement, name):14.4f}" for name in COLLAPSE)
+            mark = "  terminal phase starts" if measurement.epochs_completed == start else ""
+            print(f"{measurement.epochs_completed:7g}{cells}{mark}")
+
+
+def judge(first: Measurement, last: Measurement) -> bool:
+    """Print whether features and classifier collapse between two measurements."""
+    fall = value(first, "nc1") / value(last, "nc1")
+    found = [(fall >= FALL, f"NC1 falls at least {FALL} times: {fall:.1f} times")]
+    for name in list(COLLAPSE)[1:]:
+        before, after = value(first, name), value(last, name)
+        so = after < before or before == after == 0
+        found.append((so, f"{COLLAPSE[name]} decreases: {before:.4f} to {after:.4f}"))
+    print("from the start of the terminal phase to the end:")
+    for so, sentence in found:
+        print(f"{'yes' if so else 'NO '}: {sentence}")
+    return all(so for so, _ in found)
+
+
+def draw(axes: Axes, history: list[Measurement], lines: dict[str, tuple[str, str, str]]) -> None:
+    """Quantities over epochs, on logarithmic axes.
+
+    Args:
+        axes: Of matplotlib.
+        history: What was measured; before training is left out, which has no logarithm.
+        lines: Label, colour and line style of each quantity.
+    """
+    trained = [measurement for measurement in history if measurement.epochs_completed > 0]
+    epochs = [measurement.epochs_completed for measurement in trained]
+    for name, (label, color, style) in lines.items():
+        values = np.array([value(measurement, name) for measurement in trained])
+        values[values == 0] = np.nan  # leaves a gap
+        axes.plot(epochs, values, style, color=color, label=label)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.grid(True, which="major", alpha=0.3)
+
+
+def save_figure(history: list[Measurement], start: int | None, options: argparse.Namespace) -> Path:
+    """NC1 to NC4 over epochs, with the start of the terminal phase."""
+    figure = Figure(figsize=(9.6, 6.4), dpi=110, layout="constrained")
+    panels = {
+        "NC1: variability within classes": {"nc1": ("", BLUE, "-")},
+        "NC2: distance from a simplex ETF": {
+            f"nc2_{quantity}_{of}": (f"NC2 {label}, {of}", color, style)
+            for quantity, label, color in (
+                ("equinorm", "norms", BLUE),
+                ("equiangularity", "angles", ORANGE),
+                ("maximal_angle", "widest angle", GREEN),
+            )
+            for of, style in (("means", "-"), ("weights", "--"))
+        },
+        "NC3: distance of classifier and means": {"nc3": ("", BLUE, "-")},
+        "NC4: not in the nearest class (gap: none)": {"nc4": ("", BLUE, ".-")},
+    }
+    grid = figure.subplots(2, 2, sharex=True)
+    for axes, (title, lines) in zip(grid.flat, panels.items(), strict=True):
+        draw(axes, history, lines)
+        axes.set_title(title)
+        if start is not None:
+            axes.axvline(start, color="black", linestyle=":")
+    figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    if start is not None:
+        where = grid[0, 0].get_xaxis_transform()
+        text = "start of the\nterminal phase"
+        grid[0, 0].text(start * 0.94, 0.06, text, transform=where, ha="right")
+    for axes in grid[1]:
+        axes.set_xlabel("epochs completed")
+    figure.suptitle(f"ResNet on FashionMNIST, {options.per_class} images per class")
+    path = options.output / "neural_collapse_fashion_mnist.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--per-class", type=int, default=100, help="images of each class")
+    add("--seed", type=int, default=0, help="of images, initialisation and order of batches")
+    add("--epochs", type=int, default=300, help="the learning rate's schedule scales with it")
+    add("--data", type=Path, default=FOLDER, help="folder of the FashionMNIST files")
+    add("--output", type=Path, default=Path("figures"), help="folder for the figure")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run; 0 if the network collapses as claimed."""
+    options = parse()
+    torch.set_num_threads(1)  # the layers are too small to be shared among threads
+    for name in ("pytorch_lightning", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers")
+    warnings.filterwarnings("ignore", module="pytorch_lightning", category=FutureWarning)
+    history, training_error = train(options)
+    start = training_error.index(0) + 1 if 0 in training_error else None
+    print_table(history, start)
+    print(f"figure: {save_figure(history, start, options)}")
+    first = next((m for m in history if start is not None and m.epochs_completed >= start), None)
+    if first is None:
+        print("NO : the training error never reached zero: there is no terminal phase.")
+        return 1
+    return 0 if judge(first, history[-1]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

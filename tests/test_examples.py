@@ -1,0 +1,52 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fashion_mnist import needs_fashion_mnist
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*command, timeout=600):
+    return subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=timeout
+    )
+
+
+@pytest.mark.slow
+def test_the_demo_shows_a_table_and_says_where_the_figures_are(tmp_path):
+    demo = run("-m", "lightning_nc", "--epochs", "4", "--output", str(tmp_path))
+    assert demo.returncode == 0, demo.stderr
+    rows = [line.split() for line in demo.stdout.splitlines() if len(line.split()) == 8]
+    assert [row[0] for row in rows[-4:]] == ["0", "1", "2", "4"]
+    assert float(rows[-1][3]) < -0.9  # the law begins to hold
+    shown = dict(line.split(":", 1) for line in demo.stdout.splitlines() if ":  " in line)
+    assert len(list(Path(shown["Figures"].strip()).rglob("*.png"))) == 8
+    assert list(Path(shown["Event files"].strip()).glob("events.out.tfevents.*"))
+
+
+@pytest.mark.slow
+@needs_fashion_mnist
+def test_the_law_of_equi_separation_is_reproduced_on_fashion_mnist(tmp_path):
+    example = run("examples/equi_separation_fashion_mnist.py", "--output", str(tmp_path))
+    assert example.returncode == 0, example.stdout + example.stderr
+    assert (tmp_path / "equi_separation_fashion_mnist.png").stat().st_size > 20_000
+
+
+@pytest.mark.slow
+@needs_fashion_mnist
+@pytest.mark.parametrize("control", [["--linear"], ["--layers", "20", "--no-batch-norm"]])
+def test_the_law_does_not_hold_without_nonlinearity_or_batch_norm(tmp_path, control):
+    shorter = ["--epochs", "100", "--output", str(tmp_path)]
+    example = run("examples/equi_separation_fashion_mnist.py", *control, *shorter)
+    assert example.returncode == 0, example.stdout + example.stderr
+
+
+@pytest.mark.slow
+@needs_fashion_mnist
+def test_neural_collapse_is_reproduced_on_fashion_mnist(tmp_path):
+    example = run("examples/neural_collapse_fashion_mnist.py", "--output", str(tmp_path))
+    assert example.returncode == 0, example.stdout + example.stderr
+    assert (tmp_path / "neural_collapse_fashion_mnist.png").stat().st_size > 20_000
