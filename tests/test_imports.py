@@ -22,7 +22,7 @@ ROOMS = {
     "loggers": ((), {"numpy"}),
     "callbacks": (
         ("probe", "metrics", "functional", "theory", "figures", "loggers"),
-        {"torch", "lightning", "pytorch_lightning"},
+        {"torch", "lightning", "pytorch_lightning", "lightning_utilities"},
     ),
 }
 HEAVY = ["matplotlib", "tensorboard", "wandb", "sklearn", "cvxpy", "transformers", "pandas"]

@@ -13,6 +13,7 @@ from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.plan import Request
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import separation_figure
+from lightning_nc.functional.checks import missing_directions
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.functional.separation import (
     class_fuzziness_of,
@@ -134,11 +135,8 @@ def evaluate_separation(layers: dict[str, ClassGeometry], probe: str) -> Evaluat
 
 def rank_note(layers: dict[str, ClassGeometry]) -> dict[str, str]:
     """A sentence if the class means of some layers span fewer directions than they could."""
-    short = []
-    for name, geometry in layers.items():
-        full = min(geometry.means.shape[0] - 1, geometry.means.shape[1])
-        if int(geometry.rank) < full:
-            short.append(f"'{name}' ({int(geometry.rank)} of {full})")
+    missing = {name: missing_directions(g.rank, g.means) for name, g in layers.items()}
+    short = [f"'{name}' ({directions})" for name, directions in missing.items() if directions]
     if not short:
         return {}
     more = f" and {len(short) - 5} more layers" if len(short) > 5 else ""

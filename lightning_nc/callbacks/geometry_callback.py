@@ -12,7 +12,7 @@ from lightning_nc.callbacks.geometry_pass import Answer
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.namespaces import CallbackBase
 from lightning_nc.callbacks.plan import Plan, Request
-from lightning_nc.callbacks.publish import step_of
+from lightning_nc.callbacks.publish import monitor, step_of
 from lightning_nc.callbacks.schedule import Schedule, When
 from lightning_nc.callbacks.shared_pass import measure_together
 from lightning_nc.probe.data import Probe
@@ -141,9 +141,11 @@ class GeometryCallback(CallbackBase):
             self._advise_monitors(trainer)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Measure before training."""
+        """Measure before training; on resuming, give monitors the values they had."""
         if trainer.global_step == 0 and trainer.current_epoch == 0:
             self._at(trainer, pl_module, Moment("fit", "any", 0, None, 0))
+        for measurement in self.history:
+            monitor(trainer, measurement.values)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure after a training epoch."""

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_nc.callbacks.plan import Plan, Request, groups_within, make_plan
+from lightning_nc.callbacks.checks import classifier_of, require_finite, require_unchanged
+from lightning_nc.callbacks.plan import Plan, Request, groups_within, make_plan, still_holds
 from lightning_nc.callbacks.processes import Processes
 from lightning_nc.functional.class_geometry import (
     ClassGeometry,
@@ -19,7 +20,6 @@ from lightning_nc.functional.class_geometry import (
 from lightning_nc.functional.classifier import (
     classifier_decisions,
     nearest_class_centers,
-    two_row_head,
 )
 from lightning_nc.metrics.sweep import SweepState
 from lightning_nc.probe.data import Probe, Samples, samples_of
@@ -39,6 +39,7 @@ class ClassifierGeometry(NamedTuple):
         bias: Classifier bias b, shape ``(K,)``; None without one.
         mismatch: Share of samples whose nearest class centre the classifier does not choose.
         accuracy: Share of samples whose class the classifier chooses.
+        is_affine: Whether the head's output is W h + b; if not, its decisions are other ones.
     """
 
     features: ClassGeometry
@@ -46,6 +47,7 @@ class ClassifierGeometry(NamedTuple):
     bias: Tensor | None
     mismatch: Tensor
     accuracy: Tensor
+    is_affine: bool
 
 
 class Answer(NamedTuple):
@@ -67,6 +69,13 @@ class _Local(NamedTuple):
     cache: FeatureCache | None
     head: Head | None
     sums: SweepState
+
+
+class _Centres(NamedTuple):
+    """Samples per class, and the class means at each point, over all processes."""
+
+    counts: Tensor
+    means: dict[Hashable, Tensor]
 
 
 class GeometryPass:
@@ -95,22 +104,24 @@ class GeometryPass:
 
     def run(self) -> list[Answer]:
         """Measure, and answer each request; on failure raise on all processes."""
-        geometries: dict[Point, ClassGeometry] = {}
+        layers: dict[Point, ClassGeometry] = {}
         classifiers: dict[Point, ClassifierGeometry] = {}
         group, groups = 0, 1
         while group < groups:  # usually once: a further group is for layers over the memory budget
             local = self.processes.agree(partial(self._first_sweep, group), self._digest)
-            sums = local.sums.compute()
-            work = partial(self._second_sweep, local, sums)
-            directions, spreads = self.processes.agree(work, self._digest)
-            self._read_off(local, sums, directions, spreads.compute(), geometries, classifiers)
+            centres = _centres(local.sums.compute())
+            work = partial(self._second_sweep, local, centres)
+            directions, state = self.processes.agree(work, self._digest)
+            spreads = state.compute()
+            layers |= {p: _geometry(p, centres, directions[p], spreads) for p in local.points}
+            classifiers |= _classifiers(local, layers, spreads)
             group, groups = group + 1, len(groups_within(local.plan, self.probe.memory_mb))
         assert self.plan is not None
         return [
             Answer(
-                {point.name: geometries[point] for point in points},
+                {point.name: layers[point] for point in points},
                 classifiers[last] if last is not None else None,
-                sums["counts"],
+                centres.counts,
             )
             for points, last in self.plan.wanted
         ]
@@ -126,13 +137,14 @@ class GeometryPass:
         with self._guard(None):
             samples = samples_of(self.source(), self.probe.batch_size)
         with self._guard((samples.dataset, samples.collate)):
-            if self.plan is None or self.plan.source_size != len(samples.dataset):
+            if self.plan is None or not still_holds(self.plan, samples):
                 self.plan = make_plan(self.runner, samples, self.probe, self.requests)
             plan, world = self.plan, self.processes.world
             points = groups_within(plan, self.probe.memory_mb)[group]
             own = plan.batches[self.processes.rank :: world]
             # a process that owns no batch reads one all the same, to see the head
-            reading = Reading(samples, own or plan.batches[:1], self.probe, plan.num_classes)
+            batches = own or plan.batches[:1]
+            reading = Reading(samples, batches, self.probe, plan.num_classes, plan.widths)
             widths = {point: plan.widths[point] for point in points}
             state = self._state(
                 {"counts": (plan.num_classes,)}
@@ -153,16 +165,15 @@ class GeometryPass:
             head = sweep(self.runner, reading, points, consume if own else _ignore, plan.head)
             if cache is not None and own:
                 cache.replay(add)
-            _require_finite(state, points)
+            require_finite(state, points)
         return _Local(plan, points, samples, reading, not own, cache, head, state)
 
     def _second_sweep(
-        self, local: _Local, sums: dict[Hashable, Tensor]
+        self, local: _Local, centres: _Centres
     ) -> tuple[dict[Point, SeparatingDirections], SweepState]:
         """Squared residuals about the final means, and the classifier's decisions."""
-        K = local.plan.num_classes
-        counts = sums["counts"]
-        means = {point: sums[point] / counts[:, None] for point in local.points}
+        counts, means = centres
+        K = len(counts)
         directions = {p: separating_directions(counts, means[p]) for p in local.points}
         classifiers = {last for _, last in local.plan.wanted if last in local.points}
         shapes: dict[Hashable, tuple[int, ...]] = {}
@@ -176,7 +187,7 @@ class GeometryPass:
             state.update((point, "spread"), torch.stack(spread[:3]))
             state.update((point, "residuals"), spread.residuals)
             if point in classifiers and local.head is not None:
-                weight, bias = _classifier_of(local.head, point, features.shape[1])
+                weight, bias = classifier_of(local.head, point, features.shape[1])
                 decided = classifier_decisions(features, weight, bias)
                 mismatches = (decided != nearest_class_centers(features, means[point])).sum()
                 counted = torch.stack([mismatches, (decided == labels).sum()])
@@ -191,28 +202,6 @@ class GeometryPass:
                 sweep(self.runner, local.reading, local.points, consume)
         return directions, state
 
-    def _read_off(
-        self,
-        local: _Local,
-        sums: dict[Hashable, Tensor],
-        directions: dict[Point, SeparatingDirections],
-        spreads: dict[Hashable, Tensor],
-        geometries: dict[Point, ClassGeometry],
-        classifiers: dict[Point, ClassifierGeometry],
-    ) -> None:
-        """Put the sums of all processes together."""
-        counts = sums["counts"]
-        for point in local.points:
-            means = sums[point] / counts[:, None]
-            spread = spreads[(point, "spread")]
-            geometry = ClassGeometry(counts, means, directions[point].rank, *spread)
-            _require_unchanged(point, geometry, spreads[(point, "residuals")])
-            geometries[point] = geometry
-            if (point, "decisions") in spreads and local.head is not None:
-                mismatch, accuracy = spreads[(point, "decisions")] / counts.sum()
-                weight, bias = _classifier_of(local.head, point, means.shape[1])
-                classifiers[point] = ClassifierGeometry(geometry, weight, bias, mismatch, accuracy)
-
     def _state(self, shapes: dict[Hashable, tuple[int, ...]]) -> SweepState:
         device = self.runner.device
         on = torch.device("cpu") if device.type == "mps" else device
@@ -220,44 +209,39 @@ class GeometryPass:
         return SweepState(shapes, self.processes.all_reduce if world > 1 else None, on)
 
 
-def _classifier_of(head: Head, point: Point, width: int) -> tuple[Tensor, Tensor | None]:
-    """The classifier's rows and biases, if they fit its input as it was pooled or flattened."""
-    if head.weight.shape[1] != width:
-        raise ValueError(
-            f"The head '{point.module}' has weights for {head.weight.shape[1]} features, and its "
-            f"input {width} per sample: give a pool= that makes of it what a row is multiplied "
-            "with, such as the mean over the places of an image, pool=lambda h: h.mean((2, 3))."
-        )
-    return two_row_head(*head) if len(head.weight) == 1 else (head.weight, head.bias)
+def _centres(sums: dict[Hashable, Tensor]) -> _Centres:
+    counts = sums.pop("counts")
+    return _Centres(counts, {point: total / counts[:, None] for point, total in sums.items()})
+
+
+def _geometry(
+    point: Point,
+    centres: _Centres,
+    directions: SeparatingDirections,
+    spreads: dict[Hashable, Tensor],
+) -> ClassGeometry:
+    """The geometry of a layer from the sums of all processes."""
+    spread = spreads[(point, "spread")]
+    geometry = ClassGeometry(centres.counts, centres.means[point], directions.rank, *spread)
+    require_unchanged(point, geometry, spreads[(point, "residuals")])
+    return geometry
+
+
+def _classifiers(
+    local: _Local, layers: dict[Point, ClassGeometry], spreads: dict[Hashable, Tensor]
+) -> dict[Point, ClassifierGeometry]:
+    """The classifier on the last-layer features, if they are among the points of this group."""
+    found: dict[Point, ClassifierGeometry] = {}
+    for point in local.points:
+        if (point, "decisions") in spreads and local.head is not None:
+            geometry = layers[point]
+            mismatch, accuracy = spreads[(point, "decisions")] / geometry.counts.sum()
+            weight, bias = classifier_of(local.head, point, geometry.means.shape[1])
+            found[point] = ClassifierGeometry(
+                geometry, weight, bias, mismatch, accuracy, local.head.is_affine
+            )
+    return found
 
 
 def _ignore(point: Point, features: Tensor, labels: Tensor) -> None:
     """A batch of weight zero."""
-
-
-def _require_finite(state: SweepState, points: Sequence[Point]) -> None:
-    broken = [point.name for point in points if not bool(state.view(point).isfinite().all())]
-    if broken:
-        raise ValueError(
-            f"Features are not finite (NaN or infinity) at {', '.join(map(repr, broken[:5]))}; the "
-            "network has diverged, or overflows in its precision."
-        )
-
-
-def _require_unchanged(point: Point, geometry: ClassGeometry, residuals: Tensor) -> None:
-    """Residuals about the means sum to zero, unless features changed between the sweeps.
-
-    A shift delta_k of the class means between the sweeps adds ``sum_k n_k ||delta_k||^2`` to the
-    squared residuals; 1e-8 of them is more than any rounding, less than any digit promised.
-    """
-    n = geometry.counts.sum()
-    shift = (residuals.square().sum(1) / geometry.counts).sum() / n
-    spread = geometry.squares.sum() / n
-    rounding = (1e-12 * torch.linalg.vector_norm(geometry.means, dim=1).max()) ** 2
-    if bool((shift > 1e-8 * spread) & (shift > rounding)):
-        raise RuntimeError(
-            f"Features at '{point.name}' changed between the two sweeps: data or network are "
-            "random beyond the seeds that a probe controls. Raise Probe(cache_mb=...) so that "
-            "features are kept from the first sweep, or give data that are the same when read "
-            "again."
-        )

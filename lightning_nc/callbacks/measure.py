@@ -1,6 +1,7 @@
 """A measurement without a Trainer: notebooks, checkpoints, scripts."""
 
 import time
+import warnings
 from typing import Any, Literal
 
 import torch
@@ -52,13 +53,13 @@ def measure(
         >>> from torch.utils.data import TensorDataset
         >>> inputs = torch.tensor([[2.0], [4.0], [-2.0], [-4.0]])
         >>> data = TensorDataset(inputs, torch.tensor([0, 0, 1, 1]))
-        >>> relu = nn.Sequential(nn.ReLU(), nn.Linear(1, 2))
-        >>> values = measure(relu, data, head=False).values
+        >>> model = nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Linear(1, 2))
+        >>> values = measure(model, data, head=False).values
         >>> [round(values[f"separation_layers/data/{layer}"], 6) for layer in ("input", "0")]
         [0.111111, 0.222222]
 
-        Before: means +3 and -3, variance 1: 1/9. After: means 3 and 0, variances 1 and 0; the mean
-        variance 1/2 against the squared half distance 9/4.
+        Before: means +3 and -3, variance 1: 1/9. After ReLU: means 3 and 0, variances 1 and 0; the
+        mean variance 1/2 against the squared half distance 9/4.
     """
     started = time.perf_counter()
     probe = loader if isinstance(loader, Probe) else Probe(loader, "data", samples_per_class=None)
@@ -80,6 +81,9 @@ def measure(
         else evaluate_separation(answer.layers, probe.key)
         for answer in answers
     ]
+    for each in evaluations:
+        for note in each.notes.values():
+            warnings.warn(f"measure(): {note}", RuntimeWarning, stacklevel=2)
     return Measurement(
         epochs_completed=0,
         step=0,

@@ -15,7 +15,7 @@ class Measurement:
             epoch.
         step: Step under which it was logged.
         values: Scalars under their logged keys; NaN where undefined.
-        arrays: Tensors behind the figures, on the CPU; a callback keeps those of more than 10,000
+        arrays: Tensors behind the figures, on the CPU; a callback keeps those of more than 1,000
             numbers for its last measurement alone.
         counts: Samples per class, n_k, shape ``(K,)``: compare D only at equal n_k.
         seconds: What it cost.
@@ -32,7 +32,7 @@ class Measurement:
 
     def without_large_arrays(self) -> "Measurement":
         """The same without arrays that would make a long history, and its checkpoints, large."""
-        small = {name: array for name, array in self.arrays.items() if array.numel() <= 10_000}
+        small = {name: array for name, array in self.arrays.items() if array.numel() <= 1_000}
         return self if len(small) == len(self.arrays) else replace(self, arrays=small)
 
     def to_state(self) -> dict[str, Any]:

@@ -122,14 +122,22 @@ def evaluate_collapse(classifier: ClassifierGeometry, probe: str) -> Evaluation:
         "nc2_equiangularity_weights": equiangularity(W),
         "nc2_maximal_angle_weights": maximal_angle(W),
     }
+    decisions = {
+        "nc3": undefined_without_signal(self_duality(geometry.means, W), geometry.rank),
+        "nc4": undefined_without_signal(classifier.mismatch, geometry.rank),
+        "accuracy": classifier.accuracy,
+    }
+    nan = W.new_tensor(torch.nan)
+    if len(W) == 2 and torch.equal(W[0], -W[1]):  # one logit: opposite whatever is learned
+        of_weights = dict.fromkeys(of_weights, nan)
+    if not classifier.is_affine:
+        decisions = dict.fromkeys(decisions, nan)
     scalars = {
         "nc1": variability_collapse_of(geometry),
         **of_means,
         **of_weights,
-        "nc3": undefined_without_signal(self_duality(geometry.means, W), geometry.rank),
-        "nc4": undefined_without_signal(classifier.mismatch, geometry.rank),
+        **decisions,
         "cdnv": class_distance_normalized_variance_of(geometry),
-        "accuracy": classifier.accuracy,
     }
     values = {f"nc/{probe}/{name}": float(value) for name, value in scalars.items()}
     arrays = {
@@ -139,11 +147,12 @@ def evaluate_collapse(classifier: ClassifierGeometry, probe: str) -> Evaluation:
     undefined = [name for name, value in scalars.items() if not bool(value.isfinite())]
     notes = rank_note({"the classifier's input": geometry})
     if undefined:
-        why = (
-            "two class means are opposite whatever is learned, and one angle has no spread"
-            if len(W) == 2
-            else "class means coincide, or a mean or a row of the classifier is zero"
-        )
+        if not classifier.is_affine:
+            why = "the head does not compute W h + b from its weight and bias"
+        elif len(W) == 2:
+            why = "two class means are opposite whatever is learned, and one angle has no spread"
+        else:
+            why = "class means coincide, or a mean or a row of the classifier is zero"
         notes["undefined"] = f"{', '.join(undefined)} are undefined (NaN): {why}."
     return Evaluation(values, arrays, notes)
 

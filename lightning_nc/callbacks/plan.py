@@ -8,7 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_nc.probe.blocks import block_points, find_head
+from lightning_nc.callbacks.classes import (
+    settle_classes,
+    settle_head,
+    settle_head_name,
+    settle_labels,
+)
+from lightning_nc.probe.blocks import block_points
 from lightning_nc.probe.data import (
     Probe,
     ProbeBatch,
@@ -24,7 +30,9 @@ from lightning_nc.probe.runner import Runner
 from lightning_nc.probe.sweep import Reading, labelled_batches
 from lightning_nc.probe.trace import Run, Trace, trace
 
-_ACCUMULATORS = 5  # of K x d float64 numbers each: sums, means, residuals, directions, workspace
+# of K x d float64 numbers each at the peak, by measurement: sums and residuals with the copies that
+# a reduction takes, means, directions, and what a singular value decomposition works with
+_ACCUMULATORS = 12
 
 
 class Request(NamedTuple):
@@ -48,6 +56,7 @@ class Plan(NamedTuple):
 
     Attributes:
         source_size: Size of the dataset for which it holds.
+        declared: Whether the dataset declares its labels.
         batches: All batches, of all processes.
         num_classes: Number of classes K.
         head: Name of the classifier; None if none was found and none is needed.
@@ -58,6 +67,7 @@ class Plan(NamedTuple):
     """
 
     source_size: int
+    declared: bool
     batches: list[ProbeBatch]
     num_classes: int
     head: str | None
@@ -75,31 +85,47 @@ def make_plan(runner: Runner, samples: Samples, probe: Probe, requests: Sequence
         )
     order = seeded_order(len(samples.dataset), probe.seed)
     first = ProbeBatch(0, order[: samples.batch_size].tolist(), None)
-    reading = Reading(samples, [first], probe, None)
+    reading = Reading(samples, [first], probe)
     _, inputs, labels = next(labelled_batches(runner, reading))
-    declared = dataset_labels(samples.dataset)
-    if declared is not None and not torch.equal(declared[first.indices], labels.cpu()):
-        declared = None  # the dataset changes its labels on the way: read them instead
-    known = labels if declared is None else declared
-
     with runner.precision():
         found = trace(runner.model, inputs, call_model)
-    head = _settle_head(found, requests, int(known.max()) + 1)
-    num_classes = (2 if head.rows == 1 else head.rows) if head is not None else None
 
-    if declared is None:
-        indices, labels = _read_labels(runner, reading, order, num_classes)
-    else:
-        indices, labels = order, declared[order]
-    num_classes = _require_classes(labels, num_classes, head)
-    chosen = stratified(indices, labels, probe.samples_per_class, probe.seed)
-    batches = form_batches(indices[chosen], labels[chosen], samples.batch_size)
+    known = settle_labels(runner, reading, order, labels, found)
+    name = settle_head_name([request.head for request in requests])
+    wants_classifier = any(request.classifier for request in requests)
+    head = settle_head(found, name, int(known.labels.max()) + 1, wants_classifier)
+    num_classes = settle_classes(known.labels, head)
+    chosen = stratified(known.labels, probe.samples_per_class, probe.seed)
+    batches = form_batches(known.indices[chosen], known.labels[chosen], samples.batch_size)
 
     wanted = [_points(runner, found, head, request) for request in requests]
     widths, bytes_each = _widths(runner, inputs, len(first.indices), wanted)
-    name = head.name if head is not None else None
-    plan = Plan(len(order), batches, num_classes, name, wanted, widths, bytes_each, digest=0)
+    plan = Plan(
+        source_size=len(order),
+        declared=known.declared,
+        batches=batches,
+        num_classes=num_classes,
+        head=None if head is None else head.name,
+        wanted=wanted,
+        widths=widths,
+        bytes_each=bytes_each,
+        digest=0,
+    )
     return plan._replace(digest=_digest(plan))
+
+
+def still_holds(plan: Plan, samples: Samples) -> bool:
+    """Whether a plan fits the samples that the source has now, as far as it declares them."""
+    if plan.source_size != len(samples.dataset):
+        return False
+    declared = dataset_labels(samples.dataset) if plan.declared else None
+    return not plan.declared or (
+        declared is not None
+        and all(
+            labels is not None and torch.equal(declared[indices], labels)
+            for _, indices, labels in plan.batches
+        )
+    )
 
 
 def groups_within(plan: Plan, memory_mb: float) -> list[list[Point]]:
@@ -124,74 +150,6 @@ def groups_within(plan: Plan, memory_mb: float) -> list[list[Point]]:
         groups[-1].append(point)
         used += megabytes
     return groups
-
-
-def _settle_head(found: Trace, requests: Sequence[Request], classes_seen: int) -> Run | None:
-    names = {request.head for request in requests if request.head is not None}
-    if len(names) > 1:
-        raise ValueError(
-            f"Callbacks that share a probe name different heads: {', '.join(sorted(names))}. Give "
-            "them probes of different names: Probe(name=...)."
-        )
-    head = find_head(found, next(iter(names), None), classes_seen)
-    if any(request.classifier for request in requests):
-        if head is None:
-            raise ValueError(_no_head(found, classes_seen))
-    elif head is not None and head.rows not in (1, classes_seen):
-        return None  # an encoder, perhaps: its last layer says nothing about classes
-    return head
-
-
-def _no_head(found: Trace, classes_seen: int) -> str:
-    last = [run for run in found.runs if run.rows is not None][-1:]
-    what = f": the last layer, '{last[0].name}', has {last[0].rows} rows" if last else ""
-    return (
-        f"Found no head: no module with a weight row for each of {classes_seen} classes ran{what}. "
-        f"Either label {classes_seen - 1} is out of range: correct it. Or name the head: "
-        'head="classifier" (in measure(), head=False measures the layers alone).'
-    )
-
-
-def _require_classes(labels: Tensor, num_classes: int | None, head: Run | None) -> int:
-    """K: the head's rows, else the classes seen; every one must have samples."""
-    seen: list[int] = labels.bincount().nonzero().flatten().tolist()
-    K = num_classes if num_classes is not None else len(seen)
-    if len(seen) < 2:
-        raise ValueError(
-            f"The probe has samples of one class only ({seen[0]}): separation compares classes. "
-            "Give a source with several classes: probe=Probe(source=..., name=...)."
-        )
-    owner = f"the {K} rows of the head '{head.name}'" if head is not None else f"{K} classes"
-    if seen[-1] >= K:
-        raise ValueError(
-            f"Label {seen[-1]} is out of range for {owner}: number the classes 0 .. {K - 1} in the "
-            "dataset or in Probe(unpack=...)."
-        )
-    missing = sorted(set(range(K)) - set(seen))
-    if missing:
-        raise ValueError(
-            f"The probe has no samples of class {', '.join(map(str, missing[:10]))}, for {owner}: "
-            "give a source that has all classes, name the right head=, or renumber the labels."
-        )
-    return K
-
-
-def _read_labels(
-    runner: Runner, reading: Reading, order: Tensor, num_classes: int | None
-) -> tuple[Tensor, Tensor]:
-    """Read samples in seeded order until every class has its quota; all if K is unknown."""
-    quota = reading.probe.samples_per_class
-    parts = torch.split(order, reading.samples.batch_size)
-    batches = [ProbeBatch(number, part.tolist(), None) for number, part in enumerate(parts)]
-    read: list[Tensor] = []
-    for _, _, labels in labelled_batches(runner, reading._replace(batches=batches)):
-        read.append(labels.cpu())
-        if quota is not None and num_classes is not None:
-            counts = torch.cat(read).bincount(minlength=num_classes)
-            if int(counts.min()) >= quota:
-                break
-    labels = torch.cat(read)
-    return order[: len(labels)], labels
 
 
 def _points(

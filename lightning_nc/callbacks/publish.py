@@ -20,8 +20,6 @@ def publish(
 ) -> None:
     """Give values to the Trainer's monitors and loggers, without communication.
 
-    `trainer.callback_metrics` takes finite values only: EarlyStopping stops at a NaN.
-
     Args:
         trainer: The Trainer.
         values: Scalars under their keys.
@@ -29,9 +27,7 @@ def publish(
         epoch: Lightning's number of the epoch, from 0.
         figures: Draws figures, by tag; called on the first process if there is a logger.
     """
-    # on every process: reading the property may reduce what others have logged
-    monitored = trainer.callback_metrics
-    monitored.update({k: torch.tensor(v) for k, v in values.items() if math.isfinite(v)})
+    monitor(trainer, values)
     if not trainer.is_global_zero:
         return
     for logger in trainer.loggers:
@@ -39,6 +35,14 @@ def publish(
         _safely(f"log to {type(logger).__name__}", partial(logger.log_metrics, metrics, step=step))
     if figures is not None and trainer.loggers:
         _safely("draw figures", lambda: _log_figures(trainer, figures(), step))
+
+
+def monitor(trainer: Any, values: Mapping[str, float]) -> None:
+    """Give finite values to the Trainer's monitors: EarlyStopping stops at a NaN."""
+    # on every process: reading the property may reduce what others have logged
+    monitored = trainer.callback_metrics
+    finite = {key: value for key, value in values.items() if math.isfinite(value)}
+    monitored.update({k: torch.tensor(v, dtype=torch.float64) for k, v in finite.items()})
 
 
 def step_of(trainer: Any, at_epoch_end: bool) -> int:

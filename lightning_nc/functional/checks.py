@@ -43,12 +43,15 @@ def require_every_class(counts: Tensor) -> None:
         )
 
 
-def warn_if_degenerate(rank: Tensor, means: Tensor, where: str = "") -> None:
-    """Warn when class means span fewer directions than they could."""
+def missing_directions(rank: Tensor, means: Tensor) -> str | None:
+    """How many directions class means span, as "2 of 3", if they could span more."""
     full = min(means.shape[0] - 1, means.shape[1])
-    if int(rank) < full:
+    return f"{int(rank)} of {full}" if int(rank) < full else None
+
+
+def warn_if_degenerate(rank: Tensor, means: Tensor) -> None:
+    """Warn when class means span fewer directions than they could."""
+    missing = missing_directions(rank, means)
+    if missing is not None:
         result = "D and NC1 are undefined" if int(rank) == 0 else "D and NC1 use those alone"
-        warnings.warn(
-            f"The class means{where} span {int(rank)} of {full} directions; {result}.",
-            stacklevel=3,
-        )
+        warnings.warn(f"The class means span {missing} directions; {result}.", stacklevel=3)

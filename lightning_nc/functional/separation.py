@@ -139,8 +139,8 @@ def separation_law(fuzziness: Tensor) -> SeparationLaw:
     pearson_r = (dt @ dy) / torch.sqrt((dt @ dt) * (dy @ dy))
     if len(y) == 2:
         pearson_r = torch.full_like(slope, torch.nan)
-    rho = slope.exp()
-    return SeparationLaw(rho, intercept, pearson_r.clamp(-1, 1), math.log(2) / (1 / rho).log())
+    half_life = math.log(2) / (0 - slope)  # ln(1/rho) = -slope; 0 - 0 is +0, -0 is not
+    return SeparationLaw(slope.exp(), intercept, pearson_r.clamp(-1, 1), half_life)
 
 
 def separation_ability(fuzziness: Tensor) -> Tensor:

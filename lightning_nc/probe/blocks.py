@@ -87,7 +87,7 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Run |
     """
     candidates = [run for run in found.runs if run.rows is not None]
     if name is not None:
-        named = [run for run in candidates if run.name == name]
+        named = [run for run in candidates if run.module is found.modules.get(name)]
         if not named:
             raise ValueError(
                 f"The head '{name}' has no weight matrix or never runs. Modules that do are "

@@ -7,9 +7,16 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    default_collate,
+)
 
-from lightning_nc.probe.guards import seed_generators
+from lightning_nc.probe.generators import held_generators, seed_generators
 
 _TRAINER_SOURCES = ("train", "val", "test")
 
@@ -115,15 +122,15 @@ class ProbeBatch(NamedTuple):
 def samples_of(source: Any, batch_size: int | None) -> Samples:
     """Read a Dataset, a DataLoader or a function returning one as a map-style dataset.
 
-    Only the loader's dataset, batch size and collate function are used: its sampler, generator and
-    iterators belong to the training.
+    Of a loader, the dataset, batch size and collate function are used, and the indices of a
+    `SubsetRandomSampler`: other samplers, generators and iterators belong to the training.
 
     Raises:
         TypeError: If the source is none of these, an ``IterableDataset``, or reads whole batches.
     """
     if not isinstance(source, Dataset | DataLoader) and callable(source):
         source = source()
-    dataset = getattr(source, "dataset", source) if isinstance(source, DataLoader) else source
+    dataset: Any = source.dataset if isinstance(source, DataLoader) else source
     if isinstance(dataset, IterableDataset) or not (
         hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     ):
@@ -142,7 +149,15 @@ def samples_of(source: Any, batch_size: int | None) -> Samples:
         )
     own_size = source.batch_size or getattr(source.batch_sampler, "batch_size", None)
     size = batch_size or own_size or 100
+    chosen = _subset_of(source.sampler)
+    dataset = dataset if chosen is None else Subset(dataset, list(chosen))
     return Samples(dataset, size, source.collate_fn, source.worker_init_fn, source.pin_memory)
+
+
+def _subset_of(sampler: Any) -> Any:
+    """The indices to which a sampler is limited, also one that Lightning has wrapped; or None."""
+    inner = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+    return inner.indices if isinstance(inner, SubsetRandomSampler) else None
 
 
 def seeded_order(size: int, seed: int) -> Tensor:
@@ -150,19 +165,16 @@ def seeded_order(size: int, seed: int) -> Tensor:
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
 
 
-def stratified(
-    candidates: Tensor, labels: Tensor, samples_per_class: int | None, seed: int
-) -> Tensor:
+def stratified(labels: Tensor, samples_per_class: int | None, seed: int) -> Tensor:
     """Choose the first samples of each class among candidates, then shuffle the choice.
 
     Args:
-        candidates: Indices into the source, in seeded order, shape ``(M,)``.
-        labels: Their labels, shape ``(M,)``.
+        labels: Labels of the candidates, in seeded order, shape ``(M,)``.
         samples_per_class: How many of each class; None for all.
         seed: Of the shuffle.
 
     Returns:
-        Positions in ``candidates``.
+        Positions among the candidates.
     """
     by_class = labels.argsort(stable=True)
     groups = torch.split(by_class, labels.bincount().tolist())
@@ -182,13 +194,14 @@ class _BatchReader(Dataset[Any]):
 
     def __init__(self, samples: Samples, batches: Sequence[ProbeBatch], seed: int) -> None:
         self.samples, self.batches, self.seed = samples, batches, seed
+        self.held = held_generators((samples.dataset, samples.collate))
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, position: int) -> tuple[int, Any]:
         number, indices, _ = self.batches[position]
-        seed_generators(self.seed, number)
+        seed_generators(self.seed, number, self.held)
         dataset = self.samples.dataset
         if callable(getattr(dataset, "__getitems__", None)):
             return position, self.samples.collate(dataset.__getitems__(indices))

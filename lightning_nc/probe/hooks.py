@@ -14,10 +14,17 @@ Consume = Callable[[Point, Tensor], None]
 
 
 class Head(NamedTuple):
-    """A classifier as it was when it ran: weight W, shape (K, d), and bias b, shape (K,)."""
+    """A classifier as it was when it ran.
+
+    Attributes:
+        weight: W, shape ``(K, d)``.
+        bias: b, shape ``(K,)``; None without one.
+        is_affine: Whether its output was W h + b: it is not that of a cosine classifier, say.
+    """
 
     weight: Tensor
     bias: Tensor | None
+    is_affine: bool
 
 
 class Capture:
@@ -72,8 +79,10 @@ class Capture:
 
     def on_head(self, module: nn.Module, args: Any, output: Any) -> None:
         """Hook: the head has run; under sharding its weight exists only now."""
-        bias = getattr(module, "bias", None)
-        self.head = Head(_exact(module.weight).flatten(1), None if bias is None else _exact(bias))
+        weight, bias = module.weight, getattr(module, "bias", None)
+        is_affine = _is_affine(output, args[0], weight, bias) if args else True
+        rows = _exact(weight).flatten(1)
+        self.head = Head(rows, None if bias is None else _exact(bias), is_affine)
 
     def _hand_over(self, point: Point, value: Any) -> None:
         assert self._consume is not None
@@ -127,6 +136,15 @@ def _raw_input(inputs: Any) -> Any:
         return inputs
     floating = (v for v in values if isinstance(v, Tensor) and v.is_floating_point())
     return next(floating, main_tensor(inputs))
+
+
+def _is_affine(output: Any, h: Any, weight: Any, bias: Any) -> bool:
+    """Whether an output is W h + b, to the precision of half floats."""
+    if weight.ndim != 2 or not isinstance(output, Tensor) or not isinstance(h, Tensor):
+        return True  # a convolution, say
+    expected = nn.functional.linear(h.to(weight.dtype), weight, bias)
+    tolerance = 0.05 * float(expected.abs().max())
+    return expected.shape == output.shape and bool(((expected - output).abs() <= tolerance).all())
 
 
 def _exact(parameter: Any) -> Tensor:

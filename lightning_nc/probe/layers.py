@@ -58,7 +58,7 @@ def clean_name(name: str) -> str:
 def match_layers(
     layers: Layers, runs: Mapping[str, int], modules: Mapping[str, nn.Module]
 ) -> list[Point]:
-    """Find the points that names, globs or ``{name: callable}`` stand for.
+    """Find the points that names, globs or ``{name: callable}`` stand for, in running order.
 
     Args:
         layers: Names or globs as in ``named_modules()``, or a mapping from such to a callable that
@@ -67,7 +67,8 @@ def match_layers(
         modules: All modules of the network by name; one with two names runs under the first.
 
     Raises:
-        ValueError: If a name matches no module, or only modules that do not run.
+        ValueError: If a name matches no module, or only modules that do not run, or a layer is
+            named twice with different callables.
     """
     first_names: dict[nn.Module, str] = {}
     for name, module in modules.items():
@@ -86,7 +87,15 @@ def match_layers(
         if not found:
             raise ValueError(_why_silent(pattern, matching, list(modules)))
         points += [point for name in found for point in points_of_runs(name, runs[name], pool)]
-    return list(dict.fromkeys(points))
+    points = list(dict.fromkeys(points))
+    names = [point.name for point in points]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"layers= names '{twice[0]}' twice, with different callables; a layer has one value."
+        )
+    order = {name: position for position, name in enumerate(runs)}
+    return sorted(points, key=lambda p: (-1 if p.module is None else order[p.module], p.run))
 
 
 def points_of_runs(name: str, count: int, pool: Pool | None = None) -> list[Point]:

@@ -7,22 +7,25 @@ import torch
 from torch import Tensor
 
 from lightning_nc.probe.data import Probe, ProbeBatch, Samples, read_batches
-from lightning_nc.probe.guards import generators_rewound, seed_generators
+from lightning_nc.probe.generators import generators_in_model, seed_generators
 from lightning_nc.probe.hooks import Head, capture
 from lightning_nc.probe.labels import class_indices, unpack_batch
 from lightning_nc.probe.layers import Point
 from lightning_nc.probe.runner import Runner
 
+_REPLAYED = 1024  # samples at a time, so that (K, n) matrices stay small
+
 Consume = Callable[[Point, Tensor, Tensor], None]
 
 
 class Reading(NamedTuple):
-    """What a sweep reads: the source, this process's batches, and how they are understood."""
+    """What a sweep reads: the source, this process's batches, and what they are to be."""
 
     samples: Samples
     batches: Sequence[ProbeBatch]
     probe: Probe
-    num_classes: int | None
+    num_classes: int | None = None
+    widths: Mapping[Point, int] = {}
 
 
 def sweep(
@@ -34,8 +37,8 @@ def sweep(
 ) -> Head | None:
     """Run the network over the batches and ``consume(point, features, labels)`` as it runs.
 
-    Every sweep starts from the same seed and from the same state of the generators in the dataset,
-    so that a second one sees the same features again.
+    All random numbers are seeded batch by batch, so that a second sweep sees the same features
+    again, on any number of processes.
 
     Args:
         runner: The network.
@@ -47,13 +50,15 @@ def sweep(
     Returns:
         The classifier's weight and bias, if it was named and there was a batch.
     """
+    held = generators_in_model(runner.model)
     with capture(runner.model, points, head) as watched:
         for number, inputs, labels in labelled_batches(runner, reading):
-            seed_generators(reading.probe.seed, number)
+            seed_generators(reading.probe.seed, number, held, runner.device)
 
             def hand_on(point: Point, features: Tensor, labels: Tensor = labels) -> None:
                 # devices without float64 accumulate on the CPU
                 h = features.cpu() if features.device.type == "mps" else features
+                require_width(point, h, reading.widths)
                 consume(point, h, labels.to(h.device))
 
             with runner.precision():
@@ -67,13 +72,13 @@ def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, An
     Raises:
         ValueError: If labels are no class indices, or not those the dataset declares.
     """
-    samples, batches, probe, num_classes = reading
-    with generators_rewound((samples.dataset, samples.collate)):
-        for planned, raw in read_batches(samples, batches, probe.seed, probe.num_workers):
-            inputs, targets = (probe.unpack or unpack_batch)(runner.move(raw))
-            labels = class_indices(targets, num_classes)
-            check_labels(planned, labels)
-            yield planned.number, inputs, labels
+    probe = reading.probe
+    batches = read_batches(reading.samples, reading.batches, probe.seed, probe.num_workers)
+    for planned, raw in batches:
+        inputs, targets = (probe.unpack or unpack_batch)(runner.move(raw))
+        labels = class_indices(targets, reading.num_classes)
+        check_labels(planned, labels)
+        yield planned.number, inputs, labels
 
 
 def check_labels(planned: ProbeBatch, labels: Tensor) -> None:
@@ -88,9 +93,19 @@ def check_labels(planned: ProbeBatch, labels: Tensor) -> None:
     position = int((labels.cpu() != planned.labels).nonzero()[0])
     raise ValueError(
         f"Sample {planned.indices[position]} has label {int(labels[position])} in the batch that "
-        f"was read, but {int(planned.labels[position])} before: the data change between readings. "
-        "Give a fixed dataset: probe=Probe(source=dataset, name=...)."
+        f"was read, but {int(planned.labels[position])} by what the dataset declares or gave "
+        "before: give a dataset that keeps to its labels, probe=Probe(source=dataset, name=...)."
     )
+
+
+def require_width(point: Point, features: Tensor, widths: Mapping[Point, int]) -> None:
+    """Raise if the features of a point are not as wide as those of the first batch."""
+    if features.shape[1] != widths[point]:
+        raise ValueError(
+            f"'{point.name}' has {features.shape[1]} features per sample in this batch and had "
+            f"{widths[point]} in the first: inputs of varying size have no class means. Name "
+            'layers=[...] without "input", pool= them to a fixed size, or pad the data alike.'
+        )
 
 
 class FeatureCache:
@@ -122,6 +137,9 @@ class FeatureCache:
         self._labels[point].append(labels)
 
     def replay(self, consume: Consume) -> None:
-        """Hand on all that was kept, a point at a time."""
+        """Hand on all that was kept, point by point, some samples at a time."""
         for point, features in self._features.items():
-            consume(point, features, torch.cat(self._labels[point]))
+            labels = torch.cat(self._labels[point])
+            for start in range(0, len(labels), _REPLAYED):
+                part = slice(start, start + _REPLAYED)
+                consume(point, features[part], labels[part])

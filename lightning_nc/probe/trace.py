@@ -37,12 +37,14 @@ class Trace(NamedTuple):
         sources: Nodes of the input, or of the embeddings of tokens.
         output: Node of the network's output; None if it has none.
         raw: The raw input if it is of floating point.
+        modules: All modules by name, also those that did not run.
     """
 
     runs: list[Run]
     sources: set[Any]
     output: Any
     raw: Tensor | None
+    modules: dict[str, nn.Module]
 
     def runs_of_each(self) -> dict[str, int]:
         """How often each module ran, in running order."""
@@ -74,7 +76,8 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[nn.Module, Any], Any]) 
     sources: set[Any] = set()
     derived_sources: set[Any] = set()
     names: dict[nn.Module, str] = {}
-    for name, module in named_modules(model).items():
+    modules = named_modules(model)
+    for name, module in modules.items():
         names.setdefault(module, name)
 
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -108,7 +111,7 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[nn.Module, Any], Any]) 
             inputs = _map_tensors(inputs, lambda tensor: traced if tensor is raw else tensor)
         output = main_tensor(call(model, inputs))
     node = output.grad_fn if isinstance(output, Tensor) else None
-    return Trace(runs, sources or derived_sources, node, raw)
+    return Trace(runs, sources or derived_sources, node, raw, modules)
 
 
 def _source(tensor: Tensor, sources: set[Any]) -> Tensor:

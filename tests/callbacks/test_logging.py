@@ -147,3 +147,19 @@ def test_setup_says_when_a_monitor_would_look_before_there_is_a_value(tmp_path):
     run = nets.trainer(tmp_path, callbacks)
     with pytest.warns(RuntimeWarning, match="strict"):
         callbacks[0].setup(run, nets.Classifier(), "fit")
+
+
+def test_monitors_have_their_values_again_after_resuming(tmp_path):
+    seen = []
+
+    class Look(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            seen.append(dict(trainer.callback_metrics))
+
+    rare = [NeuralCollapse(every_n_epochs=10, figures=False), Look()]
+    nets.fit(tmp_path, rare, enable_checkpointing=True)
+    resumed = [NeuralCollapse(every_n_epochs=10, figures=False), Look()]
+    seen.clear()
+    checkpoint = {"ckpt_path": next(tmp_path.rglob("*.ckpt"))}
+    nets.fit(tmp_path, resumed, max_epochs=4, fit_options=checkpoint)
+    assert float(seen[0]["nc/train/nc1"]) > 0

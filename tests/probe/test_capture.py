@@ -63,7 +63,16 @@ def test_a_glob_does_not_match_the_network_as_a_whole(net, x):
 
 
 def test_a_layer_named_twice_is_one_point(net, x):
-    assert [point.name for point in points_of(net, ["1", "?", "1"], x)] == ["1", "0", "2", "3"]
+    assert [point.name for point in points_of(net, ["1", "?", "1"], x)] == ["0", "1", "2", "3"]
+
+
+def test_points_come_in_running_order_however_they_are_listed(net, x):
+    assert [point.name for point in points_of(net, ["3", "input", "1"], x)] == ["input", "1", "3"]
+
+
+def test_a_layer_with_two_callables_is_refused(net, x):
+    with pytest.raises(ValueError, match="'1' twice"):
+        points_of(net, {"1": torch.sin, "[1]": torch.cos}, x)
 
 
 def test_callables_make_features_of_an_output(net, x):

@@ -22,7 +22,7 @@ def indices_of(batches):
 
 def chosen(labels, samples_per_class, seed=0):
     order = seeded_order(len(labels), seed)
-    return order[stratified(order, labels[order], samples_per_class, seed)]
+    return order[stratified(labels[order], samples_per_class, seed)]
 
 
 @pytest.fixture

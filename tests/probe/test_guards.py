@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_nc.probe.guards import seed_generators, unobtrusive
+from lightning_nc.probe.generators import seed_generators
+from lightning_nc.probe.guards import unobtrusive
 
 
 class Interrupted(Exception):
@@ -143,11 +144,51 @@ def test_evaluation_uses_running_statistics(net):
     assert torch.equal(observed, net.eval()(x))
 
 
-def test_parameters_changed_in_place_are_reported():
+def in_place(model):
+    model[0].bias.mul_(1.5)
+
+
+def through_data(model):  # which no version counter sees
+    model[0].bias.data.mul_(1.5)
+
+
+@pytest.mark.parametrize("change", [in_place, through_data])
+def test_parameters_changed_in_place_are_reported(change):
     model = nn.Sequential(nn.Linear(2, 2))
     message = r"changed the parameters 0\.bias in place"
     with pytest.raises(RuntimeError, match=message), unobtrusive(model):
-        model[0].bias.mul_(1.0)
+        change(model)
+
+
+def test_parameters_whose_data_are_replaced_come_back(inside):
+    model = nn.Linear(2, 2)  # as layers of bounded norm do in their forward pass
+    before = model.weight.detach().clone()
+
+    def renormalise():
+        model.weight.data = torch.renorm(model.weight.data, 2, 0, 0.1)
+
+    inside(renormalise, model)
+    assert torch.equal(model.weight, before)
+
+
+def test_an_embedding_of_bounded_norm_that_changes_nothing_is_let_be():
+    model = nn.Embedding(4, 2, max_norm=100.0)
+    with unobtrusive(model):
+        model(torch.arange(4))
+
+
+def test_parameters_without_a_shape_are_asked_to_be_given_one():
+    model = nn.LazyLinear(2)
+    with pytest.raises(RuntimeError, match=r"weight.*no shape yet"), unobtrusive(model):
+        pass
+
+
+def test_generators_held_by_modules_are_put_back(inside):
+    model = nn.Linear(2, 2)
+    model.noise = torch.Generator().manual_seed(3)
+    before = model.noise.get_state()
+    inside(lambda: torch.rand(3, generator=model.noise), model)
+    assert torch.equal(model.noise.get_state(), before)
 
 
 def test_a_failure_is_not_hidden_by_a_changed_parameter():
