@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 
 from lightning_nc import EquiSeparation, NeuralCollapse, Probe
