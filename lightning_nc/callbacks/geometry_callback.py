@@ -145,7 +145,8 @@ class GeometryCallback(CallbackBase):
         if trainer.global_step == 0 and trainer.current_epoch == 0:
             self._at(trainer, pl_module, Moment("fit", "any", 0, None, 0))
         for measurement in self.history:
-            monitor(trainer, measurement.values)
+            if measurement.stage == "fit":
+                monitor(trainer, measurement.values)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure after a training epoch."""

@@ -23,6 +23,7 @@ from lightning_nc.functional.classifier import (
 )
 from lightning_nc.metrics.sweep import SweepState
 from lightning_nc.probe.data import Probe, Samples, samples_of
+from lightning_nc.probe.generators import generators_kept
 from lightning_nc.probe.guards import unobtrusive
 from lightning_nc.probe.hooks import Head
 from lightning_nc.probe.layers import Point
@@ -134,7 +135,7 @@ class GeometryPass:
 
     def _first_sweep(self, group: int) -> _Local:
         """Counts and sums of each class, at every point of a group."""
-        with self._guard(None):
+        with generators_kept():  # the source may be code of the user
             samples = samples_of(self.source(), self.probe.batch_size)
         with self._guard((samples.dataset, samples.collate)):
             if self.plan is None or not still_holds(self.plan, samples):
@@ -176,16 +177,20 @@ class GeometryPass:
         K = len(counts)
         directions = {p: separating_directions(counts, means[p]) for p in local.points}
         classifiers = {last for _, last in local.plan.wanted if last in local.points}
-        shapes: dict[Hashable, tuple[int, ...]] = {}
-        for point in local.points:
-            shapes |= {(point, "spread"): (3, K), (point, "residuals"): tuple(means[point].shape)}
+        read_again = local.cache is None  # and may have changed; kept features cannot
+        shapes: dict[Hashable, tuple[int, ...]] = {(p, "spread"): (3, K) for p in local.points}
+        if read_again:
+            shapes |= {(p, "residuals"): tuple(means[p].shape) for p in local.points}
         state = self._state(shapes | {(p, "decisions"): (2,) for p in classifiers})
 
         def add(point: Point, features: Tensor, labels: Tensor) -> None:
             along = directions[point]
-            spread = class_spread(features, labels, means[point], along.fuzziness, along.collapse)
+            spread = class_spread(
+                features, labels, means[point], along.fuzziness, along.collapse, read_again
+            )
             state.update((point, "spread"), torch.stack(spread[:3]))
-            state.update((point, "residuals"), spread.residuals)
+            if read_again:
+                state.update((point, "residuals"), spread.residuals)
             if point in classifiers and local.head is not None:
                 weight, bias = classifier_of(local.head, point, features.shape[1])
                 decided = classifier_decisions(features, weight, bias)
@@ -223,7 +228,8 @@ def _geometry(
     """The geometry of a layer from the sums of all processes."""
     spread = spreads[(point, "spread")]
     geometry = ClassGeometry(centres.counts, centres.means[point], directions.rank, *spread)
-    require_unchanged(point, geometry, spreads[(point, "residuals")])
+    if (point, "residuals") in spreads:
+        require_unchanged(point, geometry, spreads[(point, "residuals")])
     return geometry
 
 

@@ -140,6 +140,7 @@ def class_spread(
     means: Tensor,
     fuzziness_directions: Tensor,
     collapse_directions: Tensor,
+    sum_residuals: bool = True,
 ) -> ClassSpread:
     """Sum squared residuals about the final class means; the second of the two passes.
 
@@ -150,6 +151,8 @@ def class_spread(
         fuzziness_directions: `signal_directions` of the means with weights n_k/n.
         collapse_directions: `signal_directions` of the means with weights 1/K; the same tensor
             where classes are balanced, and then computed once.
+        sum_residuals: Whether to add up the residuals; needless for features kept from the first
+            pass, which cannot have changed. Without it they are given as zero.
 
     Example:
         >>> means, P = torch.tensor([[0.0], [4.0]]).double(), torch.tensor([[0.5]]).double()
@@ -165,12 +168,13 @@ def class_spread(
     features, members = features.detach(), _members(labels, means.shape[0])
     along = features.new_zeros(P.shape[1], len(features), dtype=torch.float64)  # P^T r
     squares = features.new_zeros(len(features), dtype=torch.float64)
-    residuals = torch.empty_like(means)
+    residuals = torch.zeros_like(means)
     for columns in _column_blocks(features):
         r = means[:, columns].index_select(0, labels)
         torch.sub(features[:, columns], r, out=r)
         along.addmm_(P[columns].mT, r.mT)
-        torch.mm(members, r, out=residuals[:, columns])
+        if sum_residuals:
+            torch.mm(members, r, out=residuals[:, columns])
         squares += r.square_().sum(1)
     r_fuzziness, r_collapse = along.square_().tensor_split([fuzziness_directions.shape[1]])
     fuzziness = members @ r_fuzziness.sum(0)

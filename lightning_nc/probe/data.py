@@ -31,8 +31,9 @@ class Probe:
     batches that are formed once and dealt whole.
 
     Args:
-        source: The Trainer's loader to draw from (``"train"``, ``"val"``, ``"test"``), or a
-            ``Dataset``, a ``DataLoader``, or a function that returns one.
+        source: The Trainer's loader to draw from (``"train"``, ``"val"``, or ``"test"``, which is
+            measured by ``trainer.test()`` alone), or a ``Dataset``, a ``DataLoader``, or a function
+            that returns one.
         name: How the probe is called in logged keys; wanted unless ``source`` is a string.
         samples_per_class: How many samples of each class to draw; None takes the whole source.
         unpack: ``unpack(batch) -> (inputs, labels)``; inputs are a tensor, or a dict or tuple that
