@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
-from lightning_nc.callbacks.geometry_pass import Answer
 from lightning_nc.callbacks.measurement import Measurement
-from lightning_nc.callbacks.plan import Request
+from lightning_nc.callbacks.request import Answer, Request
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import separation_figure
 from lightning_nc.functional.checks import missing_directions

@@ -8,11 +8,11 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from lightning_nc.callbacks.geometry_pass import Answer
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.namespaces import CallbackBase
-from lightning_nc.callbacks.plan import Plan, Request
+from lightning_nc.callbacks.plan import Plan
 from lightning_nc.callbacks.publish import monitor, step_of
+from lightning_nc.callbacks.request import Answer, Request
 from lightning_nc.callbacks.schedule import Schedule, When
 from lightning_nc.callbacks.shared_pass import measure_together
 from lightning_nc.probe.data import Probe

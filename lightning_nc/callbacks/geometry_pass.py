@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from lightning_nc.callbacks.checks import classifier_of, require_finite, require_unchanged
-from lightning_nc.callbacks.plan import Plan, Request, groups_within, make_plan, still_holds
+from lightning_nc.callbacks.plan import Plan, groups_within, make_plan, still_holds
 from lightning_nc.callbacks.processes import Processes
+from lightning_nc.callbacks.request import Answer, ClassifierGeometry, Request
 from lightning_nc.functional.class_geometry import (
     ClassGeometry,
     SeparatingDirections,
@@ -29,34 +30,6 @@ from lightning_nc.probe.hooks import Head
 from lightning_nc.probe.layers import Point
 from lightning_nc.probe.runner import Runner
 from lightning_nc.probe.sweep import Consume, FeatureCache, Reading, sweep
-
-
-class ClassifierGeometry(NamedTuple):
-    """The last layer: its features and the classifier on them.
-
-    Attributes:
-        features: Geometry of the classifier's input.
-        weight: Classifier W, shape ``(K, d)``; a one-logit head read as two rows.
-        bias: Classifier bias b, shape ``(K,)``; None without one.
-        mismatch: Share of samples whose nearest class centre the classifier does not choose.
-        accuracy: Share of samples whose class the classifier chooses.
-        is_affine: Whether the head's output is W h + b; if not, its decisions are other ones.
-    """
-
-    features: ClassGeometry
-    weight: Tensor
-    bias: Tensor | None
-    mismatch: Tensor
-    accuracy: Tensor
-    is_affine: bool
-
-
-class Answer(NamedTuple):
-    """What a request is told: geometry of its layers by name, in depth, and of the classifier."""
-
-    layers: dict[str, ClassGeometry]
-    classifier: ClassifierGeometry | None
-    counts: Tensor
 
 
 class _Local(NamedTuple):

@@ -11,8 +11,8 @@ from lightning_nc.callbacks.equi_separation import evaluate_separation
 from lightning_nc.callbacks.geometry_pass import GeometryPass
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.neural_collapse import evaluate_collapse
-from lightning_nc.callbacks.plan import Request
 from lightning_nc.callbacks.processes import Processes
+from lightning_nc.callbacks.request import Request
 from lightning_nc.probe.data import Probe
 from lightning_nc.probe.layers import Layers, Pool
 from lightning_nc.probe.runner import plain_runner

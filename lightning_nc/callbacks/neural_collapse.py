@@ -8,9 +8,8 @@ from torch import Tensor
 
 from lightning_nc.callbacks.equi_separation import rank_note
 from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
-from lightning_nc.callbacks.geometry_pass import Answer, ClassifierGeometry
 from lightning_nc.callbacks.measurement import Measurement
-from lightning_nc.callbacks.plan import Request
+from lightning_nc.callbacks.request import Answer, ClassifierGeometry, Request
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import cosine_figure
 from lightning_nc.functional.class_geometry import undefined_without_signal

@@ -14,6 +14,7 @@ from lightning_nc.callbacks.classes import (
     settle_head_name,
     settle_labels,
 )
+from lightning_nc.callbacks.request import Request
 from lightning_nc.probe.blocks import block_points
 from lightning_nc.probe.data import (
     Probe,
@@ -25,7 +26,7 @@ from lightning_nc.probe.data import (
 )
 from lightning_nc.probe.hooks import call_model, capture
 from lightning_nc.probe.labels import dataset_labels
-from lightning_nc.probe.layers import Layers, Point, Pool, match_layers, named_modules
+from lightning_nc.probe.layers import Point, match_layers, named_modules
 from lightning_nc.probe.runner import Runner
 from lightning_nc.probe.sweep import Reading, labelled_batches
 from lightning_nc.probe.trace import Run, Trace, trace
@@ -33,22 +34,6 @@ from lightning_nc.probe.trace import Run, Trace, trace
 # of K x d float64 numbers each at the peak, by measurement: sums and residuals with the copies that
 # a reduction takes, means, directions, and what a singular value decomposition works with
 _ACCUMULATORS = 12
-
-
-class Request(NamedTuple):
-    """What one callback wants to know.
-
-    Attributes:
-        layers: Layers whose geometry it wants; None for none.
-        pool: Makes features of layers that have no callable of their own.
-        classifier: Whether it wants the last-layer features and the classifier.
-        head: Name of the classifier; None to find it.
-    """
-
-    layers: Layers | None = None
-    pool: Pool | None = None
-    classifier: bool = False
-    head: str | None = None
 
 
 class Plan(NamedTuple):

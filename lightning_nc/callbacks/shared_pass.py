@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lightning_nc.callbacks.geometry_pass import Answer, GeometryPass
+from lightning_nc.callbacks.geometry_pass import GeometryPass
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.processes import trainer_processes
 from lightning_nc.callbacks.publish import publish
+from lightning_nc.callbacks.request import Answer
 from lightning_nc.probe.runner import trainer_loader, trainer_runner
 
 if TYPE_CHECKING:

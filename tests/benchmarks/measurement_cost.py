@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lightning_nc
 from lightning_nc.callbacks.geometry_pass import GeometryPass
-from lightning_nc.callbacks.plan import Request
 from lightning_nc.callbacks.processes import Processes
+from lightning_nc.callbacks.request import Request
 from lightning_nc.probe.guards import unobtrusive
 from lightning_nc.probe.runner import plain_runner
 

@@ -5,8 +5,8 @@ from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDat
 
 from lightning_nc import Probe, measure
 from lightning_nc.callbacks.geometry_pass import GeometryPass
-from lightning_nc.callbacks.plan import Request
 from lightning_nc.callbacks.processes import Processes
+from lightning_nc.callbacks.request import Request
 from lightning_nc.probe.data import form_batches, read_batches, samples_of
 from lightning_nc.probe.runner import plain_runner
 
