@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_nc.functional.checks import missing_directions
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.functional.classifier import two_row_head
 from lightning_nc.metrics.sweep import SweepState
@@ -50,3 +51,16 @@ def require_unchanged(point: Point, geometry: ClassGeometry, residuals: Tensor) 
             "features are kept from the first sweep, or give data that are the same when read "
             "again."
         )
+
+
+def rank_note(layers: dict[str, ClassGeometry]) -> dict[str, str]:
+    """A sentence if the class means of some layers span fewer directions than they could."""
+    missing = {name: missing_directions(g.rank, g.means) for name, g in layers.items()}
+    short = [f"'{name}' ({directions})" for name, directions in missing.items() if directions]
+    if not short:
+        return {}
+    more = f" and {len(short) - 5} more layers" if len(short) > 5 else ""
+    return {
+        "rank": "class means span fewer directions than they could at "
+        f"{', '.join(short[:5])}{more}; D and NC1 use those alone, and without any are NaN."
+    }

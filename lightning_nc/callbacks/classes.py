@@ -46,12 +46,13 @@ def settle_labels(
     parts = torch.split(order, reading.samples.batch_size)
     batches = [ProbeBatch(number, part.tolist(), None) for number, part in enumerate(parts)]
     read: list[Tensor] = []
+    counts = torch.zeros(max(rows or 0, 2), dtype=torch.long)
     for _, _, labels in labelled_batches(runner, reading._replace(batches=batches)):
         read.append(labels.cpu())
-        if quota is not None and rows is not None:
-            counts = torch.cat(read).bincount(minlength=max(rows, 2))
-            if int(counts.min()) >= quota:
-                break
+        new = read[-1].bincount(minlength=len(counts))
+        counts = torch.nn.functional.pad(counts, (0, len(new) - len(counts))) + new
+        if quota is not None and rows is not None and int(counts.min()) >= quota:
+            break
     known = torch.cat(read)
     return KnownLabels(order[: len(known)], known, declared=False)
 
@@ -81,12 +82,12 @@ def settle_head(
         return head if head is not None and head.rows in (1, classes_seen) else None
     if head is None:
         raise ValueError(_no_head(last, classes_seen))
-    doubtful = name is None and last is not None and head.name != last.name
-    if doubtful and last is not None and (last.rows or 0) > classes_seen:
+    later = last if last is not None and last.name != head.name else None
+    if name is None and later is not None and (later.rows or 0) > classes_seen:
         raise ValueError(
             f"Cannot tell the head: '{head.name}' has a row for each of the {classes_seen} classes "
-            f"in the probe, and '{last.name}', which runs later, has {last.rows} rows. Name it: "
-            f'head="{head.name}" or head="{last.name}".'
+            f"in the probe, and '{later.name}', which runs later, has {later.rows} rows. Name it: "
+            f'head="{head.name}" or head="{later.name}".'
         )
     return head
 

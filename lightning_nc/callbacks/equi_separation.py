@@ -7,12 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_nc.callbacks.checks import rank_note
 from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.request import Answer, Request
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import separation_figure
-from lightning_nc.functional.checks import missing_directions
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.functional.separation import (
     class_fuzziness_of,
@@ -130,16 +130,3 @@ def evaluate_separation(layers: dict[str, ClassGeometry], probe: str) -> Evaluat
     class_D = torch.stack([class_fuzziness_of(geometry) for geometry in layers.values()])
     arrays: dict[str, Tensor] = {"fuzziness": D, "class_fuzziness": class_D}
     return Evaluation(values, arrays, notes)
-
-
-def rank_note(layers: dict[str, ClassGeometry]) -> dict[str, str]:
-    """A sentence if the class means of some layers span fewer directions than they could."""
-    missing = {name: missing_directions(g.rank, g.means) for name, g in layers.items()}
-    short = [f"'{name}' ({directions})" for name, directions in missing.items() if directions]
-    if not short:
-        return {}
-    more = f" and {len(short) - 5} more layers" if len(short) > 5 else ""
-    return {
-        "rank": "class means span fewer directions than they could at "
-        f"{', '.join(short[:5])}{more}; D and NC1 use those alone, and without any are NaN."
-    }

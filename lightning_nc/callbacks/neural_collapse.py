@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_nc.callbacks.equi_separation import rank_note
+from lightning_nc.callbacks.checks import rank_note
 from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.request import Answer, ClassifierGeometry, Request

@@ -101,15 +101,12 @@ def make_plan(runner: Runner, samples: Samples, probe: Probe, requests: Sequence
 
 def still_holds(plan: Plan, samples: Samples) -> bool:
     """Whether a plan fits the samples that the source has now, as far as it declares them."""
-    if plan.source_size != len(samples.dataset):
-        return False
-    declared = dataset_labels(samples.dataset) if plan.declared else None
-    return not plan.declared or (
-        declared is not None
-        and all(
-            labels is not None and torch.equal(declared[indices], labels)
-            for _, indices, labels in plan.batches
-        )
+    if plan.source_size != len(samples.dataset) or not plan.declared:
+        return plan.source_size == len(samples.dataset)
+    declared = dataset_labels(samples.dataset)
+    return declared is not None and all(
+        labels is not None and torch.equal(declared[indices], labels)
+        for _, indices, labels in plan.batches
     )
 
 
