@@ -1,5 +1,6 @@
 """A figure to any of Lightning's loggers."""
 
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,8 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
             files = Path(folder) / "figures" / tag
             files.mkdir(parents=True, exist_ok=True)
             # with one batch per epoch, two measurements have the same step
-            names = (
-                f"step_{step:08d}{again}.png" for again in ("", *map("-{}".format, range(2, 99)))
-            )
+            again = chain([""], map("-{}".format, count(2)))
+            names = (f"step_{step:08d}{suffix}.png" for suffix in again)
             figure.savefig(next(files / name for name in names if not (files / name).exists()))
 
 

@@ -1,17 +1,19 @@
 """What all callbacks have in common: when they are due, with whom they share, what they keep."""
 
 import math
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from lightning_nc.callbacks import moments
 from lightning_nc.callbacks.measurement import Measurement
+from lightning_nc.callbacks.moments import Moment
+from lightning_nc.callbacks.monitors import advise_at_setup, monitor
 from lightning_nc.callbacks.namespaces import CallbackBase
 from lightning_nc.callbacks.plan import Plan
-from lightning_nc.callbacks.publish import monitor, step_of
+from lightning_nc.callbacks.processes import require_processes
 from lightning_nc.callbacks.request import Answer, Request
 from lightning_nc.callbacks.schedule import Schedule, When
 from lightning_nc.callbacks.shared_pass import measure_together
@@ -30,22 +32,6 @@ class Evaluation(NamedTuple):
     values: dict[str, float]
     arrays: dict[str, Tensor]
     notes: dict[str, str]
-
-
-class Moment(NamedTuple):
-    """A point of a run at which callbacks may be due."""
-
-    stage: str
-    hook: str
-    epochs_completed: float
-    last_epoch: int | None
-    step: int
-
-    @property
-    def epoch(self) -> int:
-        """Lightning's number of the epoch, from 0; within ``fit`` of the one just trained."""
-        completed = math.ceil(self.epochs_completed)
-        return max(completed - 1, 0) if self.stage == "fit" else completed
 
 
 class GeometryCallback(CallbackBase):
@@ -110,7 +96,7 @@ class GeometryCallback(CallbackBase):
         if moment.stage != "fit":
             of_stage = {"validate": "val", "test": "test"}.get(moment.stage)
             return own_data or self.probe.source == of_stage
-        if self.probe.source == "test" or moment.hook not in (self.schedule.when, "any"):
+        if self.probe.source == "test" or self.schedule.when not in moment.whens:
             return False
         if moment.epochs_completed in self.skipped or any(
             m.stage == "fit" and m.epochs_completed == moment.epochs_completed for m in self.history
@@ -119,7 +105,7 @@ class GeometryCallback(CallbackBase):
         return self.schedule.due(math.ceil(moment.epochs_completed), moment.last_epoch)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Refuse two instances that would log the same keys; start a fresh run afresh."""
+        """Refuse what cannot be measured, and two with the same keys; start a fresh run afresh."""
         same = [
             callback
             for callback in trainer.callbacks
@@ -130,6 +116,7 @@ class GeometryCallback(CallbackBase):
                 f"{len(same)} callbacks would log the keys {self.prefix()}...; give their probes "
                 f'different names: Probe(source=..., name="other").'
             )
+        require_processes(trainer, type(self).__name__)
         self.stage = stage
         self.plans.clear()  # the network or the data may be others than before
         self.skipped.clear()
@@ -138,48 +125,31 @@ class GeometryCallback(CallbackBase):
             self.failures = 0
             self.told.clear()
         if stage == "fit":
-            self._advise_monitors(trainer)
+            advise_at_setup(trainer, self)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Measure before training; on resuming, give monitors the values they had."""
-        if trainer.global_step == 0 and trainer.current_epoch == 0:
-            self._at(trainer, pl_module, Moment("fit", "any", 0, None, 0))
+        """Measure before training; on resuming, what was missed, and give monitors their values."""
+        self._at(trainer, pl_module, moments.start_of_training(trainer))
         for measurement in self.history:
             if measurement.stage == "fit":
                 monitor(trainer, measurement.values)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure after a training epoch."""
-        completed = trainer.current_epoch + 1
-        step = step_of(trainer, at_epoch_end=True)
-        moment = Moment("fit", "train_epoch_end", completed, trainer.max_epochs, step)
-        self._at(trainer, pl_module, moment)
+        self._at(trainer, pl_module, moments.end_of_training_epoch(trainer))
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure after validation, within ``fit`` or by itself."""
-        if trainer.sanity_checking:
-            return
-        step = step_of(trainer, at_epoch_end=False)
-        if trainer.state.fn == "validate":
-            moment = Moment("validate", "any", trainer.current_epoch, None, step)
-        else:
-            progress = trainer.fit_loop.epoch_loop.batch_progress
-            # the number of batches is infinity for an iterable dataset
-            share = min(progress.current.ready / trainer.num_training_batches, 1)
-            completed = trainer.current_epoch + (1 if progress.is_last_batch else share)
-            moment = Moment("fit", "validation_end", completed, trainer.max_epochs, step)
-        self._at(trainer, pl_module, moment)
+        if not trainer.sanity_checking:
+            self._at(trainer, pl_module, moments.end_of_validation(trainer))
 
     def on_test_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure after testing."""
-        step = step_of(trainer, at_epoch_end=False)
-        self._at(trainer, pl_module, Moment("test", "any", trainer.current_epoch, None, step))
+        self._at(trainer, pl_module, moments.end_of_test(trainer))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure after the last epoch, if training ended before it was known to be the last."""
-        completed = trainer.current_epoch
-        step = step_of(trainer, at_epoch_end=True)
-        self._at(trainer, pl_module, Moment("fit", "any", completed, completed, step))
+        self._at(trainer, pl_module, moments.end_of_training(trainer))
 
     @property
     def state_key(self) -> str:
@@ -197,22 +167,6 @@ class GeometryCallback(CallbackBase):
             return  # testing an early checkpoint does not undo the training after it
         self.history = [Measurement.from_state(state) for state in state_dict.get("history", [])]
         self.failures = state_dict.get("failures", 0)
-
-    def _advise_monitors(self, trainer: Any) -> None:
-        """Say so if a monitor would look for a value of ours before there can be one."""
-        epochs = self.schedule.epochs
-        if epochs is None or 0 in epochs:
-            return  # a value from before training is there whenever a monitor looks
-        for callback in trainer.callbacks:
-            key = getattr(callback, "monitor", None) or ""
-            if key.startswith((self.prefix(), self.prefix("separation_layers"))):
-                warnings.warn(
-                    f"{type(callback).__name__} monitors '{key}', of which there is no value "
-                    f"before epoch {min(epochs)}: add 0 to {type(self).__name__}(epochs=...), or "
-                    "set strict=False where the monitor has it.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
 
     def _at(self, trainer: Any, pl_module: Any, moment: Moment) -> None:
         """Let the first of the callbacks that are due on this probe measure for all of them."""

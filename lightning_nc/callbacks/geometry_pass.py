@@ -39,7 +39,6 @@ class _Local(NamedTuple):
     points: list[Point]
     samples: Samples
     reading: Reading
-    idle: bool
     cache: FeatureCache | None
     head: Head | None
     sums: SweepState
@@ -116,9 +115,11 @@ class GeometryPass:
             plan, world = self.plan, self.processes.world
             points = groups_within(plan, self.probe.memory_mb)[group]
             own = plan.batches[self.processes.rank :: world]
-            # a process that owns no batch reads one all the same, to see the head
-            batches = own or plan.batches[:1]
-            reading = Reading(samples, batches, self.probe, plan.num_classes, plan.widths)
+            # a process with a batch less reads one more all the same: forward passes of sharded
+            # networks communicate, and all processes must see the head
+            idle = -(-len(plan.batches) // world) - len(own)
+            batches = own + plan.batches[:idle]
+            reading = Reading(samples, batches, self.probe, plan.num_classes, plan.widths, idle)
             widths = {point: plan.widths[point] for point in points}
             state = self._state(
                 {"counts": (plan.num_classes,)}
@@ -131,16 +132,16 @@ class GeometryPass:
                 if point == points[0]:
                     state.update("counts", counts)
 
-            size = sum(len(batch.indices) for batch in reading.batches)
+            size = sum(len(batch.indices) for batch in own)
             largest = -(-len(plan.batches) // world) * len(plan.batches[0].indices)
             fits = FeatureCache.fits(widths, largest, self.probe.cache_mb, plan.bytes_each)
             cache = FeatureCache(widths, size) if fits else None
             consume: Consume = add if cache is None else cache.keep
-            head = sweep(self.runner, reading, points, consume if own else _ignore, plan.head)
-            if cache is not None and own:
+            head = sweep(self.runner, reading, points, consume, plan.head)
+            if cache is not None:
                 cache.replay(add)
             require_finite(state, points)
-        return _Local(plan, points, samples, reading, not own, cache, head, state)
+        return _Local(plan, points, samples, reading, cache, head, state)
 
     def _second_sweep(
         self, local: _Local, centres: _Centres
@@ -172,12 +173,10 @@ class GeometryPass:
                 state.update((point, "decisions"), counted)
 
         if local.cache is not None:
-            if not local.idle:
-                local.cache.replay(add)
+            local.cache.replay(add)
         else:
             with self._guard((local.samples.dataset, local.samples.collate)):
-                consume: Consume = _ignore if local.idle else add
-                sweep(self.runner, local.reading, local.points, consume)
+                sweep(self.runner, local.reading, local.points, add)
         return directions, state
 
     def _state(self, shapes: dict[Hashable, tuple[int, ...]]) -> SweepState:
@@ -220,7 +219,3 @@ def _classifiers(
                 geometry, weight, bias, mismatch, accuracy, local.head.is_affine
             )
     return found
-
-
-def _ignore(point: Point, features: Tensor, labels: Tensor) -> None:
-    """A batch of weight zero."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from lightning_nc.callbacks.classes import (
     settle_classes,
@@ -24,7 +25,7 @@ from lightning_nc.probe.data import (
     seeded_order,
     stratified,
 )
-from lightning_nc.probe.hooks import call_model, capture
+from lightning_nc.probe.hooks import capture
 from lightning_nc.probe.labels import dataset_labels
 from lightning_nc.probe.layers import Point, match_layers, named_modules
 from lightning_nc.probe.runner import Runner
@@ -41,6 +42,7 @@ class Plan(NamedTuple):
 
     Attributes:
         source_size: Size of the dataset for which it holds.
+        source: Identity of that dataset on this process.
         declared: Whether the dataset declares its labels.
         batches: All batches, of all processes.
         num_classes: Number of classes K.
@@ -52,6 +54,7 @@ class Plan(NamedTuple):
     """
 
     source_size: int
+    source: int
     declared: bool
     batches: list[ProbeBatch]
     num_classes: int
@@ -73,7 +76,7 @@ def make_plan(runner: Runner, samples: Samples, probe: Probe, requests: Sequence
     reading = Reading(samples, [first], probe)
     _, inputs, labels = next(labelled_batches(runner, reading))
     with runner.precision():
-        found = trace(runner.model, inputs, call_model)
+        found = trace(runner.model, inputs, runner.call)
 
     known = settle_labels(runner, reading, order, labels, found)
     name = settle_head_name([request.head for request in requests])
@@ -87,6 +90,7 @@ def make_plan(runner: Runner, samples: Samples, probe: Probe, requests: Sequence
     widths, bytes_each = _widths(runner, inputs, len(first.indices), wanted)
     plan = Plan(
         source_size=len(order),
+        source=_identity(samples),
         declared=known.declared,
         batches=batches,
         num_classes=num_classes,
@@ -101,13 +105,23 @@ def make_plan(runner: Runner, samples: Samples, probe: Probe, requests: Sequence
 
 def still_holds(plan: Plan, samples: Samples) -> bool:
     """Whether a plan fits the samples that the source has now, as far as it declares them."""
-    if plan.source_size != len(samples.dataset) or not plan.declared:
-        return plan.source_size == len(samples.dataset)
+    if plan.source_size != len(samples.dataset):
+        return False
+    if not plan.declared:
+        return plan.source == _identity(samples)
     declared = dataset_labels(samples.dataset)
     return declared is not None and all(
         labels is not None and torch.equal(declared[indices], labels)
         for _, indices, labels in plan.batches
     )
+
+
+def _identity(samples: Samples) -> int:
+    """Of the dataset, within subsets that may have been made for the occasion."""
+    dataset = samples.dataset
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return id(dataset)
 
 
 def groups_within(plan: Plan, memory_mb: float) -> list[list[Point]]:
@@ -166,7 +180,7 @@ def _widths(
         sizes.append(features.element_size())
 
     points = dict.fromkeys(_all_points(wanted))
-    with capture(runner.model, list(points)) as watched, runner.precision():
+    with capture(runner.model, list(points), call=runner.call) as watched, runner.precision():
         watched.forward(inputs, samples, note)
     return {point: widths[point] for point in points}, max(sizes)
 

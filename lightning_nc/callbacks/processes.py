@@ -8,6 +8,12 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+_TEXT = 2048  # bytes in which a process tells the others what went wrong
+
+
+class MeasurementError(RuntimeError):
+    """A measurement failed, and all processes know; the message says on which and why."""
+
 
 class Processes(NamedTuple):
     """The processes that measure together.
@@ -25,7 +31,8 @@ class Processes(NamedTuple):
     def agree(self, work: Callable[[], T], digest: Callable[[], int]) -> T:
         """Do local work on every process; if it fails on one, raise on all.
 
-        One vote, whatever happens: a process that fails still takes part in it.
+        One vote, whatever happens: a process that fails still takes part in it. Only if one has
+        failed, it tells the others why.
 
         Args:
             work: What this process does, without communication.
@@ -33,29 +40,58 @@ class Processes(NamedTuple):
 
         Raises:
             Exception: What the work raised on this process.
-            RuntimeError: If it failed on another process, or digests differ.
+            MeasurementError: If it failed on another process, or digests differ.
         """
+        error: Exception | None = None
+        number = 0
         try:
-            result, error = work(), None
+            result = work()
+            number = digest()
+        except MeasurementError:
+            raise  # by a vote that was held during the work
         except Exception as failure:
             error = failure
-        failed, agreed = self._vote(error is not None, 0 if error else digest())
-        if error is not None:
-            raise error
-        if failed is not None:
-            raise RuntimeError(f"The measurement failed on process {failed}, which says why.")
-        if not agreed:
-            raise RuntimeError(
-                "Processes read different samples or networks: indices, labels, layers or shapes "
-                "differ. Give every process the same dataset and the same seeds."
-            )
+        self._hold_vote(number, error)
         return result
+
+    def in_step(self) -> None:
+        """Before a forward pass that communicates: go on if every process is about to start one.
+
+        Raises:
+            MeasurementError: If work failed on another process.
+        """
+        self._hold_vote(digest=0)
 
     def all_reduce(self, flat: Tensor) -> Tensor:
         """Add a tensor up over all processes."""
         shared = flat.to(self.device)
         torch.distributed.all_reduce(shared)
         return shared.to(flat.device)
+
+    def _hold_vote(self, digest: int, error: Exception | None = None) -> None:
+        failed, agreed = self._vote(error is not None, digest)
+        if failed is not None:
+            text = self._text_of(failed, error)
+            raise error if error is not None else MeasurementError(text)
+        if not agreed:
+            raise MeasurementError(
+                "processes read different samples or networks: indices, labels, layers or shapes "
+                "differ. Give every process the same dataset and the same seeds."
+            )
+
+    def _text_of(self, failed: int, error: Exception | None) -> str:
+        """What the process that failed says, told to all."""
+        text = "" if error is None else told_by(self.rank, error)
+        if self.world == 1:
+            return text
+        sent = torch.zeros(_TEXT, dtype=torch.uint8, device=self.device)
+        if failed == self.rank:
+            # names of files may hold what UTF-8 has no code for
+            coded = text.encode(errors="backslashreplace")[:_TEXT]
+            raw = torch.frombuffer(bytearray(coded), dtype=torch.uint8)
+            sent[: len(raw)] = raw.to(self.device)
+        torch.distributed.all_reduce(sent)  # of zeros on all others
+        return bytes(sent.tolist()).rstrip(b"\0").decode(errors="ignore")
 
     def _vote(self, failed: bool, digest: int) -> tuple[int | None, bool]:
         """The highest rank that failed, and whether all others have the same digest."""
@@ -66,6 +102,36 @@ class Processes(NamedTuple):
         torch.distributed.all_reduce(ballot, op=torch.distributed.ReduceOp.MAX)
         last_failed, highest, lowest = ballot.tolist()
         return (last_failed - 1 if last_failed else None), highest == -lowest
+
+
+def told_by(rank: int, error: Exception) -> str:
+    """What went wrong, and on which process."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(an error that cannot be shown)"
+    if isinstance(error, MeasurementError):
+        return message
+    return f"process {rank} says: {type(error).__name__}: {message}"
+
+
+def require_processes(trainer: Any, name: str) -> None:
+    """Refuse strategies whose processes could not agree, or see parts of the features each.
+
+    Raises:
+        ValueError: Names the strategy and those that can be measured.
+    """
+    kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
+    replicas = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
+    refused = next((kind for kind in kinds if "DeepSpeed" in kind or "XLA" in kind), None)
+    if refused is None and replicas != trainer.world_size:
+        refused = f"{kinds[0]} with tensor_parallel_size={trainer.world_size // replicas}"
+    if refused is not None:
+        raise ValueError(
+            f"{name} cannot measure under {refused}: take DDP, FSDP or ModelParallelStrategy("
+            "tensor_parallel_size=1), or leave the callback out and measure a checkpoint with "
+            "lightning_nc.measure(model, loader)."
+        )
 
 
 def trainer_processes(trainer: Any) -> Processes:

@@ -1,13 +1,11 @@
 """Where values go: to monitors on every process, to loggers and figures on the first."""
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import torch
-
+from lightning_nc.callbacks.monitors import monitor
 from lightning_nc.loggers import log_figure
 
 
@@ -35,20 +33,6 @@ def publish(
         _safely(f"log to {type(logger).__name__}", partial(logger.log_metrics, metrics, step=step))
     if figures is not None and trainer.loggers:
         _safely("draw figures", lambda: _log_figures(trainer, figures(), step))
-
-
-def monitor(trainer: Any, values: Mapping[str, float]) -> None:
-    """Give finite values to the Trainer's monitors: EarlyStopping stops at a NaN."""
-    # on every process: reading the property may reduce what others have logged
-    monitored = trainer.callback_metrics
-    finite = {key: value for key, value in values.items() if math.isfinite(value)}
-    monitored.update({k: torch.tensor(v, dtype=torch.float64) for k, v in finite.items()})
-
-
-def step_of(trainer: Any, at_epoch_end: bool) -> int:
-    """The step under which Lightning itself logs at this moment: batches, not optimizer steps."""
-    batches = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
-    return max(batches - 1, 0) if at_epoch_end else batches
 
 
 def _log_figures(trainer: Any, figures: Mapping[str, Any], step: int) -> None:

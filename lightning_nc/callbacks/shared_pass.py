@@ -9,37 +9,41 @@ import torch
 
 from lightning_nc.callbacks.geometry_pass import GeometryPass
 from lightning_nc.callbacks.measurement import Measurement
-from lightning_nc.callbacks.processes import trainer_processes
+from lightning_nc.callbacks.moments import Moment
+from lightning_nc.callbacks.monitors import advise_without_value
+from lightning_nc.callbacks.processes import told_by, trainer_processes
 from lightning_nc.callbacks.publish import publish
 from lightning_nc.callbacks.request import Answer
 from lightning_nc.probe.runner import trainer_loader, trainer_runner
 
 if TYPE_CHECKING:
-    from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback, Moment
+    from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
 
 
 @torch.inference_mode(False)  # of which `trainer.validate()` and `test()` make use
 @torch.no_grad()
 def measure_together(
-    trainer: Any, pl_module: Any, callbacks: Sequence["GeometryCallback"], moment: "Moment"
+    trainer: Any, pl_module: Any, callbacks: Sequence["GeometryCallback"], moment: Moment
 ) -> None:
     """Measure once for several callbacks of equal probes; the first of them leads.
 
-    A failure is one on all processes, by vote. With ``on_error="raise"`` on any callback it is
-    raised, else the measurement is skipped.
+    A failure of the pass is one on all processes, by vote, and the first process tells of it. What
+    comes before and after is the same on all processes, and so would be its failure. With
+    ``on_error="raise"`` on any callback a failure is raised, else the measurement is skipped.
     """
     leader, started = callbacks[0], time.perf_counter()
     probe = leader.probe
     together = tuple(callback.state_key for callback in callbacks)
-    one_pass = GeometryPass(
-        trainer_runner(trainer, pl_module),
-        lambda: _source(trainer, probe.source),
-        probe,
-        [callback.request() for callback in callbacks],
-        trainer_processes(trainer),
-        leader.plans.get(together),
-    )
     try:
+        processes = trainer_processes(trainer)
+        one_pass = GeometryPass(
+            trainer_runner(trainer, pl_module, processes.in_step),
+            lambda: _source(trainer, probe.source),
+            probe,
+            [callback.request() for callback in callbacks],
+            processes,
+            leader.plans.get(together),
+        )
         answers = one_pass.run()
         evaluations = [
             callback.evaluate(answer) for callback, answer in zip(callbacks, answers, strict=True)
@@ -52,6 +56,8 @@ def measure_together(
     seconds = time.perf_counter() - started
     for callback, answer, evaluation in zip(callbacks, answers, evaluations, strict=True):
         _keep(trainer, callback, moment, answer, evaluation, seconds)
+    if moment.stage == "fit":
+        advise_without_value(trainer, callbacks)
 
 
 def _source(trainer: Any, source: Any) -> Any:
@@ -61,7 +67,7 @@ def _source(trainer: Any, source: Any) -> Any:
 def _keep(
     trainer: Any,
     callback: "GeometryCallback",
-    moment: "Moment",
+    moment: Moment,
     answer: Answer,
     evaluation: "Evaluation",
     seconds: float,
@@ -94,8 +100,12 @@ def _figures(callback: "GeometryCallback", measurement: Measurement) -> Any:
 
 
 def _skip(
-    trainer: Any, callbacks: Sequence["GeometryCallback"], moment: "Moment", error: Exception
+    trainer: Any,
+    callbacks: Sequence["GeometryCallback"],
+    moment: Moment,
+    error: Exception,
 ) -> None:
+    """Count a failure, and raise it or tell of it."""
     callbacks[0].plans.clear()  # the data may no longer be those it was made for
     for callback in callbacks:
         callback.failures += 1
@@ -103,17 +113,27 @@ def _skip(
             callback.skipped.add(moment.epochs_completed)
     if any(callback.on_error == "raise" for callback in callbacks):
         raise error
-    names = " and ".join(type(callback).__name__ for callback in callbacks)
-    warnings.warn(
-        f"{names} skipped the measurement on '{callbacks[0].probe.key}' after "
-        f"{moment.epochs_completed:g} epochs; process {trainer.global_rank} says: "
-        f"{type(error).__name__}: {error}",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+    if trainer.is_global_zero:
+        names = " and ".join(type(callback).__name__ for callback in callbacks)
+        cause = told_by(trainer.global_rank, error)
+        warnings.warn(
+            f"{names} skipped the measurement on '{callbacks[0].probe.key}' after "
+            f"{moment.epochs_completed:g} epochs; {cause}{_way_out(cause)}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     for callback in callbacks:
         failures = {callback.prefix() + "failures": float(callback.failures)}
         publish(trainer, failures, moment.step, moment.epoch)
+    if moment.stage == "fit":
+        advise_without_value(trainer, callbacks)
+
+
+def _way_out(cause: str) -> str:
+    """What to do about what is none of our own errors, which say so themselves."""
+    if "MemoryError" in cause or "out of memory" in cause.lower():
+        return ". Give Probe(cache_mb=0) or a smaller Probe(batch_size=...)."
+    return ""
 
 
 def _tell_once(callback: "GeometryCallback", notes: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """The blocks of a network, and its head, found by looking at one forward pass."""
 
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -47,7 +48,7 @@ def find_blocks(model: nn.Module, batch: Any) -> list[str]:
     except TypeError:
         inputs = batch
     with unobtrusive(model):
-        found = trace(model, inputs, call_model)
+        found = trace(model, inputs, partial(call_model, model))
     head = find_head(found, None, None)
     return [point.name for point in block_points(found, head)]
 

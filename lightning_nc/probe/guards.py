@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from lightning_nc.probe.generators import generators_in_model, generators_kept, held_generators
+from lightning_nc.probe.shards import shards_kept
 
 
 @contextmanager
@@ -23,7 +24,8 @@ def unobtrusive(
     """Evaluate a network inside the block and leave no trace, also after an exception.
 
     Kept: the random generators of torch (CPU and device), NumPy, Python and any held by ``data``
-    or by modules; the training mode of each module; every buffer. Forward passes run without
+    or by modules; the training mode of each module; every buffer; numbers, texts and tensors that
+    are attributes of modules. Forward passes run without
     gradients, outside inference mode and uncompiled, so that hooks fire.
 
     Args:
@@ -41,10 +43,12 @@ def unobtrusive(
         held = held_generators(data) + generators_in_model(model)
         guards.enter_context(generators_kept(held, device))
         guards.enter_context(_parameters_watched(model))
+        guards.enter_context(_attributes_kept(model))
         guards.enter_context(_buffers_kept(model))
         guards.enter_context(_evaluation_flags(model))
         if batch_norm == "batch":
             guards.enter_context(_batch_statistics(model))
+        guards.enter_context(shards_kept(model))
         # tensors made in inference mode could not be kept for later
         guards.enter_context(torch.inference_mode(False))
         guards.enter_context(torch.no_grad())
@@ -84,6 +88,26 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
             for tensor, content in contents:
                 if not torch.equal(tensor, content):
                     tensor.copy_(content)
+
+
+@contextmanager
+def _attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Counters, flags of caches, and weights computed by hooks of normalisation are attributes."""
+    kinds = (bool, int, float, complex, str, Tensor, type(None))
+    # those of FSDP say what has been set up, and stay
+    modules = [m for m in model.modules() if type(m).__name__ != "FullyShardedDataParallel"]
+    held = [(module, dict(vars(module))) for module in modules]
+    try:
+        yield
+    finally:
+        for module, before in held:
+            now = vars(module)
+            for name in [n for n, value in now.items() if isinstance(value, kinds)]:
+                if name not in before:
+                    del now[name]
+            kept = {name: value for name, value in before.items() if isinstance(value, kinds)}
+            kept.pop("training", None)  # is for `_evaluation_flags`
+            now.update(kept)
 
 
 @contextmanager

@@ -30,8 +30,8 @@ class Head(NamedTuple):
 class Capture:
     """Forward passes that hand over the features of each point; made by `capture`."""
 
-    def __init__(self, model: nn.Module, points: Sequence[Point]) -> None:
-        self.model = model
+    def __init__(self, call: Callable[[Any], Any], points: Sequence[Point]) -> None:
+        self.call = call
         self.head: Head | None = None
         self._points: dict[str | None, list[Point]] = {}
         for point in points:
@@ -41,6 +41,7 @@ class Capture:
         self._inputs: Any = None
         self._samples = 0
         self._consume: Consume | None = None
+        self._failure: Exception | None = None
 
     def forward(self, inputs: Any, samples: int, consume: Consume) -> None:
         """Call the network once, and ``consume(point, features)`` for each point as it runs.
@@ -48,17 +49,22 @@ class Capture:
         Features are views of what the network computed, valid until ``consume`` returns.
 
         Raises:
+            Exception: What was raised in a hook, when the network has run to its end: one whose
+                parameters are sharded cannot stop halfway, for others wait for it.
             ValueError: If a layer did not run.
         """
+        self._failure = None
         self._runs.clear()
         self._silent = {point for points in self._points.values() for point in points}
         self._inputs, self._samples, self._consume = inputs, samples, consume
         try:
             for point in self._points.get(None, []):
                 self._hand_over(point, _raw_input(inputs))
-            call_model(self.model, inputs)
+            self.call(inputs)
+            if self._failure is not None:
+                raise self._failure
         finally:
-            self._inputs = self._consume = None
+            self._inputs = self._consume = self._failure = None
         if self._silent:
             names = ", ".join(sorted(repr(point.name) for point in self._silent))
             raise ValueError(
@@ -79,20 +85,32 @@ class Capture:
 
     def on_head(self, module: nn.Module, args: Any, output: Any) -> None:
         """Hook: the head has run; under sharding its weight exists only now."""
-        weight, bias = module.weight, getattr(module, "bias", None)
-        is_affine = _is_affine(output, args[0], weight, bias) if args else True
-        rows = _exact(weight).flatten(1)
-        self.head = Head(rows, None if bias is None else _exact(bias), is_affine)
+        with self._failure_kept():
+            weight, bias = module.weight, getattr(module, "bias", None)
+            is_affine = _is_affine(output, args[0], weight, bias) if args else True
+            rows = _exact(weight).flatten(1)
+            self.head = Head(rows, None if bias is None else _exact(bias), is_affine)
 
     def _hand_over(self, point: Point, value: Any) -> None:
-        assert self._consume is not None
         self._silent.discard(point)
-        self._consume(point, features_of(value, point, self._inputs, self._samples))
+        with self._failure_kept():
+            assert self._consume is not None
+            self._consume(point, features_of(value, point, self._inputs, self._samples))
+
+    @contextmanager
+    def _failure_kept(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._failure = self._failure or error
 
 
 @contextmanager
 def capture(
-    model: nn.Module, points: Sequence[Point], head: str | None = None
+    model: nn.Module,
+    points: Sequence[Point],
+    head: str | None = None,
+    call: Callable[[Any], Any] | None = None,
 ) -> Iterator[Capture]:
     """Watch a network at some points inside the block; it is left without hooks.
 
@@ -100,6 +118,7 @@ def capture(
         model: The network.
         points: Where to take features.
         head: Name of the classifier, whose weight is copied when it runs.
+        call: Calls the network with inputs; by default as `call_model` does.
 
     Example:
         >>> import torch
@@ -108,7 +127,7 @@ def capture(
         ...     watched.forward(torch.zeros(5, 4), 5, lambda point, h: print(point.name, h.shape))
         relu torch.Size([5, 3])
     """
-    watched = Capture(model, points)
+    watched = Capture(call or partial(call_model, model), points)
     modules = named_modules(model)
     with ExitStack() as hooks:
         for name in {point.module for point in points} - {None}:
@@ -116,7 +135,9 @@ def capture(
             hook = partial(watched.on_run, name)
             hooks.enter_context(modules[name].register_forward_hook(hook, with_kwargs=True))
         if head is not None:
-            hooks.enter_context(modules[head].register_forward_hook(watched.on_head))
+            # first of all hooks: that of FSDP takes the weight apart again
+            at_head = modules[head].register_forward_hook(watched.on_head, prepend=True)
+            hooks.enter_context(at_head)
         yield watched
 
 

@@ -19,13 +19,28 @@ Consume = Callable[[Point, Tensor, Tensor], None]
 
 
 class Reading(NamedTuple):
-    """What a sweep reads: the source, this process's batches, and what they are to be."""
+    """What a sweep reads, and what it is to be.
+
+    Attributes:
+        samples: The source.
+        batches: Those of this process.
+        probe: How to read them.
+        num_classes: Number of classes K.
+        widths: Feature dimension of each point.
+        idle: So many batches at the end count nothing: they keep processes in step.
+    """
 
     samples: Samples
     batches: Sequence[ProbeBatch]
     probe: Probe
     num_classes: int | None = None
     widths: Mapping[Point, int] = {}
+    idle: int = 0
+
+    @property
+    def own(self) -> Sequence[ProbeBatch]:
+        """The batches that count."""
+        return self.batches[: len(self.batches) - self.idle]
 
 
 def sweep(
@@ -51,11 +66,16 @@ def sweep(
         The classifier's weight and bias, if it was named and there was a batch.
     """
     held = generators_in_model(runner.model)
-    with capture(runner.model, points, head) as watched:
-        for number, inputs, labels in labelled_batches(runner, reading):
+    with capture(runner.model, points, head, runner.call) as watched:
+        for position, (number, inputs, labels) in enumerate(labelled_batches(runner, reading)):
             seed_generators(reading.probe.seed, number, held, runner.device)
+            counts = position < len(reading.own)
 
-            def hand_on(point: Point, features: Tensor, labels: Tensor = labels) -> None:
+            def hand_on(
+                point: Point, features: Tensor, labels: Tensor = labels, counts: bool = counts
+            ) -> None:
+                if not counts:
+                    return
                 # devices without float64 accumulate on the CPU
                 h = features.cpu() if features.device.type == "mps" else features
                 require_width(point, h, reading.widths)

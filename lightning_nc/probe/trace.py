@@ -64,7 +64,7 @@ class Trace(NamedTuple):
         return False
 
 
-def trace(model: nn.Module, inputs: Any, call: Callable[[nn.Module, Any], Any]) -> Trace:
+def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
     """Call the network once, with gradients, and write down what ran.
 
     Args:
@@ -109,7 +109,7 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[nn.Module, Any], Any]) 
         if raw is not None:
             traced = _source(raw, sources)
             inputs = _map_tensors(inputs, lambda tensor: traced if tensor is raw else tensor)
-        output = main_tensor(call(model, inputs))
+        output = main_tensor(call(inputs))
     node = output.grad_fn if isinstance(output, Tensor) else None
     return Trace(runs, sources or derived_sources, node, raw, modules)
 

@@ -32,10 +32,10 @@ class BrokenHere(nets.Blobs):
         return super().__getitem__(index)
 
 
-def network():
+def network(K=3):
     """With BatchNorm layers whose running statistics are not those of a batch."""
     torch.manual_seed(4)
-    net = nets.mlp()
+    net = nets.mlp(K=K)
     for module in net:
         if isinstance(module, nn.BatchNorm1d):
             module.running_mean.normal_()
@@ -43,19 +43,19 @@ def network():
     return net
 
 
-def train(world, callbacks, freeze=0, **options):
+def train(world, callbacks, freeze=0, counts=(12, 10, 8), **options):
     """Train for two epochs; the module and the Trainer."""
     strategy = {"strategy": "ddp", "devices": world} if world > 1 else {}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = nets.Classifier(network(), freeze=freeze)
+        module = nets.Classifier(network(len(counts)), freeze=freeze)
         run = nets.trainer(folder, callbacks, num_sanity_val_steps=0, **strategy, **options)
         torch.manual_seed(8)
-        run.fit(module, DataLoader(nets.vectors(), 5, shuffle=True))
+        run.fit(module, DataLoader(nets.vectors(counts), 5, shuffle=True))
     return module, run
 
 
-def measured(world, epochs=(0,), batch_size=7, freeze=0, sync_batchnorm=False, **probe):
+def measured(world, epochs=(0,), batch_size=7, counts=(12, 10, 8), freeze=0, sync=False, **probe):
     """Values of both callbacks before training, and the collectives that they cost."""
     probe = Probe(batch_size=batch_size, **probe)
     pair = [
@@ -90,7 +90,7 @@ def measured(world, epochs=(0,), batch_size=7, freeze=0, sync_batchnorm=False, *
     # DDP refuses SyncBatchNorm on CPUs, where its frozen layers work all the same
     refusal = patch.object(DistributedDataParallel, "_passing_sync_batchnorm_handle")
     with refusal, patch.object(geometry_callback, "measure_together", watched):
-        train(world, pair, freeze, max_epochs=1, sync_batchnorm=sync_batchnorm)
+        train(world, pair, freeze, counts, max_epochs=1, sync_batchnorm=sync)
     values = {}
     for callback in pair:
         (measurement,) = callback.history
@@ -106,9 +106,15 @@ MEASURED = {
     "two sweeps": {"cache_mb": 0},
     "two sweeps, fewer batches than processes": {"cache_mb": 0, "batch_size": 30},
     "a probe of few samples": {"samples_per_class": 5, "batch_norm": "batch"},
-    "synchronised BatchNorm": {"sync_batchnorm": True, "freeze": 2},
+    "each class on one process only": {"samples_per_class": 1, "batch_size": 1},
+    "fewer samples than three processes": {
+        "samples_per_class": 1,
+        "batch_size": 1,
+        "counts": (12, 8),  # batches of two or more, as BatchNorm wants
+    },
+    "synchronised BatchNorm": {"sync": True, "freeze": 2},
     "synchronised BatchNorm, batch statistics": {
-        "sync_batchnorm": True,
+        "sync": True,
         "freeze": 2,
         "batch_norm": "batch",
     },

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from pytorch_lightning import Callback
-from torch import nn
 
 from lightning_nc import EquiSeparation, NeuralCollapse, Probe
 from tests import nets
@@ -11,26 +10,21 @@ from tests import nets
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 
-class Counting(nn.Sequential):
-    """Counts the samples that it is asked about in evaluation."""
-
-    samples = 0
-
-    def forward(self, x):
-        self.samples += 0 if self.training else len(x)
-        return super().forward(x)
-
-
 def samples_seen(callbacks, tmp_path):
     """How many samples pass through the network for a second measurement, and the callbacks."""
     torch.manual_seed(2)
-    net = Counting(*nets.mlp())
-    counts = []
+    net = nets.mlp()
+    evaluated, counts = [], []
+
+    def count(net, args):
+        if not net.training:
+            evaluated.append(len(args[0]))
 
     class Reader(Callback):
         def on_train_epoch_start(self, *_):
-            counts.append(net.samples)
+            counts.append(sum(evaluated))
 
+    net.register_forward_pre_hook(count)
     nets.fit(tmp_path, [*callbacks, Reader()], net=net, num_sanity_val_steps=0, max_epochs=3)
     return counts[2] - counts[1] - 30  # less one validation of 30 samples
 

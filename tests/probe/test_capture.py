@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ from tests import architectures
 
 def points_of(model, layers, inputs):
     with unobtrusive(model):
-        runs = trace(model, inputs, call_model).runs_of_each()
+        runs = trace(model, inputs, partial(call_model, model)).runs_of_each()
     return match_layers(layers, runs, named_modules(model))
 
 

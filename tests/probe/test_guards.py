@@ -225,3 +225,29 @@ def test_compiled_networks_run_eagerly_inside(inside):
     assert runs == []
     model(torch.zeros(1, 2))
     assert runs == ["compiled"]
+
+
+class Counting(nn.Module):
+    """Works with numbers, texts and tensors that are plain attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.largest, self.state = 0, None, "new"
+
+    def forward(self, x):
+        self.calls += 1
+        self.state = "run"
+        self.largest = x.max()
+        self.seen_shape = float(len(x))
+        return x + self.calls
+
+
+def test_plain_attributes_of_modules_are_kept(inside):
+    net = nn.Sequential(Counting())
+    net(torch.zeros(4, 3))
+    del net[0].seen_shape
+    largest = net[0].largest
+    inside(lambda: net(torch.ones(5, 3)), model=net)
+    assert (net[0].calls, net[0].state) == (1, "run")
+    assert net[0].largest is largest
+    assert not hasattr(net[0], "seen_shape")

@@ -4,8 +4,9 @@ from functools import partial
 import pytest
 import torch
 
+from lightning_nc.callbacks import geometry_pass
 from lightning_nc.probe import guards
-from tests.probe import test_guards, test_held_generators
+from tests.probe import test_guards, test_held_generators, test_measure
 
 INFERENCE_MODE = torch.inference_mode
 
@@ -55,6 +56,10 @@ CASES = {
         (guards, "_buffers_kept", _nothing),
         test_guards.test_buffers_come_back_with_content_and_identity,
     ),
+    "attributes": (
+        (guards, "_attributes_kept", _nothing),
+        test_guards.test_plain_attributes_of_modules_are_kept,
+    ),
     "running statistics": (
         (guards, "_buffers_kept", _nothing),
         _needing_a_net(test_guards.test_running_statistics_come_back_after_batch_statistics),
@@ -78,6 +83,12 @@ CASES = {
     "no inference mode": (
         (torch, "inference_mode", _stay_in_inference_mode),
         test_guards.test_tensors_made_inside_can_be_kept_although_inference_mode_is_on_outside,
+    ),
+    "residual sums": (
+        (geometry_pass, "require_unchanged", _nothing),
+        lambda inside: test_measure.test_a_network_random_beyond_all_seeds_is_found_out(
+            test_measure.make_noisy(), test_measure.make_images()
+        ),
     ),
     "no compilation": (
         (torch.compiler, "set_stance", _nothing),

@@ -26,10 +26,8 @@ class ConvNet(nn.Module):
         self.relu1, self.relu2 = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
         self.conv2, self.drop = nn.Conv2d(6, 8, 3), nn.Dropout()
         self.head = nn.Linear(8, CLASSES)
-        self.calls = 0
 
     def forward(self, x, kept=None):
-        self.calls += 1
         h1 = self.relu1(self.norm(self.conv1(x)))
         h2 = self.relu2(self.conv2(h1)).mean((2, 3))
         if kept is not None:
@@ -45,6 +43,10 @@ def net():
 
 @pytest.fixture
 def images():
+    return make_images()
+
+
+def make_images():
     shift = torch.randn(CLASSES, 3, 10, 10)
     return TensorDataset(torch.randn(SAMPLES, 3, 10, 10) + shift[Y], Y)
 
@@ -108,9 +110,10 @@ def test_all_settings_agree(net, images):
 def test_the_network_runs_once_over_kept_features_and_twice_otherwise(net, images):
     calls = []
     for options in SETTINGS.values():
-        net.calls = 0
-        measured(net, images, **options)
-        calls.append(net.calls)
+        runs = []
+        with net.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1)):
+            measured(net, images, **options)
+        calls.append(len(runs))
     first, batches = 2, 4  # to settle what is measured, the first batch runs twice
     kept, twice, grouped, grouped_and_kept = calls
     assert (kept, twice) == (first + batches, first + 2 * batches)
@@ -128,6 +131,10 @@ class Unseeded(nn.Module):
 
 @pytest.fixture
 def noisy():
+    return make_noisy()
+
+
+def make_noisy():
     hidden = [nn.Linear(300, 8), nn.ReLU(), nn.Tanh()]
     return nn.Sequential(nn.Flatten(), Unseeded(), *hidden, nn.Linear(8, 4))
 

@@ -1,0 +1,102 @@
+"""Points of a run at which callbacks may be due, as Lightning's hooks and counters give them."""
+
+import math
+from typing import Any, NamedTuple
+
+from lightning_nc.callbacks.schedule import When
+
+_ALWAYS: tuple[When, ...] = ("train_epoch_end", "validation_end")
+
+
+class Moment(NamedTuple):
+    """A point of a run.
+
+    Attributes:
+        stage: ``"fit"``, ``"validate"`` or ``"test"``.
+        whens: The schedules that may be due.
+        epochs_completed: Training epochs before it, with a fraction within an epoch.
+        last_epoch: Number of epochs after which training ends, if it is known.
+        step: Under which to log.
+    """
+
+    stage: str
+    whens: tuple[When, ...]
+    epochs_completed: float
+    last_epoch: int | None
+    step: int
+
+    @property
+    def epoch(self) -> int:
+        """Lightning's number of the epoch, from 0; within ``fit`` of the one just trained."""
+        completed = math.ceil(self.epochs_completed)
+        return max(completed - 1, 0) if self.stage == "fit" else completed
+
+
+def start_of_training(trainer: Any) -> Moment:
+    """Before training; or, on resuming, after what the checkpoint has trained.
+
+    Lightning does not repeat the hooks that were to follow where a checkpoint was written: the end
+    of the epoch for one written on its last batch, validation for one on the batch before.
+    """
+    epochs = trainer.fit_loop.epoch_progress.current
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current
+    ended = epochs.completed == epochs.ready  # else the end of this epoch is still to come
+    share = 0 if ended else min(batches.processed / trainer.num_training_batches, 1)
+    completed = trainer.current_epoch + share
+    whens: list[When] = ["train_epoch_end"] if ended else []
+    if (ended and completed == 0) or _validates(trainer, completed):
+        whens.append("validation_end")
+    # the step of a last batch that Lightning had not counted yet is one less
+    counted = ended and batches.completed == batches.ready
+    step = _step(trainer, at_epoch_end=counted)
+    return Moment("fit", tuple(whens), completed, trainer.max_epochs, step)
+
+
+def end_of_training_epoch(trainer: Any) -> Moment:
+    """After a training epoch."""
+    completed, step = trainer.current_epoch + 1, _step(trainer, at_epoch_end=True)
+    return Moment("fit", ("train_epoch_end",), completed, trainer.max_epochs, step)
+
+
+def end_of_validation(trainer: Any) -> Moment:
+    """After validation, within ``fit`` or by itself."""
+    step = _step(trainer, at_epoch_end=False)
+    if trainer.state.fn == "validate":
+        return Moment("validate", _ALWAYS, trainer.current_epoch, None, step)
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    # the number of batches is infinity for an iterable dataset
+    share = min(progress.current.ready / trainer.num_training_batches, 1)
+    completed = trainer.current_epoch + (1 if progress.is_last_batch else share)
+    return Moment("fit", ("validation_end",), completed, trainer.max_epochs, step)
+
+
+def end_of_test(trainer: Any) -> Moment:
+    """After testing."""
+    step = _step(trainer, at_epoch_end=False)
+    return Moment("test", _ALWAYS, trainer.current_epoch, None, step)
+
+
+def end_of_training(trainer: Any) -> Moment:
+    """After the last epoch, whether or not it was known to be the last."""
+    completed, step = trainer.current_epoch, _step(trainer, at_epoch_end=True)
+    return Moment("fit", _ALWAYS, completed, completed, step)
+
+
+def _step(trainer: Any, at_epoch_end: bool) -> int:
+    """The step under which Lightning itself logs at this moment: batches, not optimizer steps."""
+    batches = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
+    return max(batches - 1, 0) if at_epoch_end else batches
+
+
+def _validates(trainer: Any, epochs_completed: float) -> bool:
+    """Whether Lightning validates after so many epochs, which may end with a fraction."""
+    every, interval = trainer.check_val_every_n_epoch, trainer.val_check_batch
+    if not trainer.enable_validation or interval is None:  # or by the clock
+        return False
+    epoch, per_epoch = math.ceil(epochs_completed) - 1, trainer.num_training_batches
+    if every is not None and (epoch + 1) % every:
+        return False
+    if math.isinf(interval) or math.isinf(per_epoch):
+        return epochs_completed == epoch + 1
+    batches = (epochs_completed - (0 if every is None else epoch)) * per_epoch
+    return round(batches) % interval == 0

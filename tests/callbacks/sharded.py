@@ -1,0 +1,214 @@
+"""What one process of a sharded run does; run in children by `test_sharding`."""
+
+import tempfile
+import warnings
+from contextlib import nullcontext
+from unittest.mock import patch
+
+import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.utils.data import DataLoader
+
+from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from lightning_nc.probe import guards
+from tests import nets
+from tests.callbacks.processes_of_lightning import join
+
+
+class FullyShard(nets.UnifiedClassifier):
+    """Shards its layers, and itself, as the second FSDP does."""
+
+    def configure_model(self):
+        mesh = self.device_mesh["data_parallel"]
+        for module in [m for m in self.net if isinstance(m, nn.Linear)][:-1]:
+            fully_shard(module, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+
+
+class HeadByItself(FullyShard):
+    """Its head is whole only while it runs."""
+
+    def configure_model(self):
+        fully_shard(self.net[-1], mesh=self.device_mesh["data_parallel"])
+        super().configure_model()
+
+
+class OnCPU(FSDPStrategy):
+    """The first FSDP, which asks for a device that is none."""
+
+    def _setup_model(self, model):
+        return FullyShardedDataParallel(
+            model,
+            device_id=torch.device("cpu"),
+            mixed_precision=self.mixed_precision_config,
+            **self.kwargs,
+        )
+
+
+def each_layer():
+    return ModuleWrapPolicy({nn.Linear})
+
+
+# the module, the strategy and the precision
+SHARDED = {
+    "ddp": (nets.UnifiedClassifier, lambda: "ddp", "32-true"),
+    "fully_shard": (FullyShard, lambda: ModelParallelStrategy(2, 1), "32-true"),
+    "fully_shard, head by itself": (HeadByItself, lambda: ModelParallelStrategy(2, 1), "32-true"),
+    "fully_shard, bf16": (FullyShard, lambda: ModelParallelStrategy(2, 1), "bf16-mixed"),
+    "FSDP": (nets.UnifiedClassifier, OnCPU, "32-true"),
+    "FSDP of each layer": (
+        nets.UnifiedClassifier,
+        lambda: OnCPU(auto_wrap_policy=each_layer()),
+        "32-true",
+    ),
+    "FSDP of each layer, bf16": (
+        nets.UnifiedClassifier,
+        lambda: OnCPU(auto_wrap_policy=each_layer()),
+        "bf16-mixed",
+    ),
+}
+
+# an odd number of batches, one that both read, and the network twice
+PROBES = {
+    "five batches": {"batch_size": 7},
+    "one batch, two sweeps, its statistics": {
+        "batch_size": 30,
+        "cache_mb": 0,
+        "batch_norm": "batch",
+    },
+}
+
+
+class Failing(nets.Blobs):
+    """Cannot be read on a process from a reading on: a first batch is read, or is not."""
+
+    def __init__(self, broken, readings):
+        super().__init__(augment=False)
+        self.broken, self.left = broken, readings
+
+    def __getitem__(self, index):
+        self.left -= 1
+        if self.broken and self.left < 0:
+            raise OSError("the disk of this process is gone")
+        return super().__getitem__(index)
+
+
+def whole(module):
+    """A copy of all parameters and buffers, in float32."""
+    state = module.state_dict()
+    return {
+        name.replace("_fsdp_wrapped_module.", ""): (
+            value.full_tensor() if hasattr(value, "full_tensor") else value
+        ).clone()
+        for name, value in state.items()
+    }
+
+
+def train(kind, callbacks):
+    """Final weights of two epochs, whatever the sharding."""
+    module_class, strategy, precision = SHARDED[kind]
+    torch.manual_seed(4)
+    module = module_class(nets.mlp(), freeze=0)
+    with tempfile.TemporaryDirectory() as folder:
+        run = nets.trainer(
+            folder,
+            callbacks,
+            namespace="lightning",
+            strategy=strategy(),
+            devices=2,
+            precision=precision,
+            num_sanity_val_steps=0,
+        )
+        torch.manual_seed(8)
+        run.fit(module, DataLoader(nets.vectors(), 5, shuffle=True))
+    wrapped = run.strategy.model
+    if isinstance(wrapped, FullyShardedDataParallel):
+        with FullyShardedDataParallel.summon_full_params(wrapped):
+            return whole(module)
+    return whole(module)
+
+
+def measured(kind, probe):
+    pair = [
+        c(probe=probe, figures=False, on_error="raise") for c in (EquiSeparation, NeuralCollapse)
+    ]
+    weights = train(kind, pair)
+    values = [
+        {k: v for c in pair for k, v in c.history[i].values.items() if not k.endswith("/seconds")}
+        for i in range(len(pair[0].history))
+    ]
+    return weights, values
+
+
+def train_sharded(rank, world):
+    """For each kind: weights alone, and weights and values of each probe."""
+    join(rank, world)
+    warnings.simplefilter("ignore")
+    results = {}
+    for kind in SHARDED:
+        results[kind] = {"alone": train(kind, [])}
+        for name, options in PROBES.items():
+            results[kind][name] = measured(kind, Probe(**options))
+    return results
+
+
+def fail_sharded(rank, world):
+    """For each kind and moment of failure: weights, failures, and what was told."""
+    join(rank, world)
+    results = {}
+    for kind in ("fully_shard", "FSDP of each layer"):
+        for readings in (0, 10, 60):
+            data = Failing(rank == 1, readings)
+            callback = NeuralCollapse(probe=Probe(data, "own", batch_size=8), figures=False)
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                weights = train(kind, [callback])
+            ours = [str(w.message) for w in told if "skipped" in str(w.message)]
+            results[kind, readings] = weights, callback.failures, len(callback.history), ours
+    return results
+
+
+def tensor_parallel(rank, world):
+    """What a strategy is told whose processes see parts of features."""
+    join(rank, world)
+
+    class Parallel(nets.UnifiedClassifier):
+        def configure_model(self):
+            pass
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = nets.trainer(
+            folder,
+            [NeuralCollapse()],
+            namespace="lightning",
+            strategy=ModelParallelStrategy(1, 2),
+            devices=2,
+        )
+        try:
+            run.fit(Parallel(), DataLoader(nets.vectors(), 5))
+        except ValueError as error:
+            return str(error)
+
+
+def shards_after_a_pass(rank, world, guarded):
+    """How many parameters are whole before and after a forward pass under guard."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import DTensor
+
+    net = nets.mlp()
+    fully_shard(net, mesh=init_device_mesh("cpu", (world,)))
+    assert isinstance(net, FSDPModule)
+
+    def sharded():
+        return [isinstance(p, DTensor) for p in net.parameters()]
+
+    states = [sharded()]
+    guard = guards.shards_kept if guarded else lambda model: nullcontext()
+    with patch.object(guards, "shards_kept", guard), guards.unobtrusive(net):
+        net(torch.zeros(4, 6))
+        states.append(sharded())
+    states.append(sharded())
+    return states

@@ -1,0 +1,81 @@
+"""Networks whose parameters are sharded are measured as if they were whole, or refused."""
+
+import math
+
+import pytest
+from pytorch_lightning.strategies import SingleDeviceStrategy
+
+from tests import nets
+from tests.callbacks import sharded
+from tests.processes import run_processes
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(*nets.only_our_warnings)]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return run_processes(sharded.train_sharded, 2, timeout=150)
+
+
+@pytest.fixture(scope="module")
+def failed():
+    return run_processes(sharded.fail_sharded, 2, timeout=100)
+
+
+@pytest.mark.parametrize("probe", sharded.PROBES)
+@pytest.mark.parametrize("kind", sharded.SHARDED)
+def test_sharded_training_is_bit_identical(kind, probe, trained):
+    for results in trained:
+        assert nets.same(results[kind][probe][0], results[kind]["alone"])
+
+
+@pytest.mark.parametrize("probe", sharded.PROBES)
+@pytest.mark.parametrize("kind", sharded.SHARDED)
+def test_a_sharded_network_is_measured_like_a_whole_one(kind, probe, trained):
+    (_, first), (_, second) = (results[kind][probe] for results in trained)
+    assert first == second
+    assert len(first) == 3
+    if "bf16" not in kind:  # which the strategies round in places of their own
+        _, expected = trained[0]["ddp"][probe]
+        assert list(first[0]) == list(expected[0])
+        for key, value in expected[0].items():
+            assert math.isclose(first[0][key], value, rel_tol=1e-12, abs_tol=1e-15), key
+
+
+@pytest.mark.parametrize("readings", [0, 10, 60])
+@pytest.mark.parametrize("kind", ["fully_shard", "FSDP of each layer"])
+def test_a_process_that_cannot_read_keeps_none_waiting(kind, readings, failed, trained):
+    skipped = 1 if readings == 60 else 3
+    for results, unbroken in zip(failed, trained, strict=True):
+        weights, failures, measurements, _ = results[kind, readings]
+        assert nets.same(weights, unbroken[kind]["alone"])
+        assert (failures, measurements) == (skipped, 3 - skipped)
+    (*_, told), (*_, silent) = (results[kind, readings] for results in failed)
+    assert len(told) == skipped
+    assert all("process 1 says: OSError: the disk of this process is gone" in t for t in told)
+    assert silent == []
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_parameters_are_left_in_shards_and_would_not_be_without_the_guard(guarded):
+    passes = run_processes(sharded.shards_after_a_pass, 2, guarded, timeout=60)
+    for before, within, after in passes:
+        assert all(before)
+        assert not any(within)  # the root stays whole
+        assert all(after) if guarded else not any(after)
+
+
+def test_tensor_parallel_strategies_are_refused_at_setup():
+    for told in run_processes(sharded.tensor_parallel, 2, timeout=60):
+        assert "cannot measure under ModelParallelStrategy with tensor_parallel_size=2" in told
+        assert "lightning_nc.measure" in told
+
+
+class DeepSpeedStrategy(SingleDeviceStrategy):
+    """One that is named like DeepSpeed's."""
+
+
+def test_strategies_that_have_not_been_tried_are_refused_at_setup(tmp_path):
+    for kind in nets.CALLBACKS:
+        with pytest.raises(ValueError, match=f"{kind.__name__} cannot measure under DeepSpeed"):
+            nets.fit(tmp_path, [kind()], strategy=DeepSpeedStrategy("cpu"))
