@@ -1,7 +1,7 @@
 """Tiny networks, data with random augmentations, and Trainers for them."""
 
 import random
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch
 import numpy as np
@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lightning_nc
 from lightning_nc.callbacks import GeometryCallback
+from tests.traces import difference as difference
+from tests.traces import same as same
+from tests.traces import trace_of
 
 NAMESPACES = {"lightning": lightning.pytorch, "pytorch_lightning": pytorch_lightning}
 
@@ -64,6 +67,7 @@ class Training:
         self.net = net if net is not None else mlp()
         self.freeze = freeze  # so many BatchNorm layers keep their running statistics
         self.steps: list[Any] = []
+        self.held: dict[str, Any] = {}  # random generators of data and loader
 
     def forward(self, x):
         return self.net(x)
@@ -73,8 +77,11 @@ class Training:
         for norm in norms[: self.freeze]:
             norm.eval()
 
+    def loss_of(self, batch):
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
     def training_step(self, batch, _):
-        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        loss = self.loss_of(batch)
         modes = tuple(module.training for module in self.modules())
         rng = hash(torch.get_rng_state().numpy().tobytes())
         self.steps.append((float(loss), modes, rng, random.getstate()[1][-1]))
@@ -83,7 +90,7 @@ class Training:
         return loss
 
     def validation_step(self, batch, _):
-        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        loss = self.loss_of(batch)
         if not torch.compiler.is_compiling():
             self.log("val_loss", loss)
 
@@ -188,47 +195,58 @@ def fit(root, callbacks=(), data=None, net=None, batch_size=10, fit_options=None
     return run
 
 
-class Trace(NamedTuple):
-    """All that training leaves behind."""
-
-    weights: Any
-    optimizer: Any
-    steps: Any
-    generators: Any
-    modes: Any
-
-
 def train_and_trace(
-    root, callbacks=(), workers=0, persistent=False, generator=False, wrap=None, **options
+    root,
+    callbacks=(),
+    workers=0,
+    persistent=False,
+    generator=False,
+    wrap=None,
+    net=None,
+    kind=None,
+    beside=None,
+    validate=True,
+    reload=False,
+    ckpt_path=None,
+    **options,
 ):
-    """Train with augmentations from fixed seeds, and write down everything that could differ."""
-    namespace = options.get("namespace", "pytorch_lightning")
+    """Train with augmentations from fixed seeds, and write down everything that could differ.
+
+    Args:
+        root: Where Trainers write.
+        callbacks: Those under test.
+        workers: Of the training loader.
+        persistent: Whether they live on.
+        generator: Whether the training loader has a generator of its own.
+        wrap: Makes of the module what is trained, such as a compiled one.
+        net: Makes the network.
+        kind: Class that goes before the module's own, and changes what it does.
+        beside: Given the callbacks under test, makes all callbacks of the Trainer.
+        validate: Whether there is validation.
+        reload: Whether loaders are asked of the module, and can be asked for again.
+        ckpt_path: Checkpoint to go on from.
+        options: Of the Trainer.
+    """
     torch.manual_seed(11)
     np.random.seed(12)
     random.seed(13)
     data, validation = Blobs(), Blobs(augment=False)
     own = torch.Generator().manual_seed(14) if generator else None
-    loader = DataLoader(
-        data, 7, shuffle=True, num_workers=workers, persistent_workers=persistent, generator=own
-    )
-    module = {"lightning": UnifiedClassifier, "pytorch_lightning": Classifier}[namespace]()
-    run = trainer(root, callbacks, **options)
-    run.fit(wrap(module) if wrap else module, loader, DataLoader(validation, 20))
-    generators = [torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()]
-    generators += [data.rng.bit_generator.state, own.get_state() if generator else None]
-    state = module.state_dict()
-    optimizer = run.optimizers[0].state_dict()
-    modes = [(m.training, getattr(m, "switches", 0)) for m in module.modules()]
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
-    return Trace(state, optimizer, module.steps, generators, modes)
+    lightning_style = options.get("namespace", "pytorch_lightning") == "lightning"
+    base = UnifiedClassifier if lightning_style else Classifier
+    module = (type(kind.__name__, (kind, base), {}) if kind else base)(net() if net else None)
+    module.held = {"of the dataset": data.rng, "of the loader": own}
+    run = trainer(root, beside(callbacks) if beside else callbacks, **options)
 
+    def loader():
+        return DataLoader(
+            data, 7, shuffle=True, num_workers=workers, persistent_workers=persistent, generator=own
+        )
 
-def same(a, b):
-    """Whether two nested things are equal to the last bit."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
+    loaders = {"val_dataloaders": DataLoader(validation, 20) if validate else None}
+    if reload:
+        module.train_dataloader = loader
+    else:
+        loaders["train_dataloaders"] = loader()
+    run.fit(wrap(module) if wrap else module, **loaders, ckpt_path=ckpt_path)
+    return trace_of(run, module)

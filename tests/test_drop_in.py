@@ -1,13 +1,15 @@
-"""The contract of every callback: training is what it would have been, to the last bit."""
+"""The contract of every callback, but that training is the same to the last bit."""
 
 import functools
+import gc
+import pickle
 import tempfile
 import warnings
+import weakref
 
 import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_nc import Probe
 from tests import nets
@@ -17,80 +19,12 @@ pytestmark = [
     pytest.mark.parametrize("callback_class", nets.CALLBACKS),
 ]
 
-# what the loader and the Trainer are told, and what the callback is told
-LOADERS = {
-    "augmentations in the main process": {},
-    "two workers": {"workers": 2},
-    "persistent workers": {"workers": 2, "persistent": True},
-    "a loader with a generator of its own": {"generator": True},
-    "gradient accumulation": {"accumulate_grad_batches": 2},
-    "validation in mid-epoch": {"val_check_interval": 0.5},
-    "bf16-mixed": {"precision": "bf16-mixed"},
-    "lightning.pytorch": {"namespace": "lightning"},
-}
-PASSES = {
-    "train epochs": {},
-    "validation ends": {"when": "validation_end"},
-    "validation data": {"probe": "val", "when": "validation_end"},
-    "batch statistics": {"probe": Probe(batch_norm="batch", samples_per_class=6)},
-    "two sweeps": {"probe": Probe(cache_mb=0)},
-    "workers of the probe": {"probe": Probe(num_workers=1)},
-}
-
 
 @functools.cache
-def untouched(loader):
+def untouched():
     """The same training without a callback."""
     with tempfile.TemporaryDirectory() as folder:
-        return nets.train_and_trace(folder, **LOADERS[loader])
-
-
-def assert_same_training(trace, loader):
-    for field, kept, expected in zip(trace._fields, trace, untouched(loader), strict=True):
-        assert nets.same(kept, expected), f"{field} changed"
-
-
-@pytest.mark.parametrize("loader", LOADERS)
-def test_training_is_bit_identical_with_every_loader_and_trainer(callback_class, loader, tmp_path):
-    callback = callback_class(figures=False)
-    trace = nets.train_and_trace(tmp_path, [callback], **LOADERS[loader])
-    assert_same_training(trace, loader)
-    assert [m.epochs_completed for m in callback.history] == [0, 1, 2]
-
-
-@pytest.mark.parametrize("way", PASSES)
-def test_training_is_bit_identical_with_every_kind_of_pass(callback_class, way, tmp_path):
-    callback = callback_class(figures=False, **PASSES[way])
-    trace = nets.train_and_trace(tmp_path, [callback], **LOADERS["validation in mid-epoch"])
-    assert_same_training(trace, "validation in mid-epoch")
-    assert callback.history[-1].epochs_completed == 2
-    if callback.schedule.when == "validation_end":
-        assert [m.epochs_completed for m in callback.history] == [0, 0.5, 1, 1.5, 2]
-
-
-def test_training_is_bit_identical_with_figures_and_loggers(callback_class, tmp_path):
-    loggers = [CSVLogger(tmp_path), TensorBoardLogger(tmp_path)]
-    callback = callback_class()
-    trace = nets.train_and_trace(tmp_path, [callback], logger=loggers)
-    assert_same_training(trace, "augmentations in the main process")
-    assert list(tmp_path.rglob("*.png"))
-
-
-def test_all_callbacks_together_leave_training_as_it_was(callback_class, tmp_path):
-    others = [kind() for kind in nets.CALLBACKS if kind is not callback_class]
-    trace = nets.train_and_trace(tmp_path, [callback_class(), *others])
-    assert_same_training(trace, "augmentations in the main process")
-
-
-def test_the_comparison_notices_a_callback_that_draws_a_random_number(callback_class, tmp_path):
-    class Drawing(callback_class):
-        def on_train_epoch_end(self, trainer, pl_module):
-            super().on_train_epoch_end(trainer, pl_module)
-            torch.rand(())
-
-    trace = nets.train_and_trace(tmp_path, [Drawing(figures=False)])
-    with pytest.raises(AssertionError, match="changed"):
-        assert_same_training(trace, "augmentations in the main process")
+        return nets.train_and_trace(folder)
 
 
 def test_a_pass_that_fails_is_skipped_with_a_warning_and_leaves_no_trace(callback_class, tmp_path):
@@ -100,7 +34,7 @@ def test_a_pass_that_fails_is_skipped_with_a_warning_and_leaves_no_trace(callbac
         warnings.simplefilter("always")
         trace = nets.train_and_trace(tmp_path, [callback])
     ours = [w for w in told if w.category is RuntimeWarning]
-    assert_same_training(trace, "augmentations in the main process")
+    assert nets.difference(trace, untouched()) is None
     assert callback.failures == 2
     assert callback.history == []
     assert len(ours) == 2  # one per failure
@@ -139,19 +73,15 @@ def test_a_pass_that_fails_stops_the_run_if_asked_and_leaves_no_trace(callback_c
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("place", ["around the module", "inside the module"])
-def test_a_compiled_network_is_measured_like_an_eager_one(callback_class, place, tmp_path):
+def test_a_compiled_network_is_measured_like_an_eager_one(callback_class, tmp_path):
     def compiled(module):
-        if place == "around the module":
-            return torch.compile(module, backend="eager")
         module.net = torch.compile(module.net, backend="eager")
         return module
 
+    torch._dynamo.reset()
     eager, callback = callback_class(figures=False), callback_class(figures=False)
     nets.train_and_trace(tmp_path, [eager])
-    plain = nets.train_and_trace(tmp_path, wrap=compiled)
-    trace = nets.train_and_trace(tmp_path, [callback], wrap=compiled)
-    assert all(map(nets.same, trace, plain))
+    nets.train_and_trace(tmp_path, [callback], wrap=compiled)
     assert quantities(callback) == quantities(eager)
 
 
@@ -212,3 +142,23 @@ def test_testing_the_best_checkpoint_keeps_the_history_of_training(callback_clas
     loader = torch.utils.data.DataLoader(nets.vectors(), 10)
     run.test(run.lightning_module, loader, ckpt_path=best.best_model_path, verbose=False)
     assert [m.epochs_completed for m in callback.history] == [0, 1, 2]
+
+
+def test_a_callback_adds_nothing_to_the_module_and_holds_nothing_of_it(callback_class, tmp_path):
+    callback = callback_class(figures=False, probe=Probe(samples_per_class=8))
+    wide = torch.nn.Sequential(
+        torch.nn.Linear(6, 5000), torch.nn.ReLU(), torch.nn.Linear(5000, 40), torch.nn.ReLU()
+    )
+    run = nets.fit(tmp_path, [callback], net=wide.append(torch.nn.Linear(40, 3)))
+    plain = nets.fit(tmp_path, net=nets.mlp()).lightning_module
+    module = run.lightning_module
+    assert list(vars(module)) == list(vars(plain))
+    assert {name.split(".")[0] for name in module.state_dict()} == {"net"}
+    assert {name.split(".")[0] for name, _ in module.named_modules()} == {"", "net"}
+
+    del callback.log, callback.log_dict  # methods of the module, with which Lightning provides all
+    assert len(pickle.dumps(callback)) < 20_000  # a class mean of the first layer is 40 kB
+    alive = [weakref.ref(thing) for thing in (module, wide, *module.parameters())]
+    del run, module, wide
+    gc.collect()
+    assert [thing for thing in alive if thing() is not None] == []
