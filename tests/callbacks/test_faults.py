@@ -1,0 +1,283 @@
+"""Whatever fails in a measurement, on whichever process, training goes on as it would have."""
+
+import gc
+import os
+import pickle
+import weakref
+from pathlib import Path
+
+import pytest
+import pytorch_lightning
+import torch
+from pytorch_lightning.loggers import CSVLogger
+
+from lightning_nc import EquiSeparation
+from tests import nets
+from tests.callbacks import faults
+from tests.processes import run_processes
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+MEASURED = ["vote", "sums", "vote", "sums"]
+ON = {"process 0": (0,), "process 1": (1,), "both": (0, 1)}
+NAMES = " and ".join(kind.__name__ for kind in nets.CALLBACKS)
+
+# a fault, its processes, and on_error
+SKIPPED = [(name, where, "warn") for name in faults.FAULTS for where in ON.values()]
+SKIPPED += [(name, (1,), "warn") for name in faults.DIFFERENCES]
+UNLOGGED = [(name, (0,), "warn") for name in faults.UNLOGGED]
+UNLOGGED += [(name, (1,), "warn") for name in ("a logger", "a drawing")]
+STOPPED = [
+    (name, where, "raise")
+    for name in ("a sample at the first look", "the network in the second sweep", "a source")
+    for where in ON.values()
+]
+STOPPED += [("other labels", (1,), "raise")]
+EVALUATED = [
+    (name, (0, 1), on_error) for name in faults.EVALUATED for on_error in ("warn", "raise")
+]
+VOTELESS = [("the network", (1,), "raise without a vote")]
+
+
+def id_of(case):
+    return "-".join([case[0], "both" if len(case[1]) == 2 else f"process {case[1][0]}"])
+
+
+def in_two_processes(folder, cases):
+    """What each process has to show, by case; or how a case ended all, after which others go on."""
+    shown = {}
+    while len(shown) < len(cases):
+        left, place = cases[len(shown) :], folder / str(len(shown))
+        place.mkdir()
+        try:
+            run_processes(faults.run_all, 2, str(place), left, timeout=300)
+            ended = None
+        except AssertionError as error:
+            ended = str(error)
+        for number, case in enumerate(left):
+            files = [place / f"shown_{number}_{rank}" for rank in range(2)]
+            if not all(file.exists() for file in files):
+                assert ended is not None
+                shown[case] = ended
+                break
+            shown[case] = [pickle.loads(file.read_bytes()) for file in files]
+    return shown
+
+
+@pytest.fixture(scope="module")
+def all_shown(request, tmp_path_factory):
+    items = [item for item in request.session.items if "all_shown" in item.fixturenames]
+    cases = list(dict.fromkeys(item.callspec.params["case"] for item in items))
+    return in_two_processes(tmp_path_factory.mktemp("cases"), cases)
+
+
+@pytest.fixture
+def shown_by_two(all_shown, case):
+    if isinstance(all_shown[case], str):
+        pytest.fail(all_shown[case])
+    return all_shown[case]
+
+
+def of_each_callback(value):
+    return {kind.family: value for kind in nets.CALLBACKS}
+
+
+def assert_left_alone(shown):
+    """What holds after every fault."""
+    assert shown["as it was"]
+    assert all(shown["as it was"])
+    assert all(shown["in step"])
+
+
+def assert_skipped(shown, fault, first, process):
+    """One measurement is missing, of which the first process tells once."""
+    assert shown["raised"] is None
+    assert_left_alone(shown)
+    epochs = [epoch for epoch in (0, 1, 2) if epoch != fault.epoch]
+    assert shown["failures"] == of_each_callback(1)
+    assert shown["history"] == of_each_callback(epochs)
+    assert shown["monitored"] == of_each_callback(1)
+    assert shown["same weights"]
+    if not first:
+        assert shown["warned"] == []
+        return
+    assert shown["logged"] == of_each_callback([float(e >= fault.epoch) for e in (0, 1, 2)])
+    (told,) = shown["warned"]
+    start = f"{NAMES} skipped the measurement on 'probe' after {fault.epoch} epochs; "
+    assert told.startswith(start)
+    assert told.removeprefix(start).startswith(said_by(fault, process))
+
+
+def said_by(fault, process):
+    return (
+        fault.says
+        if fault in faults.DIFFERENCES.values()
+        else f"process {process} says: {fault.says}"
+    )
+
+
+def assert_complete(shown, warnings):
+    """No measurement is missing, of which loggers did not get everything."""
+    assert shown["raised"] is None
+    assert_left_alone(shown)
+    assert shown["failures"] == of_each_callback(0)
+    assert shown["history"] == of_each_callback([0, 1, 2])
+    assert shown["warned"] == warnings
+    assert shown["same weights"]
+
+
+@pytest.mark.parametrize("name", faults.FAULTS | faults.EVALUATED)
+def test_a_fault_is_skipped_by_one_process(name):
+    fault = faults.ALL[name]
+    assert_skipped(faults.run(fault), fault, first=True, process=0)
+
+
+@pytest.mark.parametrize("name", faults.UNLOGGED)
+def test_what_cannot_be_logged_costs_a_warning_per_call(name):
+    fault = faults.UNLOGGED[name]
+    told = [f"Could not {fault.says}"] * len(nets.CALLBACKS)
+    assert_complete(faults.run(fault), told)
+
+
+@pytest.mark.parametrize("name", faults.FAULTS | faults.EVALUATED)
+def test_a_fault_stops_one_process_if_asked(name):
+    fault = faults.ALL[name]
+    shown = faults.run(fault, on_error="raise")
+    (kind, *_), _ = shown["raised"]
+    assert kind == fault.says.split(":")[0]
+    assert_left_alone(shown)
+    assert shown["failures"] == of_each_callback(1)
+
+
+def test_without_a_fault_nothing_is_skipped():
+    assert_complete(faults.run(faults.FAULTS["the network"], here=False), [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SKIPPED, ids=id_of)
+def test_a_fault_on_some_processes_is_skipped_on_all(case, shown_by_two):
+    fault = faults.ALL[case[0]]
+    for rank, shown in enumerate(shown_by_two):
+        assert_skipped(shown, fault, first=rank == 0, process=min(case[1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SKIPPED, ids=id_of)
+def test_a_vote_comes_before_every_reduction_and_the_cause_after_a_failed_one(case, shown_by_two):
+    fault = faults.ALL[case[0]]
+    failed = {1: ["vote", "text"], 2: ["vote", "sums", "vote", "text"]}[fault.sweep or 1]
+    if case[0] in faults.DIFFERENCES:
+        failed = ["vote"]  # everyone knows the cause
+    for shown in shown_by_two:
+        for epoch, sent in shown["sent"].items():
+            assert sent == (failed if epoch == fault.epoch else MEASURED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", UNLOGGED, ids=id_of)
+def test_what_cannot_be_logged_skips_nothing_on_any_process(case, shown_by_two):
+    told = [f"Could not {faults.ALL[case[0]].says}"] * len(nets.CALLBACKS)
+    for rank, shown in enumerate(shown_by_two):
+        # of no logger or figure but those of the first process
+        assert_complete(shown, told if case[1] == (0,) and rank == 0 else [])
+        assert list(shown["sent"].values()) == [MEASURED] * 3
+
+
+def assert_stopped(shown, fault, own, process):
+    """A process that has the fault stops with it, any other with its text."""
+    assert_left_alone(shown)
+    assert shown["failures"] == of_each_callback(1)
+    (kind, *others), text = shown["raised"]
+    if own:
+        assert f"{kind}: {text}" == fault.says
+    else:
+        assert "RuntimeError" in (kind, *others)
+        assert said_by(fault, process) in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", STOPPED, ids=id_of)
+def test_a_fault_on_some_processes_stops_all_with_its_cause_if_asked(case, shown_by_two):
+    fault = faults.ALL[case[0]]
+    for rank, shown in enumerate(shown_by_two):
+        own = rank in case[1] and case[0] not in faults.DIFFERENCES
+        assert_stopped(shown, fault, own, min(case[1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", EVALUATED)
+def test_what_fails_in_evaluation_fails_on_all_processes_alike(case, shown_by_two):
+    name, _, on_error = case
+    for rank, shown in enumerate(shown_by_two):
+        if on_error == "warn":
+            assert_skipped(shown, faults.ALL[name], first=rank == 0, process=rank)
+        else:
+            assert_stopped(shown, faults.ALL[name], own=True, process=rank)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", VOTELESS, ids=id_of)
+def test_without_a_vote_a_process_waits_for_one_that_has_stopped(case, shown_by_two):
+    waited, stopped = shown_by_two
+    fault = faults.ALL[case[0]]
+    assert_stopped(stopped | {"in step": [True]}, fault, own=True, process=1)
+    assert waited["sent"][fault.epoch] == ["sums"]
+    _, text = waited["raised"]
+    assert "gloo" in text
+    with pytest.raises(AssertionError):
+        assert_stopped(waited | {"in step": [True]}, fault, own=False, process=1)
+
+
+def test_memory_of_a_pass_that_failed_is_released(tmp_path):
+    held, alive = [], []
+
+    def pool(h):
+        wide = h.repeat(1, 1000)
+        held.extend([weakref.ref(wide), weakref.ref(h)])
+        if len(held) > 6:  # after the trace and one batch, which was cached
+            raise MemoryError("no room")
+        return wide
+
+    class Collecting(pytorch_lightning.Callback):
+        def on_train_batch_start(self, *_):
+            gc.collect()
+            alive.append([ref for ref in held if ref() is not None])
+
+    callback = EquiSeparation(layers={"net.2": pool}, epochs=[0])
+    with pytest.warns(RuntimeWarning, match="MemoryError: no room"):
+        nets.fit(tmp_path, [callback, Collecting()])
+    assert len(held) > 6
+    assert alive
+    assert alive[0] == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_full_disk_under_the_logger_costs_warnings_and_no_weights(tmp_path):
+    class Silent(nets.Classifier):
+        log = None  # so that all that is written is ours
+
+        def training_step(self, batch, _):
+            return self.loss_of(batch)
+
+    def train(callbacks, logger):
+        torch.manual_seed(5)
+        module = Silent()
+        run = nets.trainer(tmp_path, callbacks, logger=logger)
+        return module, run, torch.utils.data.DataLoader(nets.vectors(), 10, shuffle=True)
+
+    logger = CSVLogger(tmp_path, flush_logs_every_n_steps=1)
+    file = Path(logger.log_dir, "metrics.csv")
+    file.parent.mkdir(parents=True)
+    os.symlink("/dev/full", file)
+    used = [kind(figures=False) for kind in nets.CALLBACKS]
+    module, run, loader = train(used, logger)
+    with (
+        pytest.warns(RuntimeWarning, match="Could not log to CSVLogger.*No space left") as told,
+        pytest.raises(OSError, match="No space left"),  # Lightning's own, when it closes the file
+    ):
+        run.fit(module, loader)
+    assert len([w for w in told if w.category is RuntimeWarning]) == 3 * len(used)
+    assert [len(callback.history) for callback in used] == [3] * len(used)
+    alone, run, loader = train([], False)
+    run.fit(alone, loader)
+    assert nets.same(module.state_dict(), alone.state_dict())
