@@ -1,0 +1,56 @@
+import math
+
+import pytest
+
+from lightning_nc.theory import critical_imbalance, layer_peeled_model
+
+R_0 = {(3, 5): 245.5, (5, 5): 12.19, (7, 5): 4.00, (3, 10): 6348, (5, 10): 81.1, (7, 10): 13.67}
+
+
+@pytest.mark.parametrize(("majority", "energy_h"), R_0)
+def test_the_minority_merges_at_the_critical_imbalance_and_not_before(majority, energy_h):
+    minority = 10 - majority
+    critical = critical_imbalance(majority, minority, 1, energy_h)
+    assert critical == pytest.approx(R_0[majority, energy_h], rel=0.002)
+    for factor, merged in ((0.97, False), (0.9999, False), (1.0001, True), (1.03, True)):
+        counts = [factor * critical] * majority + [1] * minority
+        solution = layer_peeled_model(counts, 1, energy_h)
+        assert solution.collapsed.tolist() == [False, merged]
+        cosine = solution.mean_cosine_w(range(majority, 10))
+        assert cosine == pytest.approx(1, abs=1e-9) if merged else cosine < 0.9999
+
+
+def test_only_the_product_of_the_energies_matters():
+    expected = critical_imbalance(5, 5, 1, 5)
+    assert critical_imbalance(5, 5, 50, 0.1) == pytest.approx(expected, rel=1e-5)
+
+
+def test_more_energy_and_a_larger_minority_postpone_it():
+    by_energy = [critical_imbalance(4, 3, 1, energy_h) for energy_h in (0.01, 1, 4)]
+    by_size = [critical_imbalance(4, minority, 1, 4) for minority in (2, 3, 5)]
+    assert 1 < by_energy[0] < 1.1
+    assert by_energy == sorted(by_energy)
+    assert by_size == sorted(by_size)
+
+
+def test_with_energies_of_trained_nets_it_is_never_reached():
+    assert critical_imbalance(5, 5, 1, 500) == math.inf
+
+
+def test_one_majority_class_is_enough():
+    critical = critical_imbalance(1, 2, 1, 1)
+    below, above = (layer_peeled_model([f * critical, 1, 1], 1, 1) for f in (0.99, 1.01))
+    assert below.mean_cosine_w([1, 2]) < 1 - 1e-4
+    assert above.mean_cosine_w([1, 2]) == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize(("majority", "minority"), [(0, 5), (9, 1), (9, 0), (-1, 3)])
+def test_without_a_majority_or_a_pair_of_minority_classes_it_is_undefined(majority, minority):
+    with pytest.raises(ValueError, match="two or more minority classes"):
+        critical_imbalance(majority, minority, 1, 5)
+
+
+@pytest.mark.parametrize("energies", [(0, 1), (1, -1), (math.nan, 1), (1, math.inf)])
+def test_energies_must_be_positive_and_finite(energies):
+    with pytest.raises(ValueError, match="must be positive and finite"):
+        critical_imbalance(5, 5, *energies)
