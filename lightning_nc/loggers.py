@@ -38,6 +38,12 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
             figure.savefig(next(files / name for name in names if not (files / name).exists()))
 
 
+def send_alert(logger: Any, title: str, text: str) -> None:
+    """Send a message by a logger that can: W&B writes mails."""
+    if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
+        logger.experiment.alert(title=title, text=text)
+
+
 def _pixels(figure: Any) -> np.ndarray[Any, Any]:
     """The figure as (height, width, 3) bytes."""
     figure.canvas.draw()

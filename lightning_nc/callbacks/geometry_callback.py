@@ -1,8 +1,10 @@
 """What all callbacks have in common: when they are due, with whom they share, what they keep."""
 
 import math
+import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
@@ -24,14 +26,16 @@ class Evaluation(NamedTuple):
     """What a callback makes of the geometry.
 
     Attributes:
-        values: Scalars under their keys, without family and probe.
+        values: Scalars under their logged keys.
         arrays: Tensors for figures.
         notes: Sentences that say why values are undefined, by topic; each topic is told once.
+        alerts: Sentences on what has come to pass, by title; told once, also to W&B.
     """
 
     values: dict[str, float]
     arrays: dict[str, Tensor]
     notes: dict[str, str]
+    alerts: Mapping[str, str] = MappingProxyType({})
 
 
 class GeometryCallback(CallbackBase):
@@ -165,8 +169,22 @@ class GeometryCallback(CallbackBase):
         """Go on with the history of a checkpoint."""
         if self.stage != "fit" and self.history:
             return  # testing an early checkpoint does not undo the training after it
-        self.history = [Measurement.from_state(state) for state in state_dict.get("history", [])]
-        self.failures = state_dict.get("failures", 0)
+        try:
+            history = [Measurement.from_state(state) for state in state_dict.get("history", [])]
+            self.failures = int(state_dict.get("failures", 0))
+        except (TypeError, ValueError, AttributeError) as error:
+            warnings.warn(
+                f"{type(self).__name__} cannot read its state in the checkpoint, and starts with "
+                f"an empty history: {error!r}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            history = []
+        self.history = history
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is sent to other processes: plans hold on to data of this one."""
+        return vars(self) | {"plans": {}}
 
     def _at(self, trainer: Any, pl_module: Any, moment: Moment) -> None:
         """Let the first of the callbacks that are due on this probe measure for all of them."""

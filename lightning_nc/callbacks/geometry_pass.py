@@ -45,10 +45,11 @@ class _Local(NamedTuple):
 
 
 class _Centres(NamedTuple):
-    """Samples per class, and the class means at each point, over all processes."""
+    """Samples per class, class means at each point, and tallies, over all processes."""
 
     counts: Tensor
-    means: dict[Hashable, Tensor]
+    means: dict[Point, Tensor]
+    tallies: dict[int, Tensor]
 
 
 class GeometryPass:
@@ -79,6 +80,7 @@ class GeometryPass:
         """Measure, and answer each request; on failure raise on all processes."""
         layers: dict[Point, ClassGeometry] = {}
         classifiers: dict[Point, ClassifierGeometry] = {}
+        tallies: dict[int, Tensor] = {}
         group, groups = 0, 1
         while group < groups:  # usually once: a further group is for layers over the memory budget
             local = self.processes.agree(partial(self._first_sweep, group), self._digest)
@@ -88,6 +90,7 @@ class GeometryPass:
             spreads = state.compute()
             layers |= {p: _geometry(p, centres, directions[p], spreads) for p in local.points}
             classifiers |= _classifiers(local, layers, spreads)
+            tallies |= centres.tallies
             group, groups = group + 1, len(groups_within(local.plan, self.probe.memory_mb))
         assert self.plan is not None
         return [
@@ -95,19 +98,21 @@ class GeometryPass:
                 {point.name: layers[point] for point in points},
                 classifiers[last] if last is not None else None,
                 centres.counts,
+                tallies.get(number),
             )
-            for points, last in self.plan.wanted
+            for number, (points, last) in enumerate(self.plan.wanted)
         ]
 
     def _digest(self) -> int:
         return self.plan.digest if self.plan is not None else 0
 
-    def _guard(self, data: Any) -> Any:
-        return unobtrusive(self.runner.model, data, self.probe.batch_norm, self.runner.device)
+    def _guard(self, data: tuple[Any, ...]) -> Any:
+        touched = (*data, self.runner.around)
+        return unobtrusive(self.runner.model, touched, self.probe.batch_norm, self.runner.device)
 
     def _first_sweep(self, group: int) -> _Local:
         """Counts and sums of each class, at every point of a group."""
-        with generators_kept():  # the source may be code of the user
+        with generators_kept(self.runner.generators()):  # the source may be code of the user
             samples = samples_of(self.source(), self.probe.batch_size)
         with self._guard((samples.dataset, samples.collate)):
             if self.plan is None or not still_holds(self.plan, samples):
@@ -121,13 +126,22 @@ class GeometryPass:
             batches = own + plan.batches[:idle]
             reading = Reading(samples, batches, self.probe, plan.num_classes, plan.widths, idle)
             widths = {point: plan.widths[point] for point in points}
+            K = plan.num_classes
+            tallies = {
+                ("tally", number): request.tally
+                for number, request in enumerate(self.requests)
+                if request.tally is not None and group == 0
+            }
             state = self._state(
-                {"counts": (plan.num_classes,)}
-                | {point: (plan.num_classes, width) for point, width in widths.items()}
+                {"counts": (K,)}
+                | {point: (K, width) for point, width in widths.items()}
+                | dict.fromkeys(tallies, (K,))
             )
+            for name, tally in tallies.items():
+                state.update(name, tally(K))
 
             def add(point: Point, features: Tensor, labels: Tensor) -> None:
-                counts, sums = class_sums(features, labels, plan.num_classes)
+                counts, sums = class_sums(features, labels, K)
                 state.update(point, sums)
                 if point == points[0]:
                     state.update("counts", counts)
@@ -147,7 +161,7 @@ class GeometryPass:
         self, local: _Local, centres: _Centres
     ) -> tuple[dict[Point, SeparatingDirections], SweepState]:
         """Squared residuals about the final means, and the classifier's decisions."""
-        counts, means = centres
+        counts, means = centres.counts, centres.means
         K = len(counts)
         directions = {p: separating_directions(counts, means[p]) for p in local.points}
         classifiers = {last for _, last in local.plan.wanted if last in local.points}
@@ -155,7 +169,7 @@ class GeometryPass:
         shapes: dict[Hashable, tuple[int, ...]] = {(p, "spread"): (3, K) for p in local.points}
         if read_again:
             shapes |= {(p, "residuals"): tuple(means[p].shape) for p in local.points}
-        state = self._state(shapes | {(p, "decisions"): (2,) for p in classifiers})
+        state = self._state(shapes | {(p, "decisions"): (2, K) for p in classifiers})
 
         def add(point: Point, features: Tensor, labels: Tensor) -> None:
             along = directions[point]
@@ -168,9 +182,10 @@ class GeometryPass:
             if point in classifiers and local.head is not None:
                 weight, bias = classifier_of(local.head, point, features.shape[1])
                 decided = classifier_decisions(features, weight, bias)
-                mismatches = (decided != nearest_class_centers(features, means[point])).sum()
-                counted = torch.stack([mismatches, (decided == labels).sum()])
-                state.update((point, "decisions"), counted)
+                mismatched = decided != nearest_class_centers(features, means[point])
+                of_class = [labels[which] for which in (mismatched, decided == labels)]
+                counted = [which.bincount(minlength=K) for which in of_class]
+                state.update((point, "decisions"), torch.stack(counted))
 
         if local.cache is not None:
             local.cache.replay(add)
@@ -188,7 +203,10 @@ class GeometryPass:
 
 def _centres(sums: dict[Hashable, Tensor]) -> _Centres:
     counts = sums.pop("counts")
-    return _Centres(counts, {point: total / counts[:, None] for point, total in sums.items()})
+    tallies = {key[1]: sums[key] for key in sums if isinstance(key, tuple) and key[0] == "tally"}
+    points = {key: total for key, total in sums.items() if isinstance(key, Point)}
+    means = {point: total / counts[:, None] for point, total in points.items()}
+    return _Centres(counts, means, tallies)
 
 
 def _geometry(
@@ -213,9 +231,14 @@ def _classifiers(
     for point in local.points:
         if (point, "decisions") in spreads and local.head is not None:
             geometry = layers[point]
-            mismatch, accuracy = spreads[(point, "decisions")] / geometry.counts.sum()
+            mismatches, correct = spreads[(point, "decisions")]
             weight, bias = classifier_of(local.head, point, geometry.means.shape[1])
             found[point] = ClassifierGeometry(
-                geometry, weight, bias, mismatch, accuracy, local.head.is_affine
+                geometry,
+                weight,
+                bias,
+                mismatches.sum() / geometry.counts.sum(),
+                correct / geometry.counts,
+                local.head.is_affine,
             )
     return found

@@ -44,7 +44,9 @@ def start_of_training(trainer: Any) -> Moment:
     share = 0 if ended else min(batches.processed / trainer.num_training_batches, 1)
     completed = trainer.current_epoch + share
     whens: list[When] = ["train_epoch_end"] if ended else []
-    if (ended and completed == 0) or _validates(trainer, completed):
+    # with fewer batches per epoch than before, the share of the epoch cannot be told
+    told = ended or batches.processed < trainer.num_training_batches
+    if (ended and completed == 0) or (told and _validates(trainer, completed)):
         whens.append("validation_end")
     # the step of a last batch that Lightning had not counted yet is one less
     counted = ended and batches.completed == batches.ready

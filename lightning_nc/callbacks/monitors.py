@@ -1,11 +1,12 @@
 """What EarlyStopping and ModelCheckpoint are told, and what their users should know."""
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from lightning_nc.callbacks.processes import tell
 
 if TYPE_CHECKING:
     from lightning_nc.callbacks.geometry_callback import GeometryCallback
@@ -13,10 +14,9 @@ if TYPE_CHECKING:
 
 def monitor(trainer: Any, values: Mapping[str, float]) -> None:
     """Give finite values to the Trainer's monitors: EarlyStopping stops at a NaN."""
-    # on every process: reading the property may reduce what others have logged
-    monitored = trainer.callback_metrics
     finite = {key: value for key, value in values.items() if math.isfinite(value)}
-    monitored.update({k: torch.tensor(v, dtype=torch.float64) for k, v in finite.items()})
+    monitored = {k: torch.tensor(v, dtype=torch.float64) for k, v in finite.items()}
+    _monitored(trainer).update(monitored)
 
 
 def advise_at_setup(trainer: Any, callback: "GeometryCallback") -> None:
@@ -51,32 +51,43 @@ def advise_at_setup(trainer: Any, callback: "GeometryCallback") -> None:
             )
         else:
             continue
-        warnings.warn(f"{kind} monitors '{key}', {advice}", RuntimeWarning, stacklevel=3)
+        if trainer.is_global_zero:
+            tell(trainer, f"{kind} monitors '{key}', {advice}")
 
 
 def advise_without_value(trainer: Any, callbacks: Sequence["GeometryCallback"]) -> None:
     """Say so, once, if a monitor is about to look for what no measurement has given yet."""
-    has_value = trainer.callback_metrics
+    has_value = _monitored(trainer)
     for callback in callbacks:
         for watcher, key in _watchers(trainer, callback):
             if key in has_value or key in callback.told or not _is_strict(watcher):
                 continue
             callback.told.add(key)
             if trainer.is_global_zero:
-                warnings.warn(
+                tell(
+                    trainer,
                     f"{type(watcher).__name__} monitors '{key}', of which there is no finite value "
                     "yet; without one it can stop the run with an error: monitor another key"
                     f"{_or_not_strict(watcher)}.",
-                    RuntimeWarning,
-                    stacklevel=2,
                 )
+
+
+def _monitored(trainer: Any) -> dict[str, torch.Tensor]:
+    """What ``trainer.callback_metrics`` shows, without computing what others have logged.
+
+    Reading the property would compute their metrics before they are complete, and communicate.
+    """
+    return trainer._logger_connector._callback_metrics
 
 
 def _watchers(trainer: Any, callback: "GeometryCallback") -> Iterator[tuple[Any, str]]:
     """The callbacks of a Trainer that monitor keys of ours, and the keys."""
     ours = callback.prefix(), callback.prefix(callback.family + "_layers")
     for watcher in trainer.callbacks:
-        key = getattr(watcher, "monitor", None)
+        try:
+            key = getattr(watcher, "monitor", None)
+        except Exception:
+            continue  # a property of somebody's callback
         if isinstance(key, str) and key.startswith(ours):
             yield watcher, key
 

@@ -1,9 +1,10 @@
 """What a measurement looks at, settled once: samples, classes, head and layers."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class Plan(NamedTuple):
 
     Attributes:
         source_size: Size of the dataset for which it holds.
-        source: Identity of that dataset on this process.
+        source: Gives that dataset, while it exists.
         declared: Whether the dataset declares its labels.
         batches: All batches, of all processes.
         num_classes: Number of classes K.
@@ -54,7 +55,7 @@ class Plan(NamedTuple):
     """
 
     source_size: int
-    source: int
+    source: Callable[[], Any]
     declared: bool
     batches: list[ProbeBatch]
     num_classes: int
@@ -90,7 +91,7 @@ def make_plan(runner: Runner, samples: Samples, probe: Probe, requests: Sequence
     widths, bytes_each = _widths(runner, inputs, len(first.indices), wanted)
     plan = Plan(
         source_size=len(order),
-        source=_identity(samples),
+        source=_reference(_innermost(samples.dataset)),
         declared=known.declared,
         batches=batches,
         num_classes=num_classes,
@@ -108,7 +109,7 @@ def still_holds(plan: Plan, samples: Samples) -> bool:
     if plan.source_size != len(samples.dataset):
         return False
     if not plan.declared:
-        return plan.source == _identity(samples)
+        return plan.source() is _innermost(samples.dataset)
     declared = dataset_labels(samples.dataset)
     return declared is not None and all(
         labels is not None and torch.equal(declared[indices], labels)
@@ -116,12 +117,19 @@ def still_holds(plan: Plan, samples: Samples) -> bool:
     )
 
 
-def _identity(samples: Samples) -> int:
-    """Of the dataset, within subsets that may have been made for the occasion."""
-    dataset = samples.dataset
+def _innermost(dataset: Any) -> Any:
+    """The dataset within subsets that may have been made for the occasion."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    return id(dataset)
+    return dataset
+
+
+def _reference(dataset: Any) -> Callable[[], Any]:
+    """A weak reference, where there can be one: a plan must not keep old data alive."""
+    try:
+        return weakref.ref(dataset)
+    except TypeError:  # a list of samples, say
+        return lambda: dataset
 
 
 def groups_within(plan: Plan, memory_mb: float) -> list[list[Point]]:

@@ -1,5 +1,7 @@
 """Agreement between processes: votes of fixed size, and sums."""
 
+import logging
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -56,6 +58,9 @@ class Processes(NamedTuple):
 
     def in_step(self) -> None:
         """Before a forward pass that communicates: go on if every process is about to start one.
+
+        It is a vote of the same size as those of `agree`, with another digest: a process that has
+        failed, or has come to the end of its work, meets the others here.
 
         Raises:
             MeasurementError: If work failed on another process.
@@ -115,6 +120,16 @@ def told_by(rank: int, error: Exception) -> str:
     return f"process {rank} says: {type(error).__name__}: {message}"
 
 
+def tell(trainer: Any, text: str) -> None:
+    """Warn; where warnings are errors, one process must not stop while others wait for it."""
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+    except RuntimeWarning:
+        if trainer.world_size == 1:
+            raise
+        logging.getLogger("lightning_nc").warning(text)
+
+
 def require_processes(trainer: Any, name: str) -> None:
     """Refuse strategies whose processes could not agree, or see parts of the features each.
 
@@ -122,7 +137,7 @@ def require_processes(trainer: Any, name: str) -> None:
         ValueError: Names the strategy and those that can be measured.
     """
     kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
-    replicas = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
+    _, replicas = replicas_of(trainer)
     refused = next((kind for kind in kinds if "DeepSpeed" in kind or "XLA" in kind), None)
     if refused is None and replicas != trainer.world_size:
         refused = f"{kinds[0]} with tensor_parallel_size={trainer.world_size // replicas}"
@@ -134,7 +149,12 @@ def require_processes(trainer: Any, name: str) -> None:
         )
 
 
+def replicas_of(trainer: Any) -> tuple[int, int]:
+    """Which of the processes that read different data this one is, and how many there are."""
+    sampling = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+    return sampling["rank"], sampling["num_replicas"]
+
+
 def trainer_processes(trainer: Any) -> Processes:
     """The processes of a Trainer that read different data."""
-    sampling = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-    return Processes(sampling["rank"], sampling["num_replicas"], trainer.strategy.root_device)
+    return Processes(*replicas_of(trainer), trainer.strategy.root_device)

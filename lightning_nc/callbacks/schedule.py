@@ -32,6 +32,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Refuse what would never be due."""
+        if self.epochs is not None:
+            object.__setattr__(self, "epochs", tuple(self.epochs))
         if self.every_n_epochs < 1:
             raise ValueError(f"every_n_epochs must be 1 or more, got {self.every_n_epochs}.")
         if self.epochs is not None and any(epoch < 0 for epoch in self.epochs):

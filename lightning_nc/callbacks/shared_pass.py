@@ -1,7 +1,6 @@
 """One pass for all callbacks that are due on the same probe, and what happens if it fails."""
 
 import time
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,8 @@ from lightning_nc.callbacks.geometry_pass import GeometryPass
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
-from lightning_nc.callbacks.processes import told_by, trainer_processes
-from lightning_nc.callbacks.publish import publish
+from lightning_nc.callbacks.processes import tell, told_by, trainer_processes
+from lightning_nc.callbacks.publish import alert, publish
 from lightning_nc.callbacks.request import Answer
 from lightning_nc.probe.runner import trainer_loader, trainer_runner
 
@@ -50,12 +49,12 @@ def measure_together(
         ]
     except Exception as error:
         _skip(trainer, callbacks, moment, error)
-        return
-    assert one_pass.plan is not None
-    leader.plans[together] = one_pass.plan
-    seconds = time.perf_counter() - started
-    for callback, answer, evaluation in zip(callbacks, answers, evaluations, strict=True):
-        _keep(trainer, callback, moment, answer, evaluation, seconds)
+    else:
+        assert one_pass.plan is not None
+        leader.plans[together] = one_pass.plan
+        seconds = time.perf_counter() - started
+        for callback, answer, evaluation in zip(callbacks, answers, evaluations, strict=True):
+            _keep(trainer, callback, moment, answer, evaluation, seconds)
     if moment.stage == "fit":
         advise_without_value(trainer, callbacks)
 
@@ -91,7 +90,7 @@ def _keep(
     callback.history = [past.without_large_arrays() for past in callback.history]
     callback.history.append(measurement)
     if trainer.is_global_zero:
-        _tell_once(callback, evaluation.notes)
+        _tell_once(trainer, callback, evaluation)
     publish(trainer, values, moment.step, moment.epoch, _figures(callback, measurement))
 
 
@@ -116,17 +115,14 @@ def _skip(
     if trainer.is_global_zero:
         names = " and ".join(type(callback).__name__ for callback in callbacks)
         cause = told_by(trainer.global_rank, error)
-        warnings.warn(
+        tell(
+            trainer,
             f"{names} skipped the measurement on '{callbacks[0].probe.key}' after "
             f"{moment.epochs_completed:g} epochs; {cause}{_way_out(cause)}",
-            RuntimeWarning,
-            stacklevel=2,
         )
     for callback in callbacks:
         failures = {callback.prefix() + "failures": float(callback.failures)}
         publish(trainer, failures, moment.step, moment.epoch)
-    if moment.stage == "fit":
-        advise_without_value(trainer, callbacks)
 
 
 def _way_out(cause: str) -> str:
@@ -136,8 +132,10 @@ def _way_out(cause: str) -> str:
     return ""
 
 
-def _tell_once(callback: "GeometryCallback", notes: dict[str, str]) -> None:
-    for topic, note in notes.items():
+def _tell_once(trainer: Any, callback: "GeometryCallback", evaluation: "Evaluation") -> None:
+    for topic, text in {**evaluation.notes, **evaluation.alerts}.items():
         if topic not in callback.told:
             callback.told.add(topic)
-            warnings.warn(f"{type(callback).__name__}: {note}", RuntimeWarning, stacklevel=2)
+            tell(trainer, f"{type(callback).__name__}: {text}")
+            if topic in evaluation.alerts:
+                alert(trainer, topic, text)

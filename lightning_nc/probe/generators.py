@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_nc.probe.attributes import OWN
+
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
 
 
@@ -69,23 +71,25 @@ def generators_kept(held: Sequence[Any] = (), device: torch.device | None = None
 
 
 def generators_in_model(model: nn.Module) -> list[Any]:
-    """Random generators that modules hold as attributes."""
-    held = (value for module in model.modules() for value in vars(module).values())
-    return [value for value in held if isinstance(value, _KINDS)]
+    """Random generators reachable from the attributes of modules."""
+    attributes = (vars(module).items() for module in model.modules())
+    values = [value for items in attributes for name, value in items if name not in OWN]
+    return held_generators(*values, deepest=3)
 
 
-def held_generators(data: Any) -> list[Any]:
-    """Random generators reachable from ``data`` by attributes, containers and functions."""
+def held_generators(*things: Any, deepest: int = 10) -> list[Any]:
+    """Random generators reachable from things by attributes, containers and functions."""
     found: list[Any] = []
     seen: set[int] = set()
-    waiting = deque([(data, 0)])
+    waiting = deque((thing, 0) for thing in things)
     while waiting:
         thing, depth = waiting.popleft()  # the nearest first: depth is that of the shortest way
-        if id(thing) in seen or depth > 10:
+        if id(thing) in seen or depth > deepest:
             continue
         seen.add(id(thing))
         if isinstance(thing, _KINDS):
-            found.append(thing)
+            if not isinstance(thing, random.SystemRandom):  # which has no state
+                found.append(thing)
         else:
             waiting += [(part, depth + 1) for part in _parts(thing)]
     return found
@@ -104,7 +108,7 @@ def _parts(thing: Any) -> Iterable[Any]:
         cells = thing.__closure__ or ()
         return [cell.cell_contents for cell in cells if cell != CellType()]  # empty ones raise
     if hasattr(thing, "__dict__") and not isinstance(thing, type | ModuleType | Tensor):
-        return vars(thing).values()
+        return [value for name, value in vars(thing).items() if name not in ("trainer", "_trainer")]
     return ()
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from types import FunctionType
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
+from lightning_nc.probe.attributes import attributes_kept
 from lightning_nc.probe.generators import generators_in_model, generators_kept, held_generators
 from lightning_nc.probe.shards import shards_kept
 
@@ -24,9 +26,9 @@ def unobtrusive(
     """Evaluate a network inside the block and leave no trace, also after an exception.
 
     Kept: the random generators of torch (CPU and device), NumPy, Python and any held by ``data``
-    or by modules; the training mode of each module; every buffer; numbers, texts and tensors that
-    are attributes of modules. Forward passes run without
-    gradients, outside inference mode and uncompiled, so that hooks fire.
+    or by modules; the training mode of each module; every buffer; plain attributes of modules and
+    datasets. Forward passes run without gradients, outside inference mode and uncompiled, so that
+    hooks fire; what modules log in them is not logged.
 
     Args:
         model: The network; evaluated by its modules' flags alone, since ``.eval()`` may run code
@@ -43,7 +45,13 @@ def unobtrusive(
         held = held_generators(data) + generators_in_model(model)
         guards.enter_context(generators_kept(held, device))
         guards.enter_context(_parameters_watched(model))
-        guards.enter_context(_attributes_kept(model))
+        # attributes of FSDP's wrappers say what has been set up, and tensors within may be views
+        # of parameters that are not there now
+        modules = [m for m in model.modules() if type(m).__name__ != "FullyShardedDataParallel"]
+        whole = len(modules) == len(list(model.modules()))
+        guards.enter_context(attributes_kept(modules, contents=whole))
+        guards.enter_context(attributes_kept(_datasets(data), contents=False))
+        guards.enter_context(_logging_off(model))
         guards.enter_context(_buffers_kept(model))
         guards.enter_context(_evaluation_flags(model))
         if batch_norm == "batch":
@@ -74,6 +82,9 @@ def _evaluation_flags(model: nn.Module) -> Iterator[None]:
 def _buffers_kept(model: nn.Module) -> Iterator[None]:
     # of each module, for a forward pass may add buffers, or fill those that are None
     held = [(module, dict(module._buffers)) for module in model.modules()]
+    python = [m for m, _ in held if not isinstance(m, torch.jit.ScriptModule)]
+    parts = [part for m in python for part in (m._modules, m._parameters)]
+    names = [set(part) for part in parts]
     tensors = {b for _, buffers in held for b in buffers.values() if b is not None}
     contents = [(tensor, tensor.detach().clone()) for tensor in tensors]
     try:
@@ -84,30 +95,49 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
                 del module._buffers[added]
             for name, buffer in buffers.items():
                 module._buffers[name] = buffer
+        for part, before in zip(parts, names, strict=True):
+            for added in part.keys() - before:
+                del part[added]  # built by a forward pass, and will be again
         with torch.no_grad():
             for tensor, content in contents:
                 if not torch.equal(tensor, content):
                     tensor.copy_(content)
 
 
+def _datasets(data: Any) -> list[Any]:
+    """Datasets and transforms among the data, and those within them."""
+    found: list[Any] = []
+    waiting = [data]
+    while waiting:
+        thing = waiting.pop()
+        if isinstance(thing, tuple | list) and len(thing) < 100:
+            waiting += thing
+        elif hasattr(thing, "__dict__") and not any(thing is other for other in found):
+            found.append(thing)
+            parts = ("dataset", "datasets", "transform", "target_transform", "transforms")
+            waiting += [vars(thing)[part] for part in parts if part in vars(thing)]
+    return [thing for thing in found if not isinstance(thing, type | FunctionType | nn.Module)]
+
+
 @contextmanager
-def _attributes_kept(model: nn.Module) -> Iterator[None]:
-    """Counters, flags of caches, and weights computed by hooks of normalisation are attributes."""
-    kinds = (bool, int, float, complex, str, Tensor, type(None))
-    # those of FSDP say what has been set up, and stay
-    modules = [m for m in model.modules() if type(m).__name__ != "FullyShardedDataParallel"]
-    held = [(module, dict(vars(module))) for module in modules]
+def _logging_off(model: nn.Module) -> Iterator[None]:
+    """A ``forward()`` that calls ``self.log`` would log of the probe what is to be of training."""
+    loggers = [m for m in model.modules() if hasattr(m, "log") and hasattr(m, "log_dict")]
+    shadowed = [(vars(module), name) for module in loggers for name in ("log", "log_dict")]
+    before = [(attributes, name, attributes.get(name)) for attributes, name in shadowed]
     try:
+        for attributes, name in shadowed:
+            attributes[name] = _log_nothing
         yield
     finally:
-        for module, before in held:
-            now = vars(module)
-            for name in [n for n, value in now.items() if isinstance(value, kinds)]:
-                if name not in before:
-                    del now[name]
-            kept = {name: value for name, value in before.items() if isinstance(value, kinds)}
-            kept.pop("training", None)  # is for `_evaluation_flags`
-            now.update(kept)
+        for attributes, name, value in before:
+            attributes.pop(name)
+            if value is not None:
+                attributes[name] = value
+
+
+def _log_nothing(*_args: Any, **_options: Any) -> None:
+    """In place of ``self.log`` and ``self.log_dict``."""
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from lightning_nc.probe.generators import generators_in_model, held_generators
 from lightning_nc.probe.hooks import call_model
 
 # names of strategies whose processes have parts of the parameters each
@@ -25,6 +26,7 @@ class Runner(NamedTuple):
         move: Brings a batch to the device.
         precision: Context of a forward pass.
         call: Calls the network with inputs.
+        around: What else takes part in moving batches: a datamodule.
     """
 
     model: nn.Module
@@ -32,6 +34,11 @@ class Runner(NamedTuple):
     move: Callable[[Any], Any]
     precision: Callable[[], AbstractContextManager[Any]]
     call: Callable[[Any], Any]
+    around: Any = None
+
+    def generators(self) -> list[Any]:
+        """Random generators that the network, or what is around it, may draw from."""
+        return generators_in_model(self.model) + held_generators(self.around, deepest=3)
 
 
 def trainer_runner(trainer: Any, pl_module: Any, in_step: Callable[[], None]) -> Runner:
@@ -58,7 +65,8 @@ def trainer_runner(trainer: Any, pl_module: Any, in_step: Callable[[], None]) ->
         return call_model(model, inputs)
 
     precision = trainer.precision_plugin.forward_context
-    return Runner(model, trainer.strategy.root_device, move, precision, call)
+    datamodule = getattr(trainer, "datamodule", None)
+    return Runner(model, trainer.strategy.root_device, move, precision, call, datamodule)
 
 
 def plain_runner(model: nn.Module) -> Runner:

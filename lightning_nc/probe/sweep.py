@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.probe.data import Probe, ProbeBatch, Samples, read_batches
-from lightning_nc.probe.generators import generators_in_model, seed_generators
+from lightning_nc.probe.generators import seed_generators
 from lightning_nc.probe.hooks import Head, capture
 from lightning_nc.probe.labels import class_indices, unpack_batch
 from lightning_nc.probe.layers import Point
@@ -65,7 +65,7 @@ def sweep(
     Returns:
         The classifier's weight and bias, if it was named and there was a batch.
     """
-    held = generators_in_model(runner.model)
+    held = runner.generators()
     with capture(runner.model, points, head, runner.call) as watched:
         for position, (number, inputs, labels) in enumerate(labelled_batches(runner, reading)):
             seed_generators(reading.probe.seed, number, held, runner.device)
@@ -94,7 +94,10 @@ def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, An
     """
     probe = reading.probe
     batches = read_batches(reading.samples, reading.batches, probe.seed, probe.num_workers)
+    held = runner.generators()
     for planned, raw in batches:
+        # hooks of the transfer may draw, too
+        seed_generators(probe.seed, planned.number, held, runner.device)
         inputs, targets = (probe.unpack or unpack_batch)(runner.move(raw))
         labels = class_indices(targets, reading.num_classes)
         check_labels(planned, labels)

@@ -103,6 +103,8 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
     raw = None if tokens_given else next(filter(Tensor.is_floating_point, given_tensors), None)
     with ExitStack() as hooks, torch.enable_grad():
         for module in names:
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # which take no hooks
             if tokens_given and isinstance(module, nn.Embedding):
                 hooks.enter_context(module.register_forward_hook(embed))
             hooks.enter_context(module.register_forward_hook(record, with_kwargs=True))

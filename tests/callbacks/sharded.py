@@ -1,5 +1,6 @@
 """What one process of a sharded run does; run in children by `test_sharding`."""
 
+import itertools
 import tempfile
 import warnings
 from contextlib import nullcontext
@@ -87,11 +88,11 @@ class Failing(nets.Blobs):
 
     def __init__(self, broken, readings):
         super().__init__(augment=False)
-        self.broken, self.left = broken, readings
+        # an iterator, since numbers and lists of a dataset are put back
+        self.broken, self.readings, self.read = broken, readings, itertools.count()
 
     def __getitem__(self, index):
-        self.left -= 1
-        if self.broken and self.left < 0:
+        if next(self.read) >= self.readings and self.broken:
             raise OSError("the disk of this process is gone")
         return super().__getitem__(index)
 
@@ -160,8 +161,9 @@ def fail_sharded(rank, world):
     join(rank, world)
     results = {}
     for kind in ("fully_shard", "FSDP of each layer"):
-        for readings in (0, 10, 60):
-            data = Failing(rank == 1, readings)
+        for readings in (0, 10, 60, "inputs of another width"):
+            named = isinstance(readings, str)
+            data = nets.vectors(d=7) if named else Failing(rank == 1, readings)
             callback = NeuralCollapse(probe=Probe(data, "own", batch_size=8), figures=False)
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")

@@ -56,6 +56,16 @@ def test_a_process_that_cannot_read_keeps_none_waiting(kind, readings, failed, t
     assert silent == []
 
 
+@pytest.mark.parametrize("kind", ["fully_shard", "FSDP of each layer"])
+def test_a_forward_pass_that_fails_on_all_processes_leaves_the_network_usable(
+    kind, failed, trained
+):
+    for results, unbroken in zip(failed, trained, strict=True):
+        weights, failures, measurements, _ = results[kind, "inputs of another width"]
+        assert nets.same(weights, unbroken[kind]["alone"])
+        assert (failures, measurements) == (3, 0)
+
+
 @pytest.mark.parametrize("guarded", [True, False])
 def test_parameters_are_left_in_shards_and_would_not_be_without_the_guard(guarded):
     passes = run_processes(sharded.shards_after_a_pass, 2, guarded, timeout=60)

@@ -1,0 +1,102 @@
+"""Plain attributes of objects: put back to what they were, and what is in their containers."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+# of modules: kept by other guards, or the way to the whole Trainer
+OWN = {"training", "_parameters", "_buffers", "_modules", "_trainer", "_fabric", "trainer"}
+_LONG = 1000  # longer containers hold samples, and are let be
+
+
+@contextmanager
+def attributes_kept(things: Iterable[Any], contents: bool = True) -> Iterator[None]:
+    """Counters, caches and their flags, hidden states, weights computed by hooks.
+
+    Kept are the attributes themselves, and the items of lists, dicts, sets and deques among them
+    (and of those within these), of up to 1000 items.
+
+    Args:
+        things: Whose attributes to keep; those of objects among these are not.
+        contents: Whether to keep what is in tensors, too, which copies them.
+    """
+    held = [
+        (vars(thing), {name: v for name, v in vars(thing).items() if name not in OWN})
+        for thing in things
+        if hasattr(thing, "__dict__")
+    ]
+    containers: dict[int, _Container] = {}
+    tensors: dict[int, _Content] = {}
+    for _, attributes in held:
+        for value in attributes.values():
+            _note(value, containers, tensors if contents else None)
+    try:
+        yield
+    finally:
+        for now, before in held:
+            for name in now.keys() - before.keys() - OWN:
+                del now[name]
+            now.update(before)
+        for container in containers.values():
+            container.put_back()
+        for content in tensors.values():
+            content.put_back()
+
+
+class _Container(NamedTuple):
+    """A list, dict, set or deque, and what was in it."""
+
+    itself: Any
+    items: list[Any]
+
+    def put_back(self) -> None:
+        if not _same_items(_items(self.itself), self.items):
+            self.itself.clear()
+            ordered = isinstance(self.itself, list | deque)
+            (self.itself.extend if ordered else self.itself.update)(self.items)
+
+
+class _Content(NamedTuple):
+    """A tensor, its version, and what was in it."""
+
+    itself: Tensor
+    version: int
+    content: Tensor
+
+    def put_back(self) -> None:
+        if self.itself._version != self.version:
+            with torch.no_grad():
+                self.itself.copy_(self.content)
+
+
+def _note(
+    value: Any, containers: dict[int, _Container], tensors: dict[int, _Content] | None
+) -> None:
+    """Keep what is in a value, if it is a container or a tensor that can be written to."""
+    if isinstance(value, Tensor):
+        plain = type(value) is Tensor and not (value.requires_grad or value.is_inference())
+        if tensors is not None and plain and id(value) not in tensors:
+            tensors[id(value)] = _Content(value, value._version, value.clone())
+    elif isinstance(value, tuple | list | dict | set | deque) and len(value) <= _LONG:
+        if not isinstance(value, tuple):
+            if id(value) in containers:
+                return
+            containers[id(value)] = _Container(value, _items(value))
+        for item in value.values() if isinstance(value, dict) else value:
+            _note(item, containers, tensors)
+
+
+def _items(container: Any) -> list[Any]:
+    return list(container.items() if isinstance(container, dict) else container)
+
+
+def _same_items(now: list[Any], before: list[Any]) -> bool:
+    """Whether both hold the same objects; pairs of a dict are made anew each time."""
+    return len(now) == len(before) and all(
+        a is b or (isinstance(a, tuple) and len(a) == 2 and a[0] is b[0] and a[1] is b[1])
+        for a, b in zip(now, before, strict=True)
+    )
