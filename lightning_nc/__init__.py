@@ -1,13 +1,14 @@
 """The geometry a classifier learns, as drop-in callbacks for PyTorch Lightning.
 
-Callbacks: `EquiSeparation`, `NeuralCollapse`. Without a Trainer: `measure`. The formulas are in
-`lightning_nc.functional`, torchmetrics in `lightning_nc.metrics`.
+Callbacks: `EquiSeparation`, `NeuralCollapse`, `MinorityCollapse`. Without a Trainer: `measure`.
+The formulas are in `lightning_nc.functional`, torchmetrics in `lightning_nc.metrics`.
 """
 
 from importlib.metadata import version
 
 from lightning_nc.callbacks import EquiSeparation as EquiSeparation
 from lightning_nc.callbacks import Measurement as Measurement
+from lightning_nc.callbacks import MinorityCollapse as MinorityCollapse
 from lightning_nc.callbacks import NeuralCollapse as NeuralCollapse
 from lightning_nc.callbacks import measure as measure
 from lightning_nc.probe import Probe as Probe

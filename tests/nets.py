@@ -18,9 +18,18 @@ from tests.traces import trace_of
 
 NAMESPACES = {"lightning": lightning.pytorch, "pytorch_lightning": pytorch_lightning}
 
+
+class MinorityCollapse(lightning_nc.MinorityCollapse):
+    __doc__ = lightning_nc.MinorityCollapse.__doc__
+
+    def __init__(self, minority=(1, 2), **options):
+        # in a few batches of tiny data it would be left open which classes are rare
+        super().__init__(minority, **options)
+
+
 # every callback of the package, also those that are still to be written
 CALLBACKS = [
-    kind
+    {lightning_nc.MinorityCollapse: MinorityCollapse}.get(kind, kind)
     for kind in vars(lightning_nc).values()
     if isinstance(kind, type) and issubclass(kind, GeometryCallback)
 ]
@@ -32,7 +41,7 @@ only_our_warnings = ("ignore", "error::RuntimeWarning")
 class Blobs(Dataset):
     """Three classes of unequal size; each reading adds noise from four random generators."""
 
-    def __init__(self, counts=(16, 14, 10), augment=True, d=6):
+    def __init__(self, counts=(16, 12, 12), augment=True, d=6):
         generator = torch.Generator().manual_seed(7)
         self.targets = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
         centres = 2 * torch.randn(len(counts), d, generator=generator)
@@ -153,7 +162,7 @@ def convnet(K=3):
     )
 
 
-def vectors(counts=(12, 10, 8), d=6, seed=1, offset=0.0, spread=1.0):
+def vectors(counts=(12, 9, 9), d=6, seed=1, offset=0.0, spread=1.0):
     """Fixed samples of separated classes."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
@@ -162,7 +171,7 @@ def vectors(counts=(12, 10, 8), d=6, seed=1, offset=0.0, spread=1.0):
     return TensorDataset(centres[labels] + spread * noise, labels)
 
 
-def images(counts=(12, 10, 8), **options):
+def images(counts=(12, 9, 9), **options):
     inputs, labels = vectors(counts, d=36, **options).tensors
     return TensorDataset(inputs.unflatten(1, (1, 6, 6)), labels)
 

@@ -4,7 +4,8 @@ Float64 NumPy with d x d matrices, straight from the formulas; and, where float6
 digits themselves, the same with 60 decimal digits (`precise_*`), for small sizes.
 """
 
-from itertools import combinations
+from fractions import Fraction
+from itertools import combinations, pairwise
 
 import mpmath
 import numpy as np
@@ -174,3 +175,44 @@ def precise_fuzziness(features, labels, class_weights=None):
 def precise_variability_collapse(features, labels):
     K = len(classes_of(labels))
     return precise_fuzziness(features, labels, [mpmath.mpf(1) / K] * K) / K
+
+
+def group_cosine(vectors, members, others=None):
+    """Mean over pairs of members, or over pairs of a member and one of the others."""
+    total, pairs = 0.0, 0
+    for i in members:
+        for j in members if others is None else others:
+            if others is None and j <= i:
+                continue
+            a, b = vectors[i], vectors[j]
+            total += sum(a * b) / (sum(a * a) ** 0.5 * sum(b * b) ** 0.5)
+            pairs += 1
+    return total / pairs if pairs else np.nan
+
+
+def classifier_energy(weight):
+    return sum(sum(float(w) ** 2 for w in row) for row in weight) / len(weight)
+
+
+def feature_energy(features, labels, centre=0.0):
+    """(1/K) sum over classes of the mean squared distance of their samples from `centre`."""
+    energy, K = 0.0, len(classes_of(labels))
+    for h, y in zip(np.asarray(features, np.float64), labels, strict=True):
+        energy += sum((h - centre) ** 2) / (labels == y).sum() / K
+    return energy
+
+
+def imbalance_ratio(counts, minority):
+    n_A = [n for n, rare in zip(counts, minority, strict=True) if not rare]
+    n_B = [n for n, rare in zip(counts, minority, strict=True) if rare]
+    return (sum(n_A) / len(n_A)) / (sum(n_B) / len(n_B))
+
+
+def minority_classes(counts):
+    """Up to the count of which the next larger one is most times as large; of equals the first."""
+    sizes = sorted(set(counts))
+    if len(sizes) == 1:
+        return [False] * len(counts)
+    steps = [np.inf if m == 0 else Fraction(n, m) for m, n in pairwise(sizes)]
+    last = sizes[steps.index(max(steps))]
+    return [n <= last for n in counts]

@@ -45,6 +45,22 @@ def test_the_law_does_not_hold_without_nonlinearity_or_batch_norm(tmp_path, cont
 
 
 @pytest.mark.slow
+def test_the_predictions_of_the_layer_peeled_model_are_those_of_the_paper(tmp_path):
+    out = tmp_path / "theory.png"
+    example = run("examples/minority_collapse_theory.py", "--out", str(out), "--points", "31")
+    assert example.returncode == 0, example.stdout + example.stderr
+    assert out.stat().st_size > 20_000
+
+
+@pytest.mark.slow
+@needs_fashion_mnist
+def test_minority_collapse_is_reproduced_on_fashion_mnist(tmp_path):
+    example = run("examples/minority_collapse_fashion_mnist.py", "--output", str(tmp_path))
+    assert example.returncode == 0, example.stdout + example.stderr
+    assert (tmp_path / "minority_collapse_fashion_mnist.png").stat().st_size > 20_000
+
+
+@pytest.mark.slow
 @needs_fashion_mnist
 def test_neural_collapse_is_reproduced_on_fashion_mnist(tmp_path):
     example = run("examples/neural_collapse_fashion_mnist.py", "--output", str(tmp_path))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from lightning_nc.callbacks.checks import rank_note
 from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
@@ -14,6 +13,7 @@ from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import cosine_figure
 from lightning_nc.functional.class_geometry import undefined_without_signal
 from lightning_nc.functional.classifier import self_duality
+from lightning_nc.functional.cosines import cosines
 from lightning_nc.functional.neural_collapse import (
     centred,
     class_distance_normalized_variance_of,
@@ -140,8 +140,8 @@ def evaluate_collapse(classifier: ClassifierGeometry, probe: str) -> Evaluation:
     }
     values = {f"nc/{probe}/{name}": float(value) for name, value in scalars.items()}
     arrays = {
-        "cosines_of_means": _cosines(centred(geometry.means)),
-        "cosines_of_weights": _cosines(W),
+        "cosines_of_means": cosines(centred(geometry.means)),
+        "cosines_of_weights": cosines(W),
     }
     undefined = [name for name, value in scalars.items() if not bool(value.isfinite())]
     notes = rank_note({"the classifier's input": geometry})
@@ -154,8 +154,3 @@ def evaluate_collapse(classifier: ClassifierGeometry, probe: str) -> Evaluation:
             why = "class means coincide, or a mean or a row of the classifier is zero"
         notes["undefined"] = f"{', '.join(undefined)} are undefined (NaN): {why}."
     return Evaluation(values, arrays, notes)
-
-
-def _cosines(vectors: Tensor) -> Tensor:
-    m = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
-    return m @ m.mT

@@ -6,6 +6,10 @@ from lightning_nc.functional.classifier import (
     nearest_class_center_mismatch as nearest_class_center_mismatch,
 )
 from lightning_nc.functional.classifier import self_duality as self_duality
+from lightning_nc.functional.cosines import group_cosine as group_cosine
+from lightning_nc.functional.minority_collapse import classifier_energy as classifier_energy
+from lightning_nc.functional.minority_collapse import imbalance_ratio as imbalance_ratio
+from lightning_nc.functional.minority_collapse import minority_classes as minority_classes
 from lightning_nc.functional.moments import ClassMoments as ClassMoments
 from lightning_nc.functional.moments import class_moments as class_moments
 from lightning_nc.functional.moments import pool_moments as pool_moments

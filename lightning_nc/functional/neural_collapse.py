@@ -8,6 +8,7 @@ from lightning_nc.functional.class_geometry import (
     class_geometry,
     undefined_without_signal,
 )
+from lightning_nc.functional.cosines import pair_cosines
 
 
 def variability_collapse(features: Tensor, labels: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ def equiangularity(vectors: Tensor) -> Tensor:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
         deep learning training", PNAS 117(40).
     """
-    cosines = _pair_cosines(vectors)
+    cosines = pair_cosines(vectors)
     spread = (cosines - cosines.mean()).square().mean().sqrt()
     return spread if len(cosines) > 1 else torch.full_like(spread, torch.nan)
 
@@ -122,7 +123,7 @@ def maximal_angle(vectors: Tensor) -> Tensor:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
         deep learning training", PNAS 117(40).
     """
-    return (_pair_cosines(vectors) + 1 / max(len(vectors) - 1, 1)).abs().mean()
+    return (pair_cosines(vectors) + 1 / max(len(vectors) - 1, 1)).abs().mean()
 
 
 def simplex_etf_error(means: Tensor) -> Tensor:
@@ -227,11 +228,3 @@ def centred(means: Tensor) -> Tensor:
     M = means.double()
     M = M - M.mean(0)
     return M - M.mean(0)  # the first mean is rounded; what is left of it goes here
-
-
-def _pair_cosines(vectors: Tensor) -> Tensor:
-    """Cosines of the pairs i < j; NaN where a vector is zero."""
-    m = vectors.double()
-    m = m / torch.linalg.vector_norm(m, dim=1, keepdim=True)
-    i, j = torch.triu_indices(len(m), len(m), 1, device=m.device)
-    return (m @ m.mT)[i, j]

@@ -148,7 +148,7 @@ class Trap:
 
 
 class Samples(nets.Blobs):
-    def __init__(self, counts=(12, 10, 8), shift=0, trap=None):
+    def __init__(self, counts=(12, 9, 9), shift=0, trap=None):
         super().__init__(counts, augment=False)
         self.targets, self.trap = (self.targets + shift) % 3, trap or Trap()
 

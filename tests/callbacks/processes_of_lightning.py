@@ -43,7 +43,7 @@ def network(K=3):
     return net
 
 
-def train(world, callbacks, freeze=0, counts=(12, 10, 8), **options):
+def train(world, callbacks, freeze=0, counts=(12, 9, 9), **options):
     """Train for two epochs; the module and the Trainer."""
     strategy = {"strategy": "ddp", "devices": world} if world > 1 else {}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -55,7 +55,7 @@ def train(world, callbacks, freeze=0, counts=(12, 10, 8), **options):
     return module, run
 
 
-def measured(world, epochs=(0,), batch_size=7, counts=(12, 10, 8), freeze=0, sync=False, **probe):
+def measured(world, epochs=(0,), batch_size=7, counts=(12, 9, 9), freeze=0, sync=False, **probe):
     """Values of both callbacks before training, and the collectives that they cost."""
     probe = Probe(batch_size=batch_size, **probe)
     pair = [

@@ -24,6 +24,18 @@ def tensorboard_events(folder):
 
 def wandb_history(folder, timeout=20):
     """The rows that an offline run of W&B would send; its own process writes them."""
+    records = _wandb_records(folder, timeout)
+    return [_row(r.history) for r in records if r.WhichOneof("record_type") == "history"]
+
+
+def wandb_alerts(folder, timeout=20):
+    """Title and text of the alerts that an offline run of W&B would send."""
+    records = _wandb_records(folder, timeout)
+    alerts = [r.alert for r in records if r.WhichOneof("record_type") == "alert"]
+    return [(alert.title, alert.text) for alert in alerts]
+
+
+def _wandb_records(folder, timeout):
     from wandb.proto import wandb_internal_pb2
 
     (path,) = folder.rglob("run-*.wandb")
@@ -34,7 +46,7 @@ def wandb_history(folder, timeout=20):
             records.append(wandb_internal_pb2.Record())
             records[-1].ParseFromString(data)
         if any(record.WhichOneof("record_type") == "exit" for record in records):
-            return [_row(r.history) for r in records if r.WhichOneof("record_type") == "history"]
+            return records
         assert time.monotonic() < deadline, "the run of W&B was not finished"
         time.sleep(0.2)
 

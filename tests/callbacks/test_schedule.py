@@ -96,7 +96,7 @@ def test_a_measurement_says_when_it_was_of_what_and_what_it_cost(tmp_path):
     nets.fit(tmp_path, [callback])
     assert [m.step for m in callback.history] == [0, 2, 5]
     for m in callback.history:
-        assert m.counts.tolist() == [9, 9, 8]  # of 12, 10, 8
+        assert m.counts.tolist() == [9, 9, 9]  # of 12, 9, 9
         assert m.stage == "fit"
         assert m.values["nc/train/seconds"] == m.seconds > 0
         assert m.values["nc/train/epochs_completed"] == m.epochs_completed

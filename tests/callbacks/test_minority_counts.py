@@ -1,0 +1,434 @@
+"""How many samples of each class training has seen: whatever draws them, packs them, or stops."""
+
+import math
+import random
+from contextlib import ExitStack
+from functools import partial
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    TensorDataset,
+    default_collate,
+)
+
+from lightning_nc import MinorityCollapse, Probe
+from lightning_nc.callbacks import geometry_callback
+from tests import nets, reference
+from tests.callbacks import processes_of_lightning as children
+from tests.callbacks.minority_runs import (
+    COUNTS,
+    OWN_PROBE,
+    RARE,
+    Counting,
+    counted,
+    last_values,
+    network,
+    oversampling,
+    run,
+    told,
+    undefined,
+)
+from tests.callbacks.runs import assert_untouched, epochs, mixed, quantities
+from tests.processes import run_processes
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+
+class Twice(Sampler):
+    """Draws some samples twice, and others never."""
+
+    def __iter__(self):
+        return iter([*range(60), *range(30)])
+
+    def __len__(self):
+        return 90
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(mixed(COUNTS))
+
+
+# a loader, options of the Trainer, and what is known before training
+ORIGINS = {
+    "plain": (lambda data: DataLoader(data, 10, shuffle=True), {}, COUNTS),
+    "in order": (lambda data: DataLoader(data, 10), {}, COUNTS),
+    "oversampled": (lambda data: DataLoader(data, 10, sampler=oversampling(data)), {}, None),
+    "duplicates": (lambda data: DataLoader(data, 10, sampler=Twice()), {}, None),
+    "drawn with replacement": (
+        lambda data: DataLoader(data, 10, sampler=RandomSampler(data, True)),
+        {},
+        None,
+    ),
+    "a part of the data": (
+        lambda data: DataLoader(data, 10, sampler=RandomSampler(data, num_samples=50)),
+        {},
+        None,
+    ),
+    "batches of a sampler": (
+        lambda data: DataLoader(data, batch_sampler=BatchSampler(RandomSampler(data), 9, True)),
+        {},
+        None,
+    ),
+    "drop_last": (lambda data: DataLoader(data, 33, shuffle=True, drop_last=True), {}, COUNTS),
+    "some batches": (
+        lambda data: DataLoader(data, 10, shuffle=True),
+        {"limit_train_batches": 3},
+        COUNTS,
+    ),
+    "more batches than are kept": (lambda data: DataLoader(data, 1, shuffle=True), {}, COUNTS),
+    "gradient accumulation": (
+        lambda data: DataLoader(data, 10, sampler=oversampling(data)),
+        {"accumulate_grad_batches": 4},
+        None,
+    ),
+    "a stream": (lambda _: DataLoader(Stream(), 10), {}, None),
+    "a stream that is cut": (lambda _: DataLoader(Stream(), 10), {"limit_train_batches": 7}, None),
+}
+
+
+@pytest.mark.parametrize("origin", ORIGINS)
+def test_class_counts_are_those_of_the_last_epoch_of_training_batches(origin, tmp_path):
+    loader, options, before = ORIGINS[origin]
+    counting, callback = Counting(), MinorityCollapse(RARE, probe=OWN_PROBE, figures=False)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))  # for batches of one, too
+    module = nets.Classifier(net)
+    run(tmp_path, [counting, callback], loader(mixed(COUNTS)), module, max_epochs=3, **options)
+    assert callback.failures == 0
+    assert counted(callback) == [before if before is None else list(before), *counting.epochs]
+    for m, n in zip(callback.history, counted(callback), strict=True):
+        ratio = m.values["minority/own/imbalance_ratio"]
+        if n is None:
+            assert math.isnan(ratio)
+        else:
+            expected = reference.imbalance_ratio(n, [False, False, True, True])
+            assert ratio == pytest.approx(expected, rel=1e-12)
+    if origin == "oversampled":
+        assert all(max(n) < 2 * min(n) for n in counting.epochs)
+
+
+def test_within_an_epoch_the_counts_are_of_the_epoch_before(tmp_path):
+    counting = Counting()
+    callback = MinorityCollapse(RARE, when="validation_end", figures=False)
+    data = mixed(COUNTS)
+    loader = DataLoader(data, 10, sampler=oversampling(data))
+    options = {"val_check_interval": 0.5, "limit_val_batches": 1}
+    run(tmp_path, [counting, callback], loader, **options)
+    assert epochs(callback) == [0, 0.5, 1, 1.5, 2]
+    first, second = counting.epochs
+    assert counted(callback) == [None, None, first, first, second]
+
+
+def test_an_epoch_that_ends_early_does_not_count(tmp_path):
+    counting, callback = Counting(), MinorityCollapse(RARE, figures=False)
+    data = mixed(COUNTS)
+    loader = DataLoader(data, 10, sampler=oversampling(data))
+    run(tmp_path, [counting, callback], loader, max_epochs=-1, max_steps=15)
+    assert counted(callback) == [None, counting.epochs[0], counting.epochs[0]]
+
+
+def test_a_second_training_counts_afresh(tmp_path):
+    callback, other = MinorityCollapse(RARE, figures=False), mixed((5, 5, 20, 30))
+    run(tmp_path, [callback])
+    assert counted(callback) == [list(COUNTS)] * 3
+    run(tmp_path, [callback], DataLoader(other, 10, shuffle=True))
+    assert counted(callback) == [[5, 5, 20, 30]] * 3
+    run(tmp_path, [callback], DataLoader(other, 10, sampler=oversampling(other)), max_epochs=1)
+    assert counted(callback)[0] is None
+
+
+def test_counts_that_are_given_are_taken(tmp_path):
+    callback = MinorityCollapse(class_counts=(9, 4, 90, 70), figures=False)
+    run(tmp_path, [callback])
+    assert counted(callback) == [[9, 4, 90, 70]] * 3
+    assert callback.history[-1].arrays["minority"].tolist() == [1, 1, 0, 0]
+    assert last_values(callback)["imbalance_ratio"] == 80 / 6.5
+
+
+def test_classes_that_training_never_sees_make_the_ratio_infinite(tmp_path):
+    loader = DataLoader(mixed((40, 20)), 10, shuffle=True)
+    callback = MinorityCollapse(probe=OWN_PROBE, figures=False, on_error="raise")
+    run(tmp_path, [callback], loader)
+    assert counted(callback) == [[40, 20, 0, 0]] * 3
+    assert last_values(callback)["imbalance_ratio"] == math.inf
+    assert undefined(callback) == set()
+
+
+class Dicts(Dataset):
+    """Samples are dicts, in a dict if they are nested; labels are declared if asked for."""
+
+    def __init__(self, nested=False, first=0):
+        self.inputs, self.labels = mixed(COUNTS).tensors
+        self.nested, self.first = nested, first
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        sample = {"x": self.inputs[index], "y": self.labels[index] + self.first}
+        return {"sample": sample} if self.nested else sample
+
+
+class OfDicts(nets.Classifier):
+    def __init__(self, first=0):
+        super().__init__(nets.mlp(K=4), freeze=0)
+        self.first = first
+
+    def training_step(self, batch, index):
+        batch = batch.get("sample", batch)
+        return super().training_step((batch["x"], batch["y"] - self.first), index)
+
+
+def taking(batch):
+    labels = batch.pop("y")
+    return batch.pop("x"), labels
+
+
+def drawing(batch):
+    noise = 1e-3 * (float(torch.rand(())) + np.random.rand() + random.random())
+    return batch["x"] + noise, batch["y"]
+
+
+UNPACK = {
+    "takes labels out": (taking, {}),
+    "takes labels out of a dict within": (lambda batch: taking(batch["sample"]), {"nested": True}),
+    "draws random numbers": (drawing, {}),
+    "numbers labels in place": (lambda batch: (batch["x"], batch["y"].sub_(1)), {"first": 1}),
+    "scales inputs in place": (lambda batch: (batch["x"].mul_(0.5), batch["y"]), {}),
+}
+
+
+@pytest.mark.parametrize("way", UNPACK)
+def test_what_unpack_does_to_a_batch_does_not_reach_training(way, tmp_path):
+    unpack, options = UNPACK[way]
+
+    def data():
+        data = Dicts(**options)
+        return {"train_dataloaders": DataLoader(data, 10, shuffle=True)}
+
+    callback = MinorityCollapse(RARE, probe=Probe(unpack=unpack), figures=False)
+    first = options.get("first", 0)
+    assert_untouched(tmp_path, callback, data=data, module=lambda: OfDicts(first))
+    assert callback.failures == 0
+    assert counted(callback)[1:] == [list(COUNTS)] * 2
+
+
+class Merging(nets.Classifier):
+    """Trains on pairs of classes merged into one."""
+
+    def training_step(self, batch, index):
+        return super().training_step((batch[0], batch[1] // 2), index)
+
+
+def test_classes_that_unpack_merges_are_counted_as_merged(tmp_path):
+    probe = Probe(unpack=lambda batch: (batch[0], batch[1] // 2))
+    callback = MinorityCollapse((1, 2), probe=probe, figures=False, on_error="raise")
+    module = Merging(nets.mlp(K=3), freeze=0)
+    run(tmp_path, [callback], DataLoader(mixed((30, 10, 8, 7, 5, 5)), 10, shuffle=True), module)
+    before, *after = counted(callback)
+    assert after == [[40, 15, 10]] * 2
+    assert before in (None, after[0])
+
+
+def numbered_from_zero(samples):
+    inputs, labels = default_collate(samples)
+    return inputs, labels - 1
+
+
+def test_classes_that_a_loader_numbers_anew_are_counted_as_numbered(tmp_path):
+    inputs, labels = mixed(COUNTS).tensors
+    data = TensorDataset(inputs, labels + 1)
+    loader = DataLoader(data, 10, shuffle=True, collate_fn=numbered_from_zero)
+    callback = MinorityCollapse(RARE, figures=False, on_error="raise")
+    run(tmp_path, [callback], loader)
+    before, *after = counted(callback)
+    assert after == [list(COUNTS)] * 2
+    assert before in (None, after[0])
+
+
+class Undeclarable(Dataset):
+    """Its labels are in a file that is gone."""
+
+    def __init__(self):
+        self.data = mixed(COUNTS)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        return self.data[index]
+
+    @property
+    def targets(self):
+        raise OSError("the file of labels is gone")
+
+
+def test_labels_that_cannot_be_declared_do_not_stop_training(tmp_path):
+    def data():
+        return {"train_dataloaders": DataLoader(Undeclarable(), 10, shuffle=True)}
+
+    callback = MinorityCollapse(RARE, probe=OWN_PROBE, figures=False)
+    assert_untouched(tmp_path, callback, data=data, module=network)
+    assert counted(callback) == [None, list(COUNTS), list(COUNTS)]
+
+
+def soft(samples):
+    inputs, labels = default_collate(samples)
+    hard = nn.functional.one_hot(labels, 4).float()
+    return inputs, 0.7 * hard + 0.3 * hard.flip(0)
+
+
+@pytest.mark.parametrize("minority", [None, RARE])
+def test_soft_labels_cannot_be_counted_and_one_warning_tells_the_way_out(minority, tmp_path):
+    def loader():
+        return DataLoader(Stream(), 10, collate_fn=soft)
+
+    callback = MinorityCollapse(minority, probe=OWN_PROBE, figures=False)
+    (text,) = told(tmp_path, [callback], loader())
+    assert "class_counts=[...]" in text
+    assert "imbalance_ratio" in text
+    assert counted(callback) == [None] * 3
+    assert callback.failures == 0
+    assert ("cos_weights" in undefined(callback)) == (minority is None)
+    given = MinorityCollapse(class_counts=COUNTS, probe=OWN_PROBE, figures=False)
+    assert_untouched(tmp_path, given, data=lambda: {"train_dataloaders": loader()}, module=network)
+    assert undefined(given) == set()
+
+
+class State(Callback):
+    """The class counts in the state of a callback when training begins."""
+
+    def __init__(self, callback):
+        self.callback, self.counts = callback, "none yet"
+
+    def on_train_start(self, trainer, pl_module):
+        self.counts = self.callback.state_dict()["class_counts"]
+
+
+SAVED = {
+    "at the end of an epoch": {"save_on_train_epoch_end": True, "every_n_epochs": 1},
+    "on the last batch of an epoch": {"every_n_train_steps": 10},
+    "within an epoch": {"every_n_train_steps": 14},
+}
+
+
+@pytest.mark.parametrize("saved", SAVED)
+def test_counts_are_kept_by_a_checkpoint_and_those_of_whole_epochs_follow(saved, tmp_path):
+    def loader():
+        data = mixed(COUNTS)
+        return DataLoader(data, 10, sampler=oversampling(data))
+
+    counting, first = Counting(), MinorityCollapse(RARE, figures=False)
+    saving = ModelCheckpoint(tmp_path, save_top_k=-1, **SAVED[saved])
+    options = {"enable_checkpointing": True}
+    run(tmp_path, [counting, first, saving], loader(), **options)
+    (path, *_) = sorted(tmp_path.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    state = torch.load(path, weights_only=True)["callbacks"][first.state_key]
+    assert state["class_counts"] == counting.epochs[0]
+
+    again = MinorityCollapse(RARE, figures=False)
+    counting_again, seen = Counting(), State(again)
+    counting_again.on_train_epoch_start(None, None)  # which Lightning does not call in mid-epoch
+    torch.manual_seed(6)
+    trainer = nets.trainer(
+        tmp_path, [seen, counting_again, again], limit_val_batches=0, max_epochs=3
+    )
+    trainer.fit(network(), loader(), ckpt_path=path)
+    assert seen.counts == counting.epochs[0]
+    assert epochs(again) == [0, 1, 2, 3]
+    assert quantities(again)[:2] == quantities(first)[:2]
+    third = counting_again.epochs[-1]
+    assert sum(third) == 100
+    assert counted(again)[1] == counting.epochs[0]
+    assert counted(again)[3] == third
+    # of an epoch of which this run has seen a part: all of it, or what was known before
+    second = counted(again)[2]
+    assert sum(second) == 100
+    if saved != "within an epoch":
+        assert second == counting_again.epochs[-2]
+
+
+def watching(calls):
+    """A patch that notes what measurements communicate."""
+    measure_together = geometry_callback.measure_together
+
+    def noted(name, original, *args, **kwargs):
+        calls.append(name)
+        return original(*args, **kwargs)
+
+    def watched(*args):
+        with ExitStack() as stack:
+            for name in children.COLLECTIVES:
+                noting = partial(noted, name, getattr(torch.distributed, name))
+                stack.enter_context(patch.object(torch.distributed, name, noting))
+            measure_together(*args)
+
+    return patch.object(geometry_callback, "measure_together", watched)
+
+
+def on_this_process(rank, world):
+    """Measurements on several kinds of loaders, what they cost, and what was counted here."""
+    if world > 1:
+        children.join(rank, world)
+    options = {"strategy": "ddp", "devices": world} if world > 1 else {}
+    data, results = mixed(COUNTS), {}
+    cases = {
+        "plain": {"shuffle": True},
+        "oversampled": {"sampler": oversampling(data)},
+        "soft on one": {"shuffle": True, "collate_fn": soft if rank == 1 else None},
+    }
+    for name, of_loader in cases.items():
+        counting, calls = Counting(), []
+        probe = Probe(data, "own", batch_size=7)
+        callback = MinorityCollapse(RARE, probe=probe, figures=False, on_error="raise")
+        with watching(calls):
+            run(None, [counting, callback], DataLoader(data, 10 // world, **of_loader), **options)
+        first = {k: v for k, v in callback.history[0].values.items() if "/seconds" not in k}
+        state = callback.state_dict()["class_counts"]
+        results[name] = first, counted(callback), counting.epochs, calls, state
+    return results
+
+
+@pytest.fixture(scope="module")
+def by_two():
+    return run_processes(on_this_process, 2, timeout=120)
+
+
+@pytest.mark.slow
+def test_two_processes_measure_and_count_what_one_does(by_two):
+    expected, *_ = on_this_process(0, 1)["plain"]
+    for results in by_two:
+        values, counts, _, calls, state = results["plain"]
+        assert values == pytest.approx(expected, rel=1e-12)
+        assert counts == [list(COUNTS)] * 3
+        assert state == list(COUNTS)
+        assert calls == ["all_reduce"] * 12  # two votes and two reductions, three times
+
+
+@pytest.mark.slow
+def test_counts_are_added_up_over_processes_and_kept_in_the_state(by_two):
+    here = [results["oversampled"][2] for results in by_two]
+    both = [[sum(n) for n in zip(*of_epoch, strict=True)] for of_epoch in zip(*here, strict=True)]
+    for results in by_two:
+        _, counts, _, _, state = results["oversampled"]
+        assert counts == [None, *both]
+        assert state == both[-1]
+
+
+@pytest.mark.slow
+def test_counts_that_one_process_lacks_are_not_known(by_two):
+    for results in by_two:
+        _, counts, *_ = results["soft on one"]
+        assert counts == [list(COUNTS), None, None]

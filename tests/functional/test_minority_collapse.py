@@ -1,0 +1,256 @@
+"""Minority classes, cosines of groups, and energies: by hand, by the formulas, and at the edges."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from lightning_nc.functional import (
+    class_geometry,
+    classifier_energy,
+    group_cosine,
+    imbalance_ratio,
+    minority_classes,
+)
+from lightning_nc.functional.cosines import cosines, pair_cosines
+from lightning_nc.functional.minority_collapse import feature_energy_of
+from tests import reference
+from tests.functional import cases
+
+seeds = st.integers(0, 2**16)
+scales = st.floats(1e-4, 1e4)
+class_counts = st.lists(st.integers(0, 10_000), min_size=2, max_size=12).filter(any)
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+def rotation(d):
+    return torch.linalg.qr(torch.randn(d, d, dtype=torch.float64))[0]
+
+
+def minority_of(*counts):
+    return minority_classes(torch.tensor(counts)).nonzero().flatten().tolist()
+
+
+# rows at 0, 60, 90 and 180 degrees, of different lengths
+ROWS = torch.tensor([[2.0, 0.0], [0.5, 0.75**0.5], [0.0, 3.0], [-5.0, 0.0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("members", "others", "expected"),
+    [
+        ([0, 1], None, 1 / 2),
+        ([0, 2], None, 0),
+        ([0, 3], None, -1),
+        ([3, 1], None, -1 / 2),
+        ([0, 1, 2], None, (1 / 2 + 0 + math.sqrt(3) / 2) / 3),
+        ([0], [3], -1),
+        ([0, 1], [2], math.sqrt(3) / 4),
+        ([1], [0, 3], 0),
+        ([0, 3], [1, 2], 0),
+    ],
+)
+def test_group_cosines_by_hand(members, others, expected):
+    for kind in (list, tuple, torch.tensor):
+        second = None if others is None else kind(others)
+        assert_allclose(group_cosine(ROWS, kind(members), second), expected, atol=1e-15)
+
+
+def test_a_simplex_has_the_ideal_cosine_in_every_group(simplex_etf):
+    for members, others in (([0, 1], None), ([1, 2, 4], None), ([0, 3], [1, 2]), (range(5), None)):
+        assert_allclose(group_cosine(7 * simplex_etf, members, others), -1 / 4, rtol=1e-12)
+
+
+def test_rows_that_have_merged_have_cosine_one_though_their_lengths_differ():
+    rows = torch.outer(torch.tensor([1.0, 2.0, 30.0]), torch.tensor([0.3, -4.0, 1.0]))
+    assert_allclose(group_cosine(rows, [0, 1, 2]), 1, rtol=1e-14)
+
+
+@pytest.mark.parametrize("K", [2, 3, 10])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_vectors_measure_as_the_formulas_say(K, dtype):
+    vectors = (3 * torch.randn(K, 6) + 1).to(dtype)
+    (array,) = cases.numpy(vectors)
+    for value, expected in (
+        (group_cosine(vectors, range(K)), reference.group_cosine(array, range(K))),
+        (group_cosine(vectors, [K - 1], [0]), reference.group_cosine(array, [K - 1], [0])),
+        (classifier_energy(vectors), reference.classifier_energy(array)),
+        (pair_cosines(vectors).mean(), reference.pair_cosines(array).mean()),
+    ):
+        assert value.dtype == torch.float64
+        assert_allclose(value, expected, rtol=1e-9)
+    if K == 10:
+        groups = [0, 2, 5, 9], [1, 3, 8]
+        expected = reference.group_cosine(array, *groups)
+        assert_allclose(group_cosine(vectors, *groups), expected, rtol=1e-9)
+        table = [[reference.group_cosine(array, [i], [j]) for j in range(K)] for i in range(K)]
+        assert_allclose(cosines(vectors), table, rtol=1e-9, atol=1e-12)
+
+
+def test_integer_vectors_are_measured_in_float64():
+    rows = torch.tensor([[3, 4], [4, 3]])
+    assert_allclose(group_cosine(rows, [0, 1]), 24 / 25, rtol=1e-15)
+    assert_allclose(classifier_energy(rows), 25, rtol=1e-15)
+
+
+@pytest.mark.parametrize("case", cases.PLAIN)
+def test_energies_of_features_are_as_the_formulas_say(case):
+    features, labels = cases.PLAIN[case]()
+    geometry, arrays = class_geometry(features, labels), cases.numpy(features, labels)
+    centre = reference.class_means(*arrays).mean(0)
+    assert_allclose(feature_energy_of(geometry), reference.feature_energy(*arrays), rtol=1e-9)
+    expected = reference.feature_energy(*arrays, centre)
+    assert_allclose(feature_energy_of(geometry, centred=True), expected, rtol=1e-9)
+
+
+def test_energies_by_hand_weigh_every_class_the_same():
+    # class 0: (9 + 1 + 1 + 1) / 4 = 3; class 1: 16; centred about (1.5 + 4) / 2 = 2.75
+    features = torch.tensor([[3.0], [1.0], [1.0], [1.0], [4.0]])
+    geometry = class_geometry(features, torch.tensor([0, 0, 0, 0, 1]))
+    assert feature_energy_of(geometry) == (3 + 16) / 2
+    expected = ((0.25**2 + 3 * 1.75**2) / 4 + 1.25**2) / 2
+    assert_allclose(feature_energy_of(geometry, centred=True), expected, rtol=1e-14)
+    assert classifier_energy(torch.zeros(3, 2)) == 0
+
+
+@given(seed=seeds, K=st.integers(3, 8), d=st.integers(1, 6))
+def test_cosines_keep_under_rotation_scaling_of_each_vector_and_order_of_classes(seed, K, d):
+    torch.manual_seed(seed)
+    vectors = torch.randn(K, d, dtype=torch.float64)
+    lengths = torch.randn(K, 1, dtype=torch.float64).mul(3).exp()
+    order = torch.randperm(K)
+    renamed = order.argsort()  # class k is at place renamed[k]
+    moved = (lengths * (vectors @ rotation(d)))[order]
+    members, others = torch.arange(2), torch.arange(2, K)
+    for groups in ((members,), (members, others), (torch.arange(K),)):
+        value = group_cosine(vectors, *groups)
+        assert -1 - 1e-12 <= value <= 1 + 1e-12
+        again = group_cosine(moved, *(renamed[group] for group in groups))
+        assert_allclose(again, value, rtol=1e-9, atol=1e-12)
+
+
+@given(seed=seeds, counts=st.lists(st.integers(1, 9), min_size=2, max_size=5), scale=scales)
+def test_energies_keep_under_rotation_and_order_and_scale_as_squares(seed, counts, scale):
+    torch.manual_seed(seed)
+    features, labels = cases.clusters(counts, 4, 0.5, offset=3.0, seed=seed)
+    order, classes = torch.randperm(len(labels)), torch.randperm(len(counts))
+    moved = scale * (features @ rotation(4))[order]
+    first, second = class_geometry(features, labels), class_geometry(moved, classes[labels][order])
+    shifted = class_geometry(features + 5, labels)
+    for centred in (False, True):
+        value = feature_energy_of(first, centred)
+        assert_allclose(feature_energy_of(second, centred), scale**2 * value, rtol=1e-9)
+    assert_allclose(feature_energy_of(shifted, True), feature_energy_of(first, True), rtol=1e-9)
+    means = first.means
+    energy = classifier_energy(means)
+    assert_allclose(classifier_energy(-scale * means @ rotation(4)), scale**2 * energy, rtol=1e-9)
+
+
+def test_without_a_pair_there_is_no_cosine():
+    assert group_cosine(ROWS, [2]).isnan()
+    for nobody in ([], (), torch.tensor([], dtype=torch.long)):
+        assert group_cosine(ROWS, nobody).isnan()
+        assert group_cosine(ROWS, [0, 1], nobody).isnan()
+        assert group_cosine(ROWS, nobody, [0]).isnan()
+
+
+def test_a_zero_vector_has_no_cosine_and_spoils_no_pairs_but_its_own():
+    rows = ROWS.clone()
+    rows[3] = 0
+    assert group_cosine(rows, [0, 1, 3]).isnan()
+    assert group_cosine(rows, [0], [3]).isnan()
+    assert_allclose(group_cosine(rows, [0, 1]), 1 / 2, rtol=1e-15)
+    assert cosines(rows).isnan().sum() == 7
+
+
+@pytest.mark.parametrize("groups", [([0, 4],), ([0], [7])])
+def test_an_index_out_of_range_is_an_error(groups):
+    with pytest.raises(IndexError):
+        group_cosine(ROWS, *groups)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((100, 10, 90, 12), [1, 3]),  # the step of 7.5 from 12 to 90 is the largest
+        ((40, 40, 10, 10), [2, 3]),
+        ((5, 500), [0]),
+        ((1000, 100, 99), [1, 2]),
+        ((1000, 999, 1), [2]),
+        ((30, 30, 30), []),
+        ((7, 7), []),
+        ((9,), []),
+        ((0, 5, 50), [0]),  # infinitely many times more
+        ((0, 0, 5, 5), [0, 1]),
+        ((0, 3, 4, 1000), [0]),
+        ((5000, 2500, 900, 300, 20, 11), [4, 5]),  # a long tail
+        ((2**62, 2**62, 1), [2]),
+    ],
+)
+def test_minority_classes_by_hand(counts, expected):
+    assert minority_of(*counts) == expected
+
+
+@given(counts=class_counts, seed=seeds)
+def test_minority_classes_are_those_of_the_formula_in_any_order(counts, seed):
+    expected = reference.minority_classes(counts)
+    minority = minority_classes(torch.tensor(counts))
+    assert minority.dtype == torch.bool
+    assert minority.tolist() == expected
+    order = torch.randperm(len(counts), generator=torch.Generator().manual_seed(seed))
+    assert minority_classes(torch.tensor(counts)[order]).tolist() == minority[order].tolist()
+    if any(expected):
+        ratio = imbalance_ratio(torch.tensor(counts), minority)
+        assert ratio.dtype == torch.float64
+        largest_rare = max(n for n, rare in zip(counts, expected, strict=True) if rare)
+        if largest_rare:
+            assert ratio > 1
+            assert_allclose(ratio, reference.imbalance_ratio(counts, expected), rtol=1e-12)
+        else:
+            assert ratio == math.inf
+
+
+@pytest.mark.parametrize("unit", [1, 2, 3, 5, 6, 7, 9, 11, 13, 100])
+def test_of_equal_gaps_the_one_at_the_smallest_classes_counts_in_every_unit(unit):
+    assert minority_of(100 * unit, 10 * unit, unit) == [2]
+    assert minority_of(8 * unit, 4 * unit, unit, 2 * unit) == [2]
+    assert minority_of(4 * unit, unit, 4 * unit, 16 * unit, unit) == [1, 4]
+
+
+@given(counts=class_counts, unit=st.integers(1, 50))
+def test_minority_classes_do_not_depend_on_the_unit_of_counts(counts, unit):
+    n = torch.tensor(counts)
+    assert torch.equal(minority_classes(n), minority_classes(unit * n))
+
+
+@pytest.mark.parametrize("counts", [(), (0, 0, 0), (3, -1, 5)])
+def test_counts_that_are_none_are_refused_by_value(counts):
+    message = rf"Need training samples per class, got \[{', '.join(map(str, counts))}\]"
+    with pytest.raises(ValueError, match=message):
+        minority_classes(torch.tensor(counts, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("counts", "minority", "expected"),
+    [
+        ((30, 10, 2), (0, 0, 1), 10),
+        ((40, 40, 10, 10), (0, 0, 1, 1), 4),
+        ((1, 2, 100), (0, 1, 0), 50.5 / 2),  # classes that are named need not be the smallest
+        ((10, 20), (0, 1), 0.5),
+        ((7, 7, 7), (0, 1, 1), 1),
+        ((5, 0, 0), (0, 1, 1), math.inf),
+        ((5, 2, 0), (0, 1, 1), 5),
+    ],
+)
+def test_imbalance_ratios_by_hand(counts, minority, expected):
+    ratio = imbalance_ratio(torch.tensor(counts), torch.tensor(minority, dtype=torch.bool))
+    assert_allclose(ratio, expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("counts", "minority"), [((5, 5), (0, 0)), ((5, 2), (1, 1)), ((0, 0), (0, 1))]
+)
+def test_an_imbalance_ratio_needs_both_groups_and_samples(counts, minority):
+    assert imbalance_ratio(torch.tensor(counts), torch.tensor(minority, dtype=torch.bool)).isnan()
