@@ -26,11 +26,14 @@ types: .venv/.dev ## Check types
 bench: .venv/.dev ## Measure what a measurement costs, as ratios within one run
 	$(BIN)/python -m tests.benchmarks.measurement_cost
 	$(BIN)/python -m tests.benchmarks.fuzziness_routes
+	$(BIN)/python -m tests.benchmarks.layer_peeled
 
 examples: .venv/.dev ## Reproduce the papers' figures on FashionMNIST (half an hour)
 	$(BIN)/python examples/equi_separation_fashion_mnist.py
 	$(BIN)/python examples/equi_separation_fashion_mnist.py --panels
 	$(BIN)/python examples/neural_collapse_fashion_mnist.py
+	$(BIN)/python examples/minority_collapse_theory.py
+	$(BIN)/python examples/minority_collapse_fashion_mnist.py --majority 3 5 7
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -13,12 +13,14 @@ from lightning_nc.callbacks.monitors import advise_without_value
 from lightning_nc.callbacks.processes import tell, told_by, trainer_processes
 from lightning_nc.callbacks.publish import alert, publish
 from lightning_nc.callbacks.request import Answer
+from lightning_nc.probe.generators import generators_kept
 from lightning_nc.probe.runner import trainer_loader, trainer_runner
 
 if TYPE_CHECKING:
     from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
 
 
+@generators_kept()  # what draws figures, or solves a model, may draw random numbers
 @torch.inference_mode(False)  # of which `trainer.validate()` and `test()` make use
 @torch.no_grad()
 def measure_together(
