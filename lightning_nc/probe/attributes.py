@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-# of modules: kept by other guards, or the way to the whole Trainer
-OWN = {"training", "_parameters", "_buffers", "_modules", "_trainer", "_fabric", "trainer"}
+# torch's own of each module, kept by other guards or not changed by calls; ways to the Trainer
+OWN = {*vars(nn.Module()), "_trainer", "_fabric", "trainer"}
 _LONG = 1000  # longer containers hold samples, and are let be
 
 
