@@ -3,6 +3,9 @@ BIN := .venv/bin
 # pip takes torch as constraints.txt pins it, so that everyone develops on the same release
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# tests of a module together, since they share what is slow to make
+PARALLEL := --numprocesses 2 --dist loadscope
+
 .PHONY: help demo test test-fast lint types bench examples clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -10,11 +13,11 @@ help: ## Show this list
 demo: .venv/.demo ## Train on scikit-learn's digits with both callbacks and show what they see (2 minutes)
 	$(BIN)/python -m lightning_nc
 
-test: .venv/.dev ## Run all tests and doctests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: .venv/.dev ## Run all tests and doctests, in two processes
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 test-fast: .venv/.dev ## Run the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL) $(PYTEST_ARGS)
 
 lint: .venv/.dev ## Check style
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from pytorch_lightning import Callback
@@ -36,13 +37,14 @@ class Fateful(nets.Blobs):
 
     def __init__(self):
         super().__init__(augment=False)
-        self.fuse, self.deed = 0, None
+        # an object, since numbers of a dataset itself are put back after a measurement
+        self.fuse = SimpleNamespace(left=0, deed=None)
 
     def __getitem__(self, index):
-        if self.fuse:
-            self.fuse -= 1
-            if not self.fuse:
-                DEEDS[self.deed]()
+        if self.fuse.left:
+            self.fuse.left -= 1
+            if not self.fuse.left:
+                DEEDS[self.fuse.deed]()
         return super().__getitem__(index)
 
 
@@ -58,7 +60,7 @@ class Fate(Callback):
         if self.where == "batch" and (trainer.current_epoch, batch_idx) == (2, 1):
             DEEDS[self.deed]()
         elif self.where == "measurement" and (trainer.current_epoch, batch_idx) == (1, 3):
-            self.data.fuse, self.data.deed = 3, self.deed
+            self.data.fuse.left, self.data.fuse.deed = 3, self.deed
 
 
 class ResumableLoader(DataLoader):
