@@ -39,13 +39,14 @@ def start_of_training(trainer: Any) -> Moment:
     of the epoch for one written on its last batch, validation for one on the batch before.
     """
     epochs = trainer.fit_loop.epoch_progress.current
-    batches = trainer.fit_loop.epoch_loop.batch_progress.current
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    batches = progress.current
     ended = epochs.completed == epochs.ready  # else the end of this epoch is still to come
     share = 0 if ended else min(batches.processed / trainer.num_training_batches, 1)
     completed = trainer.current_epoch + share
     whens: list[When] = ["train_epoch_end"] if ended else []
     # with fewer batches per epoch than before, the share of the epoch cannot be told
-    told = ended or batches.processed < trainer.num_training_batches
+    told = ended or progress.is_last_batch or batches.processed < trainer.num_training_batches
     if (ended and completed == 0) or (told and _validates(trainer, completed)):
         whens.append("validation_end")
     # the step of a last batch that Lightning had not counted yet is one less
