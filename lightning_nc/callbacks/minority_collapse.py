@@ -190,7 +190,9 @@ class MinorityCollapse(GeometryCallback):
         by_size = n.argsort(descending=True, stable=True)
         K_B = int(arrays["minority"].sum())
         known = bool(n.isfinite().all())
-        shown = (by_size.tolist(), len(n) - K_B if K_B else None) if known else ()
+        # minority classes that were given need not be the smallest, and have no border then
+        last = K_B > 0 and bool(arrays["minority"][by_size][-K_B:].all())
+        shown = (by_size.tolist(), len(n) - K_B if last else None) if known else ()
         cosines_by_size = {
             name: arrays[key][by_size][:, by_size]
             for name, key in (

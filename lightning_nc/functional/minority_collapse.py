@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
+from lightning_nc.functional.neural_collapse import centred as about_their_mean
 
 
 def minority_classes(class_counts: Tensor, least_gap: float = 1.5) -> Tensor:
@@ -117,5 +118,5 @@ def feature_energy_of(geometry: ClassGeometry, centred: bool = False) -> Tensor:
         Fang, He, Long & Su (2021), "Exploring deep neural networks via layer-peeled model: minority
         collapse in imbalanced training", PNAS 118(43).
     """
-    means = geometry.means - geometry.means.mean(0) if centred else geometry.means
+    means = about_their_mean(geometry.means) if centred else geometry.means
     return (means.square().sum(1) + geometry.squares / geometry.counts).mean()
