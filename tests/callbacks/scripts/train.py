@@ -24,9 +24,15 @@ def fail():
     raise OSError("the disk is gone")
 
 
+def interrupt():
+    # shells let their background jobs ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.raise_signal(signal.SIGINT)
+
+
 DEEDS = {
     "fail": fail,
-    "interrupt": lambda: signal.raise_signal(signal.SIGINT),
+    "interrupt": interrupt,
     "terminate": lambda: signal.raise_signal(signal.SIGTERM),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
 }
