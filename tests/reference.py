@@ -9,6 +9,8 @@ from itertools import combinations, pairwise
 
 import mpmath
 import numpy as np
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
 
 
 def classes_of(labels):
@@ -216,3 +218,61 @@ def minority_classes(counts):
     steps = [np.inf if m == 0 else Fraction(n, m) for m, n in pairwise(sizes)]
     last = sizes[steps.index(max(steps))]
     return [n <= last for n in counts]
+
+
+def sample_gradients(model, inputs, outputs=None, names=None):
+    """d f_c(x_i) / dw, shape (m, C, P): one sample, and one backward pass per output, at a time."""
+    chosen = [
+        p for n, p in model.named_parameters() if (p.requires_grad if names is None else n in names)
+    ]
+    m, gradients = len(tree_leaves(inputs)[0]), []
+    for i in range(m):
+        one = tree_map(lambda x, i=i: x[i : i + 1] if len(x) == m else x, inputs)
+        if isinstance(one, dict):
+            f = model(**one)
+        else:
+            f = model(*one) if isinstance(one, tuple) else model(one)
+        for number in (outputs(f) if outputs else f).flatten():
+            found = torch.autograd.grad(number, chosen, retain_graph=True, materialize_grads=True)
+            flat = [g.detach().to_dense().double().flatten().numpy() for g in found]
+            gradients.append(np.concatenate(flat))
+    return np.stack(gradients).reshape(m, -1, len(gradients[0]))
+
+
+def tangent_kernel(gradients):
+    """Sum over outputs c of < d f_c(a), d f_c(b) >, from gradients of shape (m, C, P)."""
+    m, C, _ = gradients.shape
+    K = np.zeros((m, m))
+    for a in range(m):
+        for b in range(m):
+            K[a, b] = sum(gradients[a, c] @ gradients[b, c] for c in range(C))
+    return K
+
+
+def changes_by_step(gradients, loss_gradients):
+    """Minus the changes of the outputs of x_j by a step on x_i, by unit rate: shape (i, j, C)."""
+    steps = [g.T @ v for g, v in zip(gradients, loss_gradients, strict=True)]
+    return np.array([[g @ step for g in gradients] for step in steps])
+
+
+def relative_similarity(changes):
+    moves = [[np.linalg.norm(change) for change in row] for row in changes]
+    return np.array([[move / row[i] for move in row] for i, row in enumerate(moves)])
+
+
+def kernelized_similarity(changes, loss_gradients):
+    return np.array(
+        [[v @ c / (v @ v) for c in row] for row, v in zip(changes, loss_gradients, strict=True)]
+    )
+
+
+def relative_ratio(K, labels, self_pairs=False):
+    same, different = [], []
+    for a in range(len(K)):
+        for b in range(len(K)):
+            cosine = K[a, b] / np.sqrt(K[a, a] * K[b, b])
+            if labels[a] != labels[b]:
+                different.append(cosine)
+            elif a != b or self_pairs:
+                same.append(cosine)
+    return np.mean(same) / (np.mean(same) + np.mean(different))

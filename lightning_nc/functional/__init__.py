@@ -7,6 +7,16 @@ from lightning_nc.functional.classifier import (
 )
 from lightning_nc.functional.classifier import self_duality as self_duality
 from lightning_nc.functional.cosines import group_cosine as group_cosine
+from lightning_nc.functional.gradient_kernel import gradient_kernel as gradient_kernel
+from lightning_nc.functional.gradient_kernel import last_layer_kernel as last_layer_kernel
+from lightning_nc.functional.label_aware_kernel import fit_pair_features as fit_pair_features
+from lightning_nc.functional.label_aware_kernel import fit_random_features as fit_random_features
+from lightning_nc.functional.label_aware_kernel import label_aware_kernel as label_aware_kernel
+from lightning_nc.functional.local_elasticity import ClassEffects as ClassEffects
+from lightning_nc.functional.local_elasticity import class_effects as class_effects
+from lightning_nc.functional.local_elasticity import kernelized_similarity as kernelized_similarity
+from lightning_nc.functional.local_elasticity import relative_ratio as relative_ratio
+from lightning_nc.functional.local_elasticity import relative_similarity as relative_similarity
 from lightning_nc.functional.minority_collapse import classifier_energy as classifier_energy
 from lightning_nc.functional.minority_collapse import imbalance_ratio as imbalance_ratio
 from lightning_nc.functional.minority_collapse import minority_classes as minority_classes
@@ -29,5 +39,7 @@ from lightning_nc.functional.separation import separation_ability as separation_
 from lightning_nc.functional.separation import separation_fuzziness as separation_fuzziness
 from lightning_nc.functional.separation import separation_law as separation_law
 from lightning_nc.functional.separation import separation_sensitivity as separation_sensitivity
+from lightning_nc.functional.simplex_plane import SimplexPlane as SimplexPlane
+from lightning_nc.functional.simplex_plane import simplex_plane as simplex_plane
 from lightning_nc.functional.simplex_symmetry import SimplexSymmetry as SimplexSymmetry
 from lightning_nc.functional.simplex_symmetry import simplex_symmetry as simplex_symmetry

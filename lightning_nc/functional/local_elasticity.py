@@ -1,0 +1,253 @@
+r"""Local elasticity: whether a gradient step on one sample moves its own class more than others."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_nc.functional.gradient_kernel import (
+    network_on,
+    output_directions,
+    warn_of_slow_layers,
+)
+from lightning_nc.functional.tangent.kernel import output_changes
+from lightning_nc.functional.tangent.steps import changes_by_steps
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def relative_similarity(
+    model: nn.Module,
+    inputs: Any,
+    targets: Tensor,
+    loss: Loss | None = None,
+    rate: float | None = None,
+    parameters: Iterable[str] | None = None,
+) -> Tensor:
+    r"""How much a gradient step on one sample moves the others, relative to itself.
+
+    .. math:: S_{rel}(x, x') = \frac{\lVert f(x', w^+) - f(x', w) \rVert}
+        {\lVert f(x, w^+) - f(x, w) \rVert}, \quad w^+ = w - \gamma \partial_w L(f(x, w), y)
+
+    The vector norm over outputs is the multi-class form; for one output it is the absolute value.
+
+    Args:
+        model: The network, in evaluation mode; it is not touched.
+        inputs: Of m samples: a tensor, or a tuple or dict of arguments.
+        targets: Their labels or targets, shape ``(m, ...)``.
+        loss: ``loss(outputs, targets)``; by default cross-entropy (of logits, also for one output).
+        rate: The learning rate gamma of a real step, at m forward passes; None takes the limit of
+            small rates exactly, from derivatives.
+        parameters: Names or globs of the parameters w; by default those that are trained.
+
+    Returns:
+        S_rel(x_i, x_j) for a step on x_i, shape ``(m, m)``, float64, in units of 1; 1 on the
+        diagonal, elsewhere >= 0, and NaN in rows whose step moves its own sample nowhere.
+
+    Raises:
+        ValueError: If a sample's outputs depend on the others, or are no row of numbers.
+
+    Example:
+        A linear network of one output moves in proportion to x.x' + 1, here 6, 4 and 10:
+
+        >>> model, inputs = nn.Linear(2, 1), torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+        >>> relative_similarity(model, inputs, torch.tensor([1.0, 0.0]))
+        tensor([[1.0000, 0.6667],
+                [0.4000, 1.0000]], dtype=torch.float64)
+
+    Source:
+        He & Su (2020), "The local elasticity of neural networks", ICLR.
+    """
+    changes, _ = _changes(model, inputs, targets, loss, rate, parameters)
+    return relative_of(changes.square().sum(0).sqrt())
+
+
+def kernelized_similarity(
+    model: nn.Module,
+    inputs: Any,
+    targets: Tensor,
+    loss: Loss | None = None,
+    rate: float | None = None,
+    parameters: Iterable[str] | None = None,
+) -> Tensor:
+    r"""How much a gradient step on one sample moves the others, by unit of its loss gradient.
+
+    .. math:: S_{ker}(x, x') = \frac{f(x', w^+) - f(x', w)}{-\gamma\, \partial L / \partial f(x)}
+
+    which for small rates is the tangent kernel :math:`\langle \partial f(x'), \partial f(x)
+    \rangle`. With several outputs and :math:`v = \partial L / \partial f(x)`, both samples along v:
+
+    .. math:: S_{ker}(x, x') = \frac{\langle v, f(x', w^+) - f(x', w) \rangle}
+        {-\gamma \lVert v \rVert^2}
+
+    Args:
+        model: The network, in evaluation mode; it is not touched.
+        inputs: Of m samples: a tensor, or a tuple or dict of arguments.
+        targets: Their labels or targets, shape ``(m, ...)``.
+        loss: As of `relative_similarity`.
+        rate: The learning rate gamma of a real step; None takes the limit of small rates exactly.
+        parameters: Names or globs of the parameters w; by default those that are trained.
+
+    Returns:
+        S_ker(x_i, x_j) for a step on x_i, shape ``(m, m)``, float64; of any sign, positive on the
+        diagonal in the limit; NaN in rows without a loss gradient. Not symmetric in general; the
+        papers take (S + S^T) / 2.
+
+    Raises:
+        ValueError: If a sample's outputs depend on the others, or are no row of numbers.
+
+    Example:
+        For a linear network of one output x.x' + 1, whatever the loss and the rate:
+
+        >>> model, inputs = nn.Linear(2, 1).double(), torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+        >>> kernelized_similarity(model, inputs.double(), torch.tensor([1.0, 0.0]), rate=0.5)
+        tensor([[ 6.0000,  4.0000],
+                [ 4.0000, 10.0000]], dtype=torch.float64)
+
+    Source:
+        He & Su (2020), "The local elasticity of neural networks", ICLR.
+    """
+    changes, losses = _changes(model, inputs, targets, loss, rate, parameters)
+    v = losses.to(changes)  # (m, C)
+    along = torch.einsum("cji,ic->ij", changes, v)
+    return along / _nonzero(v.square().sum(1))[:, None]
+
+
+def relative_ratio(kernel: Tensor, labels: Tensor, self_pairs: bool = False) -> Tensor:
+    r"""Strength of local elasticity: 1/2 without any, 1 if steps stay within their class.
+
+    .. math:: \frac{\bar K_{same}}{\bar K_{same} + \bar K_{different}}, \quad
+        \bar K(a, b) = \frac{K(a, b)}{\sqrt{K(a, a) K(b, b)}}
+
+    of the means over ordered pairs of samples of the same and of different classes.
+
+    Args:
+        kernel: K, symmetric, shape ``(m, m)``.
+        labels: Classes, shape ``(m,)``.
+        self_pairs: Whether a sample with itself, always 1, is a pair of the same class: the paper's
+            figures on training pairs have it so.
+
+    Returns:
+        A float64 scalar in (0, 1); NaN if either mean is not positive, or has no pairs.
+
+    Example:
+        Norms 2 and 1; the pair of one class has cosine 1, the others 1/2:
+
+        >>> K = torch.tensor([[4.0, 2.0, 1.0], [2.0, 1.0, 0.5], [1.0, 0.5, 1.0]])
+        >>> relative_ratio(K, torch.tensor([0, 0, 1]))  # 1 / (1 + 1/2)
+        tensor(0.6667, dtype=torch.float64)
+
+    Source:
+        Chen, He & Su (2020), "Label-aware neural tangent kernel: toward better generalization and
+        local elasticity", NeurIPS.
+    """
+    K = kernel.double()
+    norms = _nonzero(K.diagonal()).sqrt()
+    same, different = _means(K / norms[:, None] / norms, labels, self_pairs)
+    ratio = same / (same + different)
+    return torch.where((same > 0) & (different > 0), ratio, torch.nan)
+
+
+class ClassEffects(NamedTuple):
+    """What a unit step on a sample does to others, on average.
+
+    Attributes:
+        intra: alpha, to samples of its class.
+        inter: beta, to samples of other classes.
+    """
+
+    intra: Tensor
+    inter: Tensor
+
+
+def class_effects(similarity: Tensor, labels: Tensor) -> ClassEffects:
+    r"""Intra-class effect alpha and inter-class effect beta; classes separate where alpha > beta.
+
+    .. math:: \alpha = \operatorname{mean}_{i \ne j,\, y_i = y_j} S_{ij}, \quad
+        \beta = \operatorname{mean}_{y_i \ne y_j} S_{ij}
+
+    Of the trace kernel by C outputs, K / C, these are the mean changes of a logit by a step that
+    raises the same logit of another sample, per unit of learning rate and of its gradient.
+
+    Args:
+        similarity: What a step on sample i does to sample j, shape ``(m, m)``.
+        labels: Classes, shape ``(m,)``.
+
+    Returns:
+        Float64 scalars in units of the similarity; NaN without a pair.
+
+    Example:
+        >>> S = torch.tensor([[9.0, 2.0, 1.0], [2.0, 9.0, 0.0], [1.0, 0.0, 9.0]])
+        >>> alpha, beta = class_effects(S, torch.tensor([0, 0, 1]))
+        >>> float(alpha), float(beta)
+        (2.0, 0.5)
+
+    Source:
+        Zhang, Wang & Su (2021), "Imitating deep learning dynamics via locally elastic stochastic
+        differential equations", NeurIPS.
+    """
+    return ClassEffects(*_means(similarity.double(), labels, self_pairs=False))
+
+
+def loss_gradients(outputs: Tensor, targets: Tensor, loss: Loss | None = None) -> Tensor:
+    """Gradient of each sample's loss by its outputs, shape ``(m, C)``."""
+    of = loss if loss is not None else cross_entropy
+    f = outputs.detach().requires_grad_()
+    with torch.enable_grad():
+        # one sample at a time, so that it does not matter whether the loss is a sum or a mean
+        each = [of(f[i : i + 1], targets[i : i + 1]) for i in range(len(f))]
+        (v,) = torch.autograd.grad(torch.stack(each).sum(), f)
+    return v
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Of logits: softmax, or with one logit logistic."""
+    if outputs.shape[1] > 1:
+        return F.cross_entropy(outputs, targets)
+    return F.binary_cross_entropy_with_logits(outputs[:, 0], targets.reshape(-1).to(outputs))
+
+
+def relative_of(moves: Tensor) -> Tensor:
+    """S_rel of how far a step on i moves j, given as entries (j, i)."""
+    return moves.mT / _nonzero(moves.diagonal())[:, None]
+
+
+def _changes(
+    model: nn.Module,
+    inputs: Any,
+    targets: Tensor,
+    loss: Loss | None,
+    rate: float | None,
+    parameters: Iterable[str] | None,
+) -> tuple[Tensor, Tensor]:
+    """Minus the changes of outputs per unit rate, by output, sample moved and stepped on.
+
+    With them, the gradients of the losses by the outputs, shape ``(m, C)``.
+    """
+    network = network_on(model, inputs, "all", parameters)
+    if rate is not None:
+        by = partial(loss_gradients, loss=loss)
+        found = changes_by_steps(network, by, targets, rate)
+    else:
+        directions = output_directions("all", network.num_outputs, 0)
+        by_all = partial(loss_gradients, targets=targets, loss=loss)
+        found = output_changes(network, directions, by_all)
+        warn_of_slow_layers(found.one_by_one)
+    return found.changes, found.losses
+
+
+def _means(S: Tensor, labels: Tensor, self_pairs: bool) -> tuple[Tensor, Tensor]:
+    """Mean over ordered pairs of the same class, and of different ones."""
+    same = labels[:, None] == labels
+    different = ~same
+    if not self_pairs:
+        same = same & ~torch.eye(len(S), dtype=torch.bool, device=S.device)
+    return S[same].mean(), S[different].mean()
+
+
+def _nonzero(numbers: Tensor) -> Tensor:
+    """NaN in the place of zeros, by which nothing can be divided."""
+    return torch.where(numbers > 0, numbers, torch.nan)

@@ -1,0 +1,246 @@
+"""Similarities of local elasticity: closed forms, formulas, real steps, invariances and edges."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from torch import nn
+
+from lightning_nc.functional import (
+    class_effects,
+    gradient_kernel,
+    kernelized_similarity,
+    relative_ratio,
+    relative_similarity,
+)
+from tests import nets, reference
+from tests.functional.tangent_cases import LAYERS, SEQUENCES
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+seeds = st.integers(0, 2**16)
+LABELS = torch.tensor([0, 2, 1, 0, 2])
+
+
+def mlp(C=3):
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, C)).double()
+
+
+def squares(f, y):
+    return (f.squeeze(-1) - y).square().sum() / 2
+
+
+def probabilities_less_labels(net, x, labels):
+    with torch.no_grad():
+        return (net(x).softmax(1) - F.one_hot(labels, 3)).numpy()
+
+
+def step(net, sample, label, loss, rate):
+    """A copy of the network after one SGD step."""
+    stepped = copy.deepcopy(net)
+    optimizer = torch.optim.SGD(stepped.parameters(), lr=rate)
+    loss(stepped(sample[None]), label[None]).backward()
+    optimizer.step()
+    return stepped
+
+
+def train(net, x, labels, steps=30):
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        F.cross_entropy(net(x), labels).backward()
+        optimizer.step()
+
+
+def positive(m, seed=0):
+    """A positive definite kernel without negative entries."""
+    rows = torch.rand(m, m + 2, generator=torch.Generator().manual_seed(seed)).double()
+    return rows @ rows.T
+
+
+@pytest.fixture
+def x():
+    return torch.randn(5, 4).double()
+
+
+def test_a_linear_classifier_has_the_ratio_of_its_inputs_before_and_after_training():
+    net, x, labels = nn.Linear(4, 3).double(), torch.rand(9, 4).double(), torch.arange(9) % 3
+    inputs = reference.relative_ratio((x @ x.T + 1).numpy(), labels)
+    assert 0.4 < inputs < 0.6
+    hidden = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    before = relative_ratio(gradient_kernel(hidden, x), labels)
+    for _ in range(2):
+        assert_allclose(relative_ratio(gradient_kernel(net, x), labels), inputs, rtol=1e-12)
+        train(net, x, labels)
+        train(hidden, x, labels)
+    assert abs(relative_ratio(gradient_kernel(hidden, x), labels) - before) > 1e-3
+
+
+def test_the_true_class_logit_would_be_a_kernel_of_another_kind():
+    # of a linear network: nothing between classes, so that the ratio were 1 if it were defined
+    net, x, labels = nn.Linear(4, 3).double(), torch.rand(6, 4).double(), torch.arange(6) % 3
+    K = gradient_kernel(net, x)
+    own = torch.where(labels[:, None] == labels, K / 3, 0.0)
+    assert relative_ratio(own, labels).isnan()
+    assert 0 < relative_ratio(K, labels) < 1
+
+
+@pytest.mark.parametrize("case", ["conv2d grouped", "layer norm", "bare parameters", "windows"])
+def test_similarities_are_as_the_formulas_say(case):
+    net, x = LAYERS[case]()
+    labels = torch.tensor([2, 0, 2])
+    gradients = reference.sample_gradients(net, x)
+    v = probabilities_less_labels(net, x, labels)
+    changes = reference.changes_by_step(gradients, v)
+    S = relative_similarity(net, x, labels).detach()
+    assert_allclose(S, reference.relative_similarity(changes), rtol=1e-9)
+    assert torch.equal(S.diagonal(), torch.ones(3).double())
+    S = kernelized_similarity(net, x, labels).detach()
+    assert_allclose(S, reference.kernelized_similarity(changes, v), rtol=1e-9, atol=1e-12)
+    assert S.dtype == torch.float64
+
+
+def test_similarities_of_recurrent_networks_are_as_the_formulas_say():
+    net, x = SEQUENCES["lstm"]().double(), torch.randn(3, 3, 4).double()
+    gradients = reference.sample_gradients(net, x)
+    v = np.array([[0.0, 1.0], [1.0, -2.0], [0.5, 0.5]])
+
+    def linear(f, t):
+        return (f * t).sum()
+
+    with pytest.warns(RuntimeWarning, match="backward pass for each sample"):
+        S = relative_similarity(net, x, torch.tensor(v), linear)
+    changes = reference.changes_by_step(gradients, v)
+    assert_allclose(S, reference.relative_similarity(changes), rtol=1e-9)
+
+
+@pytest.mark.parametrize("rate", [1e-7, 0.3])
+@pytest.mark.parametrize("loss", [F.cross_entropy, None])
+def test_a_rate_takes_real_steps_and_small_ones_the_limit(rate, loss, x):
+    net = mlp()
+    moves = []
+    for i in range(5):
+        stepped = step(net, x[i], LABELS[i], F.cross_entropy, rate)
+        with torch.no_grad():
+            moves.append((stepped(x) - net(x)).numpy())
+    v = probabilities_less_labels(net, x, LABELS)
+    S = relative_similarity(net, x, LABELS, loss, rate)
+    tolerance = 1e-6 if rate < 1 else 1e-10
+    assert_allclose(S, reference.relative_similarity(np.array(moves)), rtol=tolerance)
+    S_ker = kernelized_similarity(net, x, LABELS, loss, rate)
+    expected = reference.kernelized_similarity(-np.array(moves) / rate, v)
+    assert_allclose(S_ker, expected, rtol=tolerance, atol=1e-6)
+    limits = relative_similarity(net, x, LABELS), kernelized_similarity(net, x, LABELS)
+    for by_rate, limit in zip((S, S_ker), limits, strict=True):
+        assert torch.allclose(by_rate, limit, rtol=1e-5, atol=1e-6) == (rate < 1e-3)
+
+
+@pytest.mark.parametrize("loss", [None, squares, lambda f, y: (f[:, 0] - y).abs()])
+def test_of_one_output_the_kernelized_similarity_is_the_tangent_kernel(loss, x):
+    net, targets = mlp(1), torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0]).double()
+    K = gradient_kernel(net, x)
+    assert_allclose(kernelized_similarity(net, x, targets, loss), K, rtol=1e-9)
+    S = relative_similarity(net, x, targets, loss)
+    assert_allclose(S, K.abs() / K.diagonal()[:, None], rtol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 7.0])
+def test_a_loss_by_another_factor_moves_in_the_same_directions(scale, x):
+    def scaled(f, y):
+        return scale * F.cross_entropy(f, y, reduction="sum")
+
+    net = mlp()
+    for similarity in (relative_similarity, kernelized_similarity):
+        expected = similarity(net, x, LABELS)
+        assert_allclose(similarity(net, x, LABELS, scaled), expected, rtol=1e-9)
+        part = similarity(net, x, LABELS, parameters=["2.*"])
+        assert not torch.allclose(part, expected)
+
+
+def test_a_step_that_goes_nowhere_has_no_similarity(x):
+    net, targets = mlp(1), torch.zeros(5).double()
+    targets[2] = net(x)[2].detach()  # no loss there
+    for similarity in (relative_similarity, kernelized_similarity):
+        S = similarity(net, x, targets, squares)
+        assert S[2].isnan().all()
+        assert S[[0, 1, 3, 4]].isfinite().all()
+
+
+@pytest.mark.parametrize("rate", [0, -0.1, float("nan")])
+def test_rates_are_positive(rate, x):
+    with pytest.raises(ValueError, match=f"positive learning rate, got {rate}"):
+        relative_similarity(mlp(), x, LABELS, rate=rate)
+
+
+def test_ratios_by_hand_with_and_without_self_pairs():
+    # norms 1, 2, 1 and 3; cosines .5 within class 0, .8 within class 1, .1 .2 .3 .4 between
+    rows = [[1, 0.5, 0.1, 0.2], [0.5, 1, 0.3, 0.4], [0.1, 0.3, 1, 0.8], [0.2, 0.4, 0.8, 1]]
+    cosines = torch.tensor(rows, dtype=torch.float64)
+    norms = torch.tensor([1.0, 2.0, 1.0, 3.0], dtype=torch.float64)
+    K, labels = cosines * norms[:, None] * norms, torch.tensor([4, 4, 7, 7])
+    assert_allclose(relative_ratio(K, labels), 0.65 / (0.65 + 0.25), rtol=1e-12)
+    with_selves = relative_ratio(K, labels, self_pairs=True)
+    assert_allclose(with_selves, 0.825 / (0.825 + 0.25), rtol=1e-12)
+    effects = class_effects(K, labels)
+    assert_allclose(effects.intra, (1.0 + 2.4) / 2, rtol=1e-12)
+    assert_allclose(effects.inter, (0.1 + 0.6 + 0.6 + 2.4) / 4, rtol=1e-12)
+
+
+def test_effects_are_of_ordered_pairs():
+    S = torch.tensor([[9.0, 1.0, 2.0], [3.0, 9.0, 4.0], [6.0, 8.0, 9.0]])
+    effects = class_effects(S, torch.tensor([0, 0, 1]))
+    assert (effects.intra, effects.inter) == (2.0, 5.0)
+    assert effects.intra.dtype == torch.float64
+
+
+@given(seed=seeds, m=st.integers(4, 9), classes=st.integers(1, 4), self_pairs=st.booleans())
+def test_ratios_keep_under_scaling_of_each_sample_and_order(seed, m, classes, self_pairs):
+    torch.manual_seed(seed)
+    K, labels = positive(m, seed), torch.randint(classes, (m,))
+    labels[:2] = torch.tensor([0, min(1, classes - 1)])
+    ratio = relative_ratio(K, labels, self_pairs)
+    scales, order = torch.randn(m).double().mul(3).exp(), torch.randperm(m)
+    scaled = scales[:, None] * K * scales
+    assert_allclose(relative_ratio(scaled, labels, self_pairs), ratio, rtol=1e-9)
+    moved = K[order][:, order]
+    assert_allclose(relative_ratio(moved, labels[order] + 5, self_pairs), ratio, rtol=1e-12)
+    assert_allclose(class_effects(moved, labels[order]), class_effects(K, labels), rtol=1e-12)
+    same = labels[:, None] == labels
+    if (same.sum() > m or self_pairs) and not same.all():
+        assert 0 < ratio < 1
+        expected = reference.relative_ratio(K.numpy(), labels, self_pairs)
+        assert_allclose(ratio, expected, rtol=1e-12)
+    else:
+        assert ratio.isnan()
+
+
+@pytest.mark.parametrize("sign", ["same", "different", "both", "zero"])
+def test_a_mean_that_is_not_positive_has_no_ratio(sign):
+    K, labels = torch.eye(4) + 0.1, torch.tensor([0, 0, 1, 1])
+    same = labels[:, None] == labels
+    off = ~torch.eye(4, dtype=torch.bool)
+    parts = {"same": same & off, "different": ~same, "both": off, "zero": ~same}
+    K[parts[sign]] = 0.0 if sign == "zero" else -0.1
+    assert relative_ratio(K, labels).isnan()
+
+
+def test_what_is_undefined_is_nan():
+    K = positive(3)
+    assert relative_ratio(K, torch.zeros(3)).isnan()
+    assert relative_ratio(K, torch.arange(3)).isnan()
+    assert relative_ratio(K, torch.arange(3), self_pairs=True) > 0.5
+    K[1] = K[:, 1] = 0  # a sample without a gradient
+    assert relative_ratio(K, torch.tensor([0, 1, 1])).isnan()
+    assert class_effects(K, torch.zeros(3)).inter.isnan()
+    assert class_effects(K, torch.arange(3)).intra.isnan()
+
+
+def test_samples_that_only_resemble_their_class_have_a_ratio_near_one():
+    labels = torch.tensor([0, 0, 1, 1, 1])
+    K = (labels[:, None] == labels).double() + 1e-9
+    assert_allclose(relative_ratio(K, labels), 1, rtol=1e-8)
+    assert_allclose(relative_ratio(torch.ones(5, 5), labels), 0.5, rtol=1e-12)
