@@ -1,12 +1,15 @@
 """The geometry a classifier learns, as drop-in callbacks for PyTorch Lightning.
 
-Callbacks: `EquiSeparation`, `NeuralCollapse`, `MinorityCollapse`. Without a Trainer: `measure`.
+Callbacks: `EquiSeparation`, `NeuralCollapse`, `MinorityCollapse`, `LocalElasticity`.
+Without a Trainer: `measure`.
 The formulas are in `lightning_nc.functional`, torchmetrics in `lightning_nc.metrics`.
 """
 
 from importlib.metadata import version
 
 from lightning_nc.callbacks import EquiSeparation as EquiSeparation
+from lightning_nc.callbacks import GeometrySummary as GeometrySummary
+from lightning_nc.callbacks import LocalElasticity as LocalElasticity
 from lightning_nc.callbacks import Measurement as Measurement
 from lightning_nc.callbacks import MinorityCollapse as MinorityCollapse
 from lightning_nc.callbacks import NeuralCollapse as NeuralCollapse

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lightning_nc
 from lightning_nc.callbacks import GeometryCallback
+from lightning_nc.callbacks.geometry_pass import GeometryPass
 from tests.traces import difference as difference
 from tests.traces import same as same
 from tests.traces import trace_of
@@ -34,8 +35,17 @@ CALLBACKS = [
     if isinstance(kind, type) and issubclass(kind, GeometryCallback)
 ]
 
+# those that share a pass over layers
+GEOMETRY = [kind for kind in CALLBACKS if kind.passes is GeometryPass]
+
 # what Lightning warns about is not our concern, what this package warns about is an error
-only_our_warnings = ("ignore", "error::RuntimeWarning")
+only_our_warnings = (
+    "ignore",
+    "error::RuntimeWarning",
+    # as it is for classes on opposite sides, of which tiny data have some
+    "ignore:LocalElasticity. gradients of .* took a backward pass for each sample",
+    "ignore:LocalElasticity. relative_ratio.*the mean kernel between classes is not positive",
+)
 
 
 class Blobs(Dataset):

@@ -12,7 +12,12 @@ from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallbac
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.request import Answer, Request
 from lightning_nc.callbacks.schedule import When
-from lightning_nc.figures import separation_figure
+from lightning_nc.figures import (
+    class_separation_figure,
+    separation_comparison_figure,
+    separation_epochs_figure,
+    separation_figure,
+)
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.functional.separation import (
     class_fuzziness_of,
@@ -92,12 +97,53 @@ class EquiSeparation(GeometryCallback):
         return evaluate_separation(answer.layers, self.probe.key)
 
     def draw(self, measurement: Measurement) -> dict[str, Any]:
-        """D against depth with the fitted law."""
+        """D against depth: with the fitted law, and over epochs."""
+        names, D = self._names(measurement), measurement.arrays["fuzziness"]
         start = self.prefix("separation_layers")
-        names = [key.removeprefix(start) for key in measurement.values if key.startswith(start)]
-        title = f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
-        figure = separation_figure(names, measurement.arrays["fuzziness"], title)
-        return {self.prefix() + "law": figure}
+        by_layer = [self.over_epochs(measurement, start + name) for name in names]
+        past = list(torch.tensor(by_layer, dtype=torch.float64).mT)
+        epochs = self.epochs(measurement)
+        return {
+            self.prefix() + "law": separation_figure(names, D, self._title(measurement)),
+            self.prefix() + "epochs": separation_epochs_figure(names, epochs, past, self.probe.key),
+        }
+
+    def draw_on_request(self, measurement: Measurement) -> dict[str, Any]:
+        """D of each class."""
+        D, class_D = (measurement.arrays[name] for name in ("fuzziness", "class_fuzziness"))
+        names, title = self._names(measurement), self._title(measurement)
+        return {self.prefix() + "classes": class_separation_figure(names, class_D, D, title)}
+
+    def plot_against(self, *others: "EquiSeparation") -> Any:
+        """Draw the last D of this callback against that of others, such as on validation data.
+
+        Args:
+            others: With probes of other names, on the same layers.
+
+        Returns:
+            A matplotlib ``Figure``.
+
+        Raises:
+            ValueError: If one has measured nothing yet, or other layers.
+        """
+        drawn = {}
+        for each in (self, *others):
+            if not each.history or each._names(each.history[-1]) != self._names(self.history[-1]):
+                raise ValueError(
+                    f"EquiSeparation on '{each.probe.key}' has measured nothing yet, or other "
+                    f"layers than that on '{self.probe.key}'."
+                )
+            drawn[each.probe.key] = each.history[-1].arrays["fuzziness"]
+        title = f"{self.history[-1].epochs_completed:g} epochs"
+        return separation_comparison_figure(self._names(self.history[-1]), drawn, title)
+
+    def _names(self, measurement: Measurement) -> list[str]:
+        """Of the layers, in depth."""
+        start = self.prefix("separation_layers")
+        return [key.removeprefix(start) for key in measurement.values if key.startswith(start)]
+
+    def _title(self, measurement: Measurement) -> str:
+        return f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
 
 
 def evaluate_separation(layers: dict[str, ClassGeometry], probe: str) -> Evaluation:

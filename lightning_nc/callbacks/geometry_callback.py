@@ -10,7 +10,9 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from lightning_nc.callbacks import moments
+from lightning_nc.callbacks.geometry_pass import GeometryPass
 from lightning_nc.callbacks.measurement import Measurement
+from lightning_nc.callbacks.measuring_pass import MeasuringPass
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_at_setup, monitor
 from lightning_nc.callbacks.namespaces import CallbackBase
@@ -42,7 +44,8 @@ class GeometryCallback(CallbackBase):
     """A callback that measures the geometry of a probe; the base of those in this package.
 
     A measure of your own is a subclass with a ``family`` (the first part of its logged keys) and
-    the three methods `request`, `evaluate` and `draw`.
+    the three methods `request`, `evaluate` and `draw`. Those of equal probes that are due together
+    and have the same ``passes`` share one.
 
     Args:
         probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.
@@ -55,6 +58,7 @@ class GeometryCallback(CallbackBase):
     """
 
     family: str
+    passes: type[MeasuringPass] = GeometryPass
 
     def __init__(
         self,
@@ -89,6 +93,58 @@ class GeometryCallback(CallbackBase):
     @abstractmethod
     def draw(self, measurement: Measurement) -> dict[str, Any]:
         """Figures of a measurement, by tag."""
+
+    def events(self, measurement: Measurement) -> dict[str, str]:
+        """What has come to pass with a measurement, by title; logged as messages."""
+        return {}
+
+    def plot(self, name: str | None = None, measurement: int = -1) -> Any:
+        """Draw a figure of the history, in a notebook or after a run.
+
+        Args:
+            name: Which one, by the end of its tag; by default the first of those that are logged.
+            measurement: Which of `history`; large arrays are kept for the last one alone.
+
+        Returns:
+            A matplotlib ``Figure``.
+
+        Raises:
+            ValueError: If nothing has been measured, or there is no such figure.
+        """
+        if not self.history:
+            raise ValueError(
+                f"{type(self).__name__} has measured nothing yet, and has no figures; fit first."
+            )
+        try:
+            drawn = self.draw(self.history[measurement])
+            drawn |= self.draw_on_request(self.history[measurement])
+        except KeyError as missing:
+            raise ValueError(
+                f"Measurement {measurement} has no {missing} any more: arrays of more than 1,000 "
+                "numbers are kept for the last one alone."
+            ) from None
+        figures = {tag.rpartition("/")[2]: figure for tag, figure in drawn.items()}
+        if name is not None and name not in figures:
+            raise ValueError(f"There is no figure '{name}'; there are {', '.join(figures)}.")
+        return figures[name if name is not None else next(iter(figures))]
+
+    def epochs(self, measurement: Measurement) -> list[float]:
+        """Epochs completed at all measurements of the same stage."""
+        return [m.epochs_completed for m in self._like(measurement)]
+
+    def over_epochs(self, measurement: Measurement, key: str) -> list[float]:
+        """A value at all measurements of the same stage; NaN where it was not measured."""
+        return [m.values.get(key, math.nan) for m in self._like(measurement)]
+
+    def _like(self, measurement: Measurement) -> list[Measurement]:
+        """Of the same stage, up to it."""
+        known = [m for m in self.history if m.stage == measurement.stage]
+        place = next((i for i, m in enumerate(known) if m is measurement), len(known))
+        return [*known[:place], measurement]
+
+    def draw_on_request(self, measurement: Measurement) -> dict[str, Any]:
+        """Figures that `plot` draws and that are not logged, by tag."""
+        return {}
 
     def prefix(self, family: str | None = None) -> str:
         """The beginning of logged keys: ``family/probe/``."""
@@ -193,6 +249,7 @@ class GeometryCallback(CallbackBase):
             for callback in trainer.callbacks
             if isinstance(callback, GeometryCallback)
             and callback.probe == self.probe
+            and callback.passes is self.passes
             and callback.due(moment)
         ]
         if due and due[0] is self:

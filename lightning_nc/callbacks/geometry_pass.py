@@ -1,16 +1,16 @@
 """Two sweeps over the probe, each followed by one vote and one reduction."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_nc.callbacks.checks import classifier_of, require_finite, require_unchanged
-from lightning_nc.callbacks.plan import Plan, groups_within, make_plan, still_holds
-from lightning_nc.callbacks.processes import Processes
-from lightning_nc.callbacks.request import Answer, ClassifierGeometry, Request
+from lightning_nc.callbacks.measuring_pass import MeasuringPass
+from lightning_nc.callbacks.plan import Plan, groups_within
+from lightning_nc.callbacks.request import Answer, ClassifierGeometry
 from lightning_nc.functional.class_geometry import (
     ClassGeometry,
     SeparatingDirections,
@@ -23,12 +23,9 @@ from lightning_nc.functional.classifier import (
     nearest_class_centers,
 )
 from lightning_nc.metrics.sweep import SweepState
-from lightning_nc.probe.data import Probe, Samples, samples_of
-from lightning_nc.probe.generators import generators_kept
-from lightning_nc.probe.guards import unobtrusive
+from lightning_nc.probe.data import Samples
 from lightning_nc.probe.hooks import Head
 from lightning_nc.probe.layers import Point
-from lightning_nc.probe.runner import Runner
 from lightning_nc.probe.sweep import Consume, FeatureCache, Reading, sweep
 
 
@@ -52,29 +49,8 @@ class _Centres(NamedTuple):
     tallies: dict[int, Tensor]
 
 
-class GeometryPass:
-    """A measurement of the union of several requests, on one probe.
-
-    Args:
-        runner: The network.
-        source: Finds the Dataset or DataLoader to read; called under guard.
-        probe: How to read it.
-        requests: What is to be measured.
-        processes: With whom.
-        plan: Of an earlier measurement; made anew if it does not fit the source.
-    """
-
-    def __init__(
-        self,
-        runner: Runner,
-        source: Callable[[], Any],
-        probe: Probe,
-        requests: Sequence[Request],
-        processes: Processes,
-        plan: Plan | None = None,
-    ) -> None:
-        self.runner, self.source, self.probe = runner, source, probe
-        self.requests, self.processes, self.plan = list(requests), processes, plan
+class GeometryPass(MeasuringPass):
+    """The geometry of classes at layers, for several requests on one probe."""
 
     def run(self) -> list[Answer]:
         """Measure, and answer each request; on failure raise on all processes."""
@@ -103,21 +79,10 @@ class GeometryPass:
             for number, (points, last) in enumerate(self.plan.wanted)
         ]
 
-    def _digest(self) -> int:
-        return self.plan.digest if self.plan is not None else 0
-
-    def _guard(self, data: tuple[Any, ...]) -> Any:
-        touched = (*data, self.runner.around)
-        return unobtrusive(self.runner.model, touched, self.probe.batch_norm, self.runner.device)
-
     def _first_sweep(self, group: int) -> _Local:
         """Counts and sums of each class, at every point of a group."""
-        with generators_kept(self.runner.generators()):  # the source may be code of the user
-            samples = samples_of(self.source(), self.probe.batch_size)
-        with self._guard((samples.dataset, samples.collate)):
-            if self.plan is None or not still_holds(self.plan, samples):
-                self.plan = make_plan(self.runner, samples, self.probe, self.requests)
-            plan, world = self.plan, self.processes.world
+        with self._settled() as (plan, samples):
+            world = self.processes.world
             points = groups_within(plan, self.probe.memory_mb)[group]
             own = plan.batches[self.processes.rank :: world]
             # a process with a batch less reads one more all the same: forward passes of sharded
@@ -193,12 +158,6 @@ class GeometryPass:
             with self._guard((local.samples.dataset, local.samples.collate)):
                 sweep(self.runner, local.reading, local.points, add)
         return directions, state
-
-    def _state(self, shapes: dict[Hashable, tuple[int, ...]]) -> SweepState:
-        device = self.runner.device
-        on = torch.device("cpu") if device.type == "mps" else device
-        world = self.processes.world
-        return SweepState(shapes, self.processes.all_reduce if world > 1 else None, on)
 
 
 def _centres(sums: dict[Hashable, Tensor]) -> _Centres:

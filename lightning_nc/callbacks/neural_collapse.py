@@ -1,16 +1,23 @@
 """Neural collapse, watched while a network trains."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from lightning_nc.callbacks.checks import rank_note
 from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.request import Answer, ClassifierGeometry, Request
 from lightning_nc.callbacks.schedule import When
-from lightning_nc.figures import cosine_figure
+from lightning_nc.figures import (
+    collapse_figure,
+    cosine_figure,
+    save_snapshots,
+    snapshot_figure,
+)
 from lightning_nc.functional.class_geometry import undefined_without_signal
 from lightning_nc.functional.classifier import self_duality
 from lightning_nc.functional.cosines import cosines
@@ -23,8 +30,16 @@ from lightning_nc.functional.neural_collapse import (
     simplex_geometry_of,
     variability_collapse_of,
 )
+from lightning_nc.functional.simplex_plane import simplex_plane
 from lightning_nc.probe.data import Probe
 from lightning_nc.probe.layers import Pool
+
+_MEASURES = {
+    "NC1": "nc1",
+    "NC2: ETF error": "nc2_etf_error",
+    "NC3": "nc3",
+    "NC4, where it is not 0": "nc4",
+}
 
 
 class NeuralCollapse(GeometryCallback):
@@ -103,13 +118,68 @@ class NeuralCollapse(GeometryCallback):
         return evaluate_collapse(answer.classifier, self.probe.key)
 
     def draw(self, measurement: Measurement) -> dict[str, Any]:
-        """The cosines between class means and between the classifier's rows."""
+        """The cosines between class means and between the classifier's rows, and a snapshot."""
         cosines = {
             "centred class means": measurement.arrays["cosines_of_means"],
             "classifier rows": measurement.arrays["cosines_of_weights"],
         }
         title = f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
-        return {self.prefix() + "cosines": cosine_figure(cosines, title)}
+        figures = {self.prefix() + "cosines": cosine_figure(cosines, title)}
+        if "plane" in measurement.arrays:
+            figures[self.prefix() + "snapshot"] = snapshot_figure(
+                *_snapshot(measurement, self.probe.key)
+            )
+        return figures
+
+    def draw_on_request(self, measurement: Measurement) -> dict[str, Any]:
+        """NC1 to NC4 over epochs."""
+        measures: dict[str, Sequence[float]] = {
+            label: self.over_epochs(measurement, self.prefix() + key)
+            for label, key in _MEASURES.items()
+        }
+        epochs = self.epochs(measurement)
+        figure = collapse_figure(epochs, measures, self.terminal_epoch, self.probe.key)
+        return {self.prefix() + "epochs": figure}
+
+    def save_animation(self, path: str | Path, frames_per_second: int = 4) -> None:
+        """Write the snapshots of all measurements as a film: ``"collapse.gif"``.
+
+        Args:
+            path: Of the GIF.
+            frames_per_second: How fast; the last is held for two seconds.
+
+        Raises:
+            ValueError: If there is no measurement of three classes or more.
+        """
+        taken = [_snapshot(m, self.probe.key) for m in self.history if "plane" in m.arrays]
+        if not taken:
+            raise ValueError(
+                "There are no snapshots: nothing has been measured yet, or of two classes only."
+            )
+        save_snapshots(Path(path), taken, frames_per_second)
+
+    @property
+    def terminal_epoch(self) -> float | None:
+        """The first measured epoch at which the classifier made no error on the probe."""
+        key = self.prefix() + "accuracy"
+        fitted = [m for m in self.history if m.stage == "fit"]
+        return next((m.epochs_completed for m in fitted if m.values.get(key) == 1), None)
+
+    def events(self, measurement: Measurement) -> dict[str, str]:
+        """The beginning of the terminal phase of training, as far as the probe shows it."""
+        if measurement.stage != "fit" or self.terminal_epoch != measurement.epochs_completed:
+            return {}
+        return {
+            "terminal phase": f"after {measurement.epochs_completed:g} epochs the classifier makes "
+            f"no error on the {int(measurement.counts.sum())} samples of '{self.probe.key}': the "
+            "terminal phase of training begins, if it makes none on the rest of the training data."
+        }
+
+
+def _snapshot(measurement: Measurement, probe: str) -> tuple[Tensor, Tensor, str]:
+    """Means and rows in the plane of classes 0 to 2, and a title."""
+    means, rows = measurement.arrays["plane"]
+    return means, rows, f"{probe}, {measurement.epochs_completed:g} epochs"
 
 
 def evaluate_collapse(classifier: ClassifierGeometry, probe: str) -> Evaluation:
@@ -143,6 +213,8 @@ def evaluate_collapse(classifier: ClassifierGeometry, probe: str) -> Evaluation:
         "cosines_of_means": cosines(centred(geometry.means)),
         "cosines_of_weights": cosines(W),
     }
+    if len(W) > 2 and W.shape[1] > 1:
+        arrays["plane"] = torch.stack(simplex_plane(geometry.means[:3], W[:3]))
     undefined = [name for name, value in scalars.items() if not bool(value.isfinite())]
     notes = rank_note({"the classifier's input": geometry})
     if undefined:

@@ -188,6 +188,8 @@ def _widths(
         sizes.append(features.element_size())
 
     points = dict.fromkeys(_all_points(wanted))
+    if not points:
+        return {}, 0
     with capture(runner.model, list(points), call=runner.call) as watched, runner.precision():
         watched.forward(inputs, samples, note)
     return {point: widths[point] for point in points}, max(sizes)

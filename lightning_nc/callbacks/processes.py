@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from lightning_nc.probe.runner import SHARDING
+
 T = TypeVar("T")
 
 _TEXT = 2048  # bytes in which a process tells the others what went wrong
@@ -146,6 +148,22 @@ def require_processes(trainer: Any, name: str) -> None:
             f"{name} cannot measure under {refused}: take DDP, FSDP or ModelParallelStrategy("
             "tensor_parallel_size=1), or leave the callback out and measure a checkpoint with "
             "lightning_nc.measure(model, loader)."
+        )
+
+
+def require_whole_parameters(trainer: Any, name: str) -> None:
+    """Refuse strategies under which a process has a part of the parameters.
+
+    Raises:
+        ValueError: Names the strategy and the way out.
+    """
+    kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
+    sharding = next((kind for kind in kinds if kind in SHARDING), None)
+    if sharding is not None:
+        raise ValueError(
+            f"{name} cannot compare gradients under {sharding}, where each process has a part of "
+            f'the parameters: take {name}(parameters="last_layer"), DDP, or '
+            "lightning_nc.functional.gradient_kernel on a checkpoint."
         )
 
 

@@ -6,7 +6,16 @@ from typing import Any
 
 from lightning_nc.callbacks.monitors import monitor
 from lightning_nc.callbacks.processes import tell
-from lightning_nc.loggers import log_figure, send_alert
+from lightning_nc.loggers import (
+    Lines,
+    Table,
+    arrange_panels,
+    log_figure,
+    log_table,
+    save_figure,
+    send_alert,
+    takes_tables,
+)
 
 
 def publish(
@@ -15,6 +24,7 @@ def publish(
     step: int,
     epoch: int,
     figures: Callable[[], Mapping[str, Any]] | None = None,
+    tables: Callable[[], Mapping[str, Table | Lines]] | None = None,
 ) -> None:
     """Give values to the Trainer's monitors and loggers, without communication.
 
@@ -23,17 +33,24 @@ def publish(
         values: Scalars under their keys.
         step: Of the loggers.
         epoch: Lightning's number of the epoch, from 0.
-        figures: Draws figures, by tag; called on the first process if there is a logger.
+        figures: Draws figures, by tag; called on the first process. Without a logger they become
+            files in the Trainer's ``default_root_dir``, but for runs that are to leave nothing.
+        tables: Makes tables, by tag; called on the first process if there is a logger for them.
     """
     monitor(trainer, values)
     if not trainer.is_global_zero:
         return
+    probes = _measured(trainer)
     for logger in trainer.loggers:
-        metrics = {**values, "epoch": epoch}
-        log = partial(logger.log_metrics, metrics, step=step)
-        _safely(trainer, f"log to {type(logger).__name__}", log)
-    if figures is not None and trainer.loggers:
+        name = type(logger).__name__
+        arrange = partial(arrange_panels, logger, probes, values)
+        _safely(trainer, f"arrange panels of {name}", arrange)
+        log = partial(logger.log_metrics, {**values, "epoch": epoch}, step=step)
+        _safely(trainer, f"log to {name}", log)
+    if figures is not None and (trainer.loggers or _leaves_files(trainer)):
         _safely(trainer, "draw figures", lambda: _log_figures(trainer, figures(), step))
+    if tables is not None and any(map(takes_tables, trainer.loggers)):
+        _safely(trainer, "make tables", lambda: _log_tables(trainer, tables(), step))
 
 
 def alert(trainer: Any, title: str, text: str) -> None:
@@ -43,11 +60,34 @@ def alert(trainer: Any, title: str, text: str) -> None:
         _safely(trainer, what, partial(send_alert, logger, title, text))
 
 
+def _measured(trainer: Any) -> list[tuple[str, str]]:
+    """Families of keys and probes, of all callbacks of the Trainer that measure."""
+    from lightning_nc.callbacks.geometry_callback import GeometryCallback  # which imports this
+
+    ours = [each for each in trainer.callbacks if isinstance(each, GeometryCallback)]
+    return [(callback.family, callback.probe.key) for callback in ours]
+
+
+def _leaves_files(trainer: Any) -> bool:
+    return not (trainer.fast_dev_run or getattr(trainer, "barebones", False))
+
+
 def _log_figures(trainer: Any, figures: Mapping[str, Any], step: int) -> None:
+    # not `trainer.log_dir`, which is the same without loggers, and communicates
+    folder = trainer.default_root_dir
+    for tag, figure in figures.items() if not trainer.loggers else ():
+        _safely(trainer, "write a figure", partial(save_figure, folder, tag, figure, step))
     for logger in trainer.loggers:
         for tag, figure in figures.items():
             what = f"log a figure to {type(logger).__name__}"
             _safely(trainer, what, partial(log_figure, logger, tag, figure, step))
+
+
+def _log_tables(trainer: Any, tables: Mapping[str, Table | Lines], step: int) -> None:
+    for logger in trainer.loggers:
+        for tag, table in tables.items():
+            what = f"log a table to {type(logger).__name__}"
+            _safely(trainer, what, partial(log_table, logger, tag, table, step))
 
 
 def _safely(trainer: Any, what: str, do: Callable[[], Any]) -> None:

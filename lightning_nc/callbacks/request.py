@@ -1,12 +1,36 @@
 """What a callback asks of a measurement, and what it is told."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
+from lightning_nc.functional.gradient_kernel import Outputs
+from lightning_nc.functional.local_elasticity import Loss
 from lightning_nc.probe.layers import Layers, Pool
+
+Parameters = Sequence[str] | Literal["last_layer"] | None
+
+
+class KernelRequest(NamedTuple):
+    """Which gradients are to be compared.
+
+    Attributes:
+        samples_per_class: Samples of each class.
+        max_classes: Of so many classes.
+        outputs: Of which outputs of the network.
+        parameters: By which parameters: names or globs, those of the last layer, or all trained.
+        relative_similarity: Whether steps on the loss are wanted, too.
+        loss: That loss; None for cross-entropy.
+    """
+
+    samples_per_class: int
+    max_classes: int
+    outputs: Outputs
+    parameters: Parameters
+    relative_similarity: bool
+    loss: Loss | None
 
 
 class Request(NamedTuple):
@@ -18,6 +42,8 @@ class Request(NamedTuple):
         classifier: Whether it wants the last-layer features and the classifier.
         head: Name of the classifier; None to find it.
         tally: Numbers per class of this process, given K, that are added up over processes.
+        kernel: Which gradients it wants compared; answered by an `ElasticityPass`, the rest by a
+            `GeometryPass`.
     """
 
     layers: Layers | None = None
@@ -25,6 +51,7 @@ class Request(NamedTuple):
     classifier: bool = False
     head: str | None = None
     tally: Callable[[int], Tensor] | None = None
+    kernel: KernelRequest | None = None
 
 
 class ClassifierGeometry(NamedTuple):
@@ -53,6 +80,27 @@ class ClassifierGeometry(NamedTuple):
         return (n_k * self.class_accuracy).sum() / n_k.sum()
 
 
+class KernelAnswer(NamedTuple):
+    """The gradients of m samples, compared.
+
+    Attributes:
+        kernel: Trace of the tangent kernel, shape ``(m, m)``.
+        labels: Classes of the samples, in order, shape ``(m,)``.
+        num_outputs: C.
+        moves: How far a step on sample i moves the outputs at j, as entries (j, i); None if it
+            was not wanted.
+        seconds_of_moves: What these cost, on this process.
+        one_by_one: Modules whose gradients took a backward pass per sample, and why.
+    """
+
+    kernel: Tensor
+    labels: Tensor
+    num_outputs: int
+    moves: Tensor | None
+    seconds_of_moves: float
+    one_by_one: Mapping[str, str]
+
+
 class Answer(NamedTuple):
     """What a request is told.
 
@@ -61,9 +109,11 @@ class Answer(NamedTuple):
         classifier: The last layer, if it was wanted.
         counts: Samples of the probe per class, n_k, shape ``(K,)``.
         tally: The sum of its tally over processes, shape ``(K,)``.
+        kernel: The gradients that it wanted compared.
     """
 
     layers: dict[str, ClassGeometry]
     classifier: ClassifierGeometry | None
     counts: Tensor
     tally: Tensor | None = None
+    kernel: KernelAnswer | None = None

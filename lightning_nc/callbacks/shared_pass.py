@@ -1,20 +1,23 @@
 """One pass for all callbacks that are due on the same probe, and what happens if it fails."""
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lightning_nc.callbacks.geometry_pass import GeometryPass
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
 from lightning_nc.callbacks.processes import tell, told_by, trainer_processes
+from lightning_nc.callbacks.progress import progress_line
 from lightning_nc.callbacks.publish import alert, publish
 from lightning_nc.callbacks.request import Answer
+from lightning_nc.callbacks.tables import tables_of
 from lightning_nc.probe.generators import generators_kept
-from lightning_nc.probe.runner import trainer_loader, trainer_runner
+from lightning_nc.probe.runner import Runner, trainer_loader, trainer_runner
 
 if TYPE_CHECKING:
     from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 def measure_together(
     trainer: Any, pl_module: Any, callbacks: Sequence["GeometryCallback"], moment: Moment
 ) -> None:
-    """Measure once for several callbacks of equal probes; the first of them leads.
+    """Measure once for several callbacks of equal probes and passes; the first of them leads.
 
     A failure of the pass is one on all processes, by vote, and the first process tells of it. What
     comes before and after is the same on all processes, and so would be its failure. With
@@ -35,17 +38,19 @@ def measure_together(
     leader, started = callbacks[0], time.perf_counter()
     probe = leader.probe
     together = tuple(callback.state_key for callback in callbacks)
+    names = " and ".join(type(callback).__name__ for callback in callbacks)
     try:
         processes = trainer_processes(trainer)
-        one_pass = GeometryPass(
-            trainer_runner(trainer, pl_module, processes.in_step),
-            lambda: _source(trainer, probe.source),
-            probe,
-            [callback.request() for callback in callbacks],
-            processes,
-            leader.plans.get(together),
-        )
-        answers = one_pass.run()
+        with progress_line(trainer, f"{names} on '{probe.key}'") as advance:
+            one_pass = leader.passes(
+                _advancing(trainer_runner(trainer, pl_module, processes.in_step), advance),
+                lambda: _source(trainer, probe.source),
+                probe,
+                [callback.request() for callback in callbacks],
+                processes,
+                leader.plans.get(together),
+            )
+            answers = one_pass.run()
         evaluations = [
             callback.evaluate(answer) for callback, answer in zip(callbacks, answers, strict=True)
         ]
@@ -59,6 +64,17 @@ def measure_together(
             _keep(trainer, callback, moment, answer, evaluation, seconds)
     if moment.stage == "fit":
         advise_without_value(trainer, callbacks)
+
+
+def _advancing(runner: Runner, advance: Callable[[], None]) -> Runner:
+    """A runner that says when the network has run."""
+
+    def call(inputs: Any) -> Any:
+        outputs = runner.call(inputs)
+        advance()
+        return outputs
+
+    return runner._replace(call=call)
 
 
 def _source(trainer: Any, source: Any) -> Any:
@@ -93,11 +109,14 @@ def _keep(
     callback.history.append(measurement)
     if trainer.is_global_zero:
         _tell_once(trainer, callback, evaluation)
-    publish(trainer, values, moment.step, moment.epoch, _figures(callback, measurement))
-
-
-def _figures(callback: "GeometryCallback", measurement: Measurement) -> Any:
-    return (lambda: callback.draw(measurement)) if callback.figures else None
+        for title, text in callback.events(measurement).items():
+            # no cause for a warning
+            logging.getLogger("lightning_nc").info(f"{type(callback).__name__}: {text}")
+            alert(trainer, title, text)
+    shown: tuple[Any, ...] = ()
+    if callback.figures:
+        shown = partial(callback.draw, measurement), partial(tables_of, callback, measurement)
+    publish(trainer, values, moment.step, moment.epoch, *shown)
 
 
 def _skip(

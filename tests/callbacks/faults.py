@@ -5,7 +5,7 @@ import inspect
 import pickle
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch.distributed as dist
 from pytorch_lightning.loggers import Logger
 from torch.utils.data import DataLoader, default_collate
 
-from lightning_nc import Probe
+from lightning_nc import LocalElasticity, Probe
 from lightning_nc.callbacks import geometry_callback
 from lightning_nc.callbacks.processes import Processes
 from tests import nets
@@ -39,6 +39,7 @@ class Fault(NamedTuple):
     sweep: int | None = None
     epoch: int = 1
     logger: str | None = None
+    kinds: Sequence[type] = tuple(nets.GEOMETRY)
 
 
 def fails(place, error, sweep=None, says=None, **options):
@@ -127,7 +128,22 @@ UNLOGGED = {
     for kind in ("TensorBoardLogger", "WandbLogger")
 }
 
-ALL = FAULTS | EVALUATED | DIFFERENCES | UNLOGGED
+# the same where gradients are compared, in a pass of its own
+COMPARED = (
+    *("a sample", "a sample at the first look", "a label that is not the declared one"),
+    *("no memory for a batch", "a batch without labels", "the network"),
+    *("the network at the first look", "no memory on the device", "a source"),
+)
+ELASTIC = {
+    f"{name}, gradients compared": FAULTS[name]._replace(
+        kinds=(LocalElasticity,),
+        # of one batch alone
+        sweep=None if FAULTS[name].place in ("collate", "unpack") else FAULTS[name].sweep,
+    )
+    for name in COMPARED
+}
+
+ALL = FAULTS | EVALUATED | DIFFERENCES | UNLOGGED | ELASTIC
 
 
 class Trap:
@@ -135,6 +151,7 @@ class Trap:
 
     def __init__(self, fault=None, world=1):
         self.fault, self.epoch, self.calls, self.at = fault, -1, 0, 1
+        self.compares = fault is not None and LocalElasticity in fault.kinds
         if fault and fault.sweep:
             before = 6 // world * (fault.sweep - 1) + 1  # of this process's batches
             self.at = 1 + before * (5 if fault.place == "sample" else 1)
@@ -162,7 +179,8 @@ class Network(nets.Classifier):
         self.trap = trap
 
     def forward(self, x):
-        measured = not self.training and not torch.is_grad_enabled()
+        in_a_sweep = not torch.is_grad_enabled() or self.trap.compares
+        measured = not self.training and in_a_sweep
         return super().forward(self.trap("forward", x) if measured else x)
 
 
@@ -189,11 +207,11 @@ class Book(Logger):
     log_image = add_image
 
 
-def trapped_callbacks(trap, probe, **options):
-    """Every callback; those that take layers with a callable for one of them."""
+def trapped_callbacks(trap, probe, kinds, **options):
+    """Callbacks; those that take layers with a callable for one of them."""
     layers = {"net.2": lambda h: trap("pool", h), "net.4": torch.clone, "net.6": torch.clone}
     used = []
-    for kind in nets.CALLBACKS:
+    for kind in kinds:
         own = {"layers": layers} if "layers" in inspect.signature(kind).parameters else {}
         used.append(kind(probe=probe, **options, **own))
         for place in ("evaluate", "draw"):
@@ -225,7 +243,7 @@ def run(fault, here=True, world=1, on_error="warn", speak=True):
         cache_mb=0 if fault.sweep == 2 else 512,
     )
     used = trapped_callbacks(
-        trap, probe, on_error=on_error, figures=fault.place in ("draw", "image")
+        trap, probe, fault.kinds, on_error=on_error, figures=fault.place in ("draw", "image")
     )
     with tempfile.TemporaryDirectory() as folder:
         book = type(fault.logger or "Book", (Book,), {})(trap, folder)
@@ -235,6 +253,7 @@ def run(fault, here=True, world=1, on_error="warn", speak=True):
     keys = {callback.family: callback.prefix() + "failures" for callback in used}
     return {
         "raised": raised,
+        "names": " and ".join(type(callback).__name__ for callback in used),
         "warned": [str(w.message) for w in told if w.category is RuntimeWarning],
         "failures": {callback.family: callback.failures for callback in used},
         "history": {c.family: [m.epochs_completed for m in c.history] for c in used},

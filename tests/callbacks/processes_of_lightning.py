@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
 from lightning_nc.callbacks import geometry_callback
 from tests import nets
 
@@ -55,13 +55,27 @@ def train(world, callbacks, freeze=0, counts=(12, 9, 9), **options):
     return module, run
 
 
-def measured(world, epochs=(0,), batch_size=7, counts=(12, 9, 9), freeze=0, sync=False, **probe):
-    """Values of both callbacks before training, and the collectives that they cost."""
-    probe = Probe(batch_size=batch_size, **probe)
-    pair = [
-        kind(probe=probe, epochs=epochs, on_error="raise", figures=False)
-        for kind in (EquiSeparation, NeuralCollapse)
-    ]
+def measured(
+    world,
+    epochs=(0,),
+    batch_size=7,
+    counts=(12, 9, 9),
+    freeze=0,
+    sync=False,
+    elastic=None,
+    **probe,
+):
+    """Values of callbacks before training, and the collectives that they cost."""
+    options = {
+        "probe": Probe(batch_size=batch_size, **probe),
+        "epochs": epochs,
+        "on_error": "raise",
+        "figures": False,
+    }
+    if elastic is None:
+        used = [kind(**options) for kind in (EquiSeparation, NeuralCollapse)]
+    else:
+        used = [LocalElasticity(**options, **elastic)]
     counted = []
 
     def counting(name, original):
@@ -90,11 +104,11 @@ def measured(world, epochs=(0,), batch_size=7, counts=(12, 9, 9), freeze=0, sync
     # DDP refuses SyncBatchNorm on CPUs, where its frozen layers work all the same
     refusal = patch.object(DistributedDataParallel, "_passing_sync_batchnorm_handle")
     with refusal, patch.object(geometry_callback, "measure_together", watched):
-        train(world, pair, freeze, counts, max_epochs=1, sync_batchnorm=sync)
+        train(world, used, freeze, counts, max_epochs=1, sync_batchnorm=sync)
     values = {}
-    for callback in pair:
+    for callback in used:
         (measurement,) = callback.history
-        values |= {k: v for k, v in measurement.values.items() if not k.endswith("/seconds")}
+        values |= {k: v for k, v in measurement.values.items() if not k.endswith("seconds")}
     return values, counted
 
 
@@ -117,6 +131,14 @@ MEASURED = {
         "sync": True,
         "freeze": 2,
         "batch_norm": "batch",
+    },
+    "gradients compared": {"elastic": {"relative_similarity": True}},
+    "gradients compared in two directions": {
+        "elastic": {"outputs": 2, "relative_similarity": True}
+    },
+    "gradients compared in one, on one process": {"elastic": {"outputs": lambda f: f[:, 0]}},
+    "gradients of the last layer compared": {
+        "elastic": {"parameters": "last_layer", "relative_similarity": True}
     },
 }
 

@@ -4,8 +4,11 @@ import csv
 import json
 import struct
 import time
+import zipfile
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 
 def csv_rows(folder):
@@ -22,20 +25,66 @@ def tensorboard_events(folder):
     return events.Reload()
 
 
-def wandb_history(folder, timeout=20):
-    """The rows that an offline run of W&B would send; its own process writes them."""
-    records = _wandb_records(folder, timeout)
-    return [_row(r.history) for r in records if r.WhichOneof("record_type") == "history"]
+def tensorboard_layouts(folder):
+    """Every layout of custom scalars that was written, as keys by category and title of chart."""
+    layouts = []
+    for file in sorted(folder.rglob("events.out.tfevents.*")):
+        for event in LegacyEventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "custom_scalars":
+                    layout = layout_pb2.Layout.FromString(value.tensor.string_val[0])
+                    layouts.append({c.title: _charts(c) for c in layout.category})
+    return layouts
 
 
-def wandb_alerts(folder, timeout=20):
+def _charts(category):
+    return {chart.title: list(chart.multiline.tag) for chart in category.chart}
+
+
+def comet_messages(folder):
+    """Type and content of what an offline experiment of Comet would send, and its files."""
+    (path,) = folder.rglob("*.zip")
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    messages = map(json.loads, files["messages.json"].decode().splitlines())
+    return [(message["type"], message["payload"]) for message in messages], files
+
+
+def wandb_history(folder):
+    """The rows that an offline run of W&B would send."""
+    return [_row(history) for history in _wandb_records(folder, "history")]
+
+
+def wandb_alerts(folder):
     """Title and text of the alerts that an offline run of W&B would send."""
-    records = _wandb_records(folder, timeout)
-    alerts = [r.alert for r in records if r.WhichOneof("record_type") == "alert"]
-    return [(alert.title, alert.text) for alert in alerts]
+    return [(alert.title, alert.text) for alert in _wandb_records(folder, "alert")]
 
 
-def _wandb_records(folder, timeout):
+def wandb_axes(folder):
+    """Every metric that an offline run of W&B would define, and over which other, in order."""
+    metrics = _wandb_records(folder, "metric")
+    return [(metric.name or metric.glob_name, metric.step_metric) for metric in metrics]
+
+
+def wandb_tables(folder, tag):
+    """The tables under a tag, from the files of an offline run of W&B."""
+    names = [row[tag]["path"] for row in wandb_history(folder) if tag in row]
+    paths = [path for name in names for path in folder.rglob(name.rpartition("/")[2])]
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def wandb_charts(folder):
+    """The settings of the charts that an offline run of W&B would show, by tag."""
+    updates = [u for config in _wandb_records(folder, "config") for u in config.update]
+    return {
+        update.nested_key[2]: json.loads(update.value_json)["panel_config"]
+        for update in updates
+        if list(update.nested_key[:2]) == ["_wandb", "visualize"]
+    }
+
+
+def _wandb_records(folder, kind, timeout=20):
+    """All records of a kind, once the process of W&B has written the last one."""
     from wandb.proto import wandb_internal_pb2
 
     (path,) = folder.rglob("run-*.wandb")
@@ -45,8 +94,9 @@ def _wandb_records(folder, timeout):
         for data in _leveldb_log(path.read_bytes()):
             records.append(wandb_internal_pb2.Record())
             records[-1].ParseFromString(data)
-        if any(record.WhichOneof("record_type") == "exit" for record in records):
-            return records
+        kinds = [record.WhichOneof("record_type") for record in records]
+        if "exit" in kinds:
+            return [getattr(r, kind) for r, k in zip(records, kinds, strict=True) if k == kind]
         assert time.monotonic() < deadline, "the run of W&B was not finished"
         time.sleep(0.2)
 

@@ -4,6 +4,7 @@ import itertools
 import tempfile
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from unittest.mock import patch
 
 import torch
@@ -13,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, fully_s
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.utils.data import DataLoader
 
-from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
 from lightning_nc.probe import guards
 from tests import nets
 from tests.callbacks.processes_of_lightning import join
@@ -133,13 +134,14 @@ def train(kind, callbacks):
 
 
 def measured(kind, probe):
-    pair = [
-        c(probe=probe, figures=False, on_error="raise") for c in (EquiSeparation, NeuralCollapse)
-    ]
-    weights = train(kind, pair)
+    options = {"figures": False, "on_error": "raise"}
+    used = [c(probe=probe, **options) for c in (EquiSeparation, NeuralCollapse)]
+    of_head = {"parameters": "last_layer", "relative_similarity": True}
+    used += [LocalElasticity(probe=replace(probe, batch_norm="eval"), **of_head, **options)]
+    weights = train(kind, used)
     values = [
-        {k: v for c in pair for k, v in c.history[i].values.items() if not k.endswith("/seconds")}
-        for i in range(len(pair[0].history))
+        {k: v for c in used for k, v in c.history[i].values.items() if not k.endswith("seconds")}
+        for i in range(len(used[0].history))
     ]
     return weights, values
 

@@ -65,7 +65,8 @@ def test_a_batch_sampler_that_lightning_leaves_random_does_not_limit_the_probe(
 
     callback = callback_class(figures=False)
     assert_untouched(tmp_path, callback, data=data, overfit_batches=2)
-    assert [int(m.counts.sum()) for m in callback.history] == [30] * 3
+    seen = 30 if callback_class in nets.GEOMETRY else 15  # or five of each class
+    assert [int(m.counts.sum()) for m in callback.history] == [seen] * 3
 
 
 @pytest.mark.parametrize("limit", [2, 0.5])

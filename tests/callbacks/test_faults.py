@@ -19,18 +19,23 @@ from tests.processes import run_processes
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 MEASURED = ["vote", "sums", "vote", "sums"]
-FIGURES = sum({"MinorityCollapse": 2}.get(kind.__name__, 1) for kind in nets.CALLBACKS)
+FIGURES = 2 + 2 + 2  # of EquiSeparation, NeuralCollapse and MinorityCollapse
 ON = {"process 0": (0,), "process 1": (1,), "both": (0, 1)}
-NAMES = " and ".join(kind.__name__ for kind in nets.CALLBACKS)
 
 # a fault, its processes, and on_error
-SKIPPED = [(name, where, "warn") for name in faults.FAULTS for where in ON.values()]
+MISSED = faults.FAULTS | faults.ELASTIC
+SKIPPED = [(name, where, "warn") for name in MISSED for where in ON.values()]
 SKIPPED += [(name, (1,), "warn") for name in faults.DIFFERENCES]
 UNLOGGED = [(name, (0,), "warn") for name in faults.UNLOGGED]
 UNLOGGED += [(name, (1,), "warn") for name in ("a logger", "a drawing")]
 STOPPED = [
     (name, where, "raise")
-    for name in ("a sample at the first look", "the network in the second sweep", "a source")
+    for name in (
+        "a sample at the first look",
+        "the network in the second sweep",
+        "a source",
+        "the network, gradients compared",
+    )
     for where in ON.values()
 ]
 STOPPED += [("other labels", (1,), "raise")]
@@ -79,8 +84,8 @@ def shown_by_two(all_shown, case):
     return all_shown[case]
 
 
-def of_each_callback(value):
-    return {kind.family: value for kind in nets.CALLBACKS}
+def of_each_callback(shown, value):
+    return dict.fromkeys(shown["failures"], value)
 
 
 def assert_left_alone(shown):
@@ -95,16 +100,16 @@ def assert_skipped(shown, fault, first, process):
     assert shown["raised"] is None
     assert_left_alone(shown)
     epochs = [epoch for epoch in (0, 1, 2) if epoch != fault.epoch]
-    assert shown["failures"] == of_each_callback(1)
-    assert shown["history"] == of_each_callback(epochs)
-    assert shown["monitored"] == of_each_callback(1)
+    assert shown["failures"] == of_each_callback(shown, 1)
+    assert shown["history"] == of_each_callback(shown, epochs)
+    assert shown["monitored"] == of_each_callback(shown, 1)
     assert shown["same weights"]
     if not first:
         assert shown["warned"] == []
         return
-    assert shown["logged"] == of_each_callback([float(e >= fault.epoch) for e in (0, 1, 2)])
+    assert shown["logged"] == of_each_callback(shown, [float(e >= fault.epoch) for e in (0, 1, 2)])
     (told,) = shown["warned"]
-    start = f"{NAMES} skipped the measurement on 'probe' after {fault.epoch} epochs; "
+    start = f"{shown['names']} skipped the measurement on 'probe' after {fault.epoch} epochs; "
     assert told.startswith(start)
     assert told.removeprefix(start).startswith(said_by(fault, process))
 
@@ -119,20 +124,20 @@ def said_by(fault, process):
 
 def calls_of(fault):
     """How often loggers and figures are asked for something that fails."""
-    return FIGURES if "log a figure" in fault.says else len(nets.CALLBACKS)
+    return FIGURES if "log a figure" in fault.says else len(nets.GEOMETRY)
 
 
 def assert_complete(shown, warnings):
     """No measurement is missing, of which loggers did not get everything."""
     assert shown["raised"] is None
     assert_left_alone(shown)
-    assert shown["failures"] == of_each_callback(0)
-    assert shown["history"] == of_each_callback([0, 1, 2])
+    assert shown["failures"] == of_each_callback(shown, 0)
+    assert shown["history"] == of_each_callback(shown, [0, 1, 2])
     assert shown["warned"] == warnings
     assert shown["same weights"]
 
 
-@pytest.mark.parametrize("name", faults.FAULTS | faults.EVALUATED)
+@pytest.mark.parametrize("name", MISSED | faults.EVALUATED)
 def test_a_fault_is_skipped_by_one_process(name):
     fault = faults.ALL[name]
     assert_skipped(faults.run(fault), fault, first=True, process=0)
@@ -145,14 +150,14 @@ def test_what_cannot_be_logged_costs_a_warning_per_call(name):
     assert_complete(faults.run(fault), told)
 
 
-@pytest.mark.parametrize("name", faults.FAULTS | faults.EVALUATED)
+@pytest.mark.parametrize("name", MISSED | faults.EVALUATED)
 def test_a_fault_stops_one_process_if_asked(name):
     fault = faults.ALL[name]
     shown = faults.run(fault, on_error="raise")
     (kind, *_), _ = shown["raised"]
     assert kind == fault.says.split(":")[0]
     assert_left_alone(shown)
-    assert shown["failures"] == of_each_callback(1)
+    assert shown["failures"] == of_each_callback(shown, 1)
 
 
 def test_without_a_fault_nothing_is_skipped():
@@ -172,11 +177,12 @@ def test_a_fault_on_some_processes_is_skipped_on_all(case, shown_by_two):
 def test_a_vote_comes_before_every_reduction_and_the_cause_after_a_failed_one(case, shown_by_two):
     fault = faults.ALL[case[0]]
     failed = {1: ["vote", "text"], 2: ["vote", "sums", "vote", "text"]}[fault.sweep or 1]
+    measured = MEASURED[:2] if case[0] in faults.ELASTIC else MEASURED
     if case[0] in faults.DIFFERENCES:
         failed = ["vote"]  # everyone knows the cause
     for shown in shown_by_two:
         for epoch, sent in shown["sent"].items():
-            assert sent == (failed if epoch == fault.epoch else MEASURED)
+            assert sent == (failed if epoch == fault.epoch else measured)
 
 
 @pytest.mark.slow
@@ -192,7 +198,7 @@ def test_what_cannot_be_logged_skips_nothing_on_any_process(case, shown_by_two):
 def assert_stopped(shown, fault, own, process):
     """A process that has the fault stops with it, any other with its text."""
     assert_left_alone(shown)
-    assert shown["failures"] == of_each_callback(1)
+    assert shown["failures"] == of_each_callback(shown, 1)
     (kind, *others), text = shown["raised"]
     if own:
         assert f"{kind}: {text}" == fault.says

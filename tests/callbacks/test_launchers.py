@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 
+from lightning_nc import LocalElasticity
 from tests import nets
 from tests.callbacks.records import csv_rows
 from tests.callbacks.scripts.start import run_script, warnings_of
@@ -115,9 +116,12 @@ def test_a_failure_on_the_second_process_is_skipped_on_both(folder_of):
     folder = folder_of("ddp")
     assert nets.same(result(folder, "broken")["weights"], result(folder, "alone")["weights"])
     for rank in (0, 1):
-        for state in result(folder, "broken", rank)["callbacks"].values():
-            assert [m["epochs_completed"] for m in state["history"]] == [0, 1, 3]
-            assert state["failures"] == 1
+        for key, state in result(folder, "broken", rank)["callbacks"].items():
+            # the pass that compares gradients reads after the failure, and succeeds
+            spared = key == LocalElasticity.family
+            epochs = [m["epochs_completed"] for m in state["history"]]
+            assert epochs == ([0, 1, 2, 3] if spared else [0, 1, 3])
+            assert state["failures"] == (not spared)
 
 
 def test_a_failure_on_the_second_process_ends_all_if_asked(tmp_path):

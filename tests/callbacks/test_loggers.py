@@ -2,12 +2,11 @@
 
 import io
 import math
-import warnings
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from lightning_nc import EquiSeparation, NeuralCollapse
 from tests import nets
@@ -17,15 +16,20 @@ pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 # three batches in each of two epochs: before training, and the last batch of each epoch
 STEPS = [0, 2, 5]
-FIGURES = {"separation/train/law", "nc/train/cosines"}
+# which barebones would refuse
+QUIET = {
+    "fast_dev_run": {},
+    "barebones": {"num_sanity_val_steps": 0, "log_every_n_steps": None},
+}
 
 
 def callbacks():
     return EquiSeparation(), NeuralCollapse()
 
 
-def expected_values(callback):
-    return [m.values for m in callback.history]
+def figures(used):
+    """The tags of what callbacks draw."""
+    return {tag for callback in used for tag in callback.draw(callback.history[-1])}
 
 
 def test_tensorboard_has_every_scalar_at_its_step_and_images_that_decode(tmp_path):
@@ -38,8 +42,8 @@ def test_tensorboard_has_every_scalar_at_its_step_and_images_that_decode(tmp_pat
             assert [event.step for event in logged] == STEPS, key
             expected = [np.float32(m.values[key]) for m in callback.history]
             np.testing.assert_array_equal([np.float32(e.value) for e in logged], expected)
-    assert set(events.Tags()["images"]) == FIGURES
-    for tag in FIGURES:
+    assert set(events.Tags()["images"]) == figures(used)
+    for tag in figures(used):
         images = events.Images(tag)
         assert [image.step for image in images] == STEPS
         pixels = imread(io.BytesIO(images[-1].encoded_image_string), format="png")
@@ -61,7 +65,7 @@ def test_csv_has_every_scalar_with_its_epoch_and_png_files_beside_it(tmp_path):
             for name, value in measurement.values.items():
                 assert math.isclose(float(row[name]), value, rel_tol=1e-6), name
     (log_dir,) = {path.parent for path in tmp_path.rglob("metrics.csv")}
-    for tag in FIGURES:
+    for tag in figures(used):
         files = sorted((log_dir / "figures" / tag).iterdir())
         assert [file.name for file in files] == [f"step_{step:08d}.png" for step in STEPS]
         assert imread(files[0]).std() > 0.01
@@ -79,32 +83,6 @@ def test_the_steps_are_those_under_which_lightning_logs_epochs(tmp_path):
     assert steps("nc/train/nc1")[1:] == steps("val_loss")
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_wandb_has_every_value_and_the_image_files(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    used = callbacks()
-    logger = WandbLogger(save_dir=tmp_path, offline=True)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        nets.fit(tmp_path, used, logger=logger)
-    logger.experiment.finish()
-    assert [w for w in told if w.category is RuntimeWarning] == []
-    rows = records.wandb_history(tmp_path)
-    for callback in used:
-        for key in callback.history[0].values:
-            logged = {row["trainer/global_step"]: row[key] for row in rows if key in row}
-            values = [m.values[key] for m in callback.history]
-            assert logged == pytest.approx(dict(zip(STEPS, values, strict=True)), nan_ok=True), key
-    for tag in FIGURES:
-        images = [row[tag] for row in rows if tag in row]
-        assert len(images) == len(STEPS)
-        for image in images:
-            (name,) = image["filenames"]
-            (path,) = tmp_path.rglob(name.split("/")[-1])
-            assert imread(path).std() > 0.01
-
-
 def test_several_loggers_get_the_same_and_none_is_fine(tmp_path):
     loggers = [CSVLogger(tmp_path / "csv"), TensorBoardLogger(tmp_path / "tensorboard")]
     callback = NeuralCollapse()
@@ -113,10 +91,40 @@ def test_several_loggers_get_the_same_and_none_is_fine(tmp_path):
     events = records.tensorboard_events(tmp_path / "tensorboard")
     of_csv = [float(row["nc/train/nc1"]) for row in rows if row["nc/train/nc1"]]
     assert [event.value for event in events.Scalars("nc/train/nc1")] == pytest.approx(of_csv)
+    assert set(events.Tags()["images"]) == figures([callback])
+    assert len(list(tmp_path.rglob("*.png"))) == 3 * len(figures([callback]))
     alone = NeuralCollapse()
     run = nets.fit(tmp_path, [alone], logger=False)
     assert len(alone.history) == 3
     assert float(run.callback_metrics["nc/train/nc1"]) == pytest.approx(of_csv[-1])
+
+
+def test_without_a_logger_figures_are_files_in_the_folder_of_the_trainer(tmp_path):
+    used = [NeuralCollapse()]
+    nets.fit(tmp_path, used, logger=False)
+    names = [f"step_{step:08d}.png" for step in STEPS]
+    for tag in figures(used):
+        files = sorted((tmp_path / "figures" / tag).iterdir())
+        assert [file.name for file in files] == names
+        assert imread(files[0]).std() > 0.01
+    assert {path.name for path in tmp_path.iterdir()} == {"figures"}
+
+
+def test_without_a_logger_and_a_folder_of_this_machine_there_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    callback = NeuralCollapse()
+    nets.fit("memory://elsewhere", [callback], logger=False)
+    assert len(callback.history) == 3
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["fast_dev_run", "barebones"])
+@pytest.mark.parametrize("logger", [False, None])
+def test_a_run_that_is_to_leave_nothing_has_no_figures(option, logger, tmp_path):
+    callback = NeuralCollapse()
+    nets.fit(tmp_path, [callback], **{option: True}, **QUIET[option], logger=logger)
+    assert callback.history
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_no_file_is_written_and_no_image_drawn_without_figures(tmp_path):
@@ -127,8 +135,12 @@ def test_no_file_is_written_and_no_image_drawn_without_figures(tmp_path):
 
 
 def test_two_measurements_under_one_step_leave_two_figures(tmp_path):
-    nets.fit(tmp_path, [NeuralCollapse()], batch_size=30, logger=CSVLogger(tmp_path))
-    assert len(list(tmp_path.rglob("*.png"))) == 3  # one batch per epoch: steps 0, 0, 1
+    used = [NeuralCollapse()]
+    nets.fit(tmp_path, used, batch_size=30, logger=CSVLogger(tmp_path))
+    for tag in figures(used):
+        files = sorted(file.name for file in tmp_path.rglob(f"{tag}/*.png"))
+        # one batch per epoch: steps 0, 0, 1
+        assert files == ["step_00000000-2.png", "step_00000000.png", "step_00000001.png"]
 
 
 def test_the_epoch_of_a_run_that_ends_early_is_its_last(tmp_path):

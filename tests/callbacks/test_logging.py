@@ -54,11 +54,16 @@ DESIGN = {
             *BOOK,
         )
     ],
+    "LocalElasticity": [
+        f"elasticity/{{p}}/{name}"
+        for name in ("relative_ratio", "relative_ratio_self_pairs", "intra", "inter", *BOOK)
+    ],
 }
 
 
 # logged on request alone
 ON_REQUEST = {f"minority/{{p}}/{name}" for name in ("predicted_cos", "critical_ratio")}
+ON_REQUEST |= {f"elasticity/{{p}}/relative_similarity_{of}" for of in ("intra", "inter", "seconds")}
 
 
 def documented(callback_class):

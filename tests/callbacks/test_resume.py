@@ -176,7 +176,7 @@ def test_the_state_of_a_long_history_is_small(tmp_path):
         file = io.BytesIO()
         torch.save(callback.state_dict(), file)
         assert len(callback.history) == 100
-        assert len(file.getvalue()) < 100 * 6_000
+        assert len(file.getvalue()) < 100 * 10_000
 
 
 class Witness(Callback):

@@ -1,57 +1,15 @@
-"""Measurements as matplotlib figures; drawn without pyplot, so that no window or state is left."""
+"""Class means and classifier rows: their cosines and norms."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from lightning_nc.functional.separation import separation_law
+from lightning_nc.figures.canvas import LINE, POINTS, canvas
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_POINTS, _LINE = "#0072B2", "#D55E00"  # of the palette by Okabe and Ito, safe for the colour-blind
-
-
-def separation_figure(names: Sequence[str], fuzziness: Tensor, title: str) -> "Figure":
-    """D against depth on a logarithmic axis, with the line of the law and its rho and r.
-
-    Args:
-        names: Of the points, in depth.
-        fuzziness: D at each, shape ``(T,)``.
-        title: Above the figure.
-    """
-    figure, (axes,) = _figure(1, (5.4, 4.0))
-    draw_law(axes, fuzziness)
-    depth = np.arange(len(names))
-    shown = depth if len(names) <= 12 else depth[:: -(-len(names) // 12)]
-    axes.set_xticks(shown, [_short(names[t]) for t in shown], rotation=45, ha="right")
-    axes.set_ylabel("separation fuzziness $D$")
-    axes.set_title(title)
-    return figure
-
-
-def draw_law(axes: Any, fuzziness: Tensor) -> None:
-    """D against depth and the fitted law, on axes of one's own.
-
-    Args:
-        axes: Of matplotlib.
-        fuzziness: D at each point in depth, shape ``(T,)``.
-    """
-    D = fuzziness.double().cpu()
-    t = torch.arange(len(D))
-    axes.plot(t, D.numpy(), "o", color=_POINTS, zorder=3)
-    if bool((D > 0).any()):
-        axes.set_yscale("log")
-    law = separation_law(D) if len(D) > 1 else None
-    if law is not None and bool(law.rho.isfinite()):
-        fit = (law.intercept + t * law.rho.log()).exp()
-        axes.plot(t, fit.numpy(), "-", color=_LINE)
-        label = f"$\\rho$ = {float(law.rho):.3f}\n$r$ = {float(law.pearson_r):.3f}"
-        axes.text(0.97, 0.95, label, transform=axes.transAxes, ha="right", va="top")
-    axes.grid(True, which="major", alpha=0.3)
 
 
 def cosine_figure(
@@ -68,7 +26,7 @@ def cosine_figure(
         classes: Which class each row is of, the largest first; by default in their order.
         border: A line before this row and column, where a group of classes begins.
     """
-    figure, all_axes = _figure(len(cosines), (4.0 * len(cosines) + 0.8, 4.3))
+    figure, all_axes = canvas(len(cosines), (4.0 * len(cosines) + 0.8, 4.3))
     for axes, (name, matrix) in zip(all_axes, cosines.items(), strict=True):
         K = len(matrix)
         image = axes.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
@@ -99,12 +57,12 @@ def class_size_figure(
         minority: 1 for minority classes, shape ``(K,)``.
         title: Above the figure.
     """
-    figure, all_axes = _figure(len(norms), (4.6 * len(norms), 3.4))
+    figure, all_axes = canvas(len(norms), (4.6 * len(norms), 3.4))
     known = bool(class_counts.isfinite().all())
     order = class_counts.argsort(descending=True, stable=True)
     places = np.arange(len(order))
     for axes, (name, of_class) in zip(all_axes, norms.items(), strict=True):
-        for group, colour in ((0, _POINTS), (1, _LINE)):
+        for group, colour in ((0, POINTS), (1, LINE)):
             of_group = (minority[order] == group).numpy()
             label = ("minority" if group else "majority") if known else None
             if of_group.any():
@@ -141,10 +99,10 @@ def prediction_figure(
         simplex: Cosine of balanced classes, -1/(K-1).
         title: Above the figure.
     """
-    figure, (axes,) = _figure(1, (5.0, 3.6))
+    figure, (axes,) = canvas(1, (5.0, 3.6))
     axes.axhline(simplex, color="0.6", linestyle=":", label="balanced: $-1/(K-1)$")
-    axes.plot(ratios, predicted, "-", color=_LINE, label="layer-peeled model")
-    axes.plot([ratio], [cosine], "o", color=_POINTS, label="measured", zorder=3)
+    axes.plot(ratios, predicted, "-", color=LINE, label="layer-peeled model")
+    axes.plot([ratio], [cosine], "o", color=POINTS, label="measured", zorder=3)
     axes.set_xscale("log")
     axes.set_ylim(-1.05 if min(cosine, simplex) < -0.5 else -0.55, 1.05)
     axes.set_xlabel("imbalance $R$: samples of a majority by a minority class")
@@ -153,17 +111,3 @@ def prediction_figure(
     axes.legend()
     axes.set_title(title)
     return figure
-
-
-def _figure(columns: int, size: tuple[float, float]) -> tuple["Figure", Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
-
-
-def _short(name: str) -> str:
-    """The end of a long module name."""
-    return name if len(name) <= 18 else "…" + name[-17:]

@@ -1,0 +1,41 @@
+"""Local elasticity: the kernel class by class."""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from lightning_nc.figures.canvas import canvas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def similarity_figure(kernel: Tensor, labels: Tensor, title: str) -> "Figure":
+    """Normalised kernel between samples, class by class: bright blocks are local elasticity.
+
+    Args:
+        kernel: K, shape ``(m, m)``.
+        labels: Classes, shape ``(m,)``; samples are shown in their order.
+        title: Above the figure.
+    """
+    figure, (axes,) = canvas(1, (5.4, 4.6))
+    order = labels.argsort(stable=True)
+    norms = kernel.diagonal().sqrt()
+    normalised = (kernel / norms[:, None] / norms)[order][:, order]
+    image = axes.imshow(normalised.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    counts = labels.bincount()
+    classes = counts.nonzero().flatten()
+    counts = counts[classes]
+    ends = counts.cumsum(0)
+    for end in ends[:-1].tolist():
+        axes.axhline(end - 0.5, color="black", linewidth=0.6)
+        axes.axvline(end - 0.5, color="black", linewidth=0.6)
+    every = -(-len(classes) // 15)
+    middles, names = (ends - counts / 2 - 0.5)[::every].tolist(), classes[::every].tolist()
+    axes.set_xticks(middles, names)
+    axes.set_yticks(middles, names)
+    axes.set_xlabel("class")
+    axes.set_ylabel("class")
+    figure.colorbar(image, ax=axes, shrink=0.85, label="$K(a, b) / \\sqrt{K(a, a)\\,K(b, b)}$")
+    axes.set_title(title)
+    return figure

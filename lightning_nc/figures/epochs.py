@@ -1,0 +1,69 @@
+"""Quantities over epochs."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightning_nc.figures.canvas import COLOURS, canvas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def collapse_figure(
+    epochs: Sequence[float],
+    measures: dict[str, Sequence[float]],
+    terminal: float | None,
+    title: str,
+) -> "Figure":
+    """NC1 to NC4 over epochs; all fall towards 0 as classes collapse to a simplex.
+
+    Args:
+        epochs: Epochs completed.
+        measures: By how they are called.
+        terminal: Epoch from which on the classifier makes no error.
+        title: Above the figure.
+    """
+    figure, (axes,) = canvas(1, (5.8, 4.0))
+    for (name, values), colour in zip(measures.items(), COLOURS, strict=False):
+        positive = [value if value > 0 else np.nan for value in values]  # a logarithm has no 0
+        axes.plot(epochs, positive, "o-", color=colour, label=name, markersize=3, linewidth=1)
+    if terminal is not None:
+        label = "no error on the probe"
+        axes.axvspan(terminal, max(*epochs, terminal + 1e-9), color="0.93", label=label, zorder=0)
+    axes.set_yscale("log")
+    axes.set_xlabel("epochs completed")
+    axes.grid(True, which="major", alpha=0.3)
+    axes.legend(fontsize="small")
+    axes.set_title(title)
+    return figure
+
+
+def over_epochs_figure(
+    epochs: Sequence[float],
+    values: dict[str, Sequence[float]],
+    references: dict[str, float],
+    label: str,
+    title: str,
+) -> "Figure":
+    """Curves over epochs, with horizontal lines for what they are compared with.
+
+    Args:
+        epochs: Epochs completed.
+        values: By what they are of.
+        references: Values of the lines.
+        label: Of the vertical axis.
+        title: Above the figure.
+    """
+    figure, (axes,) = canvas(1, (5.0, 3.6))
+    for (name, curve), colour in zip(values.items(), COLOURS, strict=False):
+        axes.plot(epochs, curve, "o-", color=colour, label=name, markersize=4)
+    for (name, value), line in zip(references.items(), (":", "--"), strict=False):
+        axes.axhline(value, color="0.5", linestyle=line, label=name)
+    axes.set_xlabel("epochs completed")
+    axes.set_ylabel(label)
+    axes.grid(True, alpha=0.3)
+    axes.legend(fontsize="small")
+    axes.set_title(title)
+    return figure

@@ -1,0 +1,131 @@
+"""The law of equi-separation: D against depth."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_nc.figures.canvas import COLOURS, LINE, POINTS, canvas, label_depth
+from lightning_nc.functional.separation import separation_law
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def separation_figure(names: Sequence[str], fuzziness: Tensor, title: str) -> "Figure":
+    """D against depth on a logarithmic axis, with the line of the law and its rho and r.
+
+    Args:
+        names: Of the points, in depth.
+        fuzziness: D at each, shape ``(T,)``.
+        title: Above the figure.
+    """
+    figure, (axes,) = canvas(1, (5.4, 4.0))
+    draw_law(axes, fuzziness)
+    label_depth(axes, names)
+    axes.set_title(title)
+    return figure
+
+
+def draw_law(axes: Any, fuzziness: Tensor) -> None:
+    """D against depth and the fitted law, on axes of one's own.
+
+    Args:
+        axes: Of matplotlib.
+        fuzziness: D at each point in depth, shape ``(T,)``.
+    """
+    D = fuzziness.double().cpu()
+    t = torch.arange(len(D))
+    axes.plot(t, D.numpy(), "o", color=POINTS, zorder=3)
+    if bool((D > 0).any()):
+        axes.set_yscale("log")
+    law = separation_law(D) if len(D) > 1 else None
+    if law is not None and bool(law.rho.isfinite()):
+        fit = (law.intercept + t * law.rho.log()).exp()
+        axes.plot(t, fit.numpy(), "-", color=LINE)
+        label = f"$\\rho$ = {float(law.rho):.3f}\n$r$ = {float(law.pearson_r):.3f}"
+        axes.text(0.97, 0.95, label, transform=axes.transAxes, ha="right", va="top")
+    axes.grid(True, which="major", alpha=0.3)
+
+
+def class_separation_figure(
+    names: Sequence[str], class_fuzziness: Tensor, fuzziness: Tensor, title: str
+) -> "Figure":
+    """D of each class against depth, beside that of all; the law holds for each.
+
+    Args:
+        names: Of the points, in depth.
+        class_fuzziness: D of each class at each point, shape ``(T, K)``.
+        fuzziness: D at each, shape ``(T,)``.
+        title: Above the figure.
+    """
+    figure, (axes,) = canvas(1, (5.4, 4.0))
+    depth = np.arange(len(names))
+    for k, D_k in enumerate(class_fuzziness.mT):
+        label = {0: f"one of {len(class_fuzziness.mT)} classes"}.get(k)
+        axes.plot(depth, D_k.numpy(), "-", color=POINTS, alpha=0.45, linewidth=1, label=label)
+    # which classes are told apart worst and best in the end
+    for k in {int(class_fuzziness[-1].argmax()), int(class_fuzziness[-1].argmin())}:
+        end = (len(names) - 1, float(class_fuzziness[-1, k]))
+        axes.annotate(
+            str(k), end, xytext=(4, 0), textcoords="offset points", va="center", color=POINTS
+        )
+    axes.plot(depth, fuzziness.numpy(), "o-", color=LINE, label="all classes", zorder=3)
+    if bool((fuzziness > 0).any()):
+        axes.set_yscale("log")
+    label_depth(axes, names)
+    axes.legend(fontsize="small")
+    axes.set_title(title)
+    return figure
+
+
+def separation_comparison_figure(
+    names: Sequence[str], fuzziness: dict[str, Tensor], title: str
+) -> "Figure":
+    """D against depth on several data sets, such as training and validation data.
+
+    Args:
+        names: Of the points, in depth.
+        fuzziness: D at each, shape ``(T,)``, by what it is of.
+        title: Above the figure.
+    """
+    figure, (axes,) = canvas(1, (5.4, 4.0))
+    for (name, D), colour in zip(fuzziness.items(), COLOURS, strict=False):
+        axes.plot(np.arange(len(names)), D.numpy(), "o-", color=colour, label=name)
+    axes.set_yscale("log")
+    label_depth(axes, names)
+    axes.legend(fontsize="small")
+    axes.set_title(title)
+    return figure
+
+
+def separation_epochs_figure(
+    names: Sequence[str], epochs: Sequence[float], fuzziness: Sequence[Tensor], title: str
+) -> "Figure":
+    """D against depth, one line per measured epoch from dark to light.
+
+    Args:
+        names: Of the points, in depth.
+        epochs: Epochs completed.
+        fuzziness: D at each point, shape ``(T,)``, by epoch.
+        title: Above the figure.
+    """
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    figure, (axes,) = canvas(1, (5.8, 4.0))
+    # not to the very end of the map, whose yellow is pale on white
+    colours, scale = colormaps["viridis"], Normalize(min(epochs), max(max(epochs) / 0.9, 1))
+    depth = np.arange(len(names))
+    for epoch, D in zip(epochs, fuzziness, strict=True):
+        axes.plot(depth, D.numpy(), ".-", color=colours(scale(epoch)), linewidth=1)
+    if any(bool((D > 0).any()) for D in fuzziness):
+        axes.set_yscale("log")
+    label_depth(axes, names)
+    bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, label="epochs completed")
+    bar.ax.set_ylim(min(epochs), max(*epochs, min(epochs) + 1))
+    axes.set_title(title)
+    return figure

@@ -1,0 +1,72 @@
+"""Snapshots of neural collapse, and the film that they make."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from lightning_nc.figures.canvas import LINE, POINTS, THIRD, canvas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def snapshot_figure(means: Tensor, rows: Tensor, title: str) -> "Figure":
+    """Class means and classifier rows of three classes on the simplex that they collapse to.
+
+    Args:
+        means: In the plane, shape ``(3, 2)``.
+        rows: Of the classifier, shape ``(3, 2)``.
+        title: Above the figure.
+    """
+    figure, (axes,) = canvas(1, (4.6, 4.8))
+    _draw(axes, means, rows, title)
+    return figure
+
+
+def save_snapshots(
+    path: Path, snapshots: Sequence[tuple[Tensor, Tensor, str]], frames_per_second: int
+) -> None:
+    """Write a film of snapshots as a GIF.
+
+    Args:
+        path: Of the file.
+        snapshots: Means, rows and title of each.
+        frames_per_second: How fast.
+    """
+    from matplotlib.animation import FuncAnimation, PillowWriter
+
+    figure, (axes,) = canvas(1, (4.6, 4.8))
+
+    def show(frame: int) -> list[Any]:
+        axes.clear()
+        _draw(axes, *snapshots[frame])
+        return []
+
+    # the last is held for two seconds
+    frames = [*range(len(snapshots)), *[len(snapshots) - 1] * 2 * frames_per_second]
+    film = FuncAnimation(figure, show, frames, init_func=list)
+    film.save(path, PillowWriter(fps=frames_per_second))
+
+
+def _draw(axes: Any, means: Tensor, rows: Tensor, title: str) -> None:
+    phi = np.pi * (0.5 + 2 * np.arange(4) / 3)
+    axes.plot(np.cos(phi), np.sin(phi), ":", color="0.6", zorder=0, label="simplex")
+    for k, colour in enumerate((POINTS, LINE, THIRD)):
+        (x, y), (u, v) = means[k].tolist(), rows[k].tolist()
+        axes.plot([0, x], [0, y], "-", color=colour, linewidth=2)
+        axes.plot([x], [y], "o", color=colour, markersize=10)
+        axes.annotate(str(k), (x, y), color="white", ha="center", va="center", fontsize="small")
+        axes.plot([0, u], [0, v], "--", color=colour, linewidth=1.2)
+        axes.plot([u], [v], "x", color=colour, markersize=8, markeredgewidth=2)
+    axes.plot([], [], "o", color="0.3", label="class mean")
+    axes.plot([], [], "x", color="0.3", label="classifier row")
+    axes.set_xlim(-1.6, 1.6)
+    axes.set_ylim(-1.5, 1.7)
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.legend(loc="upper right", fontsize="small", ncols=3)
+    axes.set_title(title)

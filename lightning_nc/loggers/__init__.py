@@ -1,0 +1,21 @@
+"""Figures, tables and panels to any of Lightning's loggers.
+
+Loggers are told apart by class name, since Lightning's two namespaces have a class each and either
+works in the other's Trainer.
+"""
+
+from lightning_nc.loggers.images import log_figure, save_figure
+from lightning_nc.loggers.kinds import send_alert
+from lightning_nc.loggers.panels import arrange_panels
+from lightning_nc.loggers.tables import Lines, Table, log_table, takes_tables
+
+__all__ = [
+    "Lines",
+    "Table",
+    "arrange_panels",
+    "log_figure",
+    "log_table",
+    "save_figure",
+    "send_alert",
+    "takes_tables",
+]

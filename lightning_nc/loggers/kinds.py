@@ -1,0 +1,20 @@
+"""What kind a logger is, under which names it logs, and whether it sends messages."""
+
+from typing import Any
+
+
+def is_a(logger: Any, kind: str) -> bool:
+    """Whether a logger is of a class of this name, in either namespace of Lightning."""
+    return any(base.__name__ == kind for base in type(logger).__mro__)
+
+
+def key_of(logger: Any, key: str) -> str:
+    """The key under which a logger logs: users can have theirs put a prefix before all."""
+    prefix = getattr(logger, "_prefix", None)
+    return f"{prefix}{logger.LOGGER_JOIN_CHAR}{key}" if prefix else key
+
+
+def send_alert(logger: Any, title: str, text: str) -> None:
+    """Send a message by a logger that can: W&B writes mails."""
+    if is_a(logger, "WandbLogger"):
+        logger.experiment.alert(title=title, text=text)

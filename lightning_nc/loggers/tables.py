@@ -1,0 +1,49 @@
+"""Numbers that are more than scalars, to loggers that keep tables: those of W&B."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lightning_nc.loggers.kinds import is_a
+
+
+class Table(NamedTuple):
+    """Rows under named columns."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+class Lines(NamedTuple):
+    """Lines in one plot.
+
+    Attributes:
+        title: Above the plot.
+        x_name: What the horizontal axis shows.
+        lines: Horizontal and vertical coordinates by label.
+    """
+
+    title: str
+    x_name: str
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
+
+def takes_tables(logger: Any) -> bool:
+    """Whether `log_table` has something to do."""
+    return is_a(logger, "WandbLogger") and hasattr(logger, "log_table")
+
+
+def log_table(logger: Any, tag: str, table: Table | Lines, step: int) -> None:
+    """Log a table, or lines as a chart with the table behind it; other loggers get nothing."""
+    if not takes_tables(logger):
+        return
+    if isinstance(table, Table):
+        columns, rows = list(table.columns), [list(row) for row in table.rows]
+        logger.log_table(key=tag, columns=columns, data=rows, step=step)
+        return
+    import wandb
+
+    xs, ys = zip(*table.lines.values(), strict=True)
+    chart = wandb.plot.line_series(
+        xs, ys, keys=list(table.lines), title=table.title, xname=table.x_name
+    )
+    logger.log_metrics({tag: chart}, step=step)

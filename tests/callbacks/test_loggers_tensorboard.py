@@ -1,0 +1,140 @@
+"""The charts that TensorBoard is told to show under "Custom Scalars"."""
+
+import re
+
+import pytest
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from lightning_nc import (
+    EquiSeparation,
+    LocalElasticity,
+    NeuralCollapse,
+    Probe,
+)
+from tests import nets
+from tests.callbacks import records
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+CHARTS = {
+    "separation": ["law of equi-separation: rho, pearson_r", "D of layers"],
+    "nc": ["NC1", "NC2", "NC3", "NC4"],
+    "minority": ["minority cosine, predicted"],
+    "elasticity": ["elasticity within and between classes", "relative ratio"],
+}
+
+
+def shown(patterns, folder):
+    """The keys of all that was logged which a chart shows, as TensorBoard looks for them."""
+    logged = records.tensorboard_events(folder).Tags()["scalars"]
+    return {key for key in logged for pattern in patterns if re.match(pattern, key)}
+
+
+def titles(layout):
+    return {category: list(charts) for category, charts in layout.items()}
+
+
+def test_there_are_charts_of_all_callbacks_and_probes_in_one_layout(tmp_path):
+    used = [
+        *(kind(figures=False) for kind in nets.CALLBACKS),
+        NeuralCollapse(probe="val", figures=False, when="validation_end"),
+    ]
+    nets.fit(tmp_path, used, logger=TensorBoardLogger(tmp_path))
+    (layout,) = records.tensorboard_layouts(tmp_path)
+    expected = {family: [f"{title} (train)" for title in CHARTS[family]] for family in CHARTS}
+    expected["nc"] += [f"{title} (val)" for title in CHARTS["nc"]]
+    assert titles(layout) == expected
+    for charts in layout.values():
+        for patterns in charts.values():
+            assert shown(patterns, tmp_path)
+    assert shown(layout["separation"]["D of layers (train)"], tmp_path) == {
+        f"separation_layers/train/{layer}" for layer in ("input", "net.2", "net.6")
+    }
+    assert shown(layout["elasticity"]["relative ratio (train)"], tmp_path) == {
+        "elasticity/train/relative_ratio"
+    }
+    assert shown(layout["nc"]["NC1 (val)"], tmp_path) == {"nc/val/nc1"}
+
+
+def test_a_chart_shows_its_own_probe_whatever_the_name_and_the_prefix_of_the_logger(tmp_path):
+    names = ["a.b", "a+b", "aXb", "aab"]
+    used = [NeuralCollapse(probe=Probe(nets.vectors(), name), figures=False) for name in names]
+    nets.fit(tmp_path, used, logger=TensorBoardLogger(tmp_path, prefix="run (1)"))
+    (layout,) = records.tensorboard_layouts(tmp_path)
+    for name in names:
+        assert shown(layout["nc"][f"NC1 ({name})"], tmp_path) == {f"run (1)-nc/{name}/nc1"}
+
+
+def test_the_layout_is_written_once_for_each_folder(tmp_path):
+    logger = TensorBoardLogger(tmp_path / "first")
+    nets.fit(tmp_path, [NeuralCollapse(figures=False)], logger=logger)
+    nets.fit(tmp_path, [NeuralCollapse(figures=False)], logger=logger)
+    assert len(records.tensorboard_layouts(tmp_path)) == 1
+    checkpoint = tmp_path / "last.ckpt"
+    resumed = NeuralCollapse(figures=False)
+    run = nets.fit(
+        tmp_path, [NeuralCollapse(figures=False)], logger=False, enable_checkpointing=True
+    )
+    run.save_checkpoint(checkpoint)
+    nets.fit(
+        tmp_path,
+        [resumed],
+        logger=TensorBoardLogger(tmp_path / "second"),
+        max_epochs=3,
+        fit_options={"ckpt_path": checkpoint},
+    )
+    assert len(resumed.history) == 4
+    (layout,) = records.tensorboard_layouts(tmp_path / "second")
+    assert list(layout) == ["nc"]
+
+
+def test_what_a_later_run_of_the_logger_adds_is_shown_with_the_rest(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    nets.fit(tmp_path, [NeuralCollapse(figures=False)], logger=logger)
+    nets.fit(tmp_path, [EquiSeparation(figures=False)], logger=logger)
+    layouts = records.tensorboard_layouts(tmp_path)
+    assert [list(layout) for layout in layouts] == [["nc"], ["nc", "separation"]]
+
+
+def test_a_measure_of_ones_own_is_logged_without_charts(tmp_path):
+    class Mine(NeuralCollapse):
+        family = "mine"
+
+    nets.fit(tmp_path, [Mine(figures=False)], logger=TensorBoardLogger(tmp_path))
+    assert records.tensorboard_layouts(tmp_path) == []
+    assert "mine/train/seconds" in records.tensorboard_events(tmp_path).Tags()["scalars"]
+
+
+def test_a_layout_that_cannot_be_written_costs_one_warning_and_no_value(tmp_path):
+    class Deaf(TensorBoardLogger):
+        @property
+        def experiment(self):
+            super().experiment.add_custom_scalars = self.refuse
+            return super().experiment
+
+        def refuse(self, layout):
+            raise OSError("no layout today")
+
+    used = [NeuralCollapse(figures=False), LocalElasticity(figures=False)]
+    message = "Could not arrange panels of Deaf.*no layout today"
+    with pytest.warns(RuntimeWarning, match=message) as told:
+        nets.fit(tmp_path, used, logger=Deaf(tmp_path))
+    assert len([w for w in told if "no layout today" in str(w.message)]) == 1
+    assert len(records.tensorboard_events(tmp_path).Scalars("nc/train/nc1")) == 3
+
+
+def test_hyperparameters_are_left_as_the_user_logged_them(tmp_path):
+    kept = {}
+    for name, callbacks in (("without", []), ("with", [EquiSeparation(), NeuralCollapse()])):
+        logger = TensorBoardLogger(tmp_path, name=name)
+        logger.log_hyperparams({"width": 12}, {"score": 0.5})
+        nets.fit(tmp_path, callbacks, logger=logger)
+        events = records.tensorboard_events(tmp_path / name)
+        kept[name] = (
+            (tmp_path / name / "version_0" / "hparams.yaml").read_text(),
+            events.PluginTagToContent("hparams"),
+        )
+    assert "width: 12" in kept["with"][0]
+    assert kept["with"][0] == kept["without"][0]
+    assert kept["with"][1].keys() == kept["without"][1].keys()
+    assert kept["with"][1]["_hparams_/experiment"] == kept["without"][1]["_hparams_/experiment"]

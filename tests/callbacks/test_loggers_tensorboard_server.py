@@ -1,0 +1,137 @@
+"""What TensorBoard itself, asked over HTTP and seen in a browser, makes of a run."""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import build_opener
+
+import pytest
+from matplotlib.image import imread
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from tests import nets
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(*nets.only_our_warnings)]
+
+# kept after a run, to be looked at
+ARTIFACTS = Path(os.environ.get("TEST_ARTIFACTS", Path(__file__).parents[2] / ".artifacts"))
+CHROMIUM = shutil.which("chromium")
+ABSENT = CHROMIUM is None and "REQUIRE_CHROMIUM" not in os.environ  # CI fails without it
+OPTIONS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--no-proxy-server", "--hide-scrollbars", "--window-size=1400,2200"),
+]
+
+
+class Server:
+    """TensorBoard on a free port of this machine."""
+
+    def __init__(self, folder, log):
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder)]
+        options = ["--port=0", "--host=127.0.0.1", "--load_fast=false", "--reload_interval=1"]
+        self.process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
+        self.log = Path(log.name)
+
+    def start(self, timeout=120):
+        deadline = time.monotonic() + timeout
+        while (found := re.search(r"http://127\.0\.0\.1:\d+/", self.log.read_text())) is None:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.2)
+        self.url = found.group()
+        while not self.get("plugin/scalars/tags"):  # before it has read the run
+            assert time.monotonic() < deadline, "no run was read"
+            time.sleep(0.2)
+        return self
+
+    def read(self, path, **query):
+        address = f"{self.url}data/{path}" + (f"?{urlencode(query)}" if query else "")
+        with build_opener().open(address, timeout=60) as answer:
+            return answer.read()
+
+    def get(self, path, **query):
+        return json.loads(self.read(path, **query))
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A server, the callbacks of the run it shows, and the name of that run."""
+    folder = tmp_path_factory.mktemp("run")
+    used = [kind() for kind in nets.CALLBACKS]
+    nets.fit(folder, used, logger=TensorBoardLogger(folder, name=None, version="run"), max_epochs=4)
+    with (tmp_path_factory.mktemp("server") / "log").open("w") as log:
+        server = Server(folder, log)
+        try:
+            yield server.start(), used, "run"
+        finally:
+            server.process.terminate()
+            server.process.wait(30)
+
+
+def test_the_server_has_every_scalar(served):
+    server, used, run = served
+    tags = set(server.get("plugin/scalars/tags")[run])
+    assert tags >= {key for callback in used for key in callback.history[0].values}
+    for callback in used:
+        key = callback.prefix() + "epochs_completed"
+        points = server.get("plugin/scalars/scalars", run=run, tag=key)
+        assert [value for _, _, value in points] == [0, 1, 2, 3, 4]
+
+
+def test_every_chart_of_the_layout_finds_its_scalars(served):
+    server, used, run = served
+    layout = server.get("plugin/custom_scalars/layout")
+    categories = {category["title"]: category["chart"] for category in layout["category"]}
+    assert list(categories) == [callback.family for callback in used]
+    for charts in categories.values():
+        for chart in charts:
+            # as the page asks for a chart of several keys
+            pattern = "|".join(f"({key})" for key in chart["multiline"]["tag"])
+            found = server.get("plugin/custom_scalars/scalars", run=run, tag=pattern)
+            assert found["regex_valid"]
+            assert found["tag_to_events"], chart
+    (layers,) = [c for c in categories["separation"] if c["title"] == "D of layers (train)"]
+    (pattern,) = layers["multiline"]["tag"]
+    found = server.get("plugin/custom_scalars/scalars", run=run, tag=pattern)["tag_to_events"]
+    names = ["input", "net.2", "net.6"]
+    assert sorted(found) == [f"separation_layers/train/{name}" for name in names]
+
+
+def test_the_server_has_every_image(served):
+    server, used, run = served
+    tags = server.get("plugin/images/tags")[run]
+    assert set(tags) == {tag for c in used for tag in c.draw(c.history[-1])}
+    for tag in tags:
+        images = server.get("plugin/images/images", run=run, tag=tag, sample=0)
+        assert images[-1]["step"] == 11
+        png = server.read(f"plugin/images/individualImage?{images[-1]['query']}")
+        assert imread(io.BytesIO(png), format="png").std() > 0.01
+
+
+@pytest.mark.skipif(ABSENT, reason="no Chromium")
+@pytest.mark.parametrize("page", ["custom_scalars", "images"])
+def test_the_page_is_drawn(page, served, tmp_path):
+    server, _, _ = served
+    ARTIFACTS.mkdir(exist_ok=True, parents=True)
+    shot = ARTIFACTS / f"tensorboard_{page}.png"
+    shot.unlink(missing_ok=True)
+    subprocess.run(
+        [
+            *(CHROMIUM, *OPTIONS, f"--user-data-dir={tmp_path / 'new'}"),
+            *("--virtual-time-budget=20000", f"--screenshot={shot}", f"{server.url}#{page}"),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=180,
+    )
+    pixels = imread(shot)[..., :3]
+    drawn = (pixels.max(axis=2) - pixels.min(axis=2) > 0.2)[100:]  # colour, below the bar on top
+    assert drawn.mean() > 0.002

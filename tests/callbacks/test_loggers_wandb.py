@@ -1,0 +1,160 @@
+"""What an offline run of W&B has on disk."""
+
+import math
+import warnings
+
+import pytest
+from matplotlib.image import imread
+from pytorch_lightning.loggers import WandbLogger
+
+from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from lightning_nc.callbacks.tables import tables_of
+from tests import nets
+from tests.callbacks import records
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+STEPS = [0, 2, 5]
+OTHERS = ("trainer/global_step", "*")  # of Lightning
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+
+def fit(folder, used, prefix="", **options):
+    """Train, finish the run, and return what was warned of by this package."""
+    logger = WandbLogger(save_dir=folder, offline=True, prefix=prefix)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        nets.fit(folder, used, logger=logger, **options)
+    logger.experiment.finish()
+    return [str(w.message) for w in told if w.category is RuntimeWarning]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a run, and its callbacks."""
+    folder, used = tmp_path_factory.mktemp("run"), (EquiSeparation(), NeuralCollapse())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        patch.setenv("WANDB_SILENT", "true")
+        assert fit(folder, used) == []
+    return folder, used
+
+
+def test_wandb_has_every_value_and_the_image_files(run):
+    folder, used = run
+    rows = records.wandb_history(folder)
+    for callback in used:
+        for key in callback.history[0].values:
+            logged = {row["trainer/global_step"]: row[key] for row in rows if key in row}
+            values = [m.values[key] for m in callback.history]
+            assert logged == pytest.approx(dict(zip(STEPS, values, strict=True)), nan_ok=True), key
+    for tag in (tag for callback in used for tag in callback.draw(callback.history[-1])):
+        images = [row[tag] for row in rows if tag in row]
+        assert len(images) == len(STEPS)
+        for image in images:
+            (name,) = image["filenames"]
+            (path,) = folder.rglob(name.split("/")[-1])
+            assert imread(path).std() > 0.01
+
+
+def test_wandb_shows_our_values_over_epochs_and_others_over_steps(run):
+    folder, used = run
+    axes = records.wandb_axes(folder)
+    expected = {"trainer/global_step": "", "*": "trainer/global_step"}
+    for callback in used:
+        axis = callback.prefix() + "epochs_completed"
+        expected |= dict.fromkeys(callback.history[0].values, axis) | {axis: ""}
+    assert dict(axes) == expected
+    assert len(axes) == len(expected)  # each is defined once
+    logged = {key for row in records.wandb_history(folder) for key in row}
+    assert logged >= set(expected) - {"*"}
+
+
+def test_wandb_has_a_table_of_the_layers_of_every_measurement(run):
+    folder, (callback, _) = run
+    tables = records.wandb_tables(folder, "separation/train/layers")
+    assert len(tables) == 3
+    for table, measurement in zip(tables, callback.history, strict=True):
+        assert table["columns"] == ["epochs_completed", "layer", "depth", "D"]
+        epochs, layers, depth, D = zip(*table["data"], strict=True)
+        assert set(epochs) == {measurement.epochs_completed}
+        assert list(layers) == ["input", "net.2", "net.6"]
+        assert depth == (0, 1, 2)
+        values = measurement.arrays["fuzziness"].tolist()
+        assert list(D) == pytest.approx(values, rel=1e-12)
+
+
+def test_wandb_has_a_chart_of_ln_D_over_depth_with_a_line_per_epoch(run):
+    folder, (callback, _) = run
+    chart = records.wandb_charts(folder)["separation/train/layers_by_epoch"]
+    assert chart["panelDefId"] == "wandb/lineseries/v0"
+    assert chart["stringSettings"] == {"title": "ln D over depth, train", "xname": "depth"}
+    *_, last = records.wandb_tables(folder, "separation/train/layers_by_epoch_table")
+    assert last["columns"] == list(chart["fieldSettings"].values())
+    expected = [
+        (depth, f"{measurement.epochs_completed:g} epochs", pytest.approx(math.log(D)))
+        for measurement in callback.history
+        for depth, D in enumerate(measurement.arrays["fuzziness"].tolist())
+    ]
+    assert list(map(tuple, last["data"])) == expected
+
+
+@pytest.mark.parametrize("name", ["cosines_of_means", "cosines_of_weights"])
+def test_wandb_has_a_table_with_a_row_per_cosine(name, run):
+    folder, (_, callback) = run
+    tables = records.wandb_tables(folder, f"nc/train/{name}")
+    assert len(tables) == 3
+    for table, measurement in zip(tables, callback.history, strict=True):
+        assert table["columns"] == ["epochs_completed", "x", "y", "value"]
+        assert len(table["data"]) == 9
+        matrix = measurement.arrays[name]
+        for epochs, x, y, value in table["data"]:
+            assert epochs == measurement.epochs_completed
+            assert value == pytest.approx(float(matrix[y, x]), rel=1e-12)
+
+
+def test_wandb_has_axes_under_the_prefix_of_the_logger_and_no_table_without_figures(
+    tmp_path, offline
+):
+    assert fit(tmp_path, [EquiSeparation(figures=False)], prefix="mine") == []
+    axes = dict(records.wandb_axes(tmp_path))
+    assert axes["mine-separation/train/rho"] == "mine-separation/train/epochs_completed"
+    logged = {key for row in records.wandb_history(tmp_path) for key in row}
+    assert set(axes) - set(OTHERS) <= logged
+    assert not list(tmp_path.rglob("*.table.json"))
+
+
+def test_a_table_that_wandb_refuses_costs_a_warning_and_no_value(tmp_path, offline, monkeypatch):
+    def refuse(self, key, **options):
+        raise OSError("no table today")
+
+    monkeypatch.setattr(WandbLogger, "log_table", refuse)
+    told = fit(tmp_path, [NeuralCollapse(epochs=[1])])
+    assert told == ["Could not log a table to WandbLogger: OSError('no table today')"] * 2
+    assert len([r for r in records.wandb_history(tmp_path) if "nc/train/nc1" in r]) == 1
+
+
+def test_of_many_measurements_ten_are_lines_and_points_without_a_logarithm_are_left_out(tmp_path):
+    callback = EquiSeparation(figures=False)
+    nets.fit(tmp_path, [callback], max_epochs=25)
+    key = "separation_layers/train/net.2"
+    callback.history[0].values[key] = 0.0
+    callback.history[-1].values[key] = math.nan
+    lines = tables_of(callback, callback.history[-1])["separation/train/layers_by_epoch"].lines
+    epochs = [0, 3, 6, 8, 11, 14, 17, 19, 22, 25]
+    assert list(lines) == [f"{epoch} epochs" for epoch in epochs]
+    assert [len(xs) for xs, _ in lines.values()] == [2] + [3] * 8 + [2]
+    assert lines["0 epochs"][0] == [0, 2]
+
+
+def test_matrices_of_many_classes_are_no_tables(tmp_path):
+    data = nets.vectors((2,) * 33, d=6)
+    callback = NeuralCollapse(probe=Probe(data, "many"), figures=False)
+    nets.fit(tmp_path, [callback], data=data, net=nets.mlp(K=33), max_epochs=1)
+    assert callback.history[-1].arrays["cosines_of_means"].shape == (33, 33)
+    assert tables_of(callback, callback.history[-1]) == {}

@@ -1,0 +1,201 @@
+"""Figures from the history, what is told at the end of training and while it takes long."""
+
+import io
+import logging
+import math
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import RichProgressBar, TQDMProgressBar
+from torch.utils.data import DataLoader
+
+from lightning_nc import EquiSeparation, GeometrySummary, MinorityCollapse, NeuralCollapse, Probe
+from lightning_nc.callbacks import progress
+from tests import nets
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+NAMES = {
+    "EquiSeparation": ["law", "epochs", "classes"],
+    "NeuralCollapse": ["cosines", "snapshot", "epochs"],
+    "MinorityCollapse": ["cosines", "norms"],
+    "LocalElasticity": ["kernel", "ratio"],
+}
+
+
+def pixels(figure):
+    figure.canvas.draw()
+    return torch.frombuffer(bytearray(figure.canvas.buffer_rgba()), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("callback_class", nets.CALLBACKS)
+def test_every_figure_that_is_logged_can_be_plotted_from_the_history(callback_class, tmp_path):
+    callback = callback_class(figures=False)
+    with pytest.raises(ValueError, match="has measured nothing yet"):
+        callback.plot()
+    nets.fit(tmp_path, [callback])
+    names = NAMES[callback_class.__name__]
+    for name in names:
+        assert pixels(callback.plot(name)).float().std() > 1
+    assert torch.equal(pixels(callback.plot()), pixels(callback.plot(names[0])))
+    with pytest.raises(ValueError, match=f"no figure 'typo'; there are {', '.join(names)}"):
+        callback.plot("typo")
+
+
+def test_an_earlier_measurement_can_be_plotted_as_long_as_its_arrays_are_kept(tmp_path):
+    callback = EquiSeparation(figures=False)
+    nets.fit(tmp_path, [callback])
+    before, after = callback.plot("law", 0), callback.plot("law")
+    assert not torch.equal(pixels(before), pixels(after))
+    callback.history[0].arrays.clear()  # as of large ones
+    with pytest.raises(ValueError, match="Measurement 0 has no 'fuzziness' any more"):
+        callback.plot("law", 0)
+
+
+def test_the_figure_over_epochs_has_a_line_per_measured_epoch(tmp_path):
+    callback = EquiSeparation(figures=False)
+    nets.fit(tmp_path, [callback], max_epochs=3)
+    axes = callback.plot("epochs").axes[0]
+    shown = [line.get_ydata().tolist() for line in axes.get_lines()]
+    layers = [key for key in callback.history[0].values if key.startswith("separation_layers")]
+    assert shown == [[m.values[key] for key in layers] for m in callback.history]
+    first_two = callback.draw(callback.history[1])["separation/train/epochs"].axes[0]
+    assert len(first_two.get_lines()) == 2  # those of later epochs are not in it
+    assert axes.get_yscale() == "log"
+
+
+def separable():
+    return torch.utils.data.TensorDataset(
+        torch.eye(3).repeat_interleave(10, 0) + 0.01 * torch.randn(30, 3),
+        torch.arange(3).repeat_interleave(10),
+    )
+
+
+def test_the_terminal_phase_begins_once_and_is_told_without_a_warning(tmp_path, caplog):
+    class Fast(nets.Classifier):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    callback = NeuralCollapse(figures=False)
+    net = torch.nn.Linear(3, 3)
+    with torch.no_grad():
+        net.weight.copy_(-torch.eye(3))  # all wrong at first
+    with caplog.at_level(logging.INFO, logger="lightning_nc"):
+        run = nets.trainer(tmp_path, [callback], max_epochs=6)
+        run.fit(Fast(net, freeze=0), DataLoader(separable(), 30))
+    accuracy = {m.epochs_completed: m.values["nc/train/accuracy"] for m in callback.history}
+    first = min(epoch for epoch, value in accuracy.items() if value == 1)
+    assert accuracy[0] < 1
+    assert callback.terminal_epoch == first
+    (told,) = [r.getMessage() for r in caplog.records if "terminal phase" in r.getMessage()]
+    assert f"after {first:g} epochs the classifier makes no error on the 30 samples" in told
+    shaded = callback.plot("epochs").axes[0].patches
+    assert len(shaded) == 1
+    assert shaded[0].get_xy()[0] == first
+
+
+def test_with_errors_on_the_probe_there_is_no_terminal_phase(tmp_path):
+    callback = NeuralCollapse(epochs=[0], figures=False)
+    net = torch.nn.Linear(3, 3)
+    with torch.no_grad():
+        net.weight.copy_(-torch.eye(3))
+    run = nets.trainer(tmp_path, [callback], max_epochs=1)
+    run.fit(nets.Classifier(net, freeze=0), DataLoader(separable(), 30))
+    assert callback.history[0].values["nc/train/accuracy"] < 1
+    assert callback.terminal_epoch is None
+    assert len(callback.plot("epochs").axes[0].patches) == 0
+
+
+def test_a_summary_has_the_first_and_the_last_value_of_every_quantity(tmp_path, capsys):
+    law, nc = EquiSeparation(), NeuralCollapse(probe=Probe(name="mine"))
+    rare = MinorityCollapse(minority=[0, 1], epochs=[0], figures=False)
+    nets.fit(tmp_path, [GeometrySummary(), law, nc, rare])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    rows = {line[0]: line[1:] for line in lines if len(line) == 3}
+    for callback, name in ((law, "rho"), (nc, "nc1"), (nc, "accuracy")):
+        values = [callback.history[i].values[callback.prefix() + name] for i in (0, -1)]
+        assert rows[name] == [f"{value:.4g}" for value in values]
+    assert rows["imbalance_ratio"] == ["undefined"] * 2 or all(
+        math.isfinite(float(cell)) for cell in rows["imbalance_ratio"]
+    )
+    heads = [" ".join(line) for line in lines if "on" in line]
+    assert "NeuralCollapse on 'mine' epoch 0 epoch 2" in heads
+    assert not any("seconds" in line or "net.2" in line for line in lines)
+
+
+@pytest.fixture
+def slow_display(monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS", 0.0)
+
+
+def test_progress_is_shown_where_the_trainer_shows_it(tmp_path, slow_display, capsys):
+    callback = NeuralCollapse(epochs=[0], figures=False)
+    nets.fit(tmp_path, [callback, TQDMProgressBar()], enable_progress_bar=True)
+    shown = capsys.readouterr()
+    assert "NeuralCollapse on 'train'" in shown.err + shown.out
+    nets.fit(tmp_path, [NeuralCollapse(epochs=[0], figures=False)])
+    shown = capsys.readouterr()
+    assert "NeuralCollapse on 'train'" not in shown.err + shown.out
+
+
+def test_progress_is_a_task_of_the_rich_bar_and_is_gone_afterwards(tmp_path, slow_display):
+    added = []
+
+    class Bar(RichProgressBar):
+        def on_train_start(self, trainer, pl_module):
+            super().on_train_start(trainer, pl_module)
+            add = self.progress.add_task
+
+            def noting(text, *args, **options):
+                added.append((text, len(self.progress.tasks)))
+                return add(text, *args, **options)
+
+            self.progress.add_task = noting
+
+    bar = Bar(leave=True, console_kwargs={"file": io.StringIO()})
+    callback = NeuralCollapse(figures=False)
+    nets.fit(tmp_path, [bar, callback], enable_progress_bar=True, max_epochs=1)
+    ours = [text for text, _ in added if "NeuralCollapse on 'train'" in text]
+    assert len(ours) == 2  # before training and after it
+    assert max(tasks for _, tasks in added) < 4  # since they are removed
+
+
+def test_snapshots_of_all_measurements_make_a_film(tmp_path):
+    from PIL import Image
+
+    callback = NeuralCollapse(figures=False)
+    with pytest.raises(ValueError, match="no snapshots: nothing has been measured yet"):
+        callback.save_animation(tmp_path / "none.gif")
+    nets.fit(tmp_path, [callback])
+    callback.save_animation(tmp_path / "collapse.gif", frames_per_second=2)
+    with Image.open(tmp_path / "collapse.gif") as film:
+        assert film.n_frames >= len(callback.history)
+        frames = []
+        for number in range(3):
+            film.seek(number)
+            frames.append(film.convert("RGB").tobytes())
+    assert len(set(frames)) == 3
+
+
+def test_training_and_validation_data_can_be_drawn_against_each_other(tmp_path):
+    train = EquiSeparation(figures=False)
+    validation = EquiSeparation(probe="val", figures=False)
+    with pytest.raises(ValueError, match="on 'train' has measured nothing yet"):
+        train.plot_against(validation)
+    nets.fit(tmp_path, [train, validation])
+    lines = train.plot_against(validation).axes[0].get_lines()
+    shown = {line.get_label(): line.get_ydata().tolist() for line in lines}
+    assert shown == {
+        callback.probe.key: callback.history[-1].arrays["fuzziness"].tolist()
+        for callback in (train, validation)
+    }
+    other = EquiSeparation(["net.0", "net.2", "net.6"], probe=Probe(name="one"), figures=False)
+    nets.fit(tmp_path, [other])
+    with pytest.raises(ValueError, match="or other layers than that on 'train'"):
+        train.plot_against(other)

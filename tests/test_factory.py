@@ -1,0 +1,301 @@
+"""Callbacks that every Trainer gets if an environment variable names their file."""
+
+import json
+import operator
+import os
+import re
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+import lightning_nc
+import lightning_nc_factory
+from lightning_nc import NeuralCollapse
+from lightning_nc.callbacks import GeometryCallback
+from lightning_nc_factory.from_file import callbacks_of
+from tests import nets
+from tests.callbacks.records import csv_rows
+from tests.callbacks.scripts.start import run_script, warnings_of
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+ALL = """
+- class_path: lightning_nc.EquiSeparation
+  init_args: {layers: [input, net.2, net.6], figures: false}
+- class_path: NeuralCollapse
+  init_args: {figures: false, probe: {samples_per_class: 8}}
+- class_path: MinorityCollapse
+  init_args: {minority: [1, 2], figures: false}
+- class_path: LocalElasticity
+  init_args: {samples_per_class: 2, figures: false}
+"""
+EVERY_EPOCH = "[{class_path: NeuralCollapse, init_args: {figures: false}}]"
+REFUSED_AND_NOT = """
+- {class_path: tests.test_factory.Refusing, init_args: {probe: val}}
+- {class_path: NeuralCollapse, init_args: {figures: false}}
+"""
+WITHOUT_IT = """
+import json, sys
+import lightning.pytorch
+lightning.pytorch.Trainer(logger=False, enable_checkpointing=False)
+alone = "pytorch_lightning" not in sys.modules
+import pytorch_lightning
+pytorch_lightning.Trainer(logger=False, enable_checkpointing=False)
+print(json.dumps([alone, [m for m in sys.modules if m.startswith("lightning_nc")]]))
+"""
+
+
+class Refusing(NeuralCollapse):
+    """A callback that cannot be set up."""
+
+    def setup(self, trainer, pl_module, stage):
+        raise ValueError("it cannot measure here")
+
+
+class Configured(nets.Classifier):
+    """A module that brings a callback of its own."""
+
+    def configure_callbacks(self):
+        return [NeuralCollapse(every_n_epochs=2, figures=False)]
+
+
+@pytest.fixture
+def asked_for(tmp_path, monkeypatch):
+    """Name a file with this text by the environment variable."""
+
+    def ask(text):
+        path = tmp_path / "callbacks.yaml"
+        path.write_text(text)
+        monkeypatch.setenv(lightning_nc_factory.VARIABLE, str(path))
+        return path
+
+    return ask
+
+
+def ours(trainer):
+    return [c for c in trainer.callbacks if isinstance(c, GeometryCallback)]
+
+
+def epochs(callback):
+    return [m.epochs_completed for m in callback.history if m.stage == "fit"]
+
+
+def fit_and_what_it_told(*arguments, **options):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run = nets.fit(*arguments, **options)
+    return run, [str(w.message) for w in told if issubclass(w.category, RuntimeWarning)]
+
+
+def test_without_the_variable_a_trainer_loads_nothing_but_the_factory():
+    environment = {k: v for k, v in os.environ.items() if k != lightning_nc_factory.VARIABLE}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WITHOUT_IT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == [True, ["lightning_nc_factory"]]
+
+
+@pytest.mark.parametrize("namespace", nets.NAMESPACES)
+def test_every_callback_of_the_file_measures_for_a_trainer_of_either_namespace(
+    namespace, asked_for, tmp_path
+):
+    asked_for(ALL)
+    run = nets.trainer(tmp_path, namespace=namespace)
+    module = {"lightning": nets.UnifiedClassifier}.get(namespace, nets.Classifier)()
+    run.fit(module, DataLoader(nets.vectors(), 10))
+    assert [type(c).__name__ for c in ours(run)] == [
+        "EquiSeparation",
+        "NeuralCollapse",
+        "MinorityCollapse",
+        "LocalElasticity",
+    ]
+    assert all(epochs(callback) == [0, 1, 2] for callback in ours(run))
+    assert {"separation/train/rho", "nc/train/nc1"} <= set(run.callback_metrics)
+    assert ours(run)[1].history[0].counts.tolist() == [8, 8, 8]
+
+
+@pytest.mark.parametrize("namespace", nets.NAMESPACES)
+def test_training_is_bit_identical_with_callbacks_of_a_file(
+    namespace, asked_for, tmp_path, monkeypatch
+):
+    asked_for(ALL)
+    measured = nets.train_and_trace(tmp_path, namespace=namespace)
+    monkeypatch.delenv(lightning_nc_factory.VARIABLE)
+    assert nets.difference(measured, nets.train_and_trace(tmp_path, namespace=namespace)) is None
+
+
+def test_a_callback_of_the_program_holds_against_one_of_the_file(asked_for, tmp_path):
+    asked_for(EVERY_EPOCH)
+    own = NeuralCollapse(every_n_epochs=2, figures=False)
+    run = nets.fit(tmp_path, [own], max_epochs=3)
+    assert ours(run) == [own]
+    assert epochs(own) == [0, 2, 3]
+
+
+def test_a_callback_of_the_module_holds_against_one_of_the_file(asked_for, tmp_path):
+    asked_for(EVERY_EPOCH)
+    run = nets.trainer(tmp_path, max_epochs=3)
+    for completed in (3, 6):  # the second fit with what the first has left in the Trainer
+        run.fit_loop.max_epochs = completed
+        run.fit(Configured(), DataLoader(nets.vectors(), 10))
+        assert [callback.schedule.every_n_epochs for callback in ours(run)] == [2]
+
+
+def test_a_callback_that_the_program_adds_between_fits_holds(asked_for, tmp_path):
+    asked_for(EVERY_EPOCH)
+    run = nets.fit(tmp_path)
+    own = NeuralCollapse(every_n_epochs=2, figures=False)
+    run.callbacks.append(own)
+    run.fit_loop.max_epochs = 4
+    run.fit(run.lightning_module, DataLoader(nets.vectors(), 10))
+    assert ours(run) == [own]
+
+
+def test_a_probe_of_another_name_is_measured_beside_that_of_the_program(asked_for, tmp_path):
+    asked_for("[{class_path: NeuralCollapse, init_args: {figures: false, probe: val}}]")
+    run = nets.fit(tmp_path, [NeuralCollapse(figures=False)])
+    assert [callback.probe.key for callback in ours(run)] == ["train", "val"]
+    assert {"nc/train/nc1", "nc/val/nc1"} <= set(run.callback_metrics)
+
+
+def test_fit_again_goes_on_with_the_same_callbacks(asked_for, tmp_path):
+    asked_for(EVERY_EPOCH)
+    run = nets.fit(tmp_path)
+    before = list(run.callbacks)
+    run.fit_loop.max_epochs = 4
+    run.fit(run.lightning_module, DataLoader(nets.vectors(), 10))
+    assert run.callbacks == before
+    assert epochs(ours(run)[0]) == [0, 1, 2, 3, 4]
+
+
+def test_resuming_goes_on_with_the_history(asked_for, tmp_path):
+    asked_for(EVERY_EPOCH)
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    run = nets.fit(tmp_path, [checkpoint], enable_checkpointing=True)
+    assert run.callbacks[-1] is checkpoint  # it writes what the others have measured
+    resumed = nets.fit(
+        tmp_path, max_epochs=4, fit_options={"ckpt_path": checkpoint.last_model_path}
+    )
+    assert epochs(ours(resumed)[0]) == [0, 1, 2, 3, 4]
+
+
+def test_validation_by_itself_is_measured(asked_for, tmp_path):
+    asked_for("[{class_path: NeuralCollapse, init_args: {figures: false, probe: val}}]")
+    run = nets.trainer(tmp_path)
+    run.validate(nets.Classifier(), DataLoader(nets.vectors(), 10), verbose=False)
+    assert [m.stage for m in ours(run)[0].history] == ["validate"]
+
+
+def test_a_file_can_name_functions_data_and_callbacks_of_your_own():
+    (made,) = callbacks_of(
+        """
+        - class_path: tests.test_factory.Refusing
+          init_args:
+            pool: masked_mean
+            probe:
+              class_path: lightning_nc.Probe
+              init_args:
+                name: mine
+                unpack: operator.itemgetter
+                source: {class_path: tests.nets.Blobs, init_args: {counts: [5, 4]}}
+        """
+    )
+    assert isinstance(made, Refusing)
+    assert made.pool is lightning_nc.masked_mean
+    assert made.probe.unpack is operator.itemgetter
+    assert made.probe.source.targets.bincount().tolist() == [5, 4]
+
+
+WRONG = {
+    "class_path: NeuralCollapse": "must be a list of entries",
+    "": "must be a list of entries",
+    "[{class_path: NeuralColapse}]": "'NeuralColapse' cannot be found .* lightning_nc has Equi",
+    "[{class_path: no_such.module.Callback}]": "'no_such.module.Callback' cannot be found",
+    "[{class_path: Probe}]": "is no callback of lightning_nc; give class_path: one of EquiS",
+    "[{class_path: 3}]": "3 cannot be found",
+    "[NeuralCollapse]": "'NeuralCollapse' is no callback of lightning_nc",
+    "[{class_path: NeuralCollapse, every_n_epochs: 2}]": "'every_n_epochs' beside class_path",
+    "[{class_path: NeuralCollapse, init_args: {every: 2}}]": "unexpected keyword argument 'every'",
+    "[{class_path: NeuralCollapse, init_args: {probe: train}}, {class_path: NeuralCollapse}]": (
+        "2 of its callbacks would log the keys nc/train/"
+    ),
+    "[{class_path: NeuralCollapse, init_args: {probe: tran}}]": "Probe source 'tran' is none of",
+    "[{class_path: NeuralCollapse, init_args: [2]}]": "NeuralCollapse has init_args .2., which are",
+    "[{class_path: NeuralCollapse, init_args: {every_n_epochs: two}}]": "TypeError",
+    "[{class_path: NeuralCollapse": "while parsing",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_with_a_file_that_is_wrong_training_goes_on_with_one_warning(text, asked_for, tmp_path):
+    path = asked_for(text)
+    run, told = fit_and_what_it_told(tmp_path)
+    run.validate(run.lightning_module, DataLoader(nets.vectors(), 10), verbose=False)
+    assert run.current_epoch == 2
+    assert ours(run) == []
+    assert len(told) == 1
+    assert f"LIGHTNING_NC_CALLBACKS names {path}, which gives no callbacks" in told[0]
+    assert re.search(WRONG[text], told[0]), told[0]
+
+
+def test_with_a_file_that_is_missing_training_goes_on_with_one_warning(asked_for, tmp_path):
+    asked_for(EVERY_EPOCH).unlink()
+    run, told = fit_and_what_it_told(tmp_path)
+    assert run.current_epoch == 2
+    assert len(told) == 1
+    assert "No such file or directory" in told[0]
+
+
+def test_a_callback_that_cannot_be_set_up_is_left_out_and_the_others_measure(asked_for, tmp_path):
+    asked_for(REFUSED_AND_NOT)
+    run, told = fit_and_what_it_told(tmp_path)
+    assert [callback.probe.key for callback in ours(run)] == ["train"]
+    assert epochs(ours(run)[0]) == [0, 1, 2]
+    assert len(told) == 1
+    assert "Refusing, which is left out of this run: ValueError: it cannot measure here" in told[0]
+
+
+def test_where_the_package_cannot_be_imported_trainers_can_still_be_made(
+    asked_for, tmp_path, monkeypatch
+):
+    asked_for(EVERY_EPOCH)
+    monkeypatch.setitem(sys.modules, "lightning_nc_factory.from_file", None)
+    with pytest.warns(RuntimeWarning, match="lightning_nc cannot be imported, and nothing is"):
+        run = nets.trainer(tmp_path)
+    assert ours(run) == []
+
+
+def test_the_first_process_reads_the_file_for_all(asked_for, tmp_path, monkeypatch):
+    asked_for(EVERY_EPOCH).unlink()  # there is none on this machine
+    run = nets.trainer(tmp_path)
+    monkeypatch.setattr(run.strategy, "broadcast", lambda text: EVERY_EPOCH)
+    run.fit(nets.Classifier(), DataLoader(nets.vectors(), 10))
+    assert epochs(ours(run)[0]) == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_two_processes_measure_together_or_are_told_once_and_train_on(asked_for, tmp_path):
+    path = asked_for(EVERY_EPOCH)
+    fit = {"devices": 2, "strategy": "ddp", "measured": None, "limit_val_batches": 0}
+    done = {}
+    for name, text in {"measured": EVERY_EPOCH, "wrong": "[{class_path: No}]"}.items():
+        path.write_text(text)
+        done[name] = run_script(tmp_path, {name: fit | {"csv": name == "measured"}})
+        assert done[name].returncode == 0, done[name].stderr
+    rows = csv_rows(tmp_path)
+    assert [float(e) for row in rows if (e := row["nc/train/epochs_completed"])] == [0, 1, 2, 3, 4]
+    assert [len(warnings_of(done[name])) for name in ("measured", "wrong")] == [0, 1]
+    for rank in (0, 1):  # running statistics of BatchNorm are their own
+        files = [tmp_path / f"{name}-{rank}.pt" for name in done]
+        weights = [torch.load(file, weights_only=True)["weights"] for file in files]
+        assert nets.difference(*weights) is None
