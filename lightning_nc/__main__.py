@@ -1,4 +1,4 @@
-"""The demo: watch an 8-layer network on scikit-learn's digits, ``python -m lightning_nc``."""
+"""``python -m lightning_nc``: a demo on scikit-learn's digits, and the report of a run."""
 
 import argparse
 import sys
@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_nc import EquiSeparation, NeuralCollapse
+from lightning_nc.report import NothingToReport, read_runs, report_page
 
+_DEMO = "train an 8-layer network on scikit-learn's digits and watch it"
+_REPORT = "Turn what a run logged into one HTML page that needs no server and no network."
+_RUN_DIR = "log directory of TensorBoardLogger or CSVLogger, or a folder above several runs"
+_DESCRIPTION = f"Without a command: {_DEMO}."
 _COLUMNS = ("nc1", "nc2_etf_error", "nc3", "nc4")
 
 
@@ -49,16 +54,55 @@ class DigitsClassifier(LightningModule):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, measure, and say where to look."""
-    parser = argparse.ArgumentParser(prog="python -m lightning_nc", description=__doc__)
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--output", type=Path, default=Path("lightning_logs"))
+    """Run the demo, or report on a run."""
+    parser = argparse.ArgumentParser(prog="python -m lightning_nc", description=_DESCRIPTION)
+    _add_demo_options(parser)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="")
+    # what was given before the command is not to be overwritten by defaults
+    demo = commands.add_parser("demo", help=_DEMO, argument_default=argparse.SUPPRESS)
+    _add_demo_options(demo, defaults=False)
+    report = commands.add_parser("report", help=_REPORT, description=_REPORT)
+    report.add_argument("run_dir", type=Path, metavar="RUN_DIR", help=_RUN_DIR)
+    report.add_argument(
+        "--output", type=Path, dest="page", default=Path("report.html"), help="the page to write"
+    )
     options = parser.parse_args(arguments)
+    if options.command == "report":
+        _report(report, options.run_dir, options.page)
+    else:
+        _demo(options.epochs, options.output)
+
+
+def _add_demo_options(parser: argparse.ArgumentParser, defaults: bool = True) -> None:
+    given = {"epochs": 100, "output": Path("lightning_logs")} if defaults else {}
+    parser.add_argument("--epochs", type=int, help="of the demo's training (default: 100)")
+    parser.add_argument("--output", type=Path, help="the demo's logs (default: lightning_logs)")
+    parser.set_defaults(**given)
+
+
+def _report(parser: argparse.ArgumentParser, run_dir: Path, page: Path) -> None:
+    """Write the page, or say what is wrong and exit with status 2."""
+    try:
+        runs = read_runs(run_dir)
+        text = report_page(runs)
+        page.write_text(text, encoding="utf-8")
+    except (NothingToReport, OSError) as error:
+        parser.exit(2, f"{error}\n")
+    except ModuleNotFoundError as missing:
+        parser.exit(
+            2, f"{missing}. The report needs: pip install 'lightning-neural-collapse[plot]'\n"
+        )
+    names = ", ".join(run.name for run in runs)
+    print(f"{page}: {len(runs)} run{'s' * (len(runs) > 1)} ({names})")
+
+
+def _demo(epochs: int, output: Path) -> None:
+    """Train, measure, and say where to look."""
     try:
         from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
         from sklearn.datasets import load_digits
 
-        tensorboard = TensorBoardLogger(options.output, name="digits")
+        tensorboard = TensorBoardLogger(output, name="digits")
     except ModuleNotFoundError as missing:
         sys.exit(f"{missing}. The demo needs: pip install 'lightning-neural-collapse[demo]'")
 
@@ -67,12 +111,12 @@ def main(arguments: list[str] | None = None) -> None:
     data = TensorDataset(torch.tensor(images / 16).float(), torch.tensor(labels))
     loader = DataLoader(data, batch_size=128, shuffle=True)
 
-    epochs = sorted({0, *(min(2**k, options.epochs) for k in range(12))})
-    separation = EquiSeparation(epochs=epochs)
-    collapse = NeuralCollapse(epochs=epochs)
+    measured = sorted({0, *(min(2**k, epochs) for k in range(12))})
+    separation = EquiSeparation(epochs=measured)
+    collapse = NeuralCollapse(epochs=measured)
     files = CSVLogger(tensorboard.log_dir, name="", version="csv")  # keeps the figures, too
     trainer = Trainer(
-        max_epochs=options.epochs,
+        max_epochs=epochs,
         accelerator="cpu",
         callbacks=[separation, collapse],
         logger=[tensorboard, files],
@@ -86,7 +130,8 @@ def main(arguments: list[str] | None = None) -> None:
         f"\nNC1 to NC4 fall towards 0 as the classes collapse to a simplex."
         f"\n\nFigures:      {Path(files.log_dir, 'figures')}"
         f"\nEvent files:  {tensorboard.log_dir}"
-        f"\nOpen them:    tensorboard --logdir {options.output}"
+        f"\nOpen them:    tensorboard --logdir {output}"
+        f"\nOne page:     python -m lightning_nc report {tensorboard.log_dir}"
     )
 
 

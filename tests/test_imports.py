@@ -17,12 +17,16 @@ ROOMS = {
     "functional": ((), {"torch"}),
     "metrics": (("functional",), {"torch", "torchmetrics"}),
     "probe": ((), {"torch", "numpy", "lightning_fabric"}),
-    "theory": ((), {"torch", "numpy", "cvxpy"}),
+    "theory": ((), {"torch", "numpy", "cvxpy", "sklearn", "scipy"}),
     "figures": (("functional",), {"torch", "numpy", "matplotlib"}),
-    "loggers": ((), {"numpy"}),
+    "report": (
+        ("figures", "functional"),
+        {"torch", "numpy", "matplotlib", "tensorboard"},
+    ),
+    "loggers": ((), {"numpy", "wandb"}),
     "callbacks": (
         ("probe", "metrics", "functional", "theory", "figures", "loggers"),
-        {"torch", "lightning", "pytorch_lightning", "lightning_utilities"},
+        {"torch", "lightning", "pytorch_lightning", "lightning_utilities", "tqdm"},
     ),
 }
 HEAVY = ["matplotlib", "tensorboard", "wandb", "sklearn", "cvxpy", "transformers", "pandas"]

@@ -1,0 +1,71 @@
+"""The order of layers in depth, recovered from what was logged in an order by name."""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice, permutations
+
+import numpy as np
+
+_AT_MOST = 50_000  # orders to try one by one: all of eight layers between the first and the last
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+
+def order_in_depth(
+    names: Sequence[str], fuzziness: Array, rho: Array, total: Array
+) -> tuple[list[str], bool]:
+    """Find the order of layers in which D gives the logged rho and total.
+
+    The slope of ln D against depth, ``ln rho``, and ``D_last / D_first`` hold in float64 for one
+    order alone, unless layers have the same D throughout.
+
+    Args:
+        names: Of the layers, in any order.
+        fuzziness: D of each, at each measurement, shape ``(E, T)``.
+        rho: Logged, shape ``(E,)``.
+        total: Logged, shape ``(E,)``.
+
+    Returns:
+        The names in depth, and True; or, if no order fits, the input first and the others by name,
+        and False.
+    """
+    known = np.isfinite(rho) & np.isfinite(total) & (fuzziness > 0).all(axis=1)
+    by_name = sorted(range(len(names)), key=lambda i: _natural(names[i]))
+    if known.any():
+        logged = np.log(fuzziness[known]), np.log(rho[known]), np.log(total[known])
+        for order in _candidates(by_name, *logged):
+            if _fits(np.array(order), *logged):
+                return [names[i] for i in order], True
+    return [names[i] for i in by_name], len(names) < 2
+
+
+def _candidates(
+    by_name: list[int], ln_D: Array, slope: Array, ln_total: Array
+) -> Iterator[Sequence[int]]:
+    """Orders worth trying, the likeliest first."""
+    yield by_name
+    T = len(by_name)
+    if len(ln_D) >= T:  # slopes are linear in depth, which so many of them determine
+        t = np.arange(T) - (T - 1) / 2
+        yield np.argsort(np.linalg.lstsq(ln_D, slope * (t @ t), rcond=None)[0]).tolist()
+    first, *others = by_name
+    for last in others:
+        if np.allclose(ln_D[:, last] - ln_D[:, first], ln_total, rtol=0, atol=1e-9):
+            between = [i for i in others if i != last]
+            for middle in islice(permutations(between), _AT_MOST):
+                yield first, *middle, last
+
+
+def _fits(order: Array, ln_D: Array, slope: Array, ln_total: Array) -> bool:
+    y = ln_D[:, order]
+    t = np.arange(len(order)) - (len(order) - 1) / 2
+    fitted = y @ t / (t @ t), y[:, -1] - y[:, 0]
+    return all(
+        np.allclose(ours, logged, rtol=0, atol=1e-9)
+        for ours, logged in zip(fitted, (slope, ln_total), strict=True)
+    )
+
+
+def _natural(name: str) -> tuple[bool, list[tuple[bool, int, str]]]:
+    """The input first, and 2 before 10."""
+    parts = re.findall(r"\d+|\D+", name)
+    return name != "input", [(p.isdigit(), int(p) if p.isdigit() else 0, p) for p in parts]

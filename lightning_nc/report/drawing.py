@@ -1,0 +1,237 @@
+"""Curves over epochs, and D against depth, as SVG to stand inside a page."""
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_nc.functional.separation import separation_law
+from lightning_nc.report.panels import Curve, Panel
+from lightning_nc.report.runs import Series
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # of Okabe and Ito, for the colour-blind
+ZERO = "exact-zero"  # id of the markers of zeros on logarithmic axes
+_STYLES = ("-", "--", ":", "-.")  # after so many runs colours repeat
+
+
+def panel_svg(panel: Panel, runs: Mapping[str, Series]) -> str:
+    """Curves over epochs; those of several runs overlaid.
+
+    Args:
+        panel: Which.
+        runs: Measurements by the name of the run.
+
+    Returns:
+        The picture; empty if there is nothing to draw.
+    """
+    several = len(runs) > 1
+    lines = [
+        (run, curve)
+        for run, series in runs.items()
+        for curve in panel.curves
+        if (curve.compared or not several)
+        and any(map(math.isfinite, series.values.get(curve.name, ())))
+    ]
+    if not lines:
+        return ""
+    figure, axes = _figure()
+    if panel.logarithmic and _any_positive(runs, lines):
+        axes.set_yscale("log")
+    for run, curve in lines:
+        number = list(runs).index(run) if several else -1
+        colour, style, label = _look(panel, curve, number, run)
+        series = runs[run]
+        _draw(axes, series.epochs, series.values[curve.name], colour, style, label)
+    _references(axes, panel)
+    if panel.terminal and not several:
+        _mark_terminal_phase(axes, *runs.values())
+    _epochs_axis(axes, sorted({epoch for series in runs.values() for epoch in series.epochs}))
+    _legend(figure, axes)
+    return _svg(figure)
+
+
+def depth_svg(series: Series) -> str:
+    """D against depth, a line per measurement from dark to light, and the law of the last.
+
+    Args:
+        series: Of one run.
+    """
+    import matplotlib
+
+    figure, axes = _figure(3.4)
+    axes.set_yscale("log")
+    D = np.array(list(series.layers.values()))
+    D = np.where(D > 0, D, np.nan)
+    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, D.shape[1]))
+    shown = set(np.linspace(0, D.shape[1] - 1, min(D.shape[1], 8)).round().astype(int).tolist())
+    for e, epoch in enumerate(series.epochs):
+        label = f"{epoch:g}" if e in shown else None
+        axes.plot(D[:, e], "o-", color=shades[e], markersize=3.5, linewidth=1.1, label=label)
+    if series.in_depth:
+        _draw_law(axes, D[:, -1])
+    _layers_axis(axes, list(series.layers))
+    legend = figure.legend(loc="outside right upper", title="epochs", frameon=False)
+    legend.get_title().set_fontsize(8)
+    return _svg(figure)
+
+
+def depth_of_runs_svg(runs: Mapping[str, Series]) -> str:
+    """D against depth at the last measurement of each run.
+
+    Args:
+        runs: Measurements by the name of the run.
+    """
+    figure, axes = _figure(3.4)
+    axes.set_yscale("log")
+    for number, (run, series) in enumerate(runs.items()):
+        D = np.array([of_layer[-1] for of_layer in series.layers.values()])
+        colour, style = _of_run(number)
+        axes.plot(
+            np.where(D > 0, D, np.nan), style, color=colour, marker="o", markersize=4, label=run
+        )
+    names = {tuple(series.layers) for series in runs.values()}
+    if len(names) == 1:
+        _layers_axis(axes, list(names.pop()))
+    else:
+        axes.set_xlabel("depth (the runs have different layers)")
+    axes.set_ylabel("separation fuzziness $D$")
+    _legend(figure, axes)
+    return _svg(figure)
+
+
+def _draw_law(axes: Any, fuzziness: Any) -> None:
+    """The fitted line, as far as there is one."""
+    if len(fuzziness) < 2:
+        return
+    law = separation_law(torch.from_numpy(fuzziness))
+    if bool(law.rho.isfinite()):
+        t = torch.arange(len(fuzziness))
+        fit = (law.intercept + t * law.rho.log()).exp()
+        label = f"$\\rho = {float(law.rho):.3f}$,  $r = {float(law.pearson_r):.3f}$"
+        axes.plot(t.numpy(), fit.numpy(), "--", color=_COLOURS[1], linewidth=1.6, zorder=4)
+        axes.text(
+            0.03, 0.04, f"last: {label}", transform=axes.transAxes, color=_COLOURS[1], fontsize=9
+        )
+
+
+def _draw(
+    axes: Any, epochs: Sequence[float], values: Sequence[float], colour: str, style: str, label: str
+) -> None:
+    """A curve; on a logarithmic axis zeros are hollow markers on its bottom edge."""
+    x, y = np.array(epochs), np.array(values)
+    y = np.where(np.isfinite(y), y, np.nan)
+    look = {"color": colour, "markersize": 3.5}
+    if axes.get_yscale() == "log":
+        zero = y == 0
+        at_bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 5}
+        hollow = {"markerfacecolor": "white", "linestyle": "none", "marker": "o"}
+        if zero.any():
+            axes.plot(x[zero], np.zeros(zero.sum()), gid=ZERO, **look, **at_bottom, **hollow)
+        y = np.where(y > 0, y, np.nan)
+    axes.plot(x, y, style, marker="o", linewidth=1.4, label=label, **look)
+
+
+def _any_positive(runs: Mapping[str, Series], lines: Sequence[tuple[str, Curve]]) -> bool:
+    return any(value > 0 for run, curve in lines for value in runs[run].values[curve.name])
+
+
+def _look(panel: Panel, curve: Curve, number: int, run: str) -> tuple[str, str, str]:
+    """Colour, style and label: of the run where there are several, else of the curve."""
+    if number >= 0:
+        colour, style = _of_run(number)
+        compared = [each for each in panel.curves if each.compared]
+        return (
+            colour,
+            (":" if curve.dashed else style),
+            (f"{run}: {curve.label}" if len(compared) > 1 else run),
+        )
+    solid = [each for each in panel.curves[: panel.curves.index(curve) + 1] if not each.dashed]
+    return _COLOURS[(len(solid) - 1) % 4], "--" if curve.dashed else "-", curve.label
+
+
+def _of_run(number: int) -> tuple[str, str]:
+    return _COLOURS[number % 4], _STYLES[number // 4 % 4]
+
+
+def _references(axes: Any, panel: Panel) -> None:
+    for says, value in panel.references:
+        axes.axhline(value, color="0.45", linestyle=":", linewidth=1.2, label=says or None)
+
+
+def _mark_terminal_phase(axes: Any, series: Series) -> None:
+    """From the first measurement on at which the probe has no error."""
+    start = terminal_phase(series)
+    if start is not None:
+        says = "terminal phase"
+        axes.axvspan(start, max(series.epochs), color="0.5", alpha=0.12, linewidth=0, label=says)
+        axes.axvline(start, color="0.45", linewidth=1)
+
+
+def terminal_phase(series: Series) -> float | None:
+    """The first epochs completed after which the accuracy on the probe is 1, if any.
+
+    Args:
+        series: Of NeuralCollapse.
+    """
+    accuracy = series.values.get("accuracy", [])
+    reached = (epoch for epoch, a in zip(series.epochs, accuracy, strict=False) if a >= 1)
+    return next(reached, None)
+
+
+def _epochs_axis(axes: Any, epochs: Sequence[float]) -> None:
+    """Logarithmic from epoch 1 on where epochs are sparser the later; ticks where was measured."""
+    sparse = len(epochs) > 4 and epochs[len(epochs) // 2] < max(epochs) / 4
+    if sparse:
+        axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+        axes.set_xlim(-0.2, 1.15 * max(epochs))
+    if sparse or len(epochs) < 8:
+        apart = [e for e in epochs if not sparse or e < max(epochs) / 1.9] + [max(epochs)]
+        axes.set_xticks(sorted(set(apart[:: -(-len(apart) // 9)])))
+        axes.set_xticks([], minor=True)
+    axes.xaxis.set_major_formatter(lambda epoch, _: f"{epoch:g}")
+    axes.set_xlabel("epochs completed")
+
+
+def _layers_axis(axes: Any, names: Sequence[str]) -> None:
+    depth = range(0, len(names), -(-len(names) // 14))
+    short = [name if len(name) <= 18 else "…" + name[-17:] for name in names]
+    axes.set_xticks(depth, [short[t] for t in depth], rotation=45, ha="right")
+    axes.set_ylabel("separation fuzziness $D$")
+
+
+def _legend(figure: Any, axes: Any) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if len(handles) > 1:
+        columns = 1 if max(map(len, labels)) > 28 else 2 if len(handles) < 7 else 3
+        figure.legend(
+            handles, labels, loc="outside upper left", ncols=columns, frameon=False, fontsize=8
+        )
+
+
+def _figure(height: float = 2.8) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.0, height), layout="constrained")
+    axes = figure.subplots()
+    axes.grid(True, which="major", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(which="both", labelsize=8)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    """The picture without what only a file of its own needs; the same for the same figure."""
+    import matplotlib
+
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with matplotlib.rc_context({"svg.hashsalt": "lightning_nc", "svg.fonttype": "path"}):
+        figure.savefig(file, format="svg", metadata=nothing, transparent=True)
+    svg = file.getvalue()
+    start, end = svg.index("<svg"), svg.index(">", svg.index("<svg"))
+    # HTML knows the namespaces by itself, and the page decides on the size
+    return re.sub(r' (xmlns(:xlink)?|width|height)="[^"]*"', "", svg[start:end]) + svg[end:]

@@ -1,0 +1,73 @@
+"""Numbers and words for people, and the first, best and last of a series."""
+
+import math
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from lightning_nc.report.quantities.quantity import Cost
+
+_MINUS = "\N{MINUS SIGN}"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class At(NamedTuple):
+    """A value and when it was measured."""
+
+    value: float
+    epoch: float
+
+
+class Summary(NamedTuple):
+    """Of one quantity; best is None if no value is better than another, or none is defined."""
+
+    first: At
+    best: At | None
+    last: At
+
+
+def summary(epochs: Sequence[float], values: Sequence[float], cost: Cost | None) -> Summary:
+    """First, best and last value.
+
+    Args:
+        epochs: Completed before each measurement.
+        values: One per measurement.
+        cost: Smallest where the value is best.
+    """
+    measured = [At(value, epoch) for value, epoch in zip(values, epochs, strict=True)]
+    defined = [at for at in measured if not math.isnan(at.value)]
+    best = None if cost is None or not defined else min(defined, key=lambda at: cost(at.value))
+    return Summary(measured[0], best, measured[-1])
+
+
+def for_people(value: float) -> str:
+    r"""Four digits, powers of ten where they are needed, and a true minus sign.
+
+    Args:
+        value: A number that is not NaN.
+
+    Example:
+        >>> for_people(0.99712), for_people(1000.0), for_people(math.inf)
+        ('0.9971', '1000', '∞')
+        >>> for_people(3.2e-05).encode("ascii", "namereplace").decode()
+        '3.200\\N{MULTIPLICATION SIGN}10\\N{SUPERSCRIPT MINUS}\\N{SUPERSCRIPT FIVE}'
+    """
+    if math.isinf(value):
+        text = "∞" if value > 0 else "-∞"
+    elif value == 0 or 1e-3 <= abs(value) < 1e5:
+        text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+    else:
+        digits, power = f"{value:.3e}".split("e")
+        text = f"{digits}\N{MULTIPLICATION SIGN}10{str(int(power)).translate(_RAISED)}"
+    return text.replace("-", _MINUS)
+
+
+def typeset(text: str) -> str:
+    """Words for HTML, with a Greek rho and true minus signs.
+
+    Args:
+        text: Plain.
+    """
+    greek = re.sub(r"\brho\b", "\N{GREEK SMALL LETTER RHO}", escape(text))
+    return re.sub(r"(?<![^\s(K])-(?=\d)", _MINUS, greek)

@@ -1,0 +1,184 @@
+"""One HTML page that holds all it shows."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+
+from lightning_nc.report.drawing import (
+    ZERO,
+    depth_of_runs_svg,
+    depth_svg,
+    panel_svg,
+    terminal_phase,
+)
+from lightning_nc.report.numbers import typeset
+from lightning_nc.report.overview import comparison, tiles
+from lightning_nc.report.panels import panels
+from lightning_nc.report.reading import FAMILIES
+from lightning_nc.report.runs import Run, Series
+from lightning_nc.report.tables import bookkeeping_table, family_table, layers_table
+
+_TITLES = {
+    "separation": ("The law of equi-separation", "How fuzzily each layer separates the classes."),
+    "nc": (
+        "Neural collapse",
+        "Whether features shrink to their class means, and these to a simplex.",
+    ),
+    "minority": ("Minority collapse", "Whether the classifier still tells rare classes apart."),
+    "elasticity": ("Local elasticity", "Whether a step on one sample moves its own class most."),
+}
+
+
+def report_page(runs: Sequence[Run]) -> str:
+    """Tables and figures of runs, as HTML that refers to nothing outside itself.
+
+    Args:
+        runs: One; or several, which are compared.
+    """
+    probes = {probe: None for run in runs for _, probe in run.series}
+    several = len(runs) > 1
+    title = f"{len(runs)} runs" if several else runs[0].name
+    parts = [f"<header><p>lightning_nc</p><h1>{escape(title)}</h1>{_measured(runs)}</header>"]
+    for probe in probes:
+        overview = comparison(probe, runs) if several else tiles(runs[0], probe)
+        sections = "".join(_section(family, probe, runs) for family in FAMILIES)
+        parts.append(f"<h2>Probe <em>{escape(probe)}</em></h2>{overview}{sections}")
+        parts.append(_bookkeeping(probe, runs))
+    body = _with_own_ids("".join(parts))
+    style = (files("lightning_nc.report") / "style.css").read_text()
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)} · lightning_nc</title><style>{style}</style></head>"
+        f"<body><main>{body}{_FOOTER}</main></body></html>\n"
+    )
+
+
+_FOOTER = (
+    "<footer><p>Figures are over epochs completed; 0 is before training. A dash is a value that is "
+    "undefined, such as the NC2 of two classes; the warning in the run's output says why. "
+    "▲ marks a last value to worry about, by the rule in its row; the other rules need your eyes. "
+    "D depends on the number of samples per class: compare runs only at equal ones.</p></footer>"
+)
+
+
+def _measured(runs: Sequence[Run]) -> str:
+    all_series = [series for run in runs for series in run.series.values()]
+    last = max((epoch for series in all_series for epoch in series.epochs), default=math.nan)
+    most = max(len(series.epochs) for series in all_series)
+    if not most:
+        return "<p>All measurements failed.</p>"
+    return f"<p>{most} measurement{'s' * (most > 1)}, up to {last:g} epochs completed</p>"
+
+
+def _section(family: str, probe: str, runs: Sequence[Run]) -> str:
+    """What one callback measured on one probe."""
+    having = _having(family, probe, runs)
+    if not having:
+        return ""
+    figures = [*_depth_figures(having)] if family == "separation" else []
+    for panel in panels(family)[:-1]:
+        picture = panel_svg(panel, having)
+        if picture:
+            caption = panel.caption + (_phase(having) if panel.terminal else "")
+            if len(having) > 1 and not all(curve.compared for curve in panel.curves):
+                shown = " and ".join(curve.label for curve in panel.curves if curve.compared)
+                caption += f" Of several runs, only: {shown}."
+            figures.append(_figure(panel.title, picture, caption))
+    tables = family_table(family, probe, having)
+    if family == "separation":
+        tables += (
+            f"<details><summary>D at each layer</summary>{layers_table(probe, having)}</details>"
+        )
+    title, what = _TITLES[family]
+    return (
+        f'<section id="{family}-{escape(probe)}"><h3>{title}</h3><p>{what}</p>'
+        f'<div class="figures{" pairs" * (len(figures) % 2 == 0)}">{"".join(figures)}</div>'
+        f"{tables}</section>"
+    )
+
+
+def _having(family: str, probe: str, runs: Sequence[Run]) -> dict[str, Series]:
+    found = {run.name: run.series.get((family, probe)) for run in runs}
+    return {name: series for name, series in found.items() if series and series.epochs}
+
+
+def _depth_figures(runs: Mapping[str, Series]) -> Iterator[str]:
+    """D against depth: of all runs at the end, and of each over epochs."""
+    if len(runs) > 1:
+        caption = "The last measurement of each run. A straight line that falls is the law."
+        yield _figure("D against depth, all runs", depth_of_runs_svg(runs), caption)
+    for run, series in runs.items():
+        caption = (
+            "A line per measurement, dark to light. The law, D falling by the same ratio rho at "
+            "every layer, is a straight line; dashed, its fit to the last measurement."
+            if series.in_depth
+            else "A line per measurement, dark to light. CSVLogger sorts layers by name, and no "
+            "order was found that gives the logged rho: layers are shown by name, which need not "
+            "be their depth, and the law is not drawn. TensorBoardLogger keeps the order."
+        )
+        title = "D against depth" + (f": {run}" if len(runs) > 1 else "")
+        yield _figure(title, depth_svg(series), caption)
+
+
+def _phase(runs: Mapping[str, Series]) -> str:
+    """When the terminal phase began."""
+    if len(runs) > 1:
+        starts = ", ".join(
+            f"{run}: {'not yet' if start is None else f'epoch {start:g}'}"
+            for run, start in ((run, terminal_phase(series)) for run, series in runs.items())
+        )
+        return f" Terminal phase (accuracy 1 on the probe) from: {starts}."
+    (series,) = runs.values()
+    start = terminal_phase(series)
+    if start is None:
+        return " The terminal phase has not begun: the accuracy on the probe is below 1 throughout."
+    return (
+        f" Shaded: the terminal phase, from epoch {start:g} on, where the accuracy first reaches 1 "
+        "on the probe (not on all training data)."
+    )
+
+
+def _figure(title: str, picture: str, caption: str) -> str:
+    zeros = "Hollow markers at the bottom are exact zeros." if ZERO in picture else ""
+    return (
+        f'<figure><h4>{typeset(title)}</h4><div role="img" aria-label="{escape(title)}">{picture}'
+        f"</div><figcaption>{typeset(caption)} {zeros}</figcaption></figure>"
+    )
+
+
+def _bookkeeping(probe: str, runs: Sequence[Run]) -> str:
+    """Failures and seconds."""
+    rows = {
+        (
+            f"{run.name}: {_TITLES[family][0]}" if len(runs) > 1 else _TITLES[family][0],
+            family,
+        ): series
+        for run in runs
+        for (family, of_probe), series in run.series.items()
+        if of_probe == probe
+    }
+    figures = []
+    for family in FAMILIES:
+        having = _having(family, probe, runs)
+        cost = panels(family)[-1]
+        picture = panel_svg(cost, having) if having else ""
+        if picture:
+            figures.append(_figure(f"{_TITLES[family][0]}: seconds", picture, cost.caption))
+    return (
+        f"<section><h3>Failures and seconds</h3>{bookkeeping_table(rows)}"
+        f'<div class="figures small">{"".join(figures)}</div></section>'
+    )
+
+
+def _with_own_ids(body: str) -> str:
+    """Let pictures not share ids: each is one element of the same page."""
+    pictures = iter(range(body.count("<svg")))
+
+    def own(match: re.Match[str]) -> str:
+        n = next(pictures)
+        return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>p{n}-", match[0])
+
+    return re.sub(r"<svg.*?</svg>", own, body, flags=re.DOTALL)

@@ -1,0 +1,129 @@
+"""What TensorBoardLogger and CSVLogger wrote, as lists of measurements."""
+
+import csv
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+FAMILIES = ("separation", "nc", "minority", "elasticity")
+_WHEN = re.compile(rf"({'|'.join(FAMILIES)})/(.+)/epochs_completed")
+_FAILURES = re.compile(rf"({'|'.join(FAMILIES)})/(.+)/failures")
+_OURS = re.compile(rf"({'|'.join(FAMILIES)}|separation_layers)/.+/.+")
+
+
+class NothingToReport(Exception):
+    """A folder without values of this package; the message is a sentence for its user."""
+
+
+class Record(NamedTuple):
+    """One measurement of one callback.
+
+    Attributes:
+        values: By what follows ``family/probe/`` in their keys.
+        layers: D by layer.
+    """
+
+    values: dict[str, float]
+    layers: dict[str, float]
+
+
+class Log(NamedTuple):
+    """What one logger wrote.
+
+    Attributes:
+        folder: Where.
+        records: In the order of writing, by family and probe.
+        failures: Measurements that were skipped, by family and probe.
+        in_depth: Whether layers come in the order in which they were logged, which is depth.
+        keys: All scalars, also those of others.
+    """
+
+    folder: Path
+    records: dict[tuple[str, str], list[Record]]
+    failures: dict[tuple[str, str], int]
+    in_depth: bool
+    keys: list[str]
+
+
+def read_logs(root: Path) -> list[Log]:
+    """Read all logs in a folder and below it.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        NothingToReport: If it is no folder, or no logger wrote there.
+    """
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise NothingToReport(
+            f"{root} {what}: give the log directory of a run (event files of TensorBoardLogger or "
+            "the metrics.csv of CSVLogger), or a folder above several."
+        )
+    of_events = sorted({path.parent for path in root.rglob("events.out.tfevents.*")})
+    logs = [_read_events(folder) for folder in of_events]
+    logs += [_read_csv(path) for path in sorted(root.rglob("metrics.csv"))]
+    if not logs:
+        raise NothingToReport(
+            f"{root} has neither event files (TensorBoardLogger) nor a metrics.csv (CSVLogger), "
+            "nor has any folder below it: give the folder that the Trainer's logger wrote to."
+        )
+    return logs
+
+
+def _read_events(folder: Path) -> Log:
+    """Event files keep the order in which values were logged; numbers are rounded to float32."""
+    try:
+        from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+            EventAccumulator,
+        )
+    except ModuleNotFoundError as missing:
+        raise NothingToReport(
+            f"{folder} has event files, and reading them needs TensorBoard ({missing}): "
+            "pip install 'lightning-neural-collapse[tensorboard]'."
+        ) from missing
+    # 0 keeps all; images are of no use here, and of each tag one is kept at least
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1})
+    events.Reload()
+    scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    rows: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
+    for tag in filter(_OURS.fullmatch, scalars):
+        seen: dict[int, int] = defaultdict(int)  # with one batch per epoch, a step comes twice
+        for event in scalars[tag]:
+            rows[event.step, seen[event.step]][tag] = event.value
+            seen[event.step] += 1
+    ordered = [rows[place] for place in sorted(rows)]
+    return _log(folder, ordered, list(scalars), in_depth=True)
+
+
+def _read_csv(path: Path) -> Log:
+    """CSVLogger sorts its columns by name, so that the order of layers is lost."""
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        keys = [key for key in reader.fieldnames or [] if key]
+        ours = list(filter(_OURS.fullmatch, keys))
+        rows = [{key: float(row[key]) for key in ours if row[key]} for row in reader]
+    return _log(path.parent, rows, keys, in_depth=False)
+
+
+def _log(folder: Path, rows: list[dict[str, float]], keys: list[str], in_depth: bool) -> Log:
+    """Sort values by family and probe; a row without ``epochs_completed`` tells of a failure."""
+    records, failures = {}, {}
+    for key in keys:
+        if match := _WHEN.fullmatch(key):
+            family, probe = match.groups()
+            of_probe = [row for row in rows if key in row]
+            records[family, probe] = [_record(row, family, probe) for row in of_probe]
+        elif match := _FAILURES.fullmatch(key):
+            family, probe = match.groups()
+            failures[family, probe] = int([row[key] for row in rows if key in row][-1])
+    return Log(folder, records, failures, in_depth, keys)
+
+
+def _record(row: dict[str, float], family: str, probe: str) -> Record:
+    values, layers = (
+        {key.removeprefix(start): value for key, value in row.items() if key.startswith(start)}
+        for start in (f"{family}/{probe}/", f"{family}_layers/{probe}/")
+    )
+    return Record(values, layers)

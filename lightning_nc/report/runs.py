@@ -1,0 +1,134 @@
+"""Runs: what their loggers wrote, put together."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lightning_nc.report.depth import order_in_depth
+from lightning_nc.report.reading import Log, NothingToReport, Record, read_logs
+
+
+@dataclass(frozen=True)
+class Series:
+    """The measurements of one callback.
+
+    Attributes:
+        epochs: Completed before each measurement, increasing.
+        values: One per measurement, by what follows ``family/probe/`` in their keys; NaN where
+            undefined.
+        layers: D, one per measurement, by layer in depth.
+        in_depth: Whether the order of layers is known to be that of depth.
+        failures: Measurements that were skipped.
+    """
+
+    epochs: list[float]
+    values: dict[str, list[float]]
+    layers: dict[str, list[float]]
+    in_depth: bool
+    failures: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the callbacks of one run measured.
+
+    Attributes:
+        name: Its folder, seen from the folder of the report.
+        series: By family and probe.
+    """
+
+    name: str
+    series: dict[tuple[str, str], Series]
+
+
+def read_runs(root: Path) -> list[Run]:
+    """Read all runs in a folder and below it; a run with several loggers is one.
+
+    Args:
+        root: The folder.
+
+    Raises:
+        NothingToReport: If there are none, or nothing of this package was logged.
+    """
+    logs = read_logs(root)
+    ours = [log for log in logs if log.records or log.failures]
+    if not ours:
+        others = sorted({key for log in logs for key in log.keys})
+        found = f"only {', '.join(others[:5])}{'...' * (len(others) > 5)}" if others else "nothing"
+        raise NothingToReport(
+            f"The {len(logs)} log(s) in {root} have no values of our callbacks, {found}: "
+            "give the folder of a run whose Trainer had EquiSeparation, NeuralCollapse, "
+            "MinorityCollapse or LocalElasticity among its callbacks."
+        )
+    together: list[list[Log]] = []
+    for log in ours:
+        same = [group for group in together if _same_run(group[0], log)]
+        if same:
+            same[0].append(log)
+        else:
+            together.append([log])
+    folder = root.resolve()
+    above = folder if len(together) > 1 else folder.parent
+    return [
+        Run(str(group[0].folder.resolve().relative_to(above)), _series(group)) for group in together
+    ]
+
+
+def _same_run(one: Log, other: Log) -> bool:
+    """Whether two loggers were told the same, seconds included, as far as both go."""
+    if one.records.keys() != other.records.keys() or one.in_depth == other.in_depth:
+        return False
+    pairs = [
+        (mine, theirs)
+        for key, records in one.records.items()
+        for mine, theirs in zip(records, other.records[key], strict=False)
+    ]
+    return bool(pairs) and all(
+        mine.values.keys() == theirs.values.keys()
+        and np.allclose(
+            [mine.values[name] for name in mine.values],
+            [theirs.values[name] for name in mine.values],
+            rtol=1e-6,  # event files have float32
+            atol=1e-37,
+            equal_nan=True,
+        )
+        for mine, theirs in pairs
+    )
+
+
+def _series(logs: Sequence[Log]) -> dict[tuple[str, str], Series]:
+    """The longest of the logs of a run, the one in float64 if several are; failures of all."""
+    series = {}
+    keys = {key: None for log in logs for key in [*log.records, *log.failures]}
+    for key in keys:
+        of_logs = [(log.records.get(key, []), log.in_depth) for log in logs]
+        records, _ = max(of_logs, key=lambda each: (len(each[0]), not each[1]))
+        depth = next((list(r[-1].layers) for r, known in of_logs if known and r), None)
+        failures = max(log.failures.get(key, 0) for log in logs)
+        series[key] = _one_series(records, depth, failures)
+    return series
+
+
+def _one_series(records: Sequence[Record], depth: list[str] | None, failures: int) -> Series:
+    """One measurement per epoch, the last: a run that went on from a checkpoint repeats some."""
+    by_epoch = {record.values["epochs_completed"]: record for record in records}
+    ordered = [by_epoch[epoch] for epoch in sorted(by_epoch)]
+    names = {name: None for record in ordered for name in record.values}
+    values = {
+        name: [record.values.get(name, math.nan) for record in ordered]
+        for name in names
+        if name != "epochs_completed"
+    }
+    found = list({name: None for record in ordered for name in record.layers})
+    D = {name: [record.layers.get(name, math.nan) for record in ordered] for name in found}
+    known = depth is not None
+    if depth is None and found:
+        matrix = np.array([D[name] for name in found]).T
+        depth, known = order_in_depth(
+            found, matrix, np.array(values["rho"]), np.array(values["total"])
+        )
+    layers = {name: D[name] for name in (*(depth or ()), *D)}
+    return Series(sorted(by_epoch), values, layers, known, failures)

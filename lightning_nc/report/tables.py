@@ -1,0 +1,110 @@
+"""Tables of the page: quantities with their meaning, layers, and what measuring took."""
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from lightning_nc.report.cells import cell, is_worrying, number
+from lightning_nc.report.numbers import summary, typeset
+from lightning_nc.report.quantities import layer_quantity, quantities
+from lightning_nc.report.quantities.quantity import Quantity
+from lightning_nc.report.runs import Series
+
+
+def family_table(family: str, probe: str, runs: Mapping[str, Series]) -> str:
+    """First, best and last value of each quantity, what it means, and when to worry.
+
+    Args:
+        family: Of callbacks.
+        probe: Its name.
+        runs: Measurements by the name of the run.
+    """
+    rows = [
+        _rows(f"{family}/{probe}/{quantity.name}", quantity, of_runs)
+        for quantity in quantities(family)
+        if (
+            of_runs := {
+                r: (s.epochs, s.values[quantity.name])
+                for r, s in runs.items()
+                if quantity.name in s.values
+            }
+        )
+    ]
+    return _table(rows, len(runs) > 1)
+
+
+def layers_table(probe: str, runs: Mapping[str, Series]) -> str:
+    """First, best and last D of each layer, in depth.
+
+    Args:
+        probe: Its name.
+        runs: Measurements by the name of the run.
+    """
+    layers = {layer: None for series in runs.values() for layer in series.layers}
+    rows = [
+        _rows(
+            f"separation_layers/{probe}/{layer}",
+            layer_quantity(layer),
+            {r: (s.epochs, s.layers[layer]) for r, s in runs.items() if layer in s.layers},
+        )
+        for layer in layers
+    ]
+    return _table(rows, len(runs) > 1)
+
+
+def bookkeeping_table(runs: Mapping[tuple[str, str], Series]) -> str:
+    """Measurements, failures and seconds.
+
+    Args:
+        runs: Measurements by the name of the run and the family.
+    """
+    rows = []
+    for (run, family), series in runs.items():
+        seconds = [s for s in series.values.get("seconds", []) if math.isfinite(s)]
+        failed = number(float(series.failures), series.failures > 0)
+        cells = (
+            ("measurements", number(float(len(series.epochs)))),
+            ("failures", failed),
+            ("seconds in all", number(sum(seconds))),
+            ("longest", number(max(seconds, default=math.nan))),
+        )
+        data = "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in cells)
+        rows.append(
+            f'<tr data-key="{escape(family)}"><th scope="row">{escape(run)}</th>{data}</tr>'
+        )
+    heads = ("", "measurements", "failures", "seconds in all", "longest")
+    return _framed(heads, [f"<tbody>{''.join(rows)}</tbody>"], "numbers")
+
+
+def _rows(
+    key: str,
+    quantity: Quantity,
+    runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+) -> str:
+    """A quantity: a row per run."""
+    meaning = (
+        f'<th scope="rowgroup" rowspan="{len(runs)}"><b>{typeset(quantity.label)}</b> '
+        f"<code>{escape(key)}</code><p>{typeset(quantity.meaning)}</p>"
+        f'<p class="when"><i>When to worry:</i> {typeset(quantity.worry)}</p></th>'
+    )
+    ideal = f'<td data-label="ideal" rowspan="{len(runs)}">{typeset(quantity.ideal) or "·"}</td>'
+    rows = []
+    for run, (epochs, values) in runs.items():
+        of_run = summary(epochs, values, quantity.cost)
+        worrying = is_worrying(quantity, of_run.last.value)
+        cells = f'<td class="run" data-label="run">{escape(run)}</td>' if len(runs) > 1 else ""
+        cells += cell("first", of_run.first) + cell("best", of_run.best)
+        cells += cell("last", of_run.last, worrying)
+        rows.append(f'<tr data-run="{escape(run)}">{meaning}{cells}{ideal}</tr>')
+        meaning = ideal = ""
+    return f'<tbody data-key="{escape(key)}">{"".join(rows)}</tbody>'
+
+
+def _table(rows: Sequence[str], several: bool) -> str:
+    heads = ("quantity", *(["run"] if several else []), "first", "best", "last", "ideal")
+    return _framed(heads, rows, "quantities")
+
+
+def _framed(heads: Sequence[str], bodies: Sequence[str], kind: str) -> str:
+    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
+    return f'<table class="{kind}"><thead><tr>{head}</tr></thead>{"".join(bodies)}</table>'

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from lightning_nc import __main__ as command
+from tests import nets
+from tests.report.pages import Page
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+
+def test_the_command_writes_one_page(run, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    command.main(["report", str(run[0]), "--output", str(page)])
+    assert Page(page.read_text()).pictures > 10
+    assert str(page) in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == [page]
+
+
+def empty(root):
+    return root, "neither event files"
+
+
+def absent(root):
+    return root / "nowhere", "does not exist"
+
+
+def file(root):
+    (root / "metrics.csv").write_text("step,loss\n0,1.0\n")
+    return root / "metrics.csv", "is a file"
+
+
+def of_others(root):
+    (root / "metrics.csv").write_text("step,loss\n0,1.0\n")
+    return root, "only loss, step"
+
+
+@pytest.mark.parametrize("wrong", [empty, absent, file, of_others])
+def test_a_wrong_folder_is_a_sentence_and_exit_status_2(wrong, tmp_path, capsys):
+    folder, sentence = wrong(tmp_path)
+    page = tmp_path / "page.html"
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["report", str(folder), "--output", str(page)])
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert str(folder) in said
+    assert "give the " in said
+    assert not page.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], (100, Path("lightning_logs"))),
+        (["--epochs", "4", "--output", "X"], (4, Path("X"))),
+        (["demo", "--epochs", "4", "--output", "X"], (4, Path("X"))),
+        (["--epochs", "4", "demo"], (4, Path("lightning_logs"))),
+    ],
+)
+def test_without_a_command_or_with_demo_the_demo_runs(arguments, expected, monkeypatch):
+    given = []
+    monkeypatch.setattr(command, "_demo", lambda *options: given.append(options))
+    command.main(arguments)
+    assert given == [expected]

@@ -1,0 +1,139 @@
+import shutil
+
+import pytest
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from lightning_nc import NeuralCollapse, Probe
+from lightning_nc.report import read_runs, report_page
+from tests import nets
+from tests.report.conftest import small_run
+from tests.report.pages import Page
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+BOOK = ("epochs_completed", "seconds", "failures")
+
+
+def page_of(root):
+    return Page(report_page(read_runs(root)))
+
+
+def logged(callbacks):
+    """All values of the histories, first to last, by key."""
+    keys = {key: m for callback in callbacks for m in callback.history for key in m.values}
+    return {
+        key: [m.values[key] for c in callbacks for m in c.history if key in m.values]
+        for key in keys
+        if key.rpartition("/")[-1] not in BOOK
+    }
+
+
+def rows_of(page):
+    return {key: values for (key, run), values in page.values.items() if run is not None}
+
+
+@pytest.mark.parametrize(("logger", "precision"), [("csv", 0.0), ("events", 1e-6), ("", 0.0)])
+def test_first_and_last_values_are_those_of_the_history(run, pages, logger, precision):
+    rows, history = rows_of(Page(pages[logger])), logged(run[1])
+    assert rows.keys() == history.keys()
+    for key, values in history.items():
+        ends = [rows[key][0], rows[key][-1]]
+        expected = [values[0], values[-1]]
+        assert ends == pytest.approx(expected, rel=precision, abs=0, nan_ok=True), key
+
+
+def test_the_best_value_is_the_best_of_the_history(run, pages):
+    rows, history = rows_of(Page(pages["csv"])), logged(run[1])
+    for key, best in (
+        ("nc/train/nc1", min),
+        ("nc/train/accuracy", max),
+        ("separation/train/pearson_r", min),
+        ("elasticity/train/relative_ratio", max),
+    ):
+        assert rows[key][1] == best(history[key])
+
+
+def test_layers_are_in_depth_whichever_logger_wrote(run, pages):
+    keys = [key for key in run[1][0].history[0].values if key.startswith("separation_layers/")]
+    for html in pages.values():
+        rows = rows_of(Page(html))
+        assert [key for key in rows if key.startswith("separation_layers/")] == keys
+
+
+def test_the_page_refers_to_nothing_outside_itself(pages):
+    html = pages[""]
+    page = Page(html)
+    assert page.pictures > 10
+    assert page.references
+    assert {reference[0] for reference in page.references} == {"#"}
+    assert {reference[1:] for reference in page.references} <= set(page.ids)
+    assert "http" not in html
+    assert "@import" not in html
+    assert html.count("url(") == html.count("url(#")
+
+
+def test_ids_are_unique_and_the_same_values_give_the_same_page(run, pages):
+    html = pages[""]
+    ids = Page(html).ids
+    assert len(ids) == len(set(ids))
+    assert html == report_page(read_runs(run[0]))
+
+
+def test_a_run_with_two_loggers_is_one_and_two_runs_are_compared(run, tmp_path):
+    assert len(read_runs(run[0])) == 1
+    shutil.copytree(run[0], tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    others = small_run(tmp_path / "b", max_epochs=1, batch_size=7)
+    runs = read_runs(tmp_path)
+    assert [each.name for each in runs] == ["a/events", "b/events"]
+    page = page_of(tmp_path)
+    compared = page.values["separation/train/rho", None]
+    assert compared == [
+        callbacks[0].history[-1].values["separation/train/rho"] for callbacks in (run[1], others)
+    ]
+    assert "D against depth, all runs" in page.text
+    assert page.values["nc/val/nc1", "b/events"][-1] == others[-1].history[-1].values["nc/val/nc1"]
+
+
+def test_epochs_that_share_a_step_are_told_apart(tmp_path):
+    # one batch per epoch: before training and after the first epoch the step is 0
+    callbacks = small_run(tmp_path, batch_size=30, max_epochs=2)
+    steps = [m.step for m in callbacks[1].history]
+    assert len(set(steps)) < len(steps)
+    for logger in ("csv", "events"):
+        (found,) = read_runs(tmp_path / logger)
+        series = found.series["nc", "train"]
+        assert series.epochs == [m.epochs_completed for m in callbacks[1].history]
+        nc1 = [m.values["nc/train/nc1"] for m in callbacks[1].history]
+        assert series.values["nc1"] == pytest.approx(nc1, rel=1e-6)
+
+
+def test_undefined_values_are_a_dash_and_the_word(tmp_path):
+    two_classes = nets.vectors((12, 12))
+    options = {"data": two_classes, "net": nets.mlp(K=2), "max_epochs": 1}
+    with pytest.warns(RuntimeWarning, match="undefined"):
+        nets.fit(tmp_path, [NeuralCollapse()], logger=CSVLogger(tmp_path, "", ""), **options)
+    page = page_of(tmp_path)
+    first, last = page.values["nc/train/nc2_equinorm_means", page_run(page)]  # none is the best
+    assert first != first
+    assert last != last
+    assert "\N{EN DASH} undefined" in page.text
+
+
+def test_failures_are_counted(tmp_path):
+    broken = NeuralCollapse(probe=Probe(nets.Broken(), name="broken"))
+    loggers = [TensorBoardLogger(tmp_path, "events", ""), CSVLogger(tmp_path, "csv", "")]
+    with pytest.warns(RuntimeWarning, match="the disk is gone"):
+        nets.fit(tmp_path, [broken, NeuralCollapse()], logger=loggers)
+    assert broken.failures == 3
+    for logger in ("csv", "events"):
+        (found,) = read_runs(tmp_path / logger)
+        assert found.series["nc", "broken"].failures == 3
+        assert found.series["nc", "train"].failures == 0
+        page = page_of(tmp_path / logger)
+        assert 3.0 in page.values["nc", None]
+
+
+def page_run(page):
+    (name,) = {run for _, run in page.values if run is not None}
+    return name
