@@ -1,0 +1,262 @@
+r"""Local elasticity follows the shape of the data in a ReLU network, not in a linear one.
+
+A gradient step on one point moves the predictions for its neighbours. Neighbours in which sense? On
+a folded curve or sheet, distance along it (geodesic) and distance in space are not the same. Two
+data sets in R^3, two classes of 100 points each, that no plane separates: the strands of a double
+helix, and two folded boxes, sheets bent to a U, hooked into each other such that an arm of each is
+between the arms of the other::
+
+    python examples/local_elasticity_geometry.py
+
+A step of a linear network on x moves x' in proportion to x.x' + 1 whatever it has learned, across
+all folds; those of a trained ReLU network fade with geodesic distance, if not altogether: one turn
+further along the helix some similarity is left. Measured within the first class: the relative
+similarity S_rel in the limit of small steps, (S + S^T) / 2, and Pearson's correlation r with
+geodesic distance over all pairs. The exit status is 1 unless, on both data sets, training leaves
+the r of the linear network as it was and lowers that of the ReLU network, which separates the
+classes, well below it.
+
+Source:
+    He & Su (2020), "The local elasticity of neural networks", ICLR.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from lightning_nc.functional.local_elasticity import relative_similarity
+
+PER_CLASS, STEPS, WIDTH = 100, 1000, 256
+TURNS, PITCH = 3, 0.5  # of a helix of radius 1: strands are 0.25 apart along its axis
+ARM, GAP = 5.0, 0.5  # of a folded box: length, and distance from the arms of the other one
+MARGIN = 0.15  # in r; with seeds 0 to 9 all differences are 0.23 or more
+COLORS = {"linear": "#D55E00", "ReLU": "#0072B2"}  # by Okabe and Ito
+SIMILARITY = ScalarMappable(Normalize(0, 1), "viridis")
+
+
+class Data(NamedTuple):
+    """Two classes, one after the other.
+
+    Attributes:
+        points: Shape (200, 3).
+        geodesic: Distances within the first class, shape (100, 100).
+        edges: Lines to draw, of the first class and of the second, shape (n, 3) each.
+        star: Number of the point whose similarities are shown.
+        aspect: Sizes at which the three axes are drawn.
+        view: Elevation and azimuth from which to look, in degrees.
+    """
+
+    points: Tensor
+    geodesic: Tensor
+    edges: tuple[list[Tensor], list[Tensor]]
+    star: int
+    aspect: tuple[float, float, float]
+    view: tuple[float, float]
+
+
+class Result(NamedTuple):
+    """Similarities of a network after training, and their r before and after."""
+
+    accuracy: float
+    before: float
+    after: float
+    similarity: Tensor
+
+
+def helix() -> Data:
+    """Two strands around one axis, opposite each other."""
+    t = torch.linspace(0, 2 * math.pi * TURNS, PER_CLASS, dtype=torch.float64)
+    height = PITCH * (t / (2 * math.pi) - TURNS / 2)
+    first, second = (
+        torch.stack([torch.cos(t + p), torch.sin(t + p), height], 1) for p in (0, math.pi)
+    )
+    arc_length = t * math.hypot(1, PITCH / (2 * math.pi))
+    geodesic = (arc_length[:, None] - arc_length).abs()
+    edges = [first], [second]
+    return Data(torch.cat([first, second]), geodesic, edges, 61, (2, 2, 2), (12, -65))
+
+
+def boxes() -> Data:
+    """Two sheets of width 1 along paths that enclose an arm of each other, about their mean."""
+    first = [(ARM, 0), (0, 0), (0, 2 * GAP), (ARM, 2 * GAP)]
+    second = [(GAP, GAP), (ARM + GAP, GAP), (ARM + GAP, 3 * GAP), (GAP, 3 * GAP)]
+    length = torch.linspace(0, 2 * ARM + 2 * GAP, PER_CLASS, dtype=torch.float64)
+    sheets, unfolded, lines = [], [], []
+    for corners in (torch.tensor(path, dtype=torch.float64) for path in (first, second)):
+        height = torch.rand(PER_CLASS, 1, dtype=torch.float64)
+        sheets.append(torch.cat([along(corners, length), height], 1))
+        unfolded.append(torch.cat([length[:, None], height], 1))
+        lines.append([torch.cat([corners, torch.full((4, 1), h)], 1) for h in (0.0, 1.0)])
+    points = torch.cat(sheets)
+    of_first, of_second = ([edge - points.mean(0) for edge in sheet] for sheet in lines)
+    geodesic = torch.cdist(unfolded[0], unfolded[0])
+    # arms are drawn farther apart than they are, or one would hide the other
+    edges = of_first, of_second
+    return Data(points - points.mean(0), geodesic, edges, 25, (5, 4.5, 1.6), (42, -80))
+
+
+def along(corners: Tensor, length: Tensor) -> Tensor:
+    """Points of a path of three straight parts at these lengths from its start."""
+    parts = corners.diff(dim=0)
+    sizes = parts.norm(dim=1)
+    within = (length[:, None] - (sizes.cumsum(0) - sizes)).clamp(min=0).minimum(sizes)
+    return corners[0] + (within / sizes) @ parts
+
+
+def networks() -> dict[str, nn.Module]:
+    """One that is linear and one that is not, of one output."""
+    relu = nn.Sequential(
+        nn.Linear(3, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1)
+    )
+    return {"linear": nn.Linear(3, 1).double(), "ReLU": relu.double()}
+
+
+def train(network: nn.Module, points: Tensor) -> float:
+    """Learn to tell the classes from each other; return the accuracy on the same points."""
+    labels = torch.arange(2).repeat_interleave(PER_CLASS).double()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        logits = network(points)[:, 0]
+        nn.functional.binary_cross_entropy_with_logits(logits, labels).backward()
+        optimizer.step()
+    return float(((network(points)[:, 0] > 0) == labels.bool()).double().mean())
+
+
+def similarities(network: nn.Module, data: Data) -> Tensor:
+    """Of the points of the first class, symmetrised."""
+
+    # with one output all losses have the same S_rel; the logistic one, once learned, is so flat
+    # that its gradients round to 0, while this has none that vanish
+    def output(f: Tensor, y: Tensor) -> Tensor:
+        return f.sum()
+
+    S = relative_similarity(network, data.points[:PER_CLASS], torch.ones(PER_CLASS), output)
+    return (S + S.mT) / 2
+
+
+def pairs(matrix: Tensor) -> Tensor:
+    """Entries above the diagonal, each pair of points once."""
+    i, j = torch.triu_indices(PER_CLASS, PER_CLASS, offset=1)
+    return matrix[i, j]
+
+
+def correlation(similarity: Tensor, data: Data) -> float:
+    """Pearson's r of similarity and geodesic distance."""
+    return float(torch.corrcoef(torch.stack([pairs(similarity), pairs(data.geodesic)]))[0, 1])
+
+
+def measure(network: nn.Module, data: Data) -> Result:
+    """Train, and compare similarities with distances before and after."""
+    before = correlation(similarities(network, data), data)
+    accuracy = train(network, data.points)
+    similarity = similarities(network, data)
+    return Result(accuracy, before, correlation(similarity, data), similarity)
+
+
+def judge(name: str, linear: Result, relu: Result) -> bool:
+    """Print whether similarity follows geodesic distance in one network and not in the other."""
+    constant = abs(linear.after - linear.before) < 1e-9  # rounding
+    found = [
+        (constant, f"training leaves the linear network's r at {linear.after:.2f}"),
+        (relu.accuracy == 1, "the ReLU network separates the classes"),
+        (
+            relu.after < relu.before - MARGIN,
+            f"training lowers its r by more than {MARGIN}: {relu.before:.2f} to {relu.after:.2f}",
+        ),
+        (
+            relu.after < linear.after - MARGIN,
+            f"it is more than {MARGIN} below the linear one's: {relu.after - linear.after:.2f}",
+        ),
+    ]
+    for so, sentence in found:
+        print(f"{'yes' if so else 'NO '}: {name}: {sentence}")
+    return all(so for so, _ in found)
+
+
+def draw_shape(axes: Any, data: Data, result: Result, title: str) -> None:
+    """The first class coloured by similarity to the star, the second one in grey."""
+    for edges, color in zip(data.edges, ("0.55", "0.85"), strict=True):
+        for edge in edges:
+            axes.plot(*edge.T, color=color, linewidth=0.8, zorder=1)
+    first, second = data.points.split(PER_CLASS)
+    axes.scatter(*second.T, color="0.8", s=6, depthshade=False)
+    color = SIMILARITY.to_rgba(result.similarity[data.star].numpy())
+    axes.scatter(*first.T, color=color, s=26, depthshade=False, edgecolor="0.3", linewidth=0.3)
+    axes.scatter(
+        *first[data.star], marker="*", s=190, color=SIMILARITY.to_rgba(1), edgecolor="black"
+    )
+    axes.set_box_aspect(data.aspect, zoom=1.12)
+    axes.view_init(*data.view)
+    axes.set_axis_off()
+    axes.set_title(title, y=0.94)
+
+
+def draw_scatter(axes: Axes, data: Data, result: Result, color: str) -> None:
+    """Similarity against geodesic distance, pair by pair."""
+    x, y = pairs(data.geodesic), pairs(result.similarity)
+    axes.plot(x, y, ".", color=color, markersize=2, alpha=0.3, rasterized=True)
+    axes.text(
+        0.96, 0.95, f"$r = {result.after:.2f}$", transform=axes.transAxes, ha="right", va="top"
+    )
+    axes.set_ylim(0)
+    axes.set_xlabel("geodesic distance")
+    axes.set_ylabel("relative similarity")
+    axes.grid(True, alpha=0.3)
+
+
+def draw(datasets: dict[str, Data], results: dict[tuple[str, str], Result]) -> Figure:
+    """A row for each data set; for each network the shape, and the pairs of points."""
+    figure = Figure(figsize=(15, 7.6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 4, width_ratios=(1.4, 1, 1.4, 1))
+    for row, (name, data) in enumerate(datasets.items()):
+        for column, (kind, color) in enumerate(COLORS.items()):
+            result = results[name, kind]
+            shape = figure.add_subplot(grid[row, 2 * column], projection="3d")
+            draw_shape(shape, data, result, f"{name}, {kind} network")
+            draw_scatter(figure.add_subplot(grid[row, 2 * column + 1]), data, result, color)
+    label = "relative similarity to the star"
+    figure.colorbar(SIMILARITY, ax=figure.axes, label=label, extend="max", shrink=0.7, aspect=40)
+    return figure
+
+
+def main() -> int:
+    """Run; 0 if the similarities are as claimed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = Path(__file__).parent.parent / "docs" / "figures"
+    parser.add_argument("--output", type=Path, default=default, help="folder for the figure")
+    parser.add_argument("--seed", type=int, default=0, help="of heights and initialisation")
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # several are slower on matrices as small as these
+    torch.manual_seed(options.seed)
+    datasets = {"double helix": helix(), "folded boxes": boxes()}
+    results = {}
+    print(f"{'data':14}{'network':9}{'accuracy':>9}{'r before':>10}{'r after':>9}")
+    for name, data in datasets.items():
+        for kind, network in networks().items():
+            results[name, kind] = found = measure(network, data)
+            numbers = f"{found.accuracy:9.1%}{found.before:10.3f}{found.after:9.3f}"
+            print(f"{name:14}{kind:9}{numbers}", flush=True)
+    right = [judge(name, results[name, "linear"], results[name, "ReLU"]) for name in datasets]
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / "local_elasticity_geometry.png"
+    draw(datasets, results).savefig(path)
+    print(f"figure: {path}")
+    return 0 if all(right) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,284 @@
+r"""Three things that networks do, in a model that is small enough to work them out by hand.
+
+A neurashed is a graph of features. What a batch activates is amplified more, the rest less. From
+this rule alone follow local elasticity, implicit regularisation and the information bottleneck::
+
+    python examples/neurashed.py
+
+The graphs and the numbers are derived in the docstrings of ``lightning_nc/theory/neurashed.py``.
+In the first graph, cat shares a feature with tiger at each of L levels, plane at the first alone,
+and a step on tiger raises their logits by 3^L - 2^L and 2^(L-1). In the second, two classes have
+four types each. The exit status is 1 if a number is not what it should be.
+
+Source:
+    Su (2021), "Envisioning future deep learning theories: some basic concepts and characteristics",
+    arXiv:2112.09741.
+"""
+
+import argparse
+import math
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from lightning_nc.theory.neurashed import Neurashed, expected_amplification
+
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # safe for colour-blind
+DEPTHS = (1, 2, 3, 4)
+TYPES = ("12", "45", "23", "56")  # in each of the classes x and y
+DECAY, STEPS, THRESHOLD = 0.002, 3200, 0.4
+# b t at which a ratio of amplifications falls to the threshold, see Neurashed.bits: for the middle
+# (1 - e^(-b t / 2)) / (b t), for the bottom (1 - u^3) / (3 (1 - u^2)) with u = e^(-b t / 4)
+FALL = {"middle": 0.9284, "bottom": 4 * math.log(10 / (1 + math.sqrt(21)))}
+NOTE = "batches of one sample of each class;\ndotted: the derived steps"
+COLORS = {4: BLUE, 2: GREEN, 1: ORANGE}  # of features that so many of the 8 types have
+Row = tuple[str, float, float, float]  # what, expected, measured, relative tolerance
+
+
+def animals(depth: int) -> Neurashed:
+    """Cat and tiger share a feature at every level; plane has one of them at the first alone."""
+    levels: list[dict[str, list[str]]] = [{} for _ in range(depth + 1)]
+    pathways: dict[str, list[str]] = {}
+    for kind in ("tiger", "cat", "plane"):
+        below: list[str] = []
+        pathways[kind] = []
+        for level in range(depth + 1):
+            shared = f"wing {level}" if kind == "plane" and level > 0 else f"shared {level}"
+            nodes = [kind] if level == depth else [f"{kind} {level}", shared]
+            for node in nodes:
+                levels[level].setdefault(node, []).extend(below)
+            pathways[kind] += nodes
+            below = nodes
+    return Neurashed(levels, pathways, growth=1, decay=0)
+
+
+def logits_of(neurashed: Neurashed) -> list[float]:
+    """The logit of each type's own class."""
+    return [float(neurashed.logits(kind)[c]) for c, kind in enumerate(neurashed.graph.types)]
+
+
+def step_on_tiger(depth: int) -> tuple[Neurashed, float, float]:
+    """From where all are amplified by 1; with the rise of cat's logit and that of plane's."""
+    neurashed = animals(depth)
+    neurashed.step("tiger", "cat", "plane")
+    _, *before = logits_of(neurashed)
+    neurashed.step("tiger")
+    _, *after = logits_of(neurashed)
+    return neurashed, after[0] - before[0], after[1] - before[1]
+
+
+def two_classes() -> Neurashed:
+    """Types activate the pairs 12, 23, 45 and 56 of their class's six features."""
+    levels: list[dict[str, list[str]]] = [{}, {}, {}]
+    pathways = {}
+    for c in "xy":
+        halves = {"left": "123", "right": "456", "main": "123456"}
+        levels[0] |= {c + i: [] for i in "123456"}
+        levels[1] |= {c + half: [c + i for i in features] for half, features in halves.items()}
+        levels[2][c] = [c + half for half in halves]
+        for pair in TYPES:
+            half = "left" if "2" in pair else "right"
+            pathways[c + pair] = [c + pair[0], c + pair[1], c + half, c + "main", c]
+    return Neurashed(levels, pathways, growth=1, decay=DECAY)
+
+
+class Training:
+    """On two classes: after each epoch the step, amplifications by how common, and bits."""
+
+    def __init__(self, batch_size: int, seed: int = 0) -> None:
+        neurashed = two_classes()
+        activated_by = torch.cat([A.sum(0) for A in neurashed.graph.active])
+        generator = torch.Generator().manual_seed(seed)
+        self.steps = list(range(0, STEPS + 1, 8 // batch_size))
+        self.bits = [neurashed.bits(THRESHOLD).tolist()]
+        self.amplification = {shared_by: [0.0] for shared_by in COLORS}
+        for _ in self.steps[1:]:
+            # each type once, of the two classes in turn
+            order = torch.stack([torch.randperm(4, generator=generator) for _ in "xy"])
+            types = [
+                c + TYPES[i] for pair in order.T.tolist() for c, i in zip("xy", pair, strict=True)
+            ]
+            for first in range(0, 8, batch_size):
+                neurashed.step(*types[first : first + batch_size])
+            lambda_ = torch.cat(neurashed.amplification)
+            for shared_by, found in self.amplification.items():
+                found.append(float(lambda_[activated_by == shared_by].mean()))
+            self.bits.append(neurashed.bits(THRESHOLD).tolist())
+
+    def fall(self, level: int) -> float:
+        """The step from which on a level has lost a bit; NaN if it never does."""
+        lost = (bits[level] <= self.bits[0][level] - 1 for bits in self.bits)
+        return next((t for t, gone in zip(self.steps, lost, strict=True) if gone), math.nan)
+
+
+def expected(p: float, steps: int) -> float:
+    """Mean amplification of what is activated with probability p."""
+    return expected_amplification(p, steps, growth=1, decay=DECAY)
+
+
+def compare(single: Training, pairs: Training, full: Training) -> list[Row]:
+    """All that is derived against what is measured."""
+    rows: list[Row] = []
+    for L in DEPTHS:
+        _, cat, plane = step_on_tiger(L)
+        rows.append((f"tiger raises cat : plane, L = {L}", 2 * (1.5**L - 1), cat / plane, 0))
+    for when, epoch in (("first", 1), ("last", -1)):
+        t, lambda_ = single.steps[epoch], single.amplification
+        derived = expected(1 / 2, t) / expected(1 / 8, t)
+        measured = lambda_[4][epoch] / lambda_[1][epoch]
+        rows.append((f"common : rare, {when} epoch, single samples", derived, measured, 0.03))
+    measured = full.amplification[4][-1] / full.amplification[1][-1]
+    rows.append(("common : rare, last epoch, full batches", 1, measured, 0))
+    for level, (name, before, after) in enumerate((("bottom", 3, 2), ("middle", 2, 1))):
+        rows += [
+            (f"bits of the {name} level before training", before, pairs.bits[0][level], 0),
+            (f"bits of the {name} level, last epoch", after, pairs.bits[-1][level], 0),
+            (
+                f"    at which step it falls, in 1/b = {1 / DECAY:g}",
+                FALL[name],
+                pairs.fall(level) * DECAY,
+                0.05,
+            ),
+            ("    with full batches, last epoch", before, full.bits[-1][level], 0),
+        ]
+    return rows
+
+
+def print_table(rows: list[Row]) -> bool:
+    """Expected against measured; whether they agree."""
+    print(f"{'':46}{'expected':>10}{'measured':>10}")
+    right = True
+    for what, derived, measured, tolerance in rows:
+        agrees = abs(measured - derived) <= tolerance * derived + 1e-9
+        right &= agrees
+        print(f"{what:46}{derived:10.4f}{measured:10.4f}{'' if agrees else '   NO'}")
+    print(f"{'yes' if right else 'NO '}: all are as derived")
+    return right
+
+
+def draw_graph(axes: Axes) -> None:
+    """The graph of two levels after a step on tiger."""
+    neurashed, _, _ = step_on_tiger(2)
+    places = {
+        node: (4 * (i + 0.5) / len(level), height)
+        for height, level in enumerate(neurashed.graph.levels)
+        for i, node in enumerate(level)
+    }
+    for (below, level), C in zip(
+        pairwise(neurashed.graph.levels), neurashed.graph.children, strict=True
+    ):
+        for j, i in C.nonzero().tolist():
+            (x, y), (x_below, y_below) = places[level[j]], places[below[i]]
+            axes.plot([x, x_below], [y, y_below], color="0.75", linewidth=1, zorder=1)
+    lambdas = torch.cat(neurashed.amplification).tolist()
+    for (node, (x, y)), lambda_ in zip(places.items(), lambdas, strict=True):
+        axes.plot([x], [y], "o", color=BLUE if lambda_ == 2 else "0.45", markersize=22, zorder=2)
+        axes.text(x, y, f"{lambda_:g}", color="white", ha="center", va="center_baseline")
+        if node in neurashed.graph.types:
+            axes.text(x, y + 0.25, node, ha="center")
+    logits = dict(zip(neurashed.graph.types, logits_of(neurashed), strict=True))
+    for x, kind, factors in (
+        (0.1, "cat", "1 (2 + 1) (2 + 1)"),
+        (2.2, "plane", "1 (2 + 1) (1 + 1)"),
+    ):
+        axes.text(x, -0.5, f"{kind}: 4 $\\to$ {factors} = {logits[kind]:g}")
+    axes.set_xlim(0, 4)
+    axes.set_ylim(-0.6, 2.5)
+    axes.axis("off")
+    axes.set_title(r"amplifications $\lambda$ after a step on tiger")
+
+
+def draw_elasticity(axes: Axes) -> None:
+    """The ratio of the rises of cat and plane against depth."""
+    L = torch.linspace(DEPTHS[0], DEPTHS[-1], 100, dtype=torch.float64)
+    axes.plot(L, 2 * (1.5**L - 1), color="0.6", label="$2\\,((3/2)^L - 1)$")
+    for depth in DEPTHS:
+        _, cat, plane = step_on_tiger(depth)
+        axes.plot([depth], [cat / plane], "o", color=BLUE)
+        axes.annotate(
+            f"{cat:g} : {plane:g}",
+            (depth, cat / plane),
+            xytext=(-7, 5),
+            textcoords="offset points",
+            ha="right",
+        )
+    axes.set_xticks(DEPTHS)
+    axes.set_xlim(0.4, 4.4)
+    axes.set_ylim(0, 9.5)
+    axes.set_xlabel("levels $L$ below the classes")
+    axes.set_ylabel("rise of cat's logit by plane's")
+    axes.set_title("local elasticity: it grows with depth")
+    axes.legend(loc="lower right")
+
+
+def draw_growth(axes: Axes, single: Training, full: Training) -> None:
+    """Amplifications of common and of rare features."""
+    axes.plot(full.steps, full.amplification[1], "--", color="0.3", label="any, full batches")
+    for shared_by, color in COLORS.items():
+        label = f"of {shared_by} of 8 types, single samples"
+        axes.plot(single.steps, single.amplification[shared_by], color=color, label=label)
+        limit = shared_by / (8 - shared_by) / DECAY
+        axes.axhline(limit, color=color, linewidth=1, linestyle=":")
+    axes.text(STEPS - 30, 10, "dotted: the limits $(a/b)\\,p/(1-p)$", ha="right", color="0.3")
+    axes.set_ylim(0, 780)
+    axes.set_ylabel(r"mean amplification $\lambda$")
+    axes.set_title("implicit regularisation: small batches favour the common")
+    axes.legend(loc="upper right")
+
+
+def draw_bits(axes: Axes, pairs: Training) -> None:
+    """What each level tells apart."""
+    levels = (("bottom", ORANGE, "-"), ("middle", GREEN, "-"), ("classes", BLUE, "--"))
+    for level, (name, color, line) in enumerate(levels):
+        bits = [each[level] for each in pairs.bits]
+        axes.plot(pairs.steps, bits, line, color=color, linewidth=2, label=name)
+        if name in FALL:
+            axes.axvline(FALL[name] / DECAY, color=color, linewidth=1, linestyle=":")
+    axes.text(STEPS - 30, 0.1, NOTE, ha="right", color="0.3")
+    axes.set_ylim(0, 3.4)
+    axes.set_yticks(range(4))
+    axes.set_ylabel("bits of surviving features")
+    axes.set_title("information bottleneck: rare features fade")
+    axes.legend(loc="upper right")
+
+
+def draw(single: Training, pairs: Training, full: Training) -> Figure:
+    """All four panels."""
+    figure = Figure(figsize=(11, 8), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    of_graph, of_elasticity, of_growth, of_bits = figure.subplots(2, 2).flat
+    draw_graph(of_graph)
+    draw_elasticity(of_elasticity)
+    draw_growth(of_growth, single, full)
+    draw_bits(of_bits, pairs)
+    for axes in (of_growth, of_bits):
+        axes.set_xlim(0, STEPS)
+        axes.set_xlabel("steps")
+    for axes in (of_elasticity, of_growth, of_bits):
+        axes.grid(True, alpha=0.3)
+    return figure
+
+
+def main() -> int:
+    """Run; 0 if all is as derived."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = Path(__file__).parent.parent / "docs" / "figures"
+    parser.add_argument("--output", type=Path, default=default, help="folder for the figure")
+    output = parser.parse_args().output
+    single, pairs, full = Training(batch_size=1), Training(batch_size=2), Training(batch_size=8)
+    right = print_table(compare(single, pairs, full))
+    output.mkdir(parents=True, exist_ok=True)
+    draw(single, pairs, full).savefig(output / "neurashed.png")
+    print(f"figure: {output / 'neurashed.png'}")
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
