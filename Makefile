@@ -6,7 +6,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 # tests of a module together, since they share what is slow to make
 PARALLEL := --numprocesses 2 --dist loadscope
 
-.PHONY: help demo test test-fast lint types bench examples clean
+.PHONY: help demo test test-fast lint types bench examples screenshots clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -30,13 +30,23 @@ bench: .venv/.dev ## Measure what a measurement costs, as ratios within one run
 	$(BIN)/python -m tests.benchmarks.measurement_cost
 	$(BIN)/python -m tests.benchmarks.fuzziness_routes
 	$(BIN)/python -m tests.benchmarks.layer_peeled
+	$(BIN)/python -m tests.benchmarks.gradient_kernel
 
-examples: .venv/.dev ## Reproduce the papers' figures on FashionMNIST (half an hour)
+examples: .venv/.dev ## Reproduce the papers' figures (more than half an hour)
 	$(BIN)/python examples/equi_separation_fashion_mnist.py
 	$(BIN)/python examples/equi_separation_fashion_mnist.py --panels
 	$(BIN)/python examples/neural_collapse_fashion_mnist.py
 	$(BIN)/python examples/minority_collapse_theory.py
 	$(BIN)/python examples/minority_collapse_fashion_mnist.py --majority 3 5 7
+	$(BIN)/python examples/local_elasticity_geometry.py
+	$(BIN)/python examples/local_elasticity_digits.py
+	$(BIN)/python examples/local_elasticity_clustering.py
+	$(BIN)/python examples/label_aware_kernel.py
+	$(BIN)/python examples/locally_elastic_stability.py
+	$(BIN)/python examples/neurashed.py
+
+screenshots: .venv/.dev ## Look at TensorBoard and at reports in headless Chromium, in .artifacts/
+	REQUIRE_CHROMIUM=1 $(BIN)/python -m pytest -q tests/report tests/callbacks/test_loggers_tensorboard_server.py
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

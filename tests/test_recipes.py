@@ -1,0 +1,143 @@
+"""Every recipe of the documents runs as it stands, and does what it says."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+import lightning_nc
+from lightning_nc.callbacks import GeometryCallback
+from lightning_nc_factory import VARIABLE
+from lightning_nc_factory.from_file import callbacks_of
+from tests import nets
+from tests.callbacks.scripts.cli import cli_of
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+TEXT = (Path(__file__).parents[1] / "docs" / "recipes.md").read_text()
+
+
+def blocks(language, title):
+    """The code blocks under a heading, up to the next."""
+    section = re.split(rf"^#+ {re.escape(title)}$", TEXT, flags=re.MULTILINE)
+    assert len(section) == 2, f"{title} is no heading, or several"
+    own = re.split(r"^##+ ", section[1], flags=re.MULTILINE)[0]
+    return re.findall(rf"^```{language}\n(.*?)^```", own, re.MULTILINE | re.DOTALL)
+
+
+def run(title, folder):
+    """Execute the blocks of a recipe in a folder of their own, after the one at the top."""
+    names = {}
+    os.chdir(folder)
+    torch.manual_seed(0)
+    for code in blocks("python", "Recipes") + blocks("python", title):
+        exec(compile(code, title, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def run_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # also gives the folder back afterwards
+    return lambda title: run(title, tmp_path)
+
+
+def epochs(callback):
+    return [measurement.epochs_completed for measurement in callback.history]
+
+
+def ours(trainer):
+    return [each for each in trainer.callbacks if isinstance(each, GeometryCallback)]
+
+
+def test_training_stops_when_the_law_holds(run_recipe):
+    names = run_recipe("the law of equi-separation holds")
+    trainer, threshold = names["trainer"], names["law"].stopping_threshold
+    r = [m.values["separation/train/pearson_r"] for m in ours(trainer)[0].history]
+    assert 1 <= trainer.current_epoch < 50
+    assert r[-1] < threshold < min(r[1:-1])
+
+
+def test_training_stops_when_features_have_collapsed(run_recipe):
+    names = run_recipe("features have collapsed")
+    trainer, threshold = names["trainer"], names["collapse"].stopping_threshold
+    nc1 = [m.values["nc/train/nc1"] for m in ours(trainer)[0].history]
+    assert 1 <= trainer.current_epoch < 50
+    assert nc1[-1] < threshold < min(nc1[1:-1])
+
+
+def test_the_checkpoint_that_separates_best_is_kept(run_recipe):
+    names = run_recipe("Keep the checkpoint that separates best")
+    rho = [m.values["separation/train/rho"] for m in ours(names["trainer"])[0].history[1:]]
+    assert float(names["best"].best_model_score) == min(rho)
+    kept = torch.load(names["best"].best_model_path, weights_only=True)
+    assert kept["epoch"] == rho.index(min(rho))
+
+
+def test_chosen_epochs_are_measured(run_recipe):
+    names = run_recipe("every tenth epoch, or chosen ones")
+    assert epochs(names["every_tenth"]) == [0, 10, 20]
+    assert epochs(names["chosen"]) == [0, 1, 5, 20]
+
+
+def test_epochs_are_even_on_a_logarithmic_scale(run_recipe):
+    names = run_recipe("evenly on a logarithmic scale")
+    stated = re.search(r"# (0, [\d, ]+)", TEXT).group(1)
+    assert epochs(names["callback"]) == [int(epoch) for epoch in stated.split(",")]
+
+
+def test_data_of_your_own_are_measured(run_recipe):
+    (callback,) = ours(run_recipe("Data of your own")["trainer"])
+    assert callback.history[-1].counts.tolist() == [20] * 4
+
+
+def test_checkpoints_are_measured_afterwards(run_recipe, capsys):
+    names = run_recipe("Measure checkpoints afterwards")
+    assert [m.stage for m in names["callback"].history] == ["validate"]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if ".ckpt" in line]
+    assert len(rows) == 3
+    assert len({row[1] for row in rows}) == 3  # each has weights of its own
+
+
+def test_several_devices_need_nothing_more(run_recipe):
+    trainer = run_recipe("Several GPUs")["trainer"]
+    assert [epochs(callback) for callback in ours(trainer)] == [[0, 1, 2]] * 2
+
+
+@pytest.mark.parametrize("namespace", nets.NAMESPACES)
+def test_lightning_cli_reads_the_command_line_and_the_configuration(namespace, tmp_path):
+    (command,) = blocks("sh", "LightningCLI")
+    (configuration,) = blocks("yaml", "LightningCLI")
+    path = tmp_path / "config.yaml"
+    path.write_text(configuration)
+    python, main, fit, *arguments = shlex.split(command.replace("\\\n", " "))
+    assert (python, main, fit) == ("python", "main.py", "fit")
+    for told in (arguments, [f"--config={path}"]):
+        quiet = ["--trainer.accelerator=cpu", "--trainer.logger=false"]
+        cli = cli_of(namespace, [*quiet, *told], run=False, save_config_callback=None)
+        collapse, separation = ours(cli.trainer)
+        assert collapse.schedule.every_n_epochs == 2
+        assert collapse.probe == lightning_nc.Probe(samples_per_class=50)
+        assert separation.probe.source == "val"
+
+
+def test_the_environment_variable_and_its_file_are_as_described():
+    title = "A program that you do not want to change"
+    (command,) = blocks("sh", title)
+    assert command.startswith(f"{VARIABLE}=callbacks.yaml ")
+    (text,) = blocks("yaml", title)
+    collapse, separation = callbacks_of(text)
+    assert collapse.probe == lightning_nc.Probe(samples_per_class=50)
+    assert separation.schedule.every_n_epochs == 10
+
+
+def test_every_block_of_code_is_under_a_heading_that_is_tested():
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL), re.M)
+    found = [title for title in titles if blocks("(?:python|sh|yaml)", title)]
+    tests = Path(__file__).read_text()
+    assert [title for title in found if f'"{title}"' not in tests] == []
+    assert len(re.findall("^```[a-z]", TEXT, re.M)) == sum(
+        len(blocks("(?:python|sh|yaml)", title)) for title in titles
+    )
