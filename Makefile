@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # tests of a module together, since they share what is slow to make
-PARALLEL := --numprocesses 2 --dist loadscope
+PARALLEL := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help demo test test-fast lint types bench examples screenshots clean
 help: ## Show this list

@@ -30,6 +30,11 @@ def pytest_configure(config):
         config.addinivalue_line("filterwarnings", ignored)
 
 
+def pytest_collection_modifyitems(items):
+    """Start with what takes minutes, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: "test_examples" not in item.path.name)
+
+
 @pytest.fixture(autouse=True)
 def fixed_seeds():
     torch.manual_seed(0)

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,16 @@ from tests.fashion_mnist import needs_fashion_mnist
 ROOT = Path(__file__).parent.parent
 
 
-def run(*command, timeout=600):
+def run(*command, timeout=1200):
+    # one thread: tests run side by side, and threads that wait for a core cost more than they do
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=timeout
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 

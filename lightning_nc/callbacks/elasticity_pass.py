@@ -1,8 +1,9 @@
 """The gradients of a few samples compared, with one vote and one reduction."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -23,14 +24,21 @@ from lightning_nc.probe.layers import Point, main_tensor
 from lightning_nc.probe.sweep import Reading, labelled_batches
 
 
+class _Routes(NamedTuple):
+    """Of how many outputs there are gradients, and how they were taken; as of `KernelAnswer`."""
+
+    num_outputs: int
+    one_by_one: Mapping[str, str] = MappingProxyType({})
+    by_network: Sequence[str] = ()
+    seconds_of_moves: float = 0.0
+
+
 class _Local(NamedTuple):
     """What a process knows after its share of the work."""
 
     labels: Tensor
-    num_outputs: int
     sums: SweepState
-    seconds_of_moves: float
-    one_by_one: Mapping[str, str]
+    routes: _Routes
 
 
 class ElasticityPass(MeasuringPass):
@@ -46,10 +54,8 @@ class ElasticityPass(MeasuringPass):
         answer = KernelAnswer(
             sums["kernel"],
             local.labels,
-            local.num_outputs,
             sums["squared moves"].sqrt() if wanted.relative_similarity else None,
-            local.seconds_of_moves,
-            local.one_by_one,
+            **local.routes._asdict(),
         )
         counts = local.labels.bincount(minlength=self.plan.num_classes if self.plan else 0)
         return Answer({}, None, counts, kernel=answer)
@@ -64,18 +70,15 @@ class ElasticityPass(MeasuringPass):
             state = self._state({"kernel": (m, m), "squared moves": (m, m)})
             with self.runner.precision():
                 if wanted.parameters == "last_layer":
-                    num_outputs = self._add_last_layer(state, plan, inputs, m)
-                    seconds, one_by_one = 0.0, dict[str, str]()
+                    routes = self._add_last_layer(state, plan, inputs, m)
                 else:
-                    num_outputs, seconds, one_by_one = self._add_shares(
-                        state, wanted, batch.number, inputs, labels
-                    )
-        return _Local(labels.cpu(), num_outputs, state, seconds, one_by_one)
+                    routes = self._add_share(state, wanted, batch.number, inputs, labels)
+        return _Local(labels.cpu(), state, routes)
 
-    def _add_shares(
+    def _add_share(
         self, state: SweepState, wanted: KernelRequest, number: int, inputs: Any, labels: Tensor
-    ) -> tuple[int, float, dict[str, str]]:
-        """Add the directions of this process up: C, seconds of moves, and slow modules."""
+    ) -> _Routes:
+        """Add the directions of this process up."""
         runner, held = self.runner, self.runner.generators()
         read = wanted.outputs if callable(wanted.outputs) else main_tensor
 
@@ -89,16 +92,17 @@ class ElasticityPass(MeasuringPass):
         own = range(self.processes.rank, len(v), self.processes.world)
         found = tangent_kernel(network, v, own)
         state.update("kernel", found.kernel.to(state.flat))
+        routes = _Routes(network.num_outputs, found.one_by_one, found.by_network)
         if not wanted.relative_similarity:
-            return network.num_outputs, 0.0, dict(found.one_by_one)
+            return routes
         started = time.perf_counter()
         losses = partial(loss_gradients, targets=labels, loss=wanted.loss)
         changes = output_changes(network, v, losses, own).changes
         state.update("squared moves", changes.square().sum(0).to(state.flat))
-        return network.num_outputs, time.perf_counter() - started, dict(found.one_by_one)
+        return routes._replace(seconds_of_moves=time.perf_counter() - started)
 
-    def _add_last_layer(self, state: SweepState, plan: Plan, inputs: Any, m: int) -> int:
-        """The closed form; every process runs the network, which may be sharded. C is returned."""
+    def _add_last_layer(self, state: SweepState, plan: Plan, inputs: Any, m: int) -> _Routes:
+        """The closed form; every process runs the network, which may be sharded."""
         (_, point) = plan.wanted[0]
         assert point is not None
         features: list[Tensor] = []
@@ -106,7 +110,8 @@ class ElasticityPass(MeasuringPass):
         def keep(_: Point, h: Tensor) -> None:
             features.append((h.cpu() if h.device.type == "mps" else h).double())
 
-        with capture(self.runner.model, [point], plan.head, self.runner.call) as watched:
+        uncast = torch.autocast(self.runner.device.type, enabled=False)
+        with uncast, capture(self.runner.model, [point], plan.head, self.runner.call) as watched:
             watched.forward(inputs, m, keep)
         head = watched.head
         assert head is not None
@@ -116,7 +121,7 @@ class ElasticityPass(MeasuringPass):
             state.update("kernel", kernel)
             # of a step on any loss: |v_i| |<h_i, h_j> + 1|, of which relative ones know no v
             state.update("squared moves", (kernel / C).square())
-        return C
+        return _Routes(C)
 
 
 def chosen_samples(plan: Plan, wanted: KernelRequest, probe: Probe) -> ProbeBatch:

@@ -51,7 +51,7 @@ class LocalElasticity(GeometryCallback):
 
     It costs one backward pass per output on ``samples_per_class * max_classes`` samples, without
     gradients by weights being stored, and less for each with more processes. The network runs in
-    evaluation mode, in the precision of its parameters, without autocast.
+    evaluation mode, in the precision of its parameters (float32 if that is half), without autocast.
 
     Args:
         samples_per_class: Samples of each class, the first of the probe.
@@ -59,10 +59,11 @@ class LocalElasticity(GeometryCallback):
         outputs: ``"all"``; or a number of random directions, the same for all samples, that
             estimate the sum over all; or a function of the network's output that gives one number
             per sample.
-        relative_similarity: Whether to log S_rel of a step on the loss, at about the same cost
-            again.
+        relative_similarity: Whether to log S_rel of small steps on the loss, at about the same
+            cost again.
         parameters: Names or globs of the parameters that are stepped on, all that are trained by
-            default; ``"last_layer"`` takes the classifier's alone, from one forward pass.
+            default; ``"last_layer"`` takes the classifier's alone, from one forward pass, and its
+            own outputs, whatever the network makes of them.
         loss: ``loss(outputs, labels)`` of the steps; by default cross-entropy of logits.
         head: Name of the classifier, for ``parameters="last_layer"``.
         probe: ``"train"``, ``"val"``, ``"test"``, or a `Probe`.
@@ -194,6 +195,12 @@ class LocalElasticity(GeometryCallback):
             notes["slow"] = (
                 f"{slow_layers(found.one_by_one)}; parameters=[...] can leave them out, and "
                 '"last_layer" takes one forward pass.'
+            )
+        elif found.by_network:
+            notes["slow"] = (
+                f"{', '.join(map(repr, found.by_network[:5]))} are used outside of a layer that "
+                "holds them, so that the whole network is differentiated for each sample, which "
+                "is slower; parameters=[...] can leave them out."
             )
         if self.kernel.outputs == "all" and found.num_outputs > _MANY:
             notes["many"] = (

@@ -86,19 +86,21 @@ class KernelAnswer(NamedTuple):
     Attributes:
         kernel: Trace of the tangent kernel, shape ``(m, m)``.
         labels: Classes of the samples, in order, shape ``(m,)``.
-        num_outputs: C.
         moves: How far a step on sample i moves the outputs at j, as entries (j, i); None if it
             was not wanted.
-        seconds_of_moves: What these cost, on this process.
+        num_outputs: C.
         one_by_one: Modules whose gradients took a backward pass per sample, and why.
+        by_network: Parameters for which the network as a whole was run for each sample.
+        seconds_of_moves: What moves cost, on this process.
     """
 
     kernel: Tensor
     labels: Tensor
-    num_outputs: int
     moves: Tensor | None
-    seconds_of_moves: float
+    num_outputs: int
     one_by_one: Mapping[str, str]
+    by_network: Sequence[str]
+    seconds_of_moves: float
 
 
 class Answer(NamedTuple):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from lightning_nc.figures.canvas import canvas
+from lightning_nc.functional.local_elasticity import normalised_kernel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,8 +21,7 @@ def similarity_figure(kernel: Tensor, labels: Tensor, title: str) -> "Figure":
     """
     figure, (axes,) = canvas(1, (5.4, 4.6))
     order = labels.argsort(stable=True)
-    norms = kernel.diagonal().sqrt()
-    normalised = (kernel / norms[:, None] / norms)[order][:, order]
+    normalised = normalised_kernel(kernel)[order][:, order]
     image = axes.imshow(normalised.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     counts = labels.bincount()
     classes = counts.nonzero().flatten()

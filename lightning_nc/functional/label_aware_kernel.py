@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_nc.functional.local_elasticity import normalised_kernel
+
 
 class PairFeatureRegression(NamedTuple):
     r"""Labels of pairs from three features of a pair; `fit_pair_features` makes one.
@@ -113,10 +115,8 @@ def label_aware_kernel(kernel: Tensor, label_products: Tensor, weight: float = 1
             "Need a kernel and label products of the same samples, both of shape (m, m), "
             f"got {tuple(kernel.shape)} and {tuple(label_products.shape)}."
         )
-    K = kernel.double()
-    norms = torch.where(K.diagonal() > 0, K.diagonal(), torch.nan).sqrt()
     Z = label_products.double().clone().fill_diagonal_(1)
-    return K / norms[:, None] / norms + weight * Z
+    return normalised_kernel(kernel) + weight * Z
 
 
 def fit_pair_features(

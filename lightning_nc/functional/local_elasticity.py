@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_nc.functional.gradient_kernel import (
@@ -13,6 +12,7 @@ from lightning_nc.functional.gradient_kernel import (
     output_directions,
     warn_of_slow_layers,
 )
+from lightning_nc.functional.tangent.grams import exact
 from lightning_nc.functional.tangent.kernel import output_changes
 from lightning_nc.functional.tangent.steps import changes_by_steps
 
@@ -144,9 +144,7 @@ def relative_ratio(kernel: Tensor, labels: Tensor, self_pairs: bool = False) -> 
         Chen, He & Su (2020), "Label-aware neural tangent kernel: toward better generalization and
         local elasticity", NeurIPS.
     """
-    K = kernel.double()
-    norms = _nonzero(K.diagonal()).sqrt()
-    same, different = _means(K / norms[:, None] / norms, labels, self_pairs)
+    same, different = _means(normalised_kernel(kernel), labels, self_pairs)
     ratio = same / (same + different)
     return torch.where((same > 0) & (different > 0), ratio, torch.nan)
 
@@ -193,21 +191,36 @@ def class_effects(similarity: Tensor, labels: Tensor) -> ClassEffects:
 
 
 def loss_gradients(outputs: Tensor, targets: Tensor, loss: Loss | None = None) -> Tensor:
-    """Gradient of each sample's loss by its outputs, shape ``(m, C)``."""
-    of = loss if loss is not None else cross_entropy
-    f = outputs.detach().requires_grad_()
+    """Gradient of each sample's loss by its outputs, shape ``(m, C)``, float64."""
+    if loss is None:
+        return _cross_entropy_gradients(exact(outputs.detach()), targets)
+    f = outputs.detach().requires_grad_()  # of the precision that the loss is made for
     with torch.enable_grad():
         # one sample at a time, so that it does not matter whether the loss is a sum or a mean
-        each = [of(f[i : i + 1], targets[i : i + 1]) for i in range(len(f))]
+        each = [loss(f[i : i + 1], targets[i : i + 1]) for i in range(len(f))]
         (v,) = torch.autograd.grad(torch.stack(each).sum(), f)
-    return v
+    return exact(v)
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Of logits: softmax, or with one logit logistic."""
-    if outputs.shape[1] > 1:
-        return F.cross_entropy(outputs, targets)
-    return F.binary_cross_entropy_with_logits(outputs[:, 0], targets.reshape(-1).to(outputs))
+def _cross_entropy_gradients(f: Tensor, targets: Tensor) -> Tensor:
+    r"""Of logits: :math:`p_c - [c = y]`, with all digits also where :math:`p_y` is all but 1."""
+    if f.shape[1] == 1:
+        y = targets.reshape(-1, 1).to(f)
+        return (1 - y) * f.sigmoid() - y * (-f).sigmoid()
+    p = f.softmax(1)
+    if targets.is_floating_point():  # probabilities of classes
+        y = targets.to(f)
+        return p * y.sum(1, keepdim=True) - y
+    y = targets.reshape(-1, 1).to(f.device)
+    others = p.scatter(1, y, 0)
+    return others.scatter(1, y, -others.sum(1, keepdim=True))
+
+
+def normalised_kernel(kernel: Tensor) -> Tensor:
+    """K(a, b) / sqrt(K(a, a) K(b, b)), float64; NaN for samples whose own entry is not positive."""
+    K = kernel.double()
+    norms = _nonzero(K.diagonal()).sqrt()
+    return K / norms[:, None] / norms
 
 
 def relative_of(moves: Tensor) -> Tensor:

@@ -100,7 +100,8 @@ def elastic_similarities(
             before = _outputs(network, samples[:n])
             slope = _step(network, samples[i : i + 1], labels[i], loss, rate)
             change = _outputs(network, samples[:n]) - before
-            relative[i] = change.abs() / change[i].abs()
+            own = change[i].abs()
+            relative[i] = change.abs() / torch.where(own > 0, own, torch.nan)
             kernelized[i] = change / (-rate * slope)
     return ElasticSimilarities((relative + relative.mT) / 2, (kernelized + kernelized.mT) / 2)
 

@@ -132,15 +132,100 @@ def test_surroundings_do_not_matter(surroundings, x):
         assert torch.equal(gradient_kernel(net, inputs), expected)
 
 
-def test_networks_run_in_full_precision(x):
-    net, seen = mlp(), []
-    net.register_forward_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
-    torch.set_float32_matmul_precision("medium")
+def precisions():
+    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv
+    return [torch.backends.fp32_precision, *(backend.fp32_precision for backend in backends)]
+
+
+def ask_all(precision):
+    torch.backends.fp32_precision = precision
+
+
+def ask_conv(precision):
+    torch.backends.mkldnn.conv.fp32_precision = precision
+
+
+@pytest.mark.parametrize(
+    ("ask", "less", "more"),
+    [
+        (torch.set_float32_matmul_precision, "medium", "highest"),
+        (torch.set_float32_matmul_precision, "high", "highest"),
+        (ask_all, "bf16", "none"),
+        (ask_all, "tf32", "none"),
+        (ask_conv, "bf16", "none"),
+        (ask_conv, "none", "none"),
+    ],
+)
+def test_networks_run_in_full_precision_however_less_was_asked_for(ask, less, more, x):
+    net, seen, expected = mlp().float(), [], gradient_kernel(mlp().float(), x.float())
+    net.register_forward_hook(lambda *_: seen.append(precisions()[2:]))
+    initial = precisions()
+    ask(less)
     try:
-        gradient_kernel(net, x)
+        before = precisions()
+        torch.manual_seed(0)
+        gradient_kernel(net, x.float())
+        assert precisions() == before
     finally:
-        torch.set_float32_matmul_precision("highest")
-    assert set(seen) == {"highest"}
+        ask(more)
+    assert all(precision in ("none", "ieee") for each in seen for precision in each)
+    assert precisions() == initial
+    assert expected.isfinite().all()
+
+
+def test_after_a_kernel_what_is_asked_of_all_backends_holds(x):
+    ask_all("tf32")
+    try:
+        gradient_kernel(mlp(), x)
+        ask_all("bf16")
+        assert precisions()[-1] == "bf16"
+    finally:
+        ask_all("none")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_networks_of_half_precision_are_taken_in_single(dtype, x):
+    x, net = x.to(dtype), mlp().to(dtype)
+    net[0].weight.data *= 1e-3  # products of gradients would underflow
+    before = snapshots.snapshot(net)
+    K = gradient_kernel(net, x)
+    assert snapshots.changes(before, snapshots.snapshot(net)) == []
+    assert torch.get_default_dtype() == torch.float32
+    double = copy.deepcopy(net).double()
+    expected = reference.tangent_kernel(reference.sample_gradients(double, x.double()))
+    assert_allclose(K, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("m", [2, 4, 50])
+@pytest.mark.parametrize("factor", [0.3, 0.01])
+def test_a_weight_that_is_used_elsewhere_is_noticed_where_samples_are_alike(dtype, m, factor, x):
+    net = Net(lambda s, x: s.h(x) + factor * F.linear(x, s.h.weight), h=nn.Linear(4, 3)).to(dtype)
+    alike = (x[:1] + 1e-3 * torch.randn(m, 4)).to(dtype)
+    K = gradient_kernel(net, alike)
+    gradients = reference.sample_gradients(copy.deepcopy(net).double(), alike.double())
+    assert_allclose(K, reference.tangent_kernel(gradients), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [None, 0.1])
+def test_parameters_used_by_another_reference_are_refused_by_name(rate, x):
+    net = Net(lambda s, x: s.h(torch.tanh(F.linear(x, s.kept[0]))), h=nn.Linear(5, 3))
+    net.first = nn.Linear(4, 5)
+    net = net.double()
+    net.kept = [net.first.weight]  # which no copy replaces
+    with pytest.raises(ValueError, match=r"'first\.weight' by a reference other than the module"):
+        relative_similarity(net, x, torch.tensor([0, 1, 2, 0]), rate=rate)
+    assert_right(net, x, parameters=["h.weight", "h.bias"])
+
+
+def test_a_shared_embedding_that_rescales_its_weight_is_not_written_to():
+    embedding, tied = nn.Embedding(7, 3, max_norm=0.5), nn.Linear(3, 7, bias=False)
+    tied.weight = embedding.weight
+    net = Net(lambda s, x: s.tied(s.embedding(x).sum(1)), tied=tied, embedding=embedding)
+    before = snapshots.snapshot(net)
+    with pytest.warns(RuntimeWarning, match="embedding_renorm"):  # which has no batching rule
+        gradient_kernel(net, torch.tensor([[0, 1], [2, 3], [1, 1]]))
+    assert snapshots.changes(before, snapshots.snapshot(net)) == []
 
 
 @pytest.mark.parametrize("wrap", ["around", "in place", "a part"])

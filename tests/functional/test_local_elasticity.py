@@ -1,6 +1,7 @@
 """Similarities of local elasticity: closed forms, formulas, real steps, invariances and edges."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from lightning_nc.functional import (
     relative_ratio,
     relative_similarity,
 )
+from lightning_nc.functional.local_elasticity import loss_gradients
 from tests import nets, reference
 from tests.functional.tangent_cases import LAYERS, SEQUENCES
 
@@ -244,3 +246,45 @@ def test_samples_that_only_resemble_their_class_have_a_ratio_near_one():
     K = (labels[:, None] == labels).double() + 1e-9
     assert_allclose(relative_ratio(K, labels), 1, rtol=1e-8)
     assert_allclose(relative_ratio(torch.ones(5, 5), labels), 0.5, rtol=1e-12)
+
+
+@pytest.mark.parametrize("C", [1, 2, 10])
+@pytest.mark.parametrize("gap", [16, 40, 300])
+def test_near_zero_loss_similarities_keep_their_digits(C, gap, x):
+    net = mlp(C)
+    labels = torch.arange(5) % max(C, 2)
+    with torch.no_grad():  # as after long training: every sample is classified with a wide margin
+        features = net[:2](x)
+        targets = gap * (F.one_hot(labels, C) if C > 1 else 2 * labels[:, None] - 1).double()
+        net[2].weight.copy_(torch.linalg.lstsq(features, targets).solution.T)
+        net[2].bias.zero_()
+    for similarity in (relative_similarity, kernelized_similarity):
+        S = similarity(net, x, labels)
+        assert S.isfinite().all()
+        single = similarity(copy.deepcopy(net).float(), x.float(), labels)
+        assert_allclose(single, S, rtol=1e-3, atol=1e-3 * float(S.abs().max()))
+
+
+def test_the_loss_gradient_of_a_wide_margin_by_hand():
+    # p = (1 - e, e) with e = exp(-40) / (1 + exp(-40)): the first entry is minus the second
+    v = loss_gradients(torch.tensor([[40.0, 0.0]]), torch.tensor([0]))
+    e = math.exp(-40) / (1 + math.exp(-40))
+    assert_allclose(v, [[-e, e]], rtol=1e-12)
+    v = loss_gradients(torch.tensor([[40.0], [40.0], [-40.0]]), torch.tensor([1, 0, 0]))
+    assert_allclose(v, [[-e], [1 - e], [e]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("C", [1, 4])
+def test_loss_gradients_are_those_of_autograd(C):
+    f = torch.randn(6, C).double().requires_grad_()
+    y = torch.arange(6) % max(C, 2)
+    loss = F.cross_entropy if C > 1 else F.binary_cross_entropy_with_logits
+    for targets in (y, torch.rand(6, C).double()):
+        t = targets.reshape(-1, 1).double() if C == 1 else targets
+        (expected,) = torch.autograd.grad(loss(f, t, reduction="sum"), f)
+        assert_allclose(loss_gradients(f, targets), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_a_loss_with_float32_weights_of_its_own_is_taken_as_it_is():
+    loss, f = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0])), torch.zeros(1, 2)
+    assert loss_gradients(f, torch.tensor([1]), loss).tolist() == [[0.5, -0.5]]

@@ -14,10 +14,10 @@ def exact(tensor: Tensor) -> Tensor:
 def gram(left: Tensor, right: Tensor) -> Tensor:
     """All inner products of rows, shape ``(m, m')``, float64."""
     parts = zip(torch.split(left, _TERMS, 1), torch.split(right, _TERMS, 1), strict=True)
-    products = [exact(_full(a) @ _full(b).mT) for a, b in parts]
+    products = [exact(widened(a) @ widened(b).mT) for a, b in parts]
     return torch.stack(products).sum(0)
 
 
-def _full(part: Tensor) -> Tensor:
-    """Half floats would overflow or round in sums."""
-    return part if part.dtype in (torch.float32, torch.float64) else part.float()
+def widened(tensor: Tensor) -> Tensor:
+    """In float32 what is of half precision, which would overflow or round in sums."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

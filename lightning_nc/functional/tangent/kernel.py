@@ -1,12 +1,13 @@
 """Inner products of gradients on m samples, direction by direction, and the proof of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_nc.functional.tangent.grams import exact
+from lightning_nc.functional.tangent.leaves import leaves_of, require_aliases
 from lightning_nc.functional.tangent.network import INNER, Network
 from lightning_nc.functional.tangent.recomputed import Recomputed
 from lightning_nc.functional.tangent.units import settle_units
@@ -19,10 +20,13 @@ class TangentKernel(NamedTuple):
     Attributes:
         kernel: sum_r < d (v_r.f)(x_i), d (v_r.f)(x_j) >, shape ``(m, m)``.
         one_by_one: Modules whose gradients took a backward pass per sample, and why.
+        by_network: Parameters for which the network as a whole was run for each sample, since they
+            are used outside of a layer that holds them.
     """
 
     kernel: Tensor
     one_by_one: Mapping[str, str]
+    by_network: Sequence[str]
 
 
 class OutputChanges(NamedTuple):
@@ -60,7 +64,7 @@ def tangent_kernel(
         for r in chosen:
             g = seen.gradients(v[r])
             kernel += seen.gram(g, g)
-    return TangentKernel((kernel + kernel.mT) / 2, seen.one_by_one())
+    return TangentKernel((kernel + kernel.mT) / 2, seen.one_by_one(), seen.by_network())
 
 
 def output_changes(
@@ -85,9 +89,12 @@ def output_changes(
         seen, v = _proven(network, directions, chosen)
         of_losses = losses(seen.f)
         changes = exact(torch.zeros(len(v), network.m, network.m, device=v.device))
-        by_loss = seen.gradients(of_losses)
+        # of unit length, since near zero loss they would be lost in the network's precision
+        lengths = of_losses.norm(dim=1)
+        units = of_losses / torch.where(lengths > 0, lengths, 1)[:, None]
+        by_loss = seen.gradients(units.to(seen.f))
         for r in chosen:
-            changes[r] = seen.gram(seen.gradients(v[r]), by_loss)
+            changes[r] = seen.gram(seen.gradients(v[r]), by_loss) * lengths
     return OutputChanges(changes, of_losses, seen.one_by_one())
 
 
@@ -120,7 +127,8 @@ class _Pass:
         self.watched = Watched(units)
         self.f = self.watched.forward(network.run)
         # heads that are not in use, say, have no gradient, for which the network need not run
-        leaves = _leaves(self.f)
+        leaves = leaves_of(self.f)
+        require_aliases(network, leaves)
         used = {name for name in network.selected if id(network.aliases[name]) in leaves}
         if not used:
             raise ValueError("The outputs depend on none of the parameters that are to count.")
@@ -143,29 +151,37 @@ class _Pass:
     def broken(self, v: Tensor) -> list[str]:
         r"""Parameters whose gradients of samples do not add up to the gradient of their sum.
 
-        With any signs s, :math:`s^T K s = \lVert \sum_i s_i \partial f(x_i) \rVert^2`, which an
+        With any weights s, :math:`s^T K s = \lVert \sum_i s_i \partial f(x_i) \rVert^2`, which an
         ordinary backward pass tells. It does not hold if a parameter is used elsewhere than by the
-        module that answers for it, or samples act on each other.
+        module that answers for it, or samples act on each other. Ones show what signs do not where
+        gradients are alike and cancel, signs what ones do not: samples in another order.
         """
-        f, aliases = self.f, self.network.aliases
         random = torch.Generator().manual_seed(0)
-        s = (2.0 * torch.randint(2, (self.network.m,), generator=random) - 1).to(f)
-        names = [name for unit in self.watched.units.values() for name in unit.parameters]
-        leaves = [aliases[name] for name in names]
-        of_sum = torch.autograd.grad(
-            f, leaves, s[:, None] * v, retain_graph=True, materialize_grads=True
-        )
-        squares = {name: exact(g).square().sum() for name, g in zip(names, of_sum, strict=True)}
+        signs = 2.0 * torch.randint(2, (self.network.m,), generator=random) - 1
+        weights = [s.to(self.f) for s in (signs, torch.ones_like(signs))]
+        squares = [self._squares(s[:, None] * v) for s in weights]
         g = self.gradients(v)
         kernels = {path: self._kernel_of(path, g[path]) for path in self.grams}
         scale = sum(float(K.abs().sum()) for K in kernels.values() if K is not None)
         broken = []
         for path, unit in self.watched.units.items():
             K = kernels[path]
-            expected = torch.stack([squares[name] for name in unit.parameters]).sum()
-            if K is None or not self._adds_up(K, s.to(K), expected, scale):
+            pairs = [
+                (s, torch.stack([of_sum[name] for name in unit.parameters]).sum())
+                for s, of_sum in zip(weights, squares, strict=True)
+            ]
+            if K is None or not all(self._adds_up(K, s.to(K), n, scale) for s, n in pairs):
                 broken += list(unit.parameters)
         return broken
+
+    def _squares(self, direction: Tensor) -> dict[str, Tensor]:
+        """Squared norms of the gradients by each parameter, by an ordinary backward pass."""
+        names = [name for unit in self.watched.units.values() for name in unit.parameters]
+        leaves = [self.network.aliases[name] for name in names]
+        found = torch.autograd.grad(
+            self.f, leaves, direction, retain_graph=True, materialize_grads=True
+        )
+        return {name: exact(g).square().sum() for name, g in zip(names, found, strict=True)}
 
     def _kernel_of(self, path: str, g: list[Tensor]) -> Tensor | None:
         """What a unit adds in a direction; None if its gradients cannot be told apart after all."""
@@ -186,21 +202,20 @@ class _Pass:
     def one_by_one(self) -> dict[str, str]:
         """Modules whose gradients take a backward pass per sample, and why."""
         return {
-            path.removeprefix(INNER).removeprefix("network") or "the network": each.one_by_one
+            _name(path): each.one_by_one
             for path, each in self.grams.items()
             if isinstance(each, Recomputed) and each.one_by_one is not None
         }
 
+    def by_network(self) -> list[str]:
+        """Parameters for which the network as a whole is run for each sample."""
+        return [
+            name.removeprefix(INNER)
+            for path, each in self.grams.items()
+            if isinstance(each, Recomputed) and _name(path) == "the network"
+            for name in self.watched.units[path].parameters
+        ]
 
-def _leaves(output: Tensor) -> set[int]:
-    """Identities of the leaves on which an output depends."""
-    waiting, seen, leaves = [output.grad_fn], set[Any](), set[int]()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            leaves.add(id(node.variable))
-        waiting += [parent for parent, _ in node.next_functions]
-    return leaves
+
+def _name(path: str) -> str:
+    return path.removeprefix(INNER).removeprefix("network") or "the network"

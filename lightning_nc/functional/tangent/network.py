@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
+from lightning_nc.functional.tangent.grams import widened
+from lightning_nc.functional.tangent.precision import full_precision
 from lightning_nc.functional.tangent.units import look
 
 INNER = "network."  # under which `_Outputs` has the parameters
@@ -20,6 +22,8 @@ _BACKWARD = ("_backward_hooks", "_backward_pre_hooks")
 
 class Network:
     """A network on m samples, whose outputs are rows of C numbers.
+
+    What is of half precision is taken in float32, parameters and inputs as they are rounded.
 
     Args:
         model: In evaluation mode.
@@ -48,10 +52,10 @@ class Network:
         samples: int,
         parameters: Iterable[str] | None = None,
     ) -> None:
-        self.m = samples
+        self.m, self.model = samples, model
         self.whole = _Outputs(model, call)
         _require_evaluation(model)
-        self.buffers = {INNER + name: b for name, b in model.named_buffers()}
+        self.buffers = {INNER + name: widened(b) for name, b in model.named_buffers()}
         with self.undisturbed():
             self.aliases = _aliases(model, parameters)
             self.selected = [name for name, p in self.aliases.items() if p.requires_grad]
@@ -81,7 +85,6 @@ class Network:
     def undisturbed(self) -> Iterator[None]:
         """With gradients, in full precision, uncompiled, and without the user's backward hooks."""
         device = next(self.whole.parameters(), torch.empty(0)).device
-        precision = torch.get_float32_matmul_precision()
         # what modules keep of a forward pass would be of another than their last
         modules = [(vars(module), dict(vars(module))) for module in self.whole.modules()]
         with ExitStack() as settings:
@@ -90,15 +93,15 @@ class Network:
             settings.enter_context(torch.inference_mode(False))
             settings.enter_context(torch.enable_grad())
             settings.enter_context(torch.autocast(device.type, enabled=False))
+            settings.enter_context(full_precision(device))
+            settings.enter_context(_new_tensors_of(widened(torch.empty(0)).dtype))
             if "torch._dynamo" in sys.modules:  # hooks do not run in what is compiled
                 settings.enter_context(torch.compiler.set_stance("force_eager"))
             try:
-                torch.set_float32_matmul_precision("highest")
                 for attributes, _ in modules:
                     attributes.update({name: OrderedDict() for name in _BACKWARD})
                 yield
             finally:
-                torch.set_float32_matmul_precision(precision)
                 for attributes, before in modules:
                     for name in attributes.keys() - before.keys():
                         del attributes[name]
@@ -141,10 +144,10 @@ def _aliases(model: nn.Module, parameters: Iterable[str] | None) -> dict[str, Te
             'that count, parameters=["head.*"].'
         )
     leaves = {INNER + name: _differentiable(p.detach()) for name, p in named.items()}
-    for path, module in model.named_modules():
+    for module in model.modules():
         if getattr(module, "max_norm", None) is not None:  # an embedding that rescales its weight
-            name = INNER + (path + "." if path else "") + "weight"
-            leaves[name] = leaves[name].clone()
+            name = next(n for n, p in named.items() if p is module.weight)  # which may be shared
+            leaves[INNER + name] = leaves[INNER + name].clone()
     for name, p in named.items():
         leaves[INNER + name].requires_grad_(id(p) in selected)
     return leaves
@@ -185,7 +188,20 @@ def _require_evaluation(model: nn.Module) -> None:
 
 def _differentiable(x: Any) -> Any:
     """A tensor that autograd can keep, which it cannot those of inference mode."""
-    return x.clone() if isinstance(x, Tensor) and x.is_inference() else x
+    if not isinstance(x, Tensor):
+        return x
+    return widened(x.clone() if x.is_inference() else x)
+
+
+@contextmanager
+def _new_tensors_of(dtype: torch.dtype) -> Iterator[None]:
+    """A type for what the network makes; Lightning makes it half for networks of half precision."""
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _require_independent(one: Tensor, two: Tensor, precision: float) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.tangent.grams import exact, gram
+from lightning_nc.functional.tangent.grams import exact, gram, widened
 
 _AT_ONCE = 2**24  # numbers in the largest matrix that is formed at a time
 _SMALL = 4  # a product in the small matrices of samples takes as long as so many in a large one
@@ -42,7 +42,7 @@ class OuterProducts(ABC):
     def __init__(
         self, module: Any, names: set[str], inputs: Sequence[Tensor], samples: int, directions: int
     ) -> None:
-        self.module, self.names, self.runs = module, names, list(inputs)
+        self.module, self.names, self.runs = module, names, [widened(x) for x in inputs]
         self.m, self.directions = samples, directions
         self._products: Tensor | None = None
 
@@ -69,8 +69,10 @@ class OuterProducts(ABC):
             left: Gradients of the outputs of each run.
             right: Others, or the same.
         """
+        same = left is right
+        left, right = [widened(each) for each in left], [widened(each) for each in right]
         g = self.output_gradients(left)
-        other = g if left is right else self.output_gradients(right)
+        other = g if same else self.output_gradients(right)
         total = torch.zeros(self.m, self.m, dtype=torch.float64, device=exact(g[:0]).device)
         if "bias" in self.names:
             total += gram(g.sum(1), other.sum(1))
@@ -78,7 +80,7 @@ class OuterProducts(ABC):
             if self._by_positions(g.shape[2]):
                 total += self._gram_by_positions(g, other)
             else:
-                total += self._gram_by_samples(left, right, g.shape[2])
+                total += self._gram_by_samples(left, left if same else right, g.shape[2])
         return total
 
     def _by_positions(self, o: int) -> bool:

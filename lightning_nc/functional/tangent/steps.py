@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightning_nc.functional.tangent.grams import exact
 from lightning_nc.functional.tangent.kernel import OutputChanges
+from lightning_nc.functional.tangent.leaves import leaves_of, require_aliases
 from lightning_nc.functional.tangent.network import Network
 
 
@@ -37,8 +38,11 @@ def changes_by_steps(
             before = network.run()
         for sample in range(network.m):
             f = network.run([sample])
+            require_aliases(network, leaves_of(f))
             v = loss_gradients(f.detach(), targets[sample : sample + 1])
-            gradients = torch.autograd.grad(f, list(trained.values()), v, materialize_grads=True)
+            gradients = torch.autograd.grad(
+                f, list(trained.values()), v.to(f), materialize_grads=True
+            )
             stepped = {
                 name: p - rate * g for (name, p), g in zip(trained.items(), gradients, strict=True)
             }

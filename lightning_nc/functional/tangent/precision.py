@@ -1,0 +1,45 @@
+"""All digits of float32 for a while, in whichever way torch was asked for fewer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import Any
+
+import torch
+
+_BACKENDS = {
+    "cuda": ("cuda.matmul", "cudnn.conv", "cudnn.rnn"),
+    "cpu": ("mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"),
+}
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Compute float32 products in float32 on a device, and leave torch's settings as they were."""
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch >= 2.9
+        backends = [attrgetter(name)(torch.backends) for name in _BACKENDS.get(device.type, ())]
+        asked = [(backend, backend.fp32_precision) for backend in backends]
+        reduced = [each for each in asked if each[1] not in ("none", "ieee")]
+        try:
+            for backend, _ in reduced:
+                backend.fp32_precision = "ieee"
+            yield
+        finally:
+            for backend, precision in reduced:
+                _ask(backend, precision)
+        return
+    precision, tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = tf32
+
+
+def _ask(backend: Any, precision: str) -> None:
+    """By what holds for all backends where that is it, so that changes of that go on to hold."""
+    backend.fp32_precision = "none"
+    if backend.fp32_precision != precision:
+        backend.fp32_precision = precision
