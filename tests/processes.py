@@ -18,7 +18,9 @@ def run_processes(function, world_size, *args, timeout=120):
     The function must be importable (defined at the top of a module) and its result picklable.
     Fails with the child's traceback if one raises, and at the deadline; no process outlives it.
     """
-    context = torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("forkserver")
+    # imported once, not by each child
+    context.set_forkserver_preload(["lightning_nc", "tests.nets"])
     results = context.Queue()
     deadline = time.monotonic() + timeout
     with tempfile.TemporaryDirectory() as folder:

@@ -88,8 +88,9 @@ def states_after_fit(folder, namespace, arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["command line", "YAML"])
-@pytest.mark.parametrize("namespace", nets.NAMESPACES)
+@pytest.mark.parametrize(
+    ("namespace", "way"), list(zip(nets.NAMESPACES, ["command line", "YAML"], strict=True))
+)
 def test_a_program_on_lightning_cli_measures_with_all_callbacks(namespace, way, tmp_path):
     arguments = ON_THE_COMMAND_LINE
     if way == "YAML":

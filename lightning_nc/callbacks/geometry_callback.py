@@ -79,6 +79,7 @@ class GeometryCallback(CallbackBase):
         self.failures = 0
         self.skipped: set[float] = set()
         self.stage: str | None = None
+        self.loaded: tuple[float, int] | None = None  # of which checkpoint the weights are
         self.plans: dict[tuple[str, ...], Plan] = {}
         self.told: set[str] = set()
 
@@ -177,7 +178,7 @@ class GeometryCallback(CallbackBase):
                 f'different names: Probe(source=..., name="other").'
             )
         require_processes(trainer, type(self).__name__)
-        self.stage = stage
+        self.stage, self.loaded = stage, None
         self.plans.clear()  # the network or the data may be others than before
         self.skipped.clear()
         if stage == "fit" and trainer.global_step == 0:
@@ -238,12 +239,19 @@ class GeometryCallback(CallbackBase):
             history = []
         self.history = history
 
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Remember after which training the network is that `validate` or `test` is to measure."""
+        self.loaded = moments.of_checkpoint(checkpoint)
+
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to other processes: plans hold on to data of this one."""
         return vars(self) | {"plans": {}}
 
     def _at(self, trainer: Any, pl_module: Any, moment: Moment) -> None:
         """Let the first of the callbacks that are due on this probe measure for all of them."""
+        if moment.stage != "fit" and self.loaded is not None:
+            completed, step = self.loaded
+            moment = moment._replace(epochs_completed=completed, step=step)
         due = [
             callback
             for callback in trainer.callbacks

@@ -1,6 +1,7 @@
 """Points of a run at which callbacks may be due, as Lightning's hooks and counters give them."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lightning_nc.callbacks.schedule import When
@@ -83,6 +84,25 @@ def end_of_training(trainer: Any) -> Moment:
     """After the last epoch, whether or not it was known to be the last."""
     completed, step = trainer.current_epoch, _step(trainer, at_epoch_end=True)
     return Moment("fit", _ALWAYS, completed, completed, step)
+
+
+def of_checkpoint(checkpoint: Mapping[str, Any]) -> tuple[float, int]:
+    """Epochs completed, and the step under which Lightning logged, where a checkpoint was written.
+
+    Within the first epoch, whose length a checkpoint does not tell, there is none completed.
+    """
+    loop = checkpoint.get("loops", {}).get("fit_loop")
+    if loop is None:  # of another program
+        return checkpoint.get("epoch", 0), checkpoint.get("global_step", 0)
+    epochs = loop["epoch_progress"]["current"]["processed"]
+    progress = loop["epoch_loop.batch_progress"]
+    step = loop["epoch_loop.state_dict"].get("_batches_that_stepped", checkpoint["global_step"])
+    batches, trained = progress["current"]["processed"], progress["total"]["processed"]
+    if epochs == loop["epoch_progress"]["current"]["ready"] or batches == 0:
+        return epochs, step
+    if progress["is_last_batch"]:
+        return epochs + 1, step
+    return epochs + (batches * epochs / (trained - batches) if epochs else 0), step
 
 
 def _step(trainer: Any, at_epoch_end: bool) -> int:

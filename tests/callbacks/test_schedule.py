@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_nc import NeuralCollapse, Probe
@@ -131,6 +131,35 @@ def test_evaluation_after_training_adds_to_the_history(tmp_path):
     assert epochs(callback) == [0, 1, 2]
     assert epochs(callback, "validate") == [2]
     assert callback.history[-1].counts.tolist() == [10, 10, 10]
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+@pytest.mark.parametrize(
+    ("saved", "number"),
+    [
+        ({"save_on_train_epoch_end": True}, 3),
+        ({"save_on_train_epoch_end": False}, 6),
+        ({"every_n_train_steps": 1}, 12),
+    ],
+)
+def test_a_checkpoint_is_measured_as_of_the_epoch_that_it_is_of(saved, number, stage, tmp_path):
+    checkpoints = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, **saved)
+    options = {"enable_checkpointing": True, "val_check_interval": 0.5, "max_epochs": 3}
+    nets.fit(tmp_path, [checkpoints], batch_size=8, **options)  # four batches per epoch
+    paths = sorted(tmp_path.glob("step=*.ckpt"))
+    assert len(paths) == number
+    callback = NeuralCollapse(probe={"validate": "val", "test": "test"}[stage], figures=False)
+    run = nets.trainer(tmp_path, [callback], enable_checkpointing=True)
+    module, loader = nets.Classifier(freeze=0), DataLoader(nets.vectors(), 10)
+    for path in paths:
+        getattr(run, stage)(module, loader, ckpt_path=path, verbose=False)
+    steps = [int(path.stem.removeprefix("step=")) for path in paths]
+    # Lightning counts a step after the hooks that follow it, in which a checkpoint may be written
+    assert all(m.step in (step, step - 1) for m, step in zip(callback.history, steps, strict=True))
+    # within the first epoch it cannot be told how long epochs are
+    assert epochs(callback, stage) == [step / 4 if step >= 4 else 0 for step in steps]
+    getattr(run, stage)(module, loader, verbose=False)
+    assert callback.history[-1].step == 0  # of no checkpoint, by a Trainer that has not trained
 
 
 def test_another_network_can_be_validated_with_the_same_trainer(tmp_path):
