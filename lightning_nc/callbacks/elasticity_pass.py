@@ -90,14 +90,14 @@ class ElasticityPass(MeasuringPass):
         network = Network(runner.model, call, inputs, len(labels), names)
         v = output_directions(wanted.outputs, network.num_outputs, self.probe.seed)
         own = range(self.processes.rank, len(v), self.processes.world)
-        found = tangent_kernel(network, v, own)
+        found = tangent_kernel(network, v, own, runner.advance)
         state.update("kernel", found.kernel.to(state.flat))
         routes = _Routes(network.num_outputs, found.one_by_one, found.by_network)
         if not wanted.relative_similarity:
             return routes
         started = time.perf_counter()
         losses = partial(loss_gradients, targets=labels, loss=wanted.loss)
-        changes = output_changes(network, v, losses, own).changes
+        changes = output_changes(network, v, losses, own, runner.advance).changes
         state.update("squared moves", changes.square().sum(0).to(state.flat))
         return routes._replace(seconds_of_moves=time.perf_counter() - started)
 

@@ -166,8 +166,13 @@ class NeuralCollapse(GeometryCallback):
         return next((m.epochs_completed for m in fitted if m.values.get(key) == 1), None)
 
     def events(self, measurement: Measurement) -> dict[str, str]:
-        """The beginning of the terminal phase of training, as far as the probe shows it."""
-        if measurement.stage != "fit" or self.terminal_epoch != measurement.epochs_completed:
+        """The beginning of the terminal phase of training, as far as the probe shows it.
+
+        That phase begins when the training error is zero, of which other data know nothing; those
+        of the user may be any.
+        """
+        at_first = self.terminal_epoch == measurement.epochs_completed
+        if self.probe.source != "train" or measurement.stage != "fit" or not at_first:
             return {}
         return {
             "terminal phase": f"after {measurement.epochs_completed:g} epochs the classifier makes "

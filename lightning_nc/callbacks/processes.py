@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -126,10 +127,11 @@ def tell(trainer: Any, text: str) -> None:
     """Warn; where warnings are errors, one process must not stop while others wait for it."""
     try:
         warnings.warn(text, RuntimeWarning, stacklevel=3)
-    except RuntimeWarning:
-        if trainer.world_size == 1:
+    except Exception as refused:  # what shows warnings may be anybody's code
+        if trainer.world_size == 1 and isinstance(refused, RuntimeWarning):
             raise
-        logging.getLogger("lightning_nc").warning(text)
+        with suppress(Exception):
+            logging.getLogger("lightning_nc").warning(text)
 
 
 def require_processes(trainer: Any, name: str) -> None:

@@ -10,38 +10,55 @@ _SECONDS = 1.0  # shorter measurements show nothing
 
 @contextmanager
 def progress_line(trainer: Any, text: str) -> Iterator[Callable[[], None]]:
-    """Show how many batches the network has been run on.
+    """Show how many passes through the network have been made, forward or backward.
+
+    It is shown on the first process alone, where nothing of it may raise: others would wait.
 
     Args:
         trainer: The Trainer; with ``enable_progress_bar=False`` nothing is shown.
         text: What is being measured.
 
     Yields:
-        To be called after each batch.
+        To be called after each pass.
     """
-    bar = getattr(trainer, "progress_bar_callback", None)
-    if bar is None or not trainer.is_global_zero or not getattr(bar, "is_enabled", True):
-        yield _nothing
-        return
-    line = _RichLine(bar, text) if hasattr(bar, "progress") else _PlainLine(text)
+    line = _NoLine()
+    with suppress(Exception):  # a display that fails is no measurement that does
+        line = _line_of(trainer, text)
     try:
         yield line.advance
     finally:
-        with suppress(Exception):  # a display that fails is no measurement that does
+        with suppress(Exception):
             line.close()
 
 
-def _nothing() -> None:
+def _line_of(trainer: Any, text: str) -> "_NoLine":
+    """What suits the bar of a Trainer, which may be anybody's code."""
+    bar = getattr(trainer, "progress_bar_callback", None)
+    if bar is None or not trainer.is_global_zero or not getattr(bar, "is_enabled", True):
+        return _NoLine()
+    tasks = getattr(bar, "progress", None)  # of a RichProgressBar, once training has started
+    if tasks is not None and tasks.live.is_started:
+        return _RichLine(tasks, text)
+    return _PlainLine(text)
+
+
+class _NoLine:
     """In place of a line."""
 
+    def advance(self) -> None:
+        pass
 
-class _PlainLine:
+    def close(self) -> None:
+        pass
+
+
+class _PlainLine(_NoLine):
     """Below the bar of `TQDMProgressBar`, and gone afterwards."""
 
     def __init__(self, text: str) -> None:
         from tqdm.auto import tqdm
 
-        self.line = tqdm(desc=text, unit=" batches", leave=False, delay=_SECONDS)
+        self.line = tqdm(desc=text, unit=" passes", leave=False, delay=_SECONDS)
 
     def advance(self) -> None:
         with suppress(Exception):
@@ -51,15 +68,15 @@ class _PlainLine:
         self.line.close()
 
 
-class _RichLine:
+class _RichLine(_NoLine):
     """Among the tasks of `RichProgressBar`."""
 
-    def __init__(self, bar: Any, text: str) -> None:
-        self.progress, self.text, self.started = bar.progress, text, time.perf_counter()
+    def __init__(self, progress: Any, text: str) -> None:
+        self.progress, self.text, self.started = progress, text, time.perf_counter()
         self.task: Any = None
 
     def advance(self) -> None:
-        if self.progress is None or time.perf_counter() - self.started < _SECONDS:
+        if time.perf_counter() - self.started < _SECONDS:
             return
         with suppress(Exception):
             if self.task is None:

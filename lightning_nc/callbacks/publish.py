@@ -20,6 +20,7 @@ from lightning_nc.loggers import (
 
 def publish(
     trainer: Any,
+    told: set[str],
     values: Mapping[str, float],
     step: int,
     epoch: int,
@@ -30,6 +31,7 @@ def publish(
 
     Args:
         trainer: The Trainer.
+        told: What has been told before; failures are told once.
         values: Scalars under their keys.
         step: Of the loggers.
         epoch: Lightning's number of the epoch, from 0.
@@ -40,24 +42,24 @@ def publish(
     monitor(trainer, values)
     if not trainer.is_global_zero:
         return
-    probes = _measured(trainer)
+    attempt, probes = partial(safely, trainer, told), _measured(trainer)
     for logger in trainer.loggers:
         name = type(logger).__name__
         arrange = partial(arrange_panels, logger, probes, values)
-        _safely(trainer, f"arrange panels of {name}", arrange)
+        attempt(f"arrange panels of {name}", arrange)
         log = partial(logger.log_metrics, {**values, "epoch": epoch}, step=step)
-        _safely(trainer, f"log to {name}", log)
+        attempt(f"log to {name}", log)
     if figures is not None and (trainer.loggers or _leaves_files(trainer)):
-        _safely(trainer, "draw figures", lambda: _log_figures(trainer, figures(), step))
+        attempt("draw figures", lambda: _log_figures(trainer, told, figures(), step))
     if tables is not None and any(map(takes_tables, trainer.loggers)):
-        _safely(trainer, "make tables", lambda: _log_tables(trainer, tables(), step))
+        attempt("make tables", lambda: _log_tables(trainer, told, tables(), step))
 
 
-def alert(trainer: Any, title: str, text: str) -> None:
+def alert(trainer: Any, told: set[str], title: str, text: str) -> None:
     """Send a message by those loggers that can; on the first process."""
     for logger in trainer.loggers:
         what = f"send an alert by {type(logger).__name__}"
-        _safely(trainer, what, partial(send_alert, logger, title, text))
+        safely(trainer, told, what, partial(send_alert, logger, title, text))
 
 
 def _measured(trainer: Any) -> list[tuple[str, str]]:
@@ -72,27 +74,52 @@ def _leaves_files(trainer: Any) -> bool:
     return not (trainer.fast_dev_run or getattr(trainer, "barebones", False))
 
 
-def _log_figures(trainer: Any, figures: Mapping[str, Any], step: int) -> None:
+def _log_figures(trainer: Any, told: set[str], figures: Mapping[str, Any], step: int) -> None:
     # not `trainer.log_dir`, which is the same without loggers, and communicates
     folder = trainer.default_root_dir
     for tag, figure in figures.items() if not trainer.loggers else ():
-        _safely(trainer, "write a figure", partial(save_figure, folder, tag, figure, step))
+        safely(trainer, told, "write a figure", partial(save_figure, folder, tag, figure, step))
     for logger in trainer.loggers:
         for tag, figure in figures.items():
             what = f"log a figure to {type(logger).__name__}"
-            _safely(trainer, what, partial(log_figure, logger, tag, figure, step))
+            safely(trainer, told, what, partial(log_figure, logger, tag, figure, step))
 
 
-def _log_tables(trainer: Any, tables: Mapping[str, Table | Lines], step: int) -> None:
+def _log_tables(
+    trainer: Any, told: set[str], tables: Mapping[str, Table | Lines], step: int
+) -> None:
     for logger in trainer.loggers:
         for tag, table in tables.items():
             what = f"log a table to {type(logger).__name__}"
-            _safely(trainer, what, partial(log_table, logger, tag, table, step))
+            safely(trainer, told, what, partial(log_table, logger, tag, table, step))
 
 
-def _safely(trainer: Any, what: str, do: Callable[[], Any]) -> None:
-    """A logger that fails must not cost the run, nor can it hang: nothing is communicated here."""
+def safely(trainer: Any, told: set[str], what: str, do: Callable[[], Any]) -> None:
+    """A logger that fails must not cost the run, nor can it hang: nothing is communicated here.
+
+    Args:
+        trainer: The Trainer.
+        told: What has been told before. A failure is told once, whatever file it is about: most
+            come back with every measurement.
+        what: Is done; a verb and its object.
+        do: Does it.
+    """
     try:
         do()
     except Exception as error:
-        tell(trainer, f"Could not {what}: {error!r}")
+        reason = f"Could not {what}: {_shown(error)}"
+        if reason not in told:
+            told.add(reason)
+            tell(trainer, reason + _place(error))
+
+
+def _shown(error: Exception) -> str:
+    try:
+        return repr(error)
+    except Exception:
+        return f"{type(error).__name__}, an error that cannot be shown"
+
+
+def _place(error: Exception) -> str:
+    """The file or folder that an error is about, which `repr` leaves out."""
+    return f" at {error.filename!r}" if isinstance(error, OSError) and error.filename else ""

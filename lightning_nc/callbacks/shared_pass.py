@@ -1,19 +1,19 @@
 """One pass for all callbacks that are due on the same probe, and what happens if it fails."""
 
-import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
 from lightning_nc.callbacks.processes import tell, told_by, trainer_processes
 from lightning_nc.callbacks.progress import progress_line
-from lightning_nc.callbacks.publish import alert, publish
+from lightning_nc.callbacks.publish import alert, publish, safely
 from lightning_nc.callbacks.request import Answer
 from lightning_nc.callbacks.tables import tables_of
 from lightning_nc.probe.generators import generators_kept
@@ -67,14 +67,14 @@ def measure_together(
 
 
 def _advancing(runner: Runner, advance: Callable[[], None]) -> Runner:
-    """A runner that says when the network has run."""
+    """A runner that says when the network has run, and that others can tell of their passes."""
 
     def call(inputs: Any) -> Any:
         outputs = runner.call(inputs)
         advance()
         return outputs
 
-    return runner._replace(call=call)
+    return runner._replace(call=call, advance=advance)
 
 
 def _source(trainer: Any, source: Any) -> Any:
@@ -105,18 +105,18 @@ def _keep(
         seconds,
         moment.stage,
     )
+    topics = {**evaluation.notes, **evaluation.alerts}
     callback.history = [past.without_large_arrays() for past in callback.history]
     callback.history.append(measurement)
     if trainer.is_global_zero:
-        _tell_once(trainer, callback, evaluation)
-        for title, text in callback.events(measurement).items():
-            # no cause for a warning
-            logging.getLogger("lightning_nc").info(f"{type(callback).__name__}: {text}")
-            alert(trainer, title, text)
+        # what fails on this process alone must not stop it: the others would wait
+        _tell_once(trainer, callback, topics, evaluation.alerts)
+        tell_events = partial(_tell_events, trainer, callback, measurement)
+        safely(trainer, callback.told, "tell what has come to pass", tell_events)
     shown: tuple[Any, ...] = ()
     if callback.figures:
         shown = partial(callback.draw, measurement), partial(tables_of, callback, measurement)
-    publish(trainer, values, moment.step, moment.epoch, *shown)
+    publish(trainer, callback.told, values, moment.step, moment.epoch, *shown)
 
 
 def _skip(
@@ -143,7 +143,7 @@ def _skip(
         )
     for callback in callbacks:
         failures = {callback.prefix() + "failures": float(callback.failures)}
-        publish(trainer, failures, moment.step, moment.epoch)
+        publish(trainer, callback.told, failures, moment.step, moment.epoch)
 
 
 def _way_out(cause: str) -> str:
@@ -153,10 +153,19 @@ def _way_out(cause: str) -> str:
     return ""
 
 
-def _tell_once(trainer: Any, callback: "GeometryCallback", evaluation: "Evaluation") -> None:
-    for topic, text in {**evaluation.notes, **evaluation.alerts}.items():
+def _tell_once(
+    trainer: Any, callback: "GeometryCallback", topics: Mapping[str, str], alerts: Container[str]
+) -> None:
+    for topic, text in topics.items():
         if topic not in callback.told:
             callback.told.add(topic)
             tell(trainer, f"{type(callback).__name__}: {text}")
-            if topic in evaluation.alerts:
-                alert(trainer, topic, text)
+            if topic in alerts:
+                alert(trainer, callback.told, topic, text)
+
+
+def _tell_events(trainer: Any, callback: "GeometryCallback", measurement: Measurement) -> None:
+    for title, text in callback.events(measurement).items():
+        # no cause for a warning; where Lightning's own messages are, since that is set up to show
+        rank_zero_info(f"{type(callback).__name__}: {text}")
+        alert(trainer, callback.told, title, text)

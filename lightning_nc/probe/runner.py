@@ -17,6 +17,10 @@ from lightning_nc.probe.hooks import call_model
 SHARDING = {"FSDPStrategy", "ModelParallelStrategy"}
 
 
+def _tell_nobody() -> None:
+    """Where no progress is shown."""
+
+
 class Runner(NamedTuple):
     """A network and the way to it.
 
@@ -27,6 +31,7 @@ class Runner(NamedTuple):
         precision: Context of a forward pass.
         call: Calls the network with inputs.
         around: What else takes part in moving batches: a datamodule.
+        advance: To be called after each pass through the network that is not made by ``call``.
     """
 
     model: nn.Module
@@ -35,6 +40,7 @@ class Runner(NamedTuple):
     precision: Callable[[], AbstractContextManager[Any]]
     call: Callable[[Any], Any]
     around: Any = None
+    advance: Callable[[], None] = _tell_nobody
 
     def generators(self) -> list[Any]:
         """Random generators that the network, or what is around it, may draw from."""

@@ -14,6 +14,7 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.loggers import Logger
 from torch.utils.data import DataLoader, default_collate
 
@@ -30,7 +31,7 @@ class Fault(NamedTuple):
     """What happens to a value at a place, and what is said of it.
 
     It happens in one measurement: in the second batch of a sweep, or without a sweep at the first
-    call. In loggers and figures it happens at every call of that measurement.
+    call. In loggers, figures and events it happens at every call of that measurement.
     """
 
     place: str
@@ -121,11 +122,20 @@ UNLOGGED = {
     "a logger": fails("log", NO_SERVER, says="log to Book: OSError('no server')", logger="Book"),
     "a drawing": fails("draw", NO_FONT, says="draw figures: ImportError('no font')", logger="Book"),
     "a figure on a full disk": Fault("draw", to_a_full_disk, FULL, logger="Book"),
+    "an event": fails(
+        "events", ODD, says="tell what has come to pass: ValueError('odd')", logger="Book"
+    ),
 } | {
     f"an image to {kind}": fails(
         "image", NO_SERVER, says=f"log a figure to {kind}: OSError('no server')", logger=kind
     )
     for kind in ("TensorBoardLogger", "WandbLogger")
+}
+
+# of this nothing is said; it is there on the first process alone, and before any vote
+UNSHOWN = {
+    "a bar that cannot say if it is shown": fails("bar", GONE, says=""),
+    "a bar that cannot say of what it is made": fails("tasks of the bar", GONE, says=""),
 }
 
 # the same where gradients are compared, in a pass of its own
@@ -143,14 +153,14 @@ ELASTIC = {
     for name in COMPARED
 }
 
-ALL = FAULTS | EVALUATED | DIFFERENCES | UNLOGGED | ELASTIC
+ALL = FAULTS | EVALUATED | DIFFERENCES | UNLOGGED | UNSHOWN | ELASTIC
 
 
 class Trap:
     """Hands values on, until the fault strikes."""
 
     def __init__(self, fault=None, world=1):
-        self.fault, self.epoch, self.calls, self.at = fault, -1, 0, 1
+        self.fault, self.epoch, self.calls, self.at, self.struck = fault, -1, 0, 1, 0
         self.compares = fault is not None and LocalElasticity in fault.kinds
         if fault and fault.sweep:
             before = 6 // world * (fault.sweep - 1) + 1  # of this process's batches
@@ -160,8 +170,10 @@ class Trap:
         if self.fault is None or (place, self.epoch) != (self.fault.place, self.fault.epoch):
             return value
         self.calls += 1
-        strikes = self.calls == self.at or self.fault.logger
-        return self.fault.does(value) if strikes else value
+        if self.calls != self.at and not self.fault.logger:
+            return value
+        self.struck += 1
+        return self.fault.does(value)
 
 
 class Samples(nets.Blobs):
@@ -207,6 +219,25 @@ class Book(Logger):
     log_image = add_image
 
 
+class Bar(ProgressBar):
+    """A bar that shows nothing, in the places where others look."""
+
+    def __init__(self, trap):
+        super().__init__()
+        self.trap = trap
+
+    def disable(self):
+        pass
+
+    @property
+    def is_enabled(self):
+        return self.trap("bar", True)
+
+    @property
+    def progress(self):
+        return self.trap("tasks of the bar")
+
+
 def trapped_callbacks(trap, probe, kinds, **options):
     """Callbacks; those that take layers with a callable for one of them."""
     layers = {"net.2": lambda h: trap("pool", h), "net.4": torch.clone, "net.6": torch.clone}
@@ -214,7 +245,7 @@ def trapped_callbacks(trap, probe, kinds, **options):
     for kind in kinds:
         own = {"layers": layers} if "layers" in inspect.signature(kind).parameters else {}
         used.append(kind(probe=probe, **options, **own))
-        for place in ("evaluate", "draw"):
+        for place in ("evaluate", "draw", "events"):
             setattr(used[-1], place, _trapped(trap, place, getattr(used[-1], place)))
     return used
 
@@ -259,6 +290,7 @@ def run(fault, here=True, world=1, on_error="warn", speak=True):
         "history": {c.family: [m.epochs_completed for m in c.history] for c in used},
         "monitored": {f: float(trainer.callback_metrics.get(key, -1)) for f, key in keys.items()},
         "logged": {f: [row[key] for row in book.rows if key in row] for f, key in keys.items()},
+        "struck": trap.struck,
         "same weights": nets.same(module.state_dict(), weights_alone(world)),
         "sent": {epoch: sent for epoch, (sent, _, _) in seen.items()},
         "as it was": [as_it_was for _, as_it_was, _ in seen.values()],
@@ -289,6 +321,8 @@ def train(trap, used, logger, world, speak=True):
             seen[moment.epochs_completed] = sent, state_of(module) == before, in_step
 
     module, options = Network(trap), {"num_sanity_val_steps": 0, "logger": logger}
+    if trap.fault in UNSHOWN.values():
+        used, options["enable_progress_bar"] = [*used, Bar(trap)], True
     if world > 1:
         options |= {"strategy": "ddp", "devices": world}
     with (

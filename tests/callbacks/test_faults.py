@@ -1,10 +1,13 @@
 """Whatever fails in a measurement, on whichever process, training goes on as it would have."""
 
 import gc
+import logging
 import os
 import pickle
+import warnings
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning
@@ -12,6 +15,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 
 from lightning_nc import EquiSeparation
+from lightning_nc.callbacks.processes import tell
 from tests import nets
 from tests.callbacks import faults
 from tests.processes import run_processes
@@ -28,6 +32,7 @@ SKIPPED = [(name, where, "warn") for name in MISSED for where in ON.values()]
 SKIPPED += [(name, (1,), "warn") for name in faults.DIFFERENCES]
 UNLOGGED = [(name, (0,), "warn") for name in faults.UNLOGGED]
 UNLOGGED += [(name, (1,), "warn") for name in ("a logger", "a drawing")]
+UNSHOWN = [(name, (0,), "warn") for name in faults.UNSHOWN]
 STOPPED = [
     (name, where, "raise")
     for name in (
@@ -124,7 +129,12 @@ def said_by(fault, process):
 
 def calls_of(fault):
     """How often loggers and figures are asked for something that fails."""
-    return FIGURES if "log a figure" in fault.says else len(nets.GEOMETRY)
+    return FIGURES if fault.place == "image" else len(nets.GEOMETRY)
+
+
+def told_of(fault):
+    """A warning per callback: the second figure of each fails for the same reason as the first."""
+    return [f"Could not {fault.says}"] * len(nets.GEOMETRY)
 
 
 def assert_complete(shown, warnings):
@@ -144,10 +154,18 @@ def test_a_fault_is_skipped_by_one_process(name):
 
 
 @pytest.mark.parametrize("name", faults.UNLOGGED)
-def test_what_cannot_be_logged_costs_a_warning_per_call(name):
+def test_what_cannot_be_logged_costs_a_warning_per_callback_and_nothing_else(name):
     fault = faults.UNLOGGED[name]
-    told = [f"Could not {fault.says}"] * calls_of(fault)
-    assert_complete(faults.run(fault), told)
+    shown = faults.run(fault)
+    assert_complete(shown, told_of(fault))
+    assert shown["struck"] == calls_of(fault)
+
+
+@pytest.mark.parametrize("name", faults.UNSHOWN)
+def test_a_display_that_fails_costs_nothing(name):
+    shown = faults.run(faults.UNSHOWN[name])
+    assert_complete(shown, [])
+    assert shown["struck"] == 1
 
 
 @pytest.mark.parametrize("name", MISSED | faults.EVALUATED)
@@ -188,11 +206,43 @@ def test_a_vote_comes_before_every_reduction_and_the_cause_after_a_failed_one(ca
 @pytest.mark.slow
 @pytest.mark.parametrize("case", UNLOGGED, ids=id_of)
 def test_what_cannot_be_logged_skips_nothing_on_any_process(case, shown_by_two):
-    told = [f"Could not {faults.ALL[case[0]].says}"] * calls_of(faults.ALL[case[0]])
+    fault = faults.ALL[case[0]]
     for rank, shown in enumerate(shown_by_two):
         # of no logger or figure but those of the first process
-        assert_complete(shown, told if case[1] == (0,) and rank == 0 else [])
+        here = case[1] == (0,) and rank == 0
+        assert_complete(shown, told_of(fault) if here else [])
+        assert shown["struck"] == (calls_of(fault) if here else 0)
         assert list(shown["sent"].values()) == [MEASURED] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", UNSHOWN, ids=id_of)
+def test_a_display_that_fails_on_the_first_process_lets_no_other_wait(case, shown_by_two):
+    for rank, shown in enumerate(shown_by_two):
+        assert_complete(shown, [])
+        assert shown["struck"] == (rank == 0)
+        assert list(shown["sent"].values()) == [MEASURED] * 3
+
+
+def fail(*_, **__):
+    raise OSError("nothing to write to")
+
+
+def test_a_warning_that_cannot_be_shown_stops_one_of_several_processes_never(monkeypatch):
+    alone, several = SimpleNamespace(world_size=1), SimpleNamespace(world_size=2)
+    log = logging.getLogger("lightning_nc")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match="a word"):
+            tell(alone, "a word")  # as is asked for
+        tell(several, "a word")
+        monkeypatch.setattr(log, "warning", fail)
+        tell(several, "a word")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", fail)
+        tell(alone, "a word")
+        tell(several, "a word")
 
 
 def assert_stopped(shown, fault, own, process):
@@ -288,7 +338,7 @@ def test_a_full_disk_under_the_logger_costs_warnings_and_no_weights(tmp_path):
         pytest.raises(OSError, match="No space left"),  # Lightning's own, when it closes the file
     ):
         run.fit(module, loader)
-    assert len([w for w in told if w.category is RuntimeWarning]) == 3 * len(used)
+    assert len([w for w in told if w.category is RuntimeWarning]) == len(used)  # each once
     assert [len(callback.history) for callback in used] == [3] * len(used)
     alone, run, loader = train([], False)
     run.fit(alone, loader)

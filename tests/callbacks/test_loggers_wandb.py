@@ -4,6 +4,7 @@ import math
 import warnings
 
 import pytest
+import torch
 from matplotlib.image import imread
 from pytorch_lightning.loggers import WandbLogger
 
@@ -118,6 +119,18 @@ def test_wandb_has_a_table_with_a_row_per_cosine(name, run):
             assert value == pytest.approx(float(matrix[y, x]), rel=1e-12)
 
 
+def test_wandb_is_sent_an_alert_when_the_terminal_phase_begins(tmp_path, offline):
+    net = torch.nn.Linear(6, 3)
+    used = [NeuralCollapse(figures=False), NeuralCollapse(probe="val", figures=False)]
+    assert fit(tmp_path, used, net=net, data=nets.vectors(spread=0.01), max_epochs=30) == []
+    first = used[0].terminal_epoch
+    assert first is not None
+    assert used[1].terminal_epoch is not None
+    ((title, text),) = records.wandb_alerts(tmp_path)
+    assert title == "terminal phase"
+    assert text.startswith(f"after {first:g} epochs the classifier makes no error on the 30 ")
+
+
 def test_wandb_has_axes_under_the_prefix_of_the_logger_and_no_table_without_figures(
     tmp_path, offline
 ):
@@ -135,7 +148,8 @@ def test_a_table_that_wandb_refuses_costs_a_warning_and_no_value(tmp_path, offli
 
     monkeypatch.setattr(WandbLogger, "log_table", refuse)
     told = fit(tmp_path, [NeuralCollapse(epochs=[1])])
-    assert told == ["Could not log a table to WandbLogger: OSError('no table today')"] * 2
+    # of both tables
+    assert told == ["Could not log a table to WandbLogger: OSError('no table today')"]
     assert len([r for r in records.wandb_history(tmp_path) if "nc/train/nc1" in r]) == 1
 
 

@@ -1,15 +1,24 @@
 """Figures from the history, what is told at the end of training and while it takes long."""
 
 import io
-import logging
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
+from lightning_utilities.core import rank_zero
 from pytorch_lightning.callbacks import RichProgressBar, TQDMProgressBar
 from torch.utils.data import DataLoader
 
-from lightning_nc import EquiSeparation, GeometrySummary, MinorityCollapse, NeuralCollapse, Probe
+from lightning_nc import (
+    EquiSeparation,
+    GeometrySummary,
+    LocalElasticity,
+    MinorityCollapse,
+    NeuralCollapse,
+    Probe,
+)
 from lightning_nc.callbacks import progress
 from tests import nets
 
@@ -77,27 +86,99 @@ def separable():
     )
 
 
-def test_the_terminal_phase_begins_once_and_is_told_without_a_warning(tmp_path, caplog):
-    class Fast(nets.Classifier):
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=1.0)
+class Fast(nets.Classifier):
+    """All wrong at first, and soon right."""
 
+    def __init__(self):
+        super().__init__(torch.nn.Linear(3, 3), freeze=0)
+        with torch.no_grad():
+            self.net.weight.copy_(-torch.eye(3))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def fit_fast(folder, callbacks, **options):
+    run = nets.trainer(folder, callbacks, max_epochs=6, **options)
+    run.fit(Fast(), DataLoader(separable(), 30), DataLoader(separable(), 30))
+
+
+def messages_of_lightning(folder, caplog, callbacks, **options):
+    """What comes to the log that shows Lightning's own messages, and is ours."""
+    rank_zero.log.addHandler(caplog.handler)
+    try:
+        fit_fast(folder, callbacks, **options)
+    finally:
+        rank_zero.log.removeHandler(caplog.handler)
+    messages = {(id(r), r.getMessage()) for r in caplog.records}
+    return [text for _, text in messages if text.startswith("NeuralCollapse")]
+
+
+def test_the_terminal_phase_begins_once_and_is_told_without_a_warning(tmp_path, caplog):
     callback = NeuralCollapse(figures=False)
-    net = torch.nn.Linear(3, 3)
-    with torch.no_grad():
-        net.weight.copy_(-torch.eye(3))  # all wrong at first
-    with caplog.at_level(logging.INFO, logger="lightning_nc"):
-        run = nets.trainer(tmp_path, [callback], max_epochs=6)
-        run.fit(Fast(net, freeze=0), DataLoader(separable(), 30))
+    (told,) = messages_of_lightning(tmp_path, caplog, [callback])
     accuracy = {m.epochs_completed: m.values["nc/train/accuracy"] for m in callback.history}
     first = min(epoch for epoch, value in accuracy.items() if value == 1)
     assert accuracy[0] < 1
     assert callback.terminal_epoch == first
-    (told,) = [r.getMessage() for r in caplog.records if "terminal phase" in r.getMessage()]
     assert f"after {first:g} epochs the classifier makes no error on the 30 samples" in told
     shaded = callback.plot("epochs").axes[0].patches
     assert len(shaded) == 1
     assert shaded[0].get_xy()[0] == first
+
+
+def test_of_other_data_than_those_of_training_no_terminal_phase_is_told(tmp_path, caplog):
+    used = [
+        NeuralCollapse(probe="val", figures=False),
+        NeuralCollapse(probe=Probe(separable(), name="mine"), figures=False),
+    ]
+    assert messages_of_lightning(tmp_path, caplog, used) == []
+    for callback in used:
+        assert callback.terminal_epoch is not None
+        axes = callback.plot("epochs").axes[0]
+        assert len(axes.patches) == 1  # of which no more is said than was seen
+        assert axes.patches[0].get_label() == "no error on the probe"
+
+
+FIRST_USE = """
+import sys
+import {package}
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+from lightning_nc import NeuralCollapse
+
+class Module({package}.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(3, 3)
+        torch.nn.init.eye_(self.net.weight)
+    def forward(self, x):
+        return self.net(x)
+    def training_step(self, batch, _):
+        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+data = TensorDataset(torch.eye(3).repeat(4, 1), torch.arange(3).repeat(4))
+{package}.Trainer(
+    max_epochs=1, accelerator="cpu", logger=False, default_root_dir=sys.argv[1],
+    enable_checkpointing=False, callbacks=[NeuralCollapse(figures=False)],
+).fit(Module(), DataLoader(data, 12))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", nets.NAMESPACES)
+def test_the_terminal_phase_is_shown_once_where_nothing_is_set_up(package, tmp_path):
+    script = FIRST_USE.format(package=package)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert (done.stdout + done.stderr).count("terminal phase of training begins") == 1
 
 
 def test_with_errors_on_the_probe_there_is_no_terminal_phase(tmp_path):
@@ -164,6 +245,31 @@ def test_progress_is_a_task_of_the_rich_bar_and_is_gone_afterwards(tmp_path, slo
     ours = [text for text, _ in added if "NeuralCollapse on 'train'" in text]
     assert len(ours) == 2  # before training and after it
     assert max(tasks for _, tasks in added) < 4  # since they are removed
+
+
+def test_before_the_rich_bar_has_started_a_plain_line_is_shown(tmp_path, slow_display, capsys):
+    bar = RichProgressBar(console_kwargs={"file": io.StringIO()})
+    options = {"enable_progress_bar": True, "num_sanity_val_steps": 0, "max_epochs": 1}
+    for _ in range(2):  # in the second run the bar has what it showed in the first, and stopped
+        callback = NeuralCollapse(epochs=[0], figures=False)
+        nets.fit(tmp_path, [callback, bar], **options)
+        assert "NeuralCollapse on 'train'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kernels", [1, 2])
+def test_progress_goes_on_with_every_direction_of_gradients(kernels, tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(progress._PlainLine, "advance", lambda line: lines.append(line))
+
+    def passes(directions):
+        lines.clear()
+        callback = LocalElasticity(
+            outputs=directions, relative_similarity=kernels == 2, epochs=[0], figures=False
+        )
+        nets.fit(tmp_path, [callback, TQDMProgressBar()], enable_progress_bar=True, max_epochs=1)
+        return len(lines)
+
+    assert passes(directions=30) - passes(directions=3) == 27 * kernels
 
 
 def test_snapshots_of_all_measurements_make_a_film(tmp_path):

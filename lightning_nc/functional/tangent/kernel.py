@@ -45,7 +45,10 @@ class OutputChanges(NamedTuple):
 
 
 def tangent_kernel(
-    network: Network, directions: Tensor, own: Sequence[int] | None = None
+    network: Network,
+    directions: Tensor,
+    own: Sequence[int] | None = None,
+    advance: Callable[[], None] | None = None,
 ) -> TangentKernel:
     """Compare the gradients of all samples, in each of some output directions.
 
@@ -53,6 +56,7 @@ def tangent_kernel(
         network: On m samples.
         directions: v_r, shape ``(R, C)``.
         own: Those of them that are to be summed over; by default all.
+        advance: Called after each of these.
 
     Raises:
         ValueError: If the gradients of single samples do not add up to that of the batch.
@@ -64,6 +68,8 @@ def tangent_kernel(
         for r in chosen:
             g = seen.gradients(v[r])
             kernel += seen.gram(g, g)
+            if advance is not None:
+                advance()
     return TangentKernel((kernel + kernel.mT) / 2, seen.one_by_one(), seen.by_network())
 
 
@@ -72,6 +78,7 @@ def output_changes(
     directions: Tensor,
     losses: Callable[[Tensor], Tensor],
     own: Sequence[int] | None = None,
+    advance: Callable[[], None] | None = None,
 ) -> OutputChanges:
     """Compare the gradients of outputs with those of losses, for each pair of samples.
 
@@ -80,6 +87,7 @@ def output_changes(
         directions: v_r, shape ``(R, C)``.
         losses: Gradients of losses by the outputs, given these; shape ``(m, C)``.
         own: Those directions that are to be taken, zeros for others; by default all.
+        advance: Called after each of these.
 
     Raises:
         ValueError: If the gradients of single samples do not add up to that of the batch.
@@ -95,6 +103,8 @@ def output_changes(
         by_loss = seen.gradients(units.to(seen.f))
         for r in chosen:
             changes[r] = seen.gram(seen.gradients(v[r]), by_loss) * lengths
+            if advance is not None:
+                advance()
     return OutputChanges(changes, of_losses, seen.one_by_one())
 
 
