@@ -1,5 +1,6 @@
 """What all figures are drawn on: no pyplot, so that no window or state is left."""
 
+import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,27 @@ if TYPE_CHECKING:
 COLOURS = POINTS, LINE, THIRD, *_ = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
 
+def require_matplotlib() -> None:
+    """Say what to do where matplotlib, which is an extra, is not installed.
+
+    Raises:
+        ModuleNotFoundError: Names the extra, and how to do without figures.
+    """
+    try:
+        importlib.import_module("matplotlib.figure")
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("matplotlib"):
+            raise  # of what matplotlib itself needs
+        raise ModuleNotFoundError(
+            "figures need matplotlib, which is not installed: pip install "
+            "'lightning-neural-collapse[plot]', or give the callback figures=False.",
+            name="matplotlib",
+        ) from error
+
+
 def canvas(columns: int, size: tuple[float, float]) -> tuple["Figure", Any]:
     """A figure and its axes, in one row."""
+    require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -7,7 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_nc.figures.canvas import COLOURS, LINE, POINTS, canvas, label_depth
+from lightning_nc.figures.canvas import (
+    COLOURS,
+    LINE,
+    POINTS,
+    canvas,
+    label_depth,
+    require_matplotlib,
+)
 from lightning_nc.functional.separation import separation_law
 
 if TYPE_CHECKING:
@@ -112,6 +119,7 @@ def separation_epochs_figure(
         fuzziness: D at each point, shape ``(T,)``, by epoch.
         title: Above the figure.
     """
+    require_matplotlib()
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize

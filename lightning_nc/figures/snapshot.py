@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from lightning_nc.figures.canvas import LINE, POINTS, THIRD, canvas
+from lightning_nc.figures.canvas import LINE, POINTS, THIRD, canvas, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +36,7 @@ def save_snapshots(
         snapshots: Means, rows and title of each.
         frames_per_second: How fast.
     """
+    require_matplotlib()
     from matplotlib.animation import FuncAnimation, PillowWriter
 
     figure, (axes,) = canvas(1, (4.6, 4.8))

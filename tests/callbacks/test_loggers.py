@@ -2,13 +2,16 @@
 
 import io
 import math
+import re
+import sys
+import warnings
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from lightning_nc import EquiSeparation, NeuralCollapse
+from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse
 from tests import nets
 from tests.callbacks import records
 
@@ -182,3 +185,39 @@ def test_a_figure_that_cannot_be_drawn_costs_a_warning_and_not_the_values(tmp_pa
     with pytest.warns(RuntimeWarning, match="Could not draw figures.*no matplotlib"):
         nets.fit(tmp_path, [Undrawable()], logger=CSVLogger(tmp_path))
     assert [row for row in records.csv_rows(tmp_path) if row["nc/train/nc1"]]
+
+
+def told_of(folder, used):
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        nets.fit(folder, used)
+    return [str(w.message) for w in told if w.category is RuntimeWarning]
+
+
+def test_without_matplotlib_each_callback_tells_the_way_out_once(tmp_path, monkeypatch):
+    for name in {"matplotlib", *sys.modules}:
+        if name.partition(".")[0] == "matplotlib":
+            monkeypatch.setitem(sys.modules, name, None)
+    used = [EquiSeparation(), NeuralCollapse(), LocalElasticity()]
+    told = told_of(tmp_path, used)
+    assert [len(callback.history) for callback in used] == [3] * len(used)
+    assert len(told) == len(used)
+    way_out = ("pip install 'lightning-neural-collapse[plot]'", "figures=False")
+    assert all(words in text for text in told for words in way_out)
+    for callback in used:
+        with pytest.raises(ModuleNotFoundError, match=re.escape(way_out[0]) + ".*figures=False"):
+            callback.plot()
+    for draw in (lambda: used[0].plot("epochs"), lambda: used[1].save_animation("film.gif")):
+        with pytest.raises(ModuleNotFoundError, match="figures need matplotlib"):
+            draw()
+
+
+def test_a_folder_that_takes_no_figures_is_named_once_per_callback_and_run(tmp_path):
+    folder = tmp_path / "figures"
+    folder.write_text("a file")
+    used = [EquiSeparation(), NeuralCollapse()]
+    for _ in range(2):
+        told = told_of(tmp_path, used)
+        assert len(told) == len(used)
+        for text in told:
+            assert re.match(f"Could not write a figure: .*Error.* at '{folder}", text)
