@@ -60,7 +60,8 @@ _FOOTER = (
     "<footer><p>Figures are over epochs completed; 0 is before training. A dash is a value that is "
     "undefined, such as the NC2 of two classes; the warning in the run's output says why. "
     "▲ marks a last value to worry about, by the rule in its row; the other rules need your eyes. "
-    "D depends on the number of samples per class: compare runs only at equal ones.</p></footer>"
+    "D depends on the number of samples per class: compare runs only at equal ones. Folders with a "
+    "plus sign are one run, which was resumed from a checkpoint.</p></footer>"
 )
 
 
@@ -124,20 +125,21 @@ def _depth_figures(runs: Mapping[str, Series]) -> Iterator[str]:
 
 
 def _phase(runs: Mapping[str, Series]) -> str:
-    """When the terminal phase began."""
+    """When the terminal phase began; of a run that is known from its middle on, at the latest."""
+    starts = {}
+    for run, series in runs.items():
+        start, begins = terminal_phase(series), series.epochs[0]
+        known = "" if begins <= 0 else f" or before (measured from epoch {begins:g} on only)"
+        starts[run] = "" if start is None else f"epoch {start:g}{known}"
     if len(runs) > 1:
-        starts = ", ".join(
-            f"{run}: {'not yet' if start is None else f'epoch {start:g}'}"
-            for run, start in ((run, terminal_phase(series)) for run, series in runs.items())
-        )
-        return f" Terminal phase (accuracy 1 on the probe) from: {starts}."
-    (series,) = runs.values()
-    start = terminal_phase(series)
-    if start is None:
+        of_runs = ", ".join(f"{run}: {start or 'not yet'}" for run, start in starts.items())
+        return f" Terminal phase (accuracy 1 on the probe) from: {of_runs}."
+    (began,) = starts.values()
+    if not began:
         return " The terminal phase has not begun: the accuracy on the probe is below 1 throughout."
     return (
-        f" Shaded: the terminal phase, from epoch {start:g} on, where the accuracy first reaches 1 "
-        "on the probe (not on all training data)."
+        " Shaded: the terminal phase, in which the probe (not all training data) has no error. It "
+        f"began at {began}."
     )
 
 

@@ -1,6 +1,7 @@
 """What TensorBoardLogger and CSVLogger wrote, as lists of measurements."""
 
 import csv
+import math
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -10,6 +11,7 @@ FAMILIES = ("separation", "nc", "minority", "elasticity")
 _WHEN = re.compile(rf"({'|'.join(FAMILIES)})/(.+)/epochs_completed")
 _FAILURES = re.compile(rf"({'|'.join(FAMILIES)})/(.+)/failures")
 _OURS = re.compile(rf"({'|'.join(FAMILIES)}|separation_layers)/.+/.+")
+_LIGHTNINGS = "epoch"  # from 0; Lightning logs it, and so do we, with all else
 
 
 class NothingToReport(Exception):
@@ -32,18 +34,20 @@ class Log(NamedTuple):
     """What one logger wrote.
 
     Attributes:
-        folder: Where.
+        folders: Where; several of a run that was resumed.
         records: In the order of writing, by family and probe.
         failures: Measurements that were skipped, by family and probe.
         in_depth: Whether layers come in the order in which they were logged, which is depth.
         keys: All scalars, also those of others.
+        span: The first and the last epoch, from 0, in which anything was logged.
     """
 
-    folder: Path
+    folders: tuple[Path, ...]
     records: dict[tuple[str, str], list[Record]]
     failures: dict[tuple[str, str], int]
     in_depth: bool
     keys: list[str]
+    span: tuple[float, float]
 
 
 def read_logs(root: Path) -> list[Log]:
@@ -88,7 +92,7 @@ def _read_events(folder: Path) -> Log:
     events.Reload()
     scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
     rows: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
-    for tag in filter(_OURS.fullmatch, scalars):
+    for tag in filter(_is_read, scalars):
         seen: dict[int, int] = defaultdict(int)  # with one batch per epoch, a step comes twice
         for event in scalars[tag]:
             rows[event.step, seen[event.step]][tag] = event.value
@@ -102,9 +106,13 @@ def _read_csv(path: Path) -> Log:
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         keys = [key for key in reader.fieldnames or [] if key]
-        ours = list(filter(_OURS.fullmatch, keys))
-        rows = [{key: float(row[key]) for key in ours if row[key]} for row in reader]
+        read = list(filter(_is_read, keys))
+        rows = [{key: float(row[key]) for key in read if row[key]} for row in reader]
     return _log(path.parent, rows, keys, in_depth=False)
+
+
+def _is_read(key: str) -> bool:
+    return key == _LIGHTNINGS or _OURS.fullmatch(key) is not None
 
 
 def _log(folder: Path, rows: list[dict[str, float]], keys: list[str], in_depth: bool) -> Log:
@@ -118,7 +126,9 @@ def _log(folder: Path, rows: list[dict[str, float]], keys: list[str], in_depth: 
         elif match := _FAILURES.fullmatch(key):
             family, probe = match.groups()
             failures[family, probe] = int([row[key] for row in rows if key in row][-1])
-    return Log(folder, records, failures, in_depth, keys)
+    epochs = [row[_LIGHTNINGS] for row in rows if _LIGHTNINGS in row] or [math.nan]
+    span = min(epochs), max(epochs)
+    return Log((folder,), records, failures, in_depth, keys, span)
 
 
 def _record(row: dict[str, float], family: str, probe: str) -> Record:

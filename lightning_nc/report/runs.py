@@ -9,6 +9,7 @@ import numpy as np
 
 from lightning_nc.report.depth import order_in_depth
 from lightning_nc.report.reading import Log, NothingToReport, Record, read_logs
+from lightning_nc.report.resumed import join_resumed
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Run:
     """What the callbacks of one run measured.
 
     Attributes:
-        name: Its folder, seen from the folder of the report.
+        name: Its folder, seen from the folder of the report; folders if it was resumed.
         series: By family and probe.
     """
 
@@ -45,7 +46,7 @@ class Run:
 
 
 def read_runs(root: Path) -> list[Run]:
-    """Read all runs in a folder and below it; a run with several loggers is one.
+    """Read all runs in a folder and below it; with several loggers, or resumed, a run is one.
 
     Args:
         root: The folder.
@@ -64,7 +65,7 @@ def read_runs(root: Path) -> list[Run]:
             "MinorityCollapse or LocalElasticity among its callbacks."
         )
     together: list[list[Log]] = []
-    for log in ours:
+    for log in join_resumed(ours):
         same = [group for group in together if _same_run(group[0], log)]
         if same:
             same[0].append(log)
@@ -72,9 +73,13 @@ def read_runs(root: Path) -> list[Run]:
             together.append([log])
     folder = root.resolve()
     above = folder if len(together) > 1 else folder.parent
-    return [
-        Run(str(group[0].folder.resolve().relative_to(above)), _series(group)) for group in together
-    ]
+    return [Run(_name(group[0], above), _series(group)) for group in together]
+
+
+def _name(log: Log, above: Path) -> str:
+    """Its folder, and the names of those beside in which the run went on."""
+    first, *others = log.folders
+    return " + ".join([str(first.resolve().relative_to(above)), *(each.name for each in others)])
 
 
 def _same_run(one: Log, other: Log) -> bool:
@@ -82,9 +87,11 @@ def _same_run(one: Log, other: Log) -> bool:
     if one.records.keys() != other.records.keys() or one.in_depth == other.in_depth:
         return False
     pairs = [
-        (mine, theirs)
-        for key, records in one.records.items()
-        for mine, theirs in zip(records, other.records[key], strict=False)
+        (mine[epoch], theirs[epoch])
+        for mine, theirs in (
+            map(_by_epoch, (one.records[k], other.records[k])) for k in one.records
+        )
+        for epoch in mine.keys() & theirs.keys()  # CSVLogger may have begun its file anew
     ]
     return bool(pairs) and all(
         mine.values.keys() == theirs.values.keys()
@@ -112,9 +119,13 @@ def _series(logs: Sequence[Log]) -> dict[tuple[str, str], Series]:
     return series
 
 
+def _by_epoch(records: Sequence[Record]) -> dict[float, Record]:
+    return {record.values["epochs_completed"]: record for record in records}
+
+
 def _one_series(records: Sequence[Record], depth: list[str] | None, failures: int) -> Series:
     """One measurement per epoch, the last: a run that went on from a checkpoint repeats some."""
-    by_epoch = {record.values["epochs_completed"]: record for record in records}
+    by_epoch = _by_epoch(records)
     ordered = [by_epoch[epoch] for epoch in sorted(by_epoch)]
     names = {name: None for record in ordered for name in record.values}
     values = {

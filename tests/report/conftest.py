@@ -4,7 +4,7 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_nc import EquiSeparation, LocalElasticity, MinorityCollapse, NeuralCollapse
-from lightning_nc.report import read_runs, report_page
+from lightning_nc.report import page, read_runs, report_page
 from tests import nets
 
 
@@ -33,3 +33,10 @@ def run(tmp_path_factory):
 def pages(run):
     """The page of each log of the run, and of both together."""
     return {log: report_page(read_runs(run[0] / log)) for log in ("csv", "events", "")}
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Pages of words and tables alone: to draw takes most of the time."""
+    for draw in ("panel_svg", "depth_svg", "depth_of_runs_svg"):
+        monkeypatch.setattr(page, draw, lambda *_: "<svg></svg>")

@@ -1,0 +1,83 @@
+"""A run that was resumed from a checkpoint: Lightning has its logger begin another folder."""
+
+import math
+import re
+from collections.abc import Sequence
+
+from lightning_nc.report.reading import Log, Record
+
+_VERSION = re.compile(r"version_(\d+)")
+
+
+def join_resumed(logs: Sequence[Log]) -> list[Log]:
+    """Put together the logs of runs that were resumed.
+
+    A log that could go on from several others stays on its own.
+
+    Args:
+        logs: What loggers wrote.
+    """
+    joined: list[Log] = []
+    for log in sorted(
+        logs, key=lambda log: (not log.in_depth, log.folders[0].parent, _number(log))
+    ):
+        earlier = [one for one in joined if _continues(log, one)]
+        if len(earlier) == 1:
+            joined[joined.index(earlier[0])] = _join(earlier[0], log)
+        else:
+            joined.append(log)
+    return joined
+
+
+def _number(log: Log) -> int:
+    """Of the folder's last version; -1 if it has none."""
+    version = _VERSION.fullmatch(log.folders[-1].name)
+    return int(version[1]) if version else -1
+
+
+def _continues(log: Log, earlier: Log) -> bool:
+    """Whether a log is as of a run that went on from a checkpoint of another."""
+    began, reached = log.span[0], earlier.span[1]
+    return (
+        log.folders[0].parent == earlier.folders[0].parent
+        and log.in_depth == earlier.in_depth
+        and _number(log) > _number(earlier) >= 0
+        and bool(log.records)
+        and log.records.keys() == earlier.records.keys()
+        and began <= reached + 1  # a checkpoint after the last epoch is where the next one begins
+        and all(_goes_on(log.records[key], earlier.records[key], began) for key in log.records)
+    )
+
+
+def _goes_on(records: Sequence[Record], earlier: Sequence[Record], began: float) -> bool:
+    """Whether measurements, the first within or after an epoch, go on from others.
+
+    Another run of the same experiment begins before these end, also where it is measured later.
+    A run can be resumed from before its end; it then measures again what it had measured.
+    """
+    epochs, theirs = ([r.values["epochs_completed"] for r in each] for each in (records, earlier))
+    before = [epoch for epoch in theirs if epoch < epochs[0]]
+    return (
+        bool(before)
+        and math.floor(max(before)) <= began
+        and set(theirs) - set(before) <= set(epochs)
+        and records[0].values.keys() == earlier[-1].values.keys()
+        and records[0].layers.keys() == earlier[-1].layers.keys()
+    )
+
+
+def _join(earlier: Log, log: Log) -> Log:
+    """One log; what was measured again counts as it was in the run that went on."""
+    records = {}
+    for key, of_log in log.records.items():
+        first = of_log[0].values["epochs_completed"]
+        before = [r for r in earlier.records[key] if r.values["epochs_completed"] < first]
+        records[key] = before + of_log
+    keys = earlier.failures | log.failures
+    failures = {k: max(each.failures.get(k, 0) for each in (earlier, log)) for k in keys}
+    return log._replace(
+        folders=earlier.folders + log.folders,
+        records=records,
+        failures=failures,
+        span=(earlier.span[0], log.span[1]),
+    )
