@@ -4,6 +4,7 @@ import csv
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ FAMILIES = ("separation", "nc", "minority", "elasticity")
 _WHEN = re.compile(rf"({'|'.join(FAMILIES)})/(.+)/epochs_completed")
 _FAILURES = re.compile(rf"({'|'.join(FAMILIES)})/(.+)/failures")
 _OURS = re.compile(rf"({'|'.join(FAMILIES)}|separation_layers)/.+/.+")
+# what a user has the logger put before all keys
+_PREFIX = re.compile(rf"(.*?-)??(?:{'|'.join(FAMILIES)})/.+/(?:epochs_completed|failures)")
 _LIGHTNINGS = "epoch"  # from 0; Lightning logs it, and so do we, with all else
 
 
@@ -92,10 +95,10 @@ def _read_events(folder: Path) -> Log:
     events.Reload()
     scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
     rows: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
-    for tag in filter(_is_read, scalars):
+    for tag, key in _read_keys(scalars).items():
         seen: dict[int, int] = defaultdict(int)  # with one batch per epoch, a step comes twice
         for event in scalars[tag]:
-            rows[event.step, seen[event.step]][tag] = event.value
+            rows[event.step, seen[event.step]][key] = event.value
             seen[event.step] += 1
     ordered = [rows[place] for place in sorted(rows)]
     return _log(folder, ordered, list(scalars), in_depth=True)
@@ -106,19 +109,22 @@ def _read_csv(path: Path) -> Log:
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         keys = [key for key in reader.fieldnames or [] if key]
-        read = list(filter(_is_read, keys))
-        rows = [{key: float(row[key]) for key in read if row[key]} for row in reader]
+        read = _read_keys(keys).items()
+        rows = [{key: float(row[name]) for name, key in read if row[name]} for row in reader]
     return _log(path.parent, rows, keys, in_depth=False)
 
 
-def _is_read(key: str) -> bool:
-    return key == _LIGHTNINGS or _OURS.fullmatch(key) is not None
+def _read_keys(names: Iterable[str]) -> dict[str, str]:
+    """Keys to be read, without the logger's prefix, by the names that it gave them."""
+    prefix = next((match[1] or "" for match in map(_PREFIX.fullmatch, names) if match), "")
+    keys = {name: name.removeprefix(prefix) for name in names}
+    return {name: key for name, key in keys.items() if key == _LIGHTNINGS or _OURS.fullmatch(key)}
 
 
 def _log(folder: Path, rows: list[dict[str, float]], keys: list[str], in_depth: bool) -> Log:
     """Sort values by family and probe; a row without ``epochs_completed`` tells of a failure."""
     records, failures = {}, {}
-    for key in keys:
+    for key in {key: None for row in rows for key in row}:
         if match := _WHEN.fullmatch(key):
             family, probe = match.groups()
             of_probe = [row for row in rows if key in row]

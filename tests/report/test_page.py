@@ -108,6 +108,21 @@ def test_epochs_that_share_a_step_are_told_apart(tmp_path):
         assert series.values["nc1"] == pytest.approx(nc1, rel=1e-6)
 
 
+@pytest.mark.parametrize("prefix", ["mine", "a-b/nc/c"])
+def test_a_prefix_of_the_logger_is_no_part_of_the_keys(prefix, tmp_path):
+    options = {"name": "", "version": "", "prefix": prefix}
+    loggers = [TensorBoardLogger(tmp_path / "events", **options)]
+    loggers += [CSVLogger(tmp_path / "csv", **options)]
+    callbacks = small_run(tmp_path, logger=loggers, max_epochs=1)
+    for folder in (tmp_path, tmp_path / "events", tmp_path / "csv"):
+        (found,) = read_runs(folder)
+        for callback in callbacks:
+            series = found.series[callback.family, callback.probe.key]
+            assert series.epochs == [0, 1]
+            values = {*series.values, *(f"layers/{name}" for name in series.layers)}
+            assert len(values) + 1 == len(callback.history[0].values)  # and the epoch
+
+
 def test_undefined_values_are_a_dash_and_the_word(tmp_path):
     two_classes = nets.vectors((12, 12))
     options = {"data": two_classes, "net": nets.mlp(K=2), "max_epochs": 1}
