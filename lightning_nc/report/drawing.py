@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_nc.functional.separation import separation_law
+from lightning_nc.figures import draw_law, separation_epochs_figure
+from lightning_nc.figures.canvas import COLOURS, label_depth
 from lightning_nc.report.panels import Curve, Panel
 from lightning_nc.report.runs import Series
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")  # of Okabe and Ito, for the colour-blind
 ZERO = "exact-zero"  # id of the markers of zeros on logarithmic axes
 _STYLES = ("-", "--", ":", "-.")  # after so many runs colours repeat
 
@@ -60,22 +60,18 @@ def depth_svg(series: Series) -> str:
     Args:
         series: Of one run.
     """
-    import matplotlib
-
-    figure, axes = _figure(3.4)
-    axes.set_yscale("log")
-    D = np.array(list(series.layers.values()))
-    D = np.where(D > 0, D, np.nan)
-    shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, D.shape[1]))
-    shown = set(np.linspace(0, D.shape[1] - 1, min(D.shape[1], 8)).round().astype(int).tolist())
-    for e, epoch in enumerate(series.epochs):
-        label = f"{epoch:g}" if e in shown else None
-        axes.plot(D[:, e], "o-", color=shades[e], markersize=3.5, linewidth=1.1, label=label)
+    D = torch.tensor(list(series.layers.values()), dtype=torch.double).mT
+    D = D.where(D > 0, torch.nan)
+    figure = separation_epochs_figure(list(series.layers), series.epochs, list(D), "")
+    figure.set_size_inches(4.0, 3.4)
+    axes, bar = figure.axes
+    bar.tick_params(labelsize=8)
+    _plain(axes)
     if series.in_depth:
-        _draw_law(axes, D[:, -1])
-    _layers_axis(axes, list(series.layers))
-    legend = figure.legend(loc="outside right upper", title="epochs", frameon=False)
-    legend.get_title().set_fontsize(8)
+        draw_law(axes, D[-1])
+        for text in axes.texts:  # above the picture, no corner of which is free in every run
+            one_line = "last: " + text.get_text().replace("\n", ", ")
+            text.set(text=one_line, position=(0, 1.02), ha="left", va="bottom", fontsize=8)
     return _svg(figure)
 
 
@@ -95,27 +91,12 @@ def depth_of_runs_svg(runs: Mapping[str, Series]) -> str:
         )
     names = {tuple(series.layers) for series in runs.values()}
     if len(names) == 1:
-        _layers_axis(axes, list(names.pop()))
+        label_depth(axes, names.pop())
     else:
-        axes.set_xlabel("depth (the runs have different layers)")
-    axes.set_ylabel("separation fuzziness $D$")
+        axes.set_xlabel("layers, which differ between runs")
+        axes.set_ylabel("separation fuzziness $D$")
     _legend(figure, axes)
     return _svg(figure)
-
-
-def _draw_law(axes: Any, fuzziness: Any) -> None:
-    """The fitted line, as far as there is one."""
-    if len(fuzziness) < 2:
-        return
-    law = separation_law(torch.from_numpy(fuzziness))
-    if bool(law.rho.isfinite()):
-        t = torch.arange(len(fuzziness))
-        fit = (law.intercept + t * law.rho.log()).exp()
-        label = f"$\\rho = {float(law.rho):.3f}$,  $r = {float(law.pearson_r):.3f}$"
-        axes.plot(t.numpy(), fit.numpy(), "--", color=_COLOURS[1], linewidth=1.6, zorder=4)
-        axes.text(
-            0.03, 0.04, f"last: {label}", transform=axes.transAxes, color=_COLOURS[1], fontsize=9
-        )
 
 
 def _draw(
@@ -150,11 +131,11 @@ def _look(panel: Panel, curve: Curve, number: int, run: str) -> tuple[str, str, 
             (f"{run}: {curve.label}" if len(compared) > 1 else run),
         )
     solid = [each for each in panel.curves[: panel.curves.index(curve) + 1] if not each.dashed]
-    return _COLOURS[(len(solid) - 1) % 4], "--" if curve.dashed else "-", curve.label
+    return COLOURS[(len(solid) - 1) % len(COLOURS)], "--" if curve.dashed else "-", curve.label
 
 
 def _of_run(number: int) -> tuple[str, str]:
-    return _COLOURS[number % 4], _STYLES[number // 4 % 4]
+    return COLOURS[number % len(COLOURS)], _STYLES[number // len(COLOURS) % len(_STYLES)]
 
 
 def _references(axes: Any, panel: Panel) -> None:
@@ -178,7 +159,7 @@ def terminal_phase(series: Series) -> float | None:
         series: Of NeuralCollapse.
     """
     accuracy = series.values.get("accuracy", [])
-    reached = (epoch for epoch, a in zip(series.epochs, accuracy, strict=False) if a >= 1)
+    reached = (epoch for epoch, a in zip(series.epochs, accuracy, strict=False) if a == 1)
     return next(reached, None)
 
 
@@ -196,13 +177,6 @@ def _epochs_axis(axes: Any, epochs: Sequence[float]) -> None:
     axes.set_xlabel("epochs completed")
 
 
-def _layers_axis(axes: Any, names: Sequence[str]) -> None:
-    depth = range(0, len(names), -(-len(names) // 14))
-    short = [name if len(name) <= 18 else "…" + name[-17:] for name in names]
-    axes.set_xticks(depth, [short[t] for t in depth], rotation=45, ha="right")
-    axes.set_ylabel("separation fuzziness $D$")
-
-
 def _legend(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
@@ -217,10 +191,15 @@ def _figure(height: float = 2.8) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(4.0, height), layout="constrained")
     axes = figure.subplots()
-    axes.grid(True, which="major", alpha=0.25)
+    axes.grid(True, which="major", alpha=0.3)
+    _plain(axes)
+    return figure, axes
+
+
+def _plain(axes: Any) -> None:
+    """As small as pictures are on a page."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(which="both", labelsize=8)
-    return figure, axes
 
 
 def _svg(figure: Any) -> str:

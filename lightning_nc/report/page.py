@@ -109,12 +109,17 @@ def _having(family: str, probe: str, runs: Sequence[Run]) -> dict[str, Series]:
 def _depth_figures(runs: Mapping[str, Series]) -> Iterator[str]:
     """D against depth: of all runs at the end, and of each over epochs."""
     if len(runs) > 1:
-        caption = "The last measurement of each run. A straight line that falls is the law."
+        unknown = [run for run, series in runs.items() if not series.in_depth]
+        caption = "The last measurement of each run. " + (
+            f"Layers are by name, which need not be their depth, of {', '.join(unknown)}."
+            if unknown
+            else "A straight line that falls is the law."
+        )
         yield _figure("D against depth, all runs", depth_of_runs_svg(runs), caption)
     for run, series in runs.items():
         caption = (
             "A line per measurement, dark to light. The law, D falling by the same ratio rho at "
-            "every layer, is a straight line; dashed, its fit to the last measurement."
+            "every layer, is a straight line; drawn is its fit to the last measurement, the dots."
             if series.in_depth
             else "A line per measurement, dark to light. CSVLogger sorts layers by name, and no "
             "order was found that gives the logged rho: layers are shown by name, which need not "

@@ -102,7 +102,8 @@ _MINORITY = (
             Curve("cos_means", "class means", compared=False),
             Curve("cos_majority_weights", "frequent rows", compared=False),
         ),
-        "At 1 the classifier's rows for rare classes are one: these classes are not told apart. "
+        "At 1 the classifier's rows for rare classes are one: these classes are not told apart; "
+        "-1/(K-1) is where they are if K classes are balanced. "
         "Predicted is the layer-peeled model's, if it was asked for (Fang et al., PNAS 2021).",
         references=(("merged", 1.0),),
     ),

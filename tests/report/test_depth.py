@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 from collections import OrderedDict
 
 import numpy as np
@@ -12,6 +13,7 @@ from lightning_nc.functional import separation_law
 from lightning_nc.report import read_runs, report_page
 from lightning_nc.report.depth import order_in_depth
 from tests import nets
+from tests.report.pages import Page
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
@@ -40,6 +42,7 @@ def test_depth_is_recovered_where_names_do_not_tell(run, logger):
     assert series.in_depth
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_where_no_order_gives_the_logged_law_the_page_says_so(run, tmp_path):
     with (run[0] / "csv" / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -53,6 +56,15 @@ def test_where_no_order_gives_the_logged_law_the_page_says_so(run, tmp_path):
     runs = read_runs(tmp_path)
     assert not runs[0].series["separation", "train"].in_depth
     assert "layers are shown by name" in report_page(runs)
+    (known,) = read_runs(run[0] / "csv")
+    law, by_name = "A straight line that falls is the law.", "need not be their depth, of beside."
+    beside = dataclasses.replace(runs[0], name="beside")
+    page = Page(report_page([known, beside])).text
+    assert by_name in page
+    assert law not in page
+    page = Page(report_page([known, dataclasses.replace(known, name="beside")])).text
+    assert law in page
+    assert by_name not in page
 
 
 def laws(D):
