@@ -5,6 +5,8 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_nc import NeuralCollapse, Probe
 from lightning_nc.report import read_runs, report_page
+from lightning_nc.report.drawing import depth_of_runs_svg, depth_svg, panel_svg
+from lightning_nc.report.panels import panels
 from tests import nets
 from tests.report.conftest import small_run
 from tests.report.pages import Page
@@ -32,9 +34,10 @@ def rows_of(page):
     return {key: values for (key, run), values in page.values.items() if run is not None}
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize(("logger", "precision"), [("csv", 0.0), ("events", 1e-6), ("", 0.0)])
-def test_first_and_last_values_are_those_of_the_history(run, pages, logger, precision):
-    rows, history = rows_of(Page(pages[logger])), logged(run[1])
+def test_first_and_last_values_are_those_of_the_history(run, logger, precision):
+    rows, history = rows_of(page_of(run[0] / logger)), logged(run[1])
     assert rows.keys() == history.keys()
     for key, values in history.items():
         ends = [rows[key][0], rows[key][-1]]
@@ -42,8 +45,9 @@ def test_first_and_last_values_are_those_of_the_history(run, pages, logger, prec
         assert ends == pytest.approx(expected, rel=precision, abs=0, nan_ok=True), key
 
 
-def test_the_best_value_is_the_best_of_the_history(run, pages):
-    rows, history = rows_of(Page(pages["csv"])), logged(run[1])
+@pytest.mark.usefixtures("without_pictures")
+def test_the_best_value_is_the_best_of_the_history(run):
+    rows, history = rows_of(page_of(run[0] / "csv")), logged(run[1])
     for key, best in (
         ("nc/train/nc1", min),
         ("nc/train/accuracy", max),
@@ -53,32 +57,42 @@ def test_the_best_value_is_the_best_of_the_history(run, pages):
         assert rows[key][1] == best(history[key])
 
 
-def test_layers_are_in_depth_whichever_logger_wrote(run, pages):
+@pytest.mark.usefixtures("without_pictures")
+def test_layers_are_in_depth_whichever_logger_wrote(run):
     keys = [key for key in run[1][0].history[0].values if key.startswith("separation_layers/")]
-    for html in pages.values():
-        rows = rows_of(Page(html))
+    for logger in ("csv", "events", ""):
+        rows = rows_of(page_of(run[0] / logger))
         assert [key for key in rows if key.startswith("separation_layers/")] == keys
 
 
-def test_the_page_refers_to_nothing_outside_itself(pages):
-    html = pages[""]
-    page = Page(html)
+def test_the_page_refers_to_nothing_outside_itself(drawn):
+    page = Page(drawn)
     assert page.pictures > 10
+    assert "is where they are if K classes are balanced" in page.text
     assert page.references
-    assert {reference[0] for reference in page.references} == {"#"}
-    assert {reference[1:] for reference in page.references} <= set(page.ids)
-    assert "http" not in html
-    assert "@import" not in html
-    assert html.count("url(") == html.count("url(#")
+    outward = {r for r in page.references if not r.startswith("data:image/png;base64,")}
+    assert outward <= {f"#{each}" for each in page.ids}
+    assert "http" not in drawn
+    assert "@import" not in drawn
+    assert drawn.count("url(") == drawn.count("url(#")
 
 
-def test_ids_are_unique_and_the_same_values_give_the_same_page(run, pages):
-    html = pages[""]
-    ids = Page(html).ids
+def test_ids_are_unique(drawn):
+    ids = Page(drawn).ids
     assert len(ids) == len(set(ids))
-    assert html == report_page(read_runs(run[0]))
 
 
+def test_the_same_values_give_the_same_pictures(run):
+    (found,) = read_runs(run[0])
+    series = found.series["separation", "train"]
+    assert depth_svg(series) == depth_svg(series)
+    several = {"a": series, "b": series}
+    assert depth_of_runs_svg(several) == depth_of_runs_svg(several)
+    panel = panels("separation")[0]
+    assert panel_svg(panel, several) == panel_svg(panel, several) != panel_svg(panel, {"a": series})
+
+
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_with_two_loggers_is_one_and_two_runs_are_compared(run, tmp_path):
     assert len(read_runs(run[0])) == 1
     shutil.copytree(run[0], tmp_path / "a")
@@ -123,11 +137,14 @@ def test_a_prefix_of_the_logger_is_no_part_of_the_keys(prefix, tmp_path):
             assert len(values) + 1 == len(callback.history[0].values)  # and the epoch
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_undefined_values_are_a_dash_and_the_word(tmp_path):
     two_classes = nets.vectors((12, 12))
     options = {"data": two_classes, "net": nets.mlp(K=2), "max_epochs": 1}
     with pytest.warns(RuntimeWarning, match="undefined"):
-        nets.fit(tmp_path, [NeuralCollapse()], logger=CSVLogger(tmp_path, "", ""), **options)
+        nets.fit(
+            tmp_path, [NeuralCollapse(figures=False)], logger=CSVLogger(tmp_path, "", ""), **options
+        )
     page = page_of(tmp_path)
     first, last = page.values["nc/train/nc2_equinorm_means", page_run(page)]  # none is the best
     assert first != first
@@ -135,11 +152,15 @@ def test_undefined_values_are_a_dash_and_the_word(tmp_path):
     assert "\N{EN DASH} undefined" in page.text
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_failures_are_counted(tmp_path):
-    broken = NeuralCollapse(probe=Probe(nets.Broken(), name="broken"))
+    broken, works = (
+        NeuralCollapse(probe=probe, figures=False)
+        for probe in (Probe(nets.Broken(), name="broken"), "train")
+    )
     loggers = [TensorBoardLogger(tmp_path, "events", ""), CSVLogger(tmp_path, "csv", "")]
     with pytest.warns(RuntimeWarning, match="the disk is gone"):
-        nets.fit(tmp_path, [broken, NeuralCollapse()], logger=loggers)
+        nets.fit(tmp_path, [broken, works], logger=loggers)
     assert broken.failures == 3
     for logger in ("csv", "events"):
         (found,) = read_runs(tmp_path / logger)

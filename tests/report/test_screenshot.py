@@ -11,7 +11,8 @@ from tests import nets
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
-ARTIFACTS = Path(__file__).parents[2] / ".artifacts"
+# kept after a run, to be looked at
+ARTIFACTS = Path(os.environ.get("TEST_ARTIFACTS", Path(__file__).parents[2] / ".artifacts"))
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -29,11 +30,11 @@ absent = chromium is None and "REQUIRE_CHROMIUM" not in os.environ  # CI fails w
 
 @pytest.mark.skipif(absent, reason="no chromium")
 @pytest.mark.parametrize(("name", "size"), [("report", "1200,3000"), ("report_phone", "500,3000")])
-def test_a_browser_shows_the_page(name, size, pages, tmp_path):
+def test_a_browser_shows_the_page(name, size, drawn, tmp_path):
     assert chromium is not None, "REQUIRE_CHROMIUM is set, and there is no chromium"
     page, picture = tmp_path / "report.html", ARTIFACTS / f"{name}.png"
-    page.write_text(pages[""], encoding="utf-8")
-    ARTIFACTS.mkdir(exist_ok=True)
+    page.write_text(drawn, encoding="utf-8")
+    ARTIFACTS.mkdir(exist_ok=True, parents=True)
     picture.unlink(missing_ok=True)
     own = [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}"]
     subprocess.run(
