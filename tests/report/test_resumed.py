@@ -3,6 +3,7 @@
 import pytest
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, NeuralCollapse
 from lightning_nc.report import read_runs, report_page
@@ -36,6 +37,11 @@ def train(root, logger, max_epochs, resume_after=None, keep=False, **schedule):
         fit_options=options,
     )
     return callbacks
+
+
+class Silent(nets.Classifier):
+    def log(self, *_, **__):
+        """Nothing, so that the log has our values alone."""
 
 
 def epochs(run):
@@ -90,6 +96,14 @@ def the_second_at_later_epochs(root, logger):
     train(root, logger, 4, epochs=[3, 4])
 
 
+def the_second_at_later_epochs_and_nothing_else_logged(root, logger):
+    for max_epochs, schedule in ((2, [0, 1]), (5, [5])):
+        callback = NeuralCollapse(epochs=schedule, figures=False)
+        log = logger(root, "logs")
+        run = nets.trainer(root, [callback], logger=log, max_epochs=max_epochs)
+        run.fit(Silent(), DataLoader(nets.vectors(), 10))
+
+
 def a_shorter_branch(root, logger):
     train(root, logger, 4, keep=True)
     train(root, logger, 3, resume_after=2)
@@ -104,7 +118,13 @@ def of_other_callbacks(root, logger):
 @pytest.mark.parametrize("logger", LOGGERS)
 @pytest.mark.parametrize(
     "two",
-    [both_at_the_same_epochs, the_second_at_later_epochs, a_shorter_branch, of_other_callbacks],
+    [
+        both_at_the_same_epochs,
+        the_second_at_later_epochs,
+        the_second_at_later_epochs_and_nothing_else_logged,
+        a_shorter_branch,
+        of_other_callbacks,
+    ],
 )
 def test_two_runs_stay_two(two, logger, tmp_path):
     two(tmp_path, logger)
