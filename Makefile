@@ -47,6 +47,11 @@ examples: .venv/.dev ## Reproduce the papers' figures (more than half an hour)
 
 screenshots: .venv/.dev ## Look at TensorBoard and at reports in headless Chromium, in .artifacts/
 	REQUIRE_CHROMIUM=1 $(BIN)/python -m pytest -q tests/report tests/callbacks/test_loggers_tensorboard_server.py
+	rm -rf .artifacts/demo
+	$(BIN)/python -m lightning_nc --output .artifacts/demo
+	$(BIN)/python -m lightning_nc report .artifacts/demo --output .artifacts/demo.html
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1200,1980 \
+		--screenshot=docs/figures/report.png file://$(CURDIR)/.artifacts/demo.html
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
