@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_nc.callbacks.checks import rank_note
-from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
+from lightning_nc.callbacks.geometry_callback import Drawing, Evaluation, GeometryCallback
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.request import Answer, Request
 from lightning_nc.callbacks.schedule import When
@@ -96,23 +97,31 @@ class EquiSeparation(GeometryCallback):
         """D at each point and the law through them."""
         return evaluate_separation(answer.layers, self.probe.key)
 
-    def draw(self, measurement: Measurement) -> dict[str, Any]:
+    def draw(self, measurement: Measurement) -> dict[str, Drawing]:
         """D against depth: with the fitted law, and over epochs."""
-        names, D = self._names(measurement), measurement.arrays["fuzziness"]
-        start = self.prefix("separation_layers")
-        by_layer = [self.over_epochs(measurement, start + name) for name in names]
-        past = list(torch.tensor(by_layer, dtype=torch.float64).mT)
-        epochs = self.epochs(measurement)
         return {
-            self.prefix() + "law": separation_figure(names, D, self._title(measurement)),
-            self.prefix() + "epochs": separation_epochs_figure(names, epochs, past, self.probe.key),
+            self.prefix() + "law": partial(self._draw_law, measurement),
+            self.prefix() + "epochs": partial(self._draw_epochs, measurement),
         }
 
-    def draw_on_request(self, measurement: Measurement) -> dict[str, Any]:
+    def draw_at_end(self, measurement: Measurement) -> dict[str, Drawing]:
         """D of each class."""
+        return {self.prefix() + "classes": partial(self._draw_classes, measurement)}
+
+    def _draw_law(self, measurement: Measurement) -> Any:
+        D = measurement.arrays["fuzziness"]
+        return separation_figure(self._names(measurement), D, self._title(measurement))
+
+    def _draw_epochs(self, measurement: Measurement) -> Any:
+        names, start = self._names(measurement), self.prefix("separation_layers")
+        by_layer = [self.over_epochs(measurement, start + name) for name in names]
+        past = list(torch.tensor(by_layer, dtype=torch.float64).mT)
+        return separation_epochs_figure(names, self.epochs(measurement), past, self.probe.key)
+
+    def _draw_classes(self, measurement: Measurement) -> Any:
         D, class_D = (measurement.arrays[name] for name in ("fuzziness", "class_fuzziness"))
         names, title = self._names(measurement), self._title(measurement)
-        return {self.prefix() + "classes": class_separation_figure(names, class_D, D, title)}
+        return class_separation_figure(names, class_D, D, title)
 
     def plot_against(self, *others: "EquiSeparation") -> Any:
         """Draw the last D of this callback against that of others, such as on validation data.

@@ -3,7 +3,7 @@
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,8 @@ from lightning_nc.callbacks.request import Answer, Request
 from lightning_nc.callbacks.schedule import Schedule, When
 from lightning_nc.callbacks.shared_pass import measure_together
 from lightning_nc.probe.data import Probe
+
+Drawing = Callable[[], Any]  # draws a matplotlib figure, of arrays that may be gone
 
 
 class Evaluation(NamedTuple):
@@ -91,8 +93,8 @@ class GeometryCallback(CallbackBase):
         """Turn geometry into numbers."""
 
     @abstractmethod
-    def draw(self, measurement: Measurement) -> dict[str, Any]:
-        """Figures of a measurement, by tag."""
+    def draw(self, measurement: Measurement) -> dict[str, Drawing]:
+        """Draw figures of a measurement: by tag, what draws it when it is called."""
 
     def events(self, measurement: Measurement) -> dict[str, str]:
         """What has come to pass with a measurement, by title; logged as messages."""
@@ -115,18 +117,18 @@ class GeometryCallback(CallbackBase):
             raise ValueError(
                 f"{type(self).__name__} has measured nothing yet, and has no figures; fit first."
             )
+        drawings = self.draw(self.history[measurement])
+        drawings |= self.draw_at_end(self.history[measurement])
+        by_name = {tag.rpartition("/")[2]: drawing for tag, drawing in drawings.items()}
+        if name is not None and name not in by_name:
+            raise ValueError(f"There is no figure '{name}'; there are {', '.join(by_name)}.")
         try:
-            drawn = self.draw(self.history[measurement])
-            drawn |= self.draw_on_request(self.history[measurement])
+            return by_name[name if name is not None else next(iter(by_name))]()
         except KeyError as missing:
             raise ValueError(
                 f"Measurement {measurement} has no {missing} any more: arrays of more than 1,000 "
                 "numbers are kept for the last one alone."
             ) from None
-        figures = {tag.rpartition("/")[2]: figure for tag, figure in drawn.items()}
-        if name is not None and name not in figures:
-            raise ValueError(f"There is no figure '{name}'; there are {', '.join(figures)}.")
-        return figures[name if name is not None else next(iter(figures))]
 
     def epochs(self, measurement: Measurement) -> list[float]:
         """Epochs completed at all measurements of the same stage."""
@@ -142,8 +144,8 @@ class GeometryCallback(CallbackBase):
         place = next((i for i, m in enumerate(known) if m is measurement), len(known))
         return [*known[:place], measurement]
 
-    def draw_on_request(self, measurement: Measurement) -> dict[str, Any]:
-        """Figures that `plot` draws and that are not logged, by tag."""
+    def draw_at_end(self, measurement: Measurement) -> dict[str, Drawing]:
+        """The same of figures that `plot` draws and that are not logged with each measurement."""
         return {}
 
     def prefix(self, family: str | None = None) -> str:

@@ -1,6 +1,7 @@
 """Neural collapse, watched while a network trains."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.callbacks.checks import rank_note
-from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
+from lightning_nc.callbacks.geometry_callback import Drawing, Evaluation, GeometryCallback
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.request import Answer, ClassifierGeometry, Request
 from lightning_nc.callbacks.schedule import When
@@ -117,29 +118,35 @@ class NeuralCollapse(GeometryCallback):
         assert answer.classifier is not None
         return evaluate_collapse(answer.classifier, self.probe.key)
 
-    def draw(self, measurement: Measurement) -> dict[str, Any]:
+    def draw(self, measurement: Measurement) -> dict[str, Drawing]:
         """The cosines between class means and between the classifier's rows, and a snapshot."""
+        drawings: dict[str, Drawing] = {
+            self.prefix() + "cosines": partial(self._draw_cosines, measurement)
+        }
+        if "plane" in measurement.arrays:
+            drawings[self.prefix() + "snapshot"] = lambda: snapshot_figure(
+                *_snapshot(measurement, self.probe.key)
+            )
+        return drawings
+
+    def draw_at_end(self, measurement: Measurement) -> dict[str, Drawing]:
+        """NC1 to NC4 over epochs."""
+        return {self.prefix() + "epochs": partial(self._draw_epochs, measurement)}
+
+    def _draw_cosines(self, measurement: Measurement) -> Any:
         cosines = {
             "centred class means": measurement.arrays["cosines_of_means"],
             "classifier rows": measurement.arrays["cosines_of_weights"],
         }
-        title = f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
-        figures = {self.prefix() + "cosines": cosine_figure(cosines, title)}
-        if "plane" in measurement.arrays:
-            figures[self.prefix() + "snapshot"] = snapshot_figure(
-                *_snapshot(measurement, self.probe.key)
-            )
-        return figures
+        return cosine_figure(cosines, f"{self.probe.key}, {measurement.epochs_completed:g} epochs")
 
-    def draw_on_request(self, measurement: Measurement) -> dict[str, Any]:
-        """NC1 to NC4 over epochs."""
+    def _draw_epochs(self, measurement: Measurement) -> Any:
         measures: dict[str, Sequence[float]] = {
             label: self.over_epochs(measurement, self.prefix() + key)
             for label, key in _MEASURES.items()
         }
         epochs = self.epochs(measurement)
-        figure = collapse_figure(epochs, measures, self.terminal_epoch, self.probe.key)
-        return {self.prefix() + "epochs": figure}
+        return collapse_figure(epochs, measures, self.terminal_epoch, self.probe.key)
 
     def save_animation(self, path: str | Path, frames_per_second: int = 4) -> None:
         """Write the snapshots of all measurements as a film: ``"collapse.gif"``.

@@ -23,7 +23,7 @@ def publish(
     values: Mapping[str, float],
     step: int,
     epoch: int,
-    figures: Callable[[], Mapping[str, Any]] | None = None,
+    figures: Callable[[], Mapping[str, Callable[[], Any]]] | None = None,
     tables: Callable[[], Mapping[str, Table | Lines]] | None = None,
 ) -> None:
     """Give values to the Trainer's monitors and loggers, without communication.
@@ -33,8 +33,9 @@ def publish(
         values: Scalars under their keys.
         step: Of the loggers.
         epoch: Lightning's number of the epoch, from 0.
-        figures: Draws figures, by tag; called on the first process. Without a logger they become
-            files in the Trainer's ``default_root_dir``, but for runs that are to leave nothing.
+        figures: Gives what draws figures, by tag; called on the first process. Without a logger
+            they become files in the Trainer's ``default_root_dir``, but for runs that are to leave
+            nothing. Each is drawn and logged by itself, whatever becomes of the others.
         tables: Makes tables, by tag; called on the first process if there is a logger for them.
     """
     monitor(trainer, values)
@@ -72,15 +73,20 @@ def _leaves_files(trainer: Any) -> bool:
     return not (trainer.fast_dev_run or getattr(trainer, "barebones", False))
 
 
-def _log_figures(trainer: Any, figures: Mapping[str, Any], step: int) -> None:
+def _log_figures(trainer: Any, figures: Mapping[str, Callable[[], Any]], step: int) -> None:
+    for tag, drawing in figures.items():
+        _safely(trainer, "draw a figure", partial(_log_figure, trainer, tag, drawing, step))
+
+
+def _log_figure(trainer: Any, tag: str, drawing: Callable[[], Any], step: int) -> None:
+    figure = drawing()
     # not `trainer.log_dir`, which is the same without loggers, and communicates
     folder = trainer.default_root_dir
-    for tag, figure in figures.items() if not trainer.loggers else ():
+    if not trainer.loggers:
         _safely(trainer, "write a figure", partial(save_figure, folder, tag, figure, step))
     for logger in trainer.loggers:
-        for tag, figure in figures.items():
-            what = f"log a figure to {type(logger).__name__}"
-            _safely(trainer, what, partial(log_figure, logger, tag, figure, step))
+        what = f"log a figure to {type(logger).__name__}"
+        _safely(trainer, what, partial(log_figure, logger, tag, figure, step))
 
 
 def _log_tables(trainer: Any, tables: Mapping[str, Table | Lines], step: int) -> None:

@@ -182,3 +182,17 @@ def test_a_figure_that_cannot_be_drawn_costs_a_warning_and_not_the_values(tmp_pa
     with pytest.warns(RuntimeWarning, match="Could not draw figures.*no matplotlib"):
         nets.fit(tmp_path, [Undrawable()], logger=CSVLogger(tmp_path))
     assert [row for row in records.csv_rows(tmp_path) if row["nc/train/nc1"]]
+
+
+def test_a_figure_that_cannot_be_drawn_does_not_cost_the_others(tmp_path):
+    class Undrawable(NeuralCollapse):
+        def draw(self, measurement):
+            def fail():
+                raise MemoryError("too large")
+
+            return {"nc/train/mine": fail} | super().draw(measurement)
+
+    with pytest.warns(RuntimeWarning, match="Could not draw a figure.*too large"):
+        nets.fit(tmp_path, [Undrawable(epochs=[0])], logger=CSVLogger(tmp_path))
+    drawn = {path.parent.name for path in tmp_path.rglob("*.png")}
+    assert drawn >= {"cosines", "snapshot"}

@@ -9,7 +9,14 @@ import torch
 from pytorch_lightning.callbacks import RichProgressBar, TQDMProgressBar
 from torch.utils.data import DataLoader
 
-from lightning_nc import EquiSeparation, GeometrySummary, MinorityCollapse, NeuralCollapse, Probe
+from lightning_nc import (
+    EquiSeparation,
+    GeometrySummary,
+    LocalElasticity,
+    MinorityCollapse,
+    NeuralCollapse,
+    Probe,
+)
 from lightning_nc.callbacks import progress
 from tests import nets
 
@@ -58,6 +65,25 @@ def test_an_earlier_measurement_can_be_plotted_as_long_as_its_arrays_are_kept(tm
         callback.plot("law", 0)
 
 
+@pytest.mark.parametrize("callback_class", nets.CALLBACKS)
+def test_figures_of_arrays_that_are_kept_can_be_plotted_whatever_became_of_others(
+    callback_class, tmp_path
+):
+    data, K = nets.vectors((2,) * 33, d=6), 33  # more than 1,000 cosines, or entries of the kernel
+    many = {"max_classes": K, "samples_per_class": 2} if callback_class is LocalElasticity else {}
+    callback = callback_class(figures=False, **many)
+    nets.fit(tmp_path, [callback], data=data, net=nets.mlp(K=K), max_epochs=1)
+    gone = {"NeuralCollapse": ["cosines"], "MinorityCollapse": ["cosines"]}
+    gone["LocalElasticity"] = ["kernel"]
+    for name in NAMES[callback_class.__name__]:
+        if name in gone.get(callback_class.__name__, []):
+            with pytest.raises(ValueError, match=r"Measurement 0 has no '\w+' any more"):
+                callback.plot(name, 0)
+        else:
+            assert pixels(callback.plot(name, 0)).float().std() > 1
+        assert pixels(callback.plot(name, 1)).float().std() > 1
+
+
 def test_the_figure_over_epochs_has_a_line_per_measured_epoch(tmp_path):
     callback = EquiSeparation(figures=False)
     nets.fit(tmp_path, [callback], max_epochs=3)
@@ -65,7 +91,7 @@ def test_the_figure_over_epochs_has_a_line_per_measured_epoch(tmp_path):
     shown = [line.get_ydata().tolist() for line in axes.get_lines()]
     layers = [key for key in callback.history[0].values if key.startswith("separation_layers")]
     assert shown == [[m.values[key] for key in layers] for m in callback.history]
-    first_two = callback.draw(callback.history[1])["separation/train/epochs"].axes[0]
+    first_two = callback.draw(callback.history[1])["separation/train/epochs"]().axes[0]
     assert len(first_two.get_lines()) == 2  # those of later epochs are not in it
     assert axes.get_yscale() == "log"
 
