@@ -110,17 +110,20 @@ class EquiSeparation(GeometryCallback):
 
     def _draw_law(self, measurement: Measurement) -> Any:
         D = measurement.arrays["fuzziness"]
-        return separation_figure(self._names(measurement), D, self._title(measurement))
+        title = self.title("Separation fuzziness", measurement)
+        return separation_figure(self._names(measurement), D, title)
 
     def _draw_epochs(self, measurement: Measurement) -> Any:
         names, start = self._names(measurement), self.prefix("separation_layers")
         by_layer = [self.over_epochs(measurement, start + name) for name in names]
         past = list(torch.tensor(by_layer, dtype=torch.float64).mT)
-        return separation_epochs_figure(names, self.epochs(measurement), past, self.probe.key)
+        title = self.title("Separation fuzziness by epoch")
+        return separation_epochs_figure(names, self.epochs(measurement), past, title)
 
     def _draw_classes(self, measurement: Measurement) -> Any:
         D, class_D = (measurement.arrays[name] for name in ("fuzziness", "class_fuzziness"))
-        names, title = self._names(measurement), self._title(measurement)
+        names = self._names(measurement)
+        title = self.title("Separation fuzziness by class", measurement)
         return class_separation_figure(names, class_D, D, title)
 
     def plot_against(self, *others: "EquiSeparation") -> Any:
@@ -150,9 +153,6 @@ class EquiSeparation(GeometryCallback):
         """Of the layers, in depth."""
         start = self.prefix("separation_layers")
         return [key.removeprefix(start) for key in measurement.values if key.startswith(start)]
-
-    def _title(self, measurement: Measurement) -> str:
-        return f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
 
 
 def evaluate_separation(layers: dict[str, ClassGeometry], probe: str) -> Evaluation:

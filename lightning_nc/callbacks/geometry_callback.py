@@ -130,6 +130,18 @@ class GeometryCallback(CallbackBase):
                 "numbers are kept for the last one alone."
             ) from None
 
+    def title(self, what: str, measurement: Measurement | None = None) -> str:
+        """What stands above a figure: what it shows, of which probe and, of one measurement, when.
+
+        Args:
+            what: What it shows.
+            measurement: Which one; None for a figure over epochs.
+        """
+        if measurement is None:
+            return f"{what}, {self.probe.key}"
+        epochs = measurement.epochs_completed
+        return f"{what}, {self.probe.key}, {epochs:g} {'epoch' if epochs == 1 else 'epochs'}"
+
     def epochs(self, measurement: Measurement) -> list[float]:
         """Epochs completed at all measurements of the same stage."""
         return [m.epochs_completed for m in self._like(measurement)]

@@ -175,7 +175,7 @@ class LocalElasticity(GeometryCallback):
         }
 
     def _draw_kernel(self, measurement: Measurement) -> Any:
-        title = f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
+        title = self.title("Tangent kernel", measurement)
         kernel, labels = measurement.arrays["kernel"], measurement.arrays["labels"]
         return similarity_figure(kernel, labels, title)
 
@@ -189,7 +189,7 @@ class LocalElasticity(GeometryCallback):
             {"pairs of different samples": of_pairs, "with self pairs": with_self},
             {"no local elasticity": 0.5},
             "relative ratio",
-            self.probe.key,
+            self.title("Local elasticity over epochs"),
         )
 
     def _notes(self, found: KernelAnswer, undefined: list[str]) -> dict[str, str]:

@@ -185,15 +185,19 @@ class MinorityCollapse(GeometryCallback):
 
     def draw(self, measurement: Measurement) -> dict[str, Drawing]:
         """Cosines in the order of class size, norms against it, and what theory predicts."""
-        title = f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
         drawings: dict[str, Drawing] = {
-            self.prefix() + "cosines": partial(draw_cosines, measurement, title),
-            self.prefix() + "norms": partial(draw_norms, measurement, title),
+            self.prefix() + "cosines": partial(
+                draw_cosines, measurement, self.title("Cosines by class size", measurement)
+            ),
+            self.prefix() + "norms": partial(
+                draw_norms, measurement, self.title("Norms by class size", measurement)
+            ),
         }
         if self.predictions is not None:
             start = self.prefix()
             values = {key.removeprefix(start): value for key, value in measurement.values.items()}
             if math.isfinite(values["cos_weights"]) and math.isfinite(values["imbalance_ratio"]):
+                title = self.title("Minority collapse", measurement)
                 drawings[self.prefix() + "theory"] = partial(
                     draw_prediction, measurement, values, title
                 )

@@ -125,7 +125,7 @@ class NeuralCollapse(GeometryCallback):
         }
         if "plane" in measurement.arrays:
             drawings[self.prefix() + "snapshot"] = lambda: snapshot_figure(
-                *_snapshot(measurement, self.probe.key)
+                *self._snapshot(measurement)
             )
         return drawings
 
@@ -138,7 +138,7 @@ class NeuralCollapse(GeometryCallback):
             "centred class means": measurement.arrays["cosines_of_means"],
             "classifier rows": measurement.arrays["cosines_of_weights"],
         }
-        return cosine_figure(cosines, f"{self.probe.key}, {measurement.epochs_completed:g} epochs")
+        return cosine_figure(cosines, self.title("Cosines between classes", measurement))
 
     def _draw_epochs(self, measurement: Measurement) -> Any:
         measures: dict[str, Sequence[float]] = {
@@ -146,7 +146,8 @@ class NeuralCollapse(GeometryCallback):
             for label, key in _MEASURES.items()
         }
         epochs = self.epochs(measurement)
-        return collapse_figure(epochs, measures, self.terminal_epoch, self.probe.key)
+        title = self.title("Neural collapse over epochs")
+        return collapse_figure(epochs, measures, self.terminal_epoch, title)
 
     def save_animation(self, path: str | Path, frames_per_second: int = 4) -> None:
         """Write the snapshots of all measurements as a film: ``"collapse.gif"``.
@@ -158,7 +159,7 @@ class NeuralCollapse(GeometryCallback):
         Raises:
             ValueError: If there is no measurement of three classes or more.
         """
-        taken = [_snapshot(m, self.probe.key) for m in self.history if "plane" in m.arrays]
+        taken = [self._snapshot(m) for m in self.history if "plane" in m.arrays]
         if not taken:
             raise ValueError(
                 "There are no snapshots: nothing has been measured yet, or of two classes only."
@@ -182,11 +183,12 @@ class NeuralCollapse(GeometryCallback):
             "terminal phase of training begins, if it makes none on the rest of the training data."
         }
 
-
-def _snapshot(measurement: Measurement, probe: str) -> tuple[Tensor, Tensor, str]:
-    """Means and rows in the plane of classes 0 to 2, and a title."""
-    means, rows = measurement.arrays["plane"]
-    return means, rows, f"{probe}, {measurement.epochs_completed:g} epochs"
+    def _snapshot(self, measurement: Measurement) -> tuple[Tensor, Tensor, str]:
+        """Means and rows in the plane of classes 0 to 2, and a title."""
+        means, rows = measurement.arrays["plane"]
+        K = len(measurement.counts)
+        title = self.title("Neural collapse", measurement)
+        return means, rows, f"{title}\nclasses 0, 1, 2 of {K}"
 
 
 def evaluate_collapse(classifier: ClassifierGeometry, probe: str) -> Evaluation:

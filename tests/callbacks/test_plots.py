@@ -124,6 +124,40 @@ def test_the_terminal_phase_begins_once_and_is_told_without_a_warning(tmp_path, 
     shaded = callback.plot("epochs").axes[0].patches
     assert len(shaded) == 1
     assert shaded[0].get_xy()[0] == first
+    assert not callback.plot("epochs", 0).axes[0].patches  # nothing of what came later
+
+
+TITLES = {
+    "separation/train/law": "Separation fuzziness, train, 1 epoch",
+    "separation/train/epochs": "Separation fuzziness by epoch, train",
+    "separation/train/classes": "Separation fuzziness by class, train, 1 epoch",
+    "nc/train/cosines": "Cosines between classes, train, 1 epoch; "
+    "ideal off the diagonal: -1/(K-1) = -0.500",
+    "nc/train/snapshot": "Neural collapse, train, 1 epoch\nclasses 0, 1, 2 of 3",
+    "nc/train/epochs": "Neural collapse over epochs, train",
+    "minority/train/cosines": "Cosines by class size, train, 1 epoch; "
+    "ideal off the diagonal: -1/(K-1) = -0.500",
+    "minority/train/norms": "Norms by class size, train, 1 epoch",
+    "elasticity/train/kernel": "Tangent kernel, train, 1 epoch",
+    "elasticity/train/ratio": "Local elasticity over epochs, train",
+}
+
+
+def test_titles_say_what_is_shown_and_fit_on_the_figure(tmp_path):
+    used = [callback_class(figures=False) for callback_class in nets.CALLBACKS]
+    nets.fit(tmp_path, used)
+    titles = {}
+    for callback in used:
+        drawings = callback.draw(callback.history[1]) | callback.draw_at_end(callback.history[1])
+        for tag, drawing in drawings.items():
+            figure = drawing()
+            above = figure._suptitle or figure.axes[0].title
+            titles[tag] = above.get_text()
+            figure.canvas.draw()
+            box = above.get_window_extent()
+            assert box.x0 >= 0, tag
+            assert box.x1 <= figure.bbox.x1, tag
+    assert titles == TITLES
 
 
 def test_with_errors_on_the_probe_there_is_no_terminal_phase(tmp_path):
