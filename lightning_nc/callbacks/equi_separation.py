@@ -1,6 +1,7 @@
 """The law of equi-separation, watched while a network trains."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
@@ -137,6 +138,9 @@ class EquiSeparation(GeometryCallback):
 
         Raises:
             ValueError: If one has measured nothing yet, or other layers.
+
+        Warns:
+            RuntimeWarning: If they have other numbers of samples per class, on which D depends.
         """
         drawn = {}
         for each in (self, *others):
@@ -145,14 +149,31 @@ class EquiSeparation(GeometryCallback):
                     f"EquiSeparation on '{each.probe.key}' has measured nothing yet, or other "
                     f"layers than that on '{self.probe.key}'."
                 )
-            drawn[each.probe.key] = each.history[-1].arrays["fuzziness"]
-        title = f"{self.history[-1].epochs_completed:g} epochs"
-        return separation_comparison_figure(self._names(self.history[-1]), drawn, title)
+            drawn[_compared(each)] = each.history[-1].arrays["fuzziness"]
+        if any(not torch.equal(o.history[-1].counts, self.history[-1].counts) for o in others):
+            warnings.warn(
+                "D depends on the number of samples per class, and is not comparable here: "
+                f"{'; '.join(drawn)}. Give the probes equal numbers, Probe(samples_per_class=...), "
+                "of which there are enough in all of the data.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        names = self._names(self.history[-1])
+        return separation_comparison_figure(names, drawn, "Separation fuzziness, compared")
 
     def _names(self, measurement: Measurement) -> list[str]:
         """Of the layers, in depth."""
         start = self.prefix("separation_layers")
         return [key.removeprefix(start) for key in measurement.values if key.startswith(start)]
+
+
+def _compared(callback: EquiSeparation) -> str:
+    """Which probe, of how many samples, when."""
+    last = callback.history[-1]
+    n_k = last.counts
+    low, high = int(n_k.min()), int(n_k.max())
+    each = f"{low}" if low == high else f"{low} to {high}"
+    return f"{callback.probe.key}, {each} per class, {last.when}"
 
 
 def evaluate_separation(layers: dict[str, ClassGeometry], probe: str) -> Evaluation:

@@ -139,8 +139,7 @@ class GeometryCallback(CallbackBase):
         """
         if measurement is None:
             return f"{what}, {self.probe.key}"
-        epochs = measurement.epochs_completed
-        return f"{what}, {self.probe.key}, {epochs:g} {'epoch' if epochs == 1 else 'epochs'}"
+        return f"{what}, {self.probe.key}, {measurement.when}"
 
     def epochs(self, measurement: Measurement) -> list[float]:
         """Epochs completed at all measurements of the same stage."""

@@ -243,6 +243,16 @@ def test_snapshots_of_all_measurements_make_a_film(tmp_path):
     assert len(set(frames)) == 3
 
 
+def test_a_comparison_of_other_numbers_of_samples_is_warned_of(tmp_path):
+    train = EquiSeparation(probe=Probe(samples_per_class=5), epochs=[1], figures=False)
+    validation = EquiSeparation(probe=Probe("val", samples_per_class=4), figures=False)
+    nets.fit(tmp_path, [train, validation])
+    labels = ["train, 5 per class, 1 epoch", "val, 4 per class, 2 epochs"]
+    with pytest.warns(RuntimeWarning, match=f"is not comparable here: {'; '.join(labels)}. Give"):
+        axes = train.plot_against(validation).axes[0]
+    assert [line.get_label() for line in axes.get_lines()] == labels
+
+
 def test_training_and_validation_data_can_be_drawn_against_each_other(tmp_path):
     train = EquiSeparation(figures=False)
     validation = EquiSeparation(probe="val", figures=False)
@@ -252,7 +262,9 @@ def test_training_and_validation_data_can_be_drawn_against_each_other(tmp_path):
     lines = train.plot_against(validation).axes[0].get_lines()
     shown = {line.get_label(): line.get_ydata().tolist() for line in lines}
     assert shown == {
-        callback.probe.key: callback.history[-1].arrays["fuzziness"].tolist()
+        f"{callback.probe.key}, 9 to 12 per class, 2 epochs": callback.history[-1]
+        .arrays["fuzziness"]
+        .tolist()
         for callback in (train, validation)
     }
     other = EquiSeparation(["net.0", "net.2", "net.6"], probe=Probe(name="one"), figures=False)
