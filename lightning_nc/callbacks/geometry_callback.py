@@ -4,12 +4,14 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
 from lightning_nc.callbacks import moments
+from lightning_nc.callbacks.closing import close
 from lightning_nc.callbacks.geometry_pass import GeometryPass
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.measuring_pass import MeasuringPass
@@ -156,7 +158,11 @@ class GeometryCallback(CallbackBase):
         return [*known[:place], measurement]
 
     def draw_at_end(self, measurement: Measurement) -> dict[str, Drawing]:
-        """The same of figures that `plot` draws and that are not logged with each measurement."""
+        """The same of figures that are logged once, with the last measurement of ``fit``."""
+        return {}
+
+    def films(self, measurement: Measurement) -> dict[str, Callable[[Path], None]]:
+        """Make films up to a measurement: by tag, what writes a GIF; logged like `draw_at_end`."""
         return {}
 
     def prefix(self, family: str | None = None) -> str:
@@ -221,8 +227,12 @@ class GeometryCallback(CallbackBase):
         self._at(trainer, pl_module, moments.end_of_test(trainer))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Measure after the last epoch, if training ended before it was known to be the last."""
+        """Measure after the last epoch, if training ended before it was known to be the last.
+
+        Only now is it known which measurement is the last, and figures over all can be logged.
+        """
         self._at(trainer, pl_module, moments.end_of_training(trainer))
+        close(trainer, self)
 
     @property
     def state_key(self) -> str:

@@ -1,6 +1,6 @@
 """Neural collapse, watched while a network trains."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,8 @@ _MEASURES = {
     "NC3": "nc3",
     "NC4, where it is not 0": "nc4",
 }
+
+_FRAMES = 30  # of the film that is logged: each takes a tenth of a second
 
 
 class NeuralCollapse(GeometryCallback):
@@ -159,12 +161,25 @@ class NeuralCollapse(GeometryCallback):
         Raises:
             ValueError: If there is no measurement of three classes or more.
         """
-        taken = [self._snapshot(m) for m in self.history if "plane" in m.arrays]
+        taken = [m for m in self.history if "plane" in m.arrays]
         if not taken:
             raise ValueError(
                 "There are no snapshots: nothing has been measured yet, or of two classes only."
             )
-        save_snapshots(Path(path), taken, frames_per_second)
+        save_snapshots(Path(path), list(map(self._snapshot, taken)), frames_per_second)
+
+    def films(self, measurement: Measurement) -> dict[str, Callable[[Path], None]]:
+        """The collapse of three classes, if it was measured three times; some of many times."""
+        taken = [m for m in self._like(measurement) if "plane" in m.arrays]
+        if len(taken) < 3:
+            return {}
+        every = (len(taken) - 1) / max(min(len(taken), _FRAMES) - 1, 1)
+        shown = [taken[round(i * every)] for i in range(min(len(taken), _FRAMES))]
+
+        def save(path: Path) -> None:
+            save_snapshots(path, list(map(self._snapshot, shown)), frames_per_second=4)
+
+        return {self.prefix() + "collapse": save}
 
     @property
     def terminal_epoch(self) -> float | None:

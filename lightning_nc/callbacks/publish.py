@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning_nc.callbacks.monitors import monitor
@@ -11,8 +13,10 @@ from lightning_nc.loggers import (
     Table,
     arrange_panels,
     log_figure,
+    log_film,
     log_table,
     save_figure,
+    save_film,
     send_alert,
     takes_tables,
 )
@@ -48,10 +52,32 @@ def publish(
         _safely(trainer, f"arrange panels of {name}", arrange)
         log = partial(logger.log_metrics, {**values, "epoch": epoch}, step=step)
         _safely(trainer, f"log to {name}", log)
-    if figures is not None and (trainer.loggers or _leaves_files(trainer)):
-        _safely(trainer, "draw figures", lambda: _log_figures(trainer, figures(), step))
+    if figures is not None:
+        publish_figures(trainer, figures, step)
     if tables is not None and any(map(takes_tables, trainer.loggers)):
         _safely(trainer, "make tables", lambda: _log_tables(trainer, tables(), step))
+
+
+def publish_figures(
+    trainer: Any, figures: Callable[[], Mapping[str, Callable[[], Any]]], step: int
+) -> None:
+    """Draw figures and give them to the loggers; on the first process, see `publish`."""
+    if trainer.loggers or _leaves_files(trainer):
+        _safely(trainer, "draw figures", lambda: _log_figures(trainer, figures(), step))
+
+
+def publish_films(
+    trainer: Any, films: Callable[[], Mapping[str, Callable[[Path], None]]], step: int
+) -> None:
+    """Make films and give them to the loggers, but for runs that are to leave nothing.
+
+    Args:
+        trainer: The Trainer.
+        films: Gives what writes GIFs, by tag; called on the first process.
+        step: Of the loggers.
+    """
+    if _leaves_files(trainer):
+        _safely(trainer, "make films", lambda: _log_films(trainer, films(), step))
 
 
 def alert(trainer: Any, title: str, text: str) -> None:
@@ -87,6 +113,23 @@ def _log_figure(trainer: Any, tag: str, drawing: Callable[[], Any], step: int) -
     for logger in trainer.loggers:
         what = f"log a figure to {type(logger).__name__}"
         _safely(trainer, what, partial(log_figure, logger, tag, figure, step))
+
+
+def _log_films(trainer: Any, films: Mapping[str, Callable[[Path], None]], step: int) -> None:
+    for tag, make in films.items():
+        _safely(trainer, "make a film", partial(_log_film, trainer, tag, make, step))
+
+
+def _log_film(trainer: Any, tag: str, make: Callable[[Path], None], step: int) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "film.gif")
+        make(path)
+        if not trainer.loggers:
+            save = partial(save_film, trainer.default_root_dir, tag, path)
+            _safely(trainer, "write a film", save)
+        for logger in trainer.loggers:
+            what = f"log a film to {type(logger).__name__}"
+            _safely(trainer, what, partial(log_film, logger, tag, path, step))
 
 
 def _log_tables(trainer: Any, tables: Mapping[str, Table | Lines], step: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_nc.loggers.kinds import is_a
+from lightning_nc.loggers.kinds import folder_of, is_a
 
 
 def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
@@ -34,10 +34,8 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
         taken = {file.path for file in logger.experiment.list_artifacts(run, files)}
         name = _free_name(step, lambda name: f"{files}/{name}" in taken)
         logger.experiment.log_figure(run, figure, f"{files}/{name}")
-    else:
-        folder = getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None)
-        if folder is not None:
-            save_figure(folder, tag, figure, step)
+    elif (folder := folder_of(logger)) is not None:
+        save_figure(folder, tag, figure, step)
 
 
 def save_figure(folder: str | Path, tag: str, figure: Any, step: int) -> None:

@@ -14,6 +14,11 @@ def key_of(logger: Any, key: str) -> str:
     return f"{prefix}{logger.LOGGER_JOIN_CHAR}{key}" if prefix else key
 
 
+def folder_of(logger: Any) -> Any:
+    """Where a logger keeps its files; None if it has no such place."""
+    return getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None)
+
+
 def send_alert(logger: Any, title: str, text: str) -> None:
     """Send a message by a logger that can: W&B writes mails."""
     if is_a(logger, "WandbLogger"):
