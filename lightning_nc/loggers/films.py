@@ -20,7 +20,7 @@ def log_film(logger: Any, tag: str, film: Path, step: int) -> None:
         film: The file, which may be gone afterwards.
         step: Of the logger.
     """
-    if is_a(logger, "WandbLogger"):
+    if is_a(logger, "WandbLogger") and hasattr(logger, "log_video"):
         logger.log_video(key=tag, videos=[str(film)], step=step, format=["gif"])
     elif is_a(logger, "CometLogger"):
         content = io.BytesIO(film.read_bytes())  # files are read when they are sent, later
