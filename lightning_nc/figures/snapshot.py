@@ -36,7 +36,7 @@ def save_snapshots(
         snapshots: Means, rows and title of each.
         frames_per_second: How fast.
     """
-    from PIL import Image
+    from PIL import Image  # which matplotlib depends on
 
     figure: Any
     figure, (axes,) = canvas(1, (4.6, 4.8))
