@@ -12,7 +12,10 @@ import lightning_nc
 from lightning_nc.callbacks.geometry_callback import GeometryCallback
 from lightning_nc.callbacks.namespaces import CallbackBase
 from lightning_nc.callbacks.processes import tell
+from lightning_nc.callbacks.summary import GeometrySummary
 from lightning_nc_factory import VARIABLE
+
+Ours = GeometryCallback | GeometrySummary
 
 _FUNCTIONS = ("pool", "loss", "unpack")  # arguments that a file can only name
 
@@ -29,7 +32,7 @@ class CallbacksOfFile(CallbackBase):
 
     def __init__(self, path: str) -> None:
         self.path = Path(path).absolute()
-        self.callbacks: list[GeometryCallback] | None = None
+        self.callbacks: list[Ours] | None = None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Read the file, once, and let its callbacks join."""
@@ -41,7 +44,7 @@ class CallbacksOfFile(CallbackBase):
         for callback in reversed(self.callbacks):
             self._join(callback, trainer, pl_module, stage)
 
-    def _read(self, trainer: Any) -> list[GeometryCallback]:
+    def _read(self, trainer: Any) -> list[Ours]:
         text = trainer.strategy.broadcast(_text_of(self.path) if trainer.is_global_zero else None)
         try:
             if isinstance(text, OSError):
@@ -51,14 +54,9 @@ class CallbacksOfFile(CallbackBase):
             self._tell(trainer, f"gives no callbacks, and nothing is measured: {_said(error)}")
             return []
 
-    def _join(self, callback: GeometryCallback, trainer: Any, pl_module: Any, stage: str) -> None:
+    def _join(self, callback: Ours, trainer: Any, pl_module: Any, stage: str) -> None:
         others = trainer.callbacks
-        same = [
-            other
-            for other in others
-            if isinstance(other, GeometryCallback) and other.prefix() == callback.prefix()
-        ]
-        if same:
+        if any(_does_the_same(other, callback) for other in others):
             return  # what the program asks for holds
         after = others.index(self) + 1
         # a new list: Lightning is still going through the other, and would set up once more
@@ -75,7 +73,7 @@ class CallbacksOfFile(CallbackBase):
             tell(trainer, f"{VARIABLE} names {self.path}, which {text}")
 
 
-def callbacks_of(text: str) -> list[GeometryCallback]:
+def callbacks_of(text: str) -> list[Ours]:
     """Make the callbacks that a YAML text asks for.
 
     Args:
@@ -100,20 +98,19 @@ def callbacks_of(text: str) -> list[GeometryCallback]:
             f"{{every_n_epochs: 10}}}}, got {entries!r}."
         )
     callbacks = [_callback(entry) for entry in entries]
-    prefix, times = (
-        Counter(c.prefix() for c in callbacks).most_common(1)[0] if callbacks else ("", 1)
-    )
-    if times > 1:
-        raise ValueError(
-            f"{times} of its callbacks would log the keys {prefix}...; give their probes different "
-            "names: probe: {name: other}."
-        )
+    prefixes = Counter(each.prefix() for each in callbacks if isinstance(each, GeometryCallback))
+    for prefix, times in prefixes.items():
+        if times > 1:
+            raise ValueError(
+                f"{times} of its callbacks would log the keys {prefix}...; give their probes "
+                "different names: probe: {name: other}."
+            )
     return callbacks
 
 
-def _callback(entry: Any) -> GeometryCallback:
+def _callback(entry: Any) -> Ours:
     made = _made(entry) if isinstance(entry, Mapping) and "class_path" in entry else None
-    if not isinstance(made, GeometryCallback):
+    if not isinstance(made, GeometryCallback | GeometrySummary):
         raise ValueError(
             f"{entry!r} is no callback of lightning_nc; give class_path: one of {_names()}, or "
             "the path of a GeometryCallback of your own, and init_args."
@@ -161,7 +158,16 @@ def _named(path: Any) -> Any:
 
 def _names() -> str:
     kinds = (kind for kind in vars(lightning_nc).values() if isinstance(kind, type))
-    return ", ".join(k.__name__ for k in kinds if issubclass(k, GeometryCallback))
+    return ", ".join(
+        k.__name__ for k in kinds if issubclass(k, (GeometryCallback, GeometrySummary))
+    )
+
+
+def _does_the_same(other: Any, callback: Ours) -> bool:
+    """Whether one of a Trainer's callbacks logs the same keys, or also prints the summary."""
+    if isinstance(callback, GeometrySummary):
+        return isinstance(other, GeometrySummary)
+    return isinstance(other, GeometryCallback) and other.prefix() == callback.prefix()
 
 
 def _text_of(path: Path) -> str | OSError:

@@ -31,7 +31,7 @@ def test_the_demo_shows_a_table_and_says_where_the_figures_are(tmp_path):
     assert [row[0] for row in rows[-4:]] == ["0", "1", "2", "4"]
     assert float(rows[-1][3]) < -0.9  # the law begins to hold
     shown = dict(line.split(":", 1) for line in demo.stdout.splitlines() if ":  " in line)
-    assert len(list(Path(shown["Figures"].strip()).rglob("*.png"))) == 4 * (2 + 2)
+    assert len(list(Path(shown["Figures"].strip()).rglob("*.png"))) == 4 * (2 + 2) + 2
     assert list(Path(shown["Event files"].strip()).glob("events.out.tfevents.*"))
 
 

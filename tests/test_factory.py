@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 import lightning_nc
 import lightning_nc_factory
-from lightning_nc import NeuralCollapse
+from lightning_nc import GeometrySummary, NeuralCollapse
 from lightning_nc.callbacks import GeometryCallback
 from lightning_nc_factory.from_file import callbacks_of
 from tests import nets
@@ -132,6 +132,17 @@ def test_training_is_bit_identical_with_callbacks_of_a_file(
     measured = nets.train_and_trace(tmp_path, namespace=namespace)
     monkeypatch.delenv(lightning_nc_factory.VARIABLE)
     assert nets.difference(measured, nets.train_and_trace(tmp_path, namespace=namespace)) is None
+
+
+def test_a_summary_can_be_asked_for_and_is_printed_once(asked_for, tmp_path, capsys):
+    asked_for(f"[{{class_path: GeometrySummary}}, {EVERY_EPOCH[1:-1]}]")
+    run = nets.fit(tmp_path)
+    assert capsys.readouterr().out.count("NeuralCollapse on 'train'") == 1
+    run.fit_loop.max_epochs = 3
+    run.fit(run.lightning_module, DataLoader(nets.vectors(), 10))
+    assert capsys.readouterr().out.count("NeuralCollapse on 'train'") == 1
+    nets.fit(tmp_path, [GeometrySummary()])
+    assert capsys.readouterr().out.count("NeuralCollapse on 'train'") == 1
 
 
 def test_a_callback_of_the_program_holds_against_one_of_the_file(asked_for, tmp_path):

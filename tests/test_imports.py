@@ -18,7 +18,7 @@ ROOMS = {
     "metrics": (("functional",), {"torch", "torchmetrics"}),
     "probe": ((), {"torch", "numpy", "lightning_fabric"}),
     "theory": ((), {"torch", "numpy", "cvxpy", "sklearn", "scipy"}),
-    "figures": (("functional",), {"torch", "numpy", "matplotlib"}),
+    "figures": (("functional",), {"torch", "numpy", "matplotlib", "PIL"}),
     "report": (
         ("figures", "functional"),
         {"torch", "numpy", "matplotlib", "tensorboard"},

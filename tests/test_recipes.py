@@ -132,7 +132,8 @@ def test_the_environment_variable_and_its_file_are_as_described():
     (command,) = blocks("sh", title)
     assert command.startswith(f"{VARIABLE}=callbacks.yaml ")
     (text,) = blocks("yaml", title)
-    collapse, separation = callbacks_of(text)
+    collapse, separation, summary = callbacks_of(text)
+    assert isinstance(summary, lightning_nc.GeometrySummary)
     assert collapse.probe == lightning_nc.Probe(samples_per_class=50)
     assert separation.schedule.every_n_epochs == 10
 

@@ -1,14 +1,16 @@
 """The law of equi-separation, watched while a network trains."""
 
 import math
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_nc.callbacks.checks import rank_note
-from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
+from lightning_nc.callbacks.geometry_callback import Drawing, Evaluation, GeometryCallback
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.request import Answer, Request
 from lightning_nc.callbacks.schedule import When
@@ -96,23 +98,34 @@ class EquiSeparation(GeometryCallback):
         """D at each point and the law through them."""
         return evaluate_separation(answer.layers, self.probe.key)
 
-    def draw(self, measurement: Measurement) -> dict[str, Any]:
+    def draw(self, measurement: Measurement) -> dict[str, Drawing]:
         """D against depth: with the fitted law, and over epochs."""
-        names, D = self._names(measurement), measurement.arrays["fuzziness"]
-        start = self.prefix("separation_layers")
-        by_layer = [self.over_epochs(measurement, start + name) for name in names]
-        past = list(torch.tensor(by_layer, dtype=torch.float64).mT)
-        epochs = self.epochs(measurement)
         return {
-            self.prefix() + "law": separation_figure(names, D, self._title(measurement)),
-            self.prefix() + "epochs": separation_epochs_figure(names, epochs, past, self.probe.key),
+            self.prefix() + "law": partial(self._draw_law, measurement),
+            self.prefix() + "epochs": partial(self._draw_epochs, measurement),
         }
 
-    def draw_on_request(self, measurement: Measurement) -> dict[str, Any]:
+    def draw_at_end(self, measurement: Measurement) -> dict[str, Drawing]:
         """D of each class."""
+        return {self.prefix() + "classes": partial(self._draw_classes, measurement)}
+
+    def _draw_law(self, measurement: Measurement) -> Any:
+        D = measurement.arrays["fuzziness"]
+        title = self.title("Separation fuzziness", measurement)
+        return separation_figure(self._names(measurement), D, title)
+
+    def _draw_epochs(self, measurement: Measurement) -> Any:
+        names, start = self._names(measurement), self.prefix("separation_layers")
+        by_layer = [self.over_epochs(measurement, start + name) for name in names]
+        past = list(torch.tensor(by_layer, dtype=torch.float64).mT)
+        title = self.title("Separation fuzziness by epoch")
+        return separation_epochs_figure(names, self.epochs(measurement), past, title)
+
+    def _draw_classes(self, measurement: Measurement) -> Any:
         D, class_D = (measurement.arrays[name] for name in ("fuzziness", "class_fuzziness"))
-        names, title = self._names(measurement), self._title(measurement)
-        return {self.prefix() + "classes": class_separation_figure(names, class_D, D, title)}
+        names = self._names(measurement)
+        title = self.title("Separation fuzziness by class", measurement)
+        return class_separation_figure(names, class_D, D, title)
 
     def plot_against(self, *others: "EquiSeparation") -> Any:
         """Draw the last D of this callback against that of others, such as on validation data.
@@ -125,6 +138,9 @@ class EquiSeparation(GeometryCallback):
 
         Raises:
             ValueError: If one has measured nothing yet, or other layers.
+
+        Warns:
+            RuntimeWarning: If they have other numbers of samples per class, on which D depends.
         """
         drawn = {}
         for each in (self, *others):
@@ -133,17 +149,31 @@ class EquiSeparation(GeometryCallback):
                     f"EquiSeparation on '{each.probe.key}' has measured nothing yet, or other "
                     f"layers than that on '{self.probe.key}'."
                 )
-            drawn[each.probe.key] = each.history[-1].arrays["fuzziness"]
-        title = f"{self.history[-1].epochs_completed:g} epochs"
-        return separation_comparison_figure(self._names(self.history[-1]), drawn, title)
+            drawn[_compared(each)] = each.history[-1].arrays["fuzziness"]
+        if any(not torch.equal(o.history[-1].counts, self.history[-1].counts) for o in others):
+            warnings.warn(
+                "D depends on the number of samples per class, and is not comparable here: "
+                f"{'; '.join(drawn)}. Give the probes equal numbers, Probe(samples_per_class=...), "
+                "of which there are enough in all of the data.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        names = self._names(self.history[-1])
+        return separation_comparison_figure(names, drawn, "Separation fuzziness, compared")
 
     def _names(self, measurement: Measurement) -> list[str]:
         """Of the layers, in depth."""
         start = self.prefix("separation_layers")
         return [key.removeprefix(start) for key in measurement.values if key.startswith(start)]
 
-    def _title(self, measurement: Measurement) -> str:
-        return f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
+
+def _compared(callback: EquiSeparation) -> str:
+    """Which probe, of how many samples, when."""
+    last = callback.history[-1]
+    n_k = last.counts
+    low, high = int(n_k.min()), int(n_k.max())
+    each = f"{low}" if low == high else f"{low} to {high}"
+    return f"{callback.probe.key}, {each} per class, {last.when}"
 
 
 def evaluate_separation(layers: dict[str, ClassGeometry], probe: str) -> Evaluation:

@@ -3,13 +3,15 @@
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
 from lightning_nc.callbacks import moments
+from lightning_nc.callbacks.closing import close
 from lightning_nc.callbacks.geometry_pass import GeometryPass
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.measuring_pass import MeasuringPass
@@ -22,6 +24,8 @@ from lightning_nc.callbacks.request import Answer, Request
 from lightning_nc.callbacks.schedule import Schedule, When
 from lightning_nc.callbacks.shared_pass import measure_together
 from lightning_nc.probe.data import Probe
+
+Drawing = Callable[[], Any]  # draws a matplotlib figure, of arrays that may be gone
 
 
 class Evaluation(NamedTuple):
@@ -92,8 +96,8 @@ class GeometryCallback(CallbackBase):
         """Turn geometry into numbers."""
 
     @abstractmethod
-    def draw(self, measurement: Measurement) -> dict[str, Any]:
-        """Figures of a measurement, by tag."""
+    def draw(self, measurement: Measurement) -> dict[str, Drawing]:
+        """Draw figures of a measurement: by tag, what draws it when it is called."""
 
     def events(self, measurement: Measurement) -> dict[str, str]:
         """What has come to pass with a measurement, by title; logged as messages."""
@@ -116,18 +120,29 @@ class GeometryCallback(CallbackBase):
             raise ValueError(
                 f"{type(self).__name__} has measured nothing yet, and has no figures; fit first."
             )
+        drawings = self.draw(self.history[measurement])
+        drawings |= self.draw_at_end(self.history[measurement])
+        by_name = {tag.rpartition("/")[2]: drawing for tag, drawing in drawings.items()}
+        if name is not None and name not in by_name:
+            raise ValueError(f"There is no figure '{name}'; there are {', '.join(by_name)}.")
         try:
-            drawn = self.draw(self.history[measurement])
-            drawn |= self.draw_on_request(self.history[measurement])
+            return by_name[name if name is not None else next(iter(by_name))]()
         except KeyError as missing:
             raise ValueError(
                 f"Measurement {measurement} has no {missing} any more: arrays of more than 1,000 "
                 "numbers are kept for the last one alone."
             ) from None
-        figures = {tag.rpartition("/")[2]: figure for tag, figure in drawn.items()}
-        if name is not None and name not in figures:
-            raise ValueError(f"There is no figure '{name}'; there are {', '.join(figures)}.")
-        return figures[name if name is not None else next(iter(figures))]
+
+    def title(self, what: str, measurement: Measurement | None = None) -> str:
+        """What stands above a figure: what it shows, of which probe and, of one measurement, when.
+
+        Args:
+            what: What it shows.
+            measurement: Which one; None for a figure over epochs.
+        """
+        if measurement is None:
+            return f"{what}, {self.probe.key}"
+        return f"{what}, {self.probe.key}, {measurement.when}"
 
     def epochs(self, measurement: Measurement) -> list[float]:
         """Epochs completed at all measurements of the same stage."""
@@ -143,8 +158,12 @@ class GeometryCallback(CallbackBase):
         place = next((i for i, m in enumerate(known) if m is measurement), len(known))
         return [*known[:place], measurement]
 
-    def draw_on_request(self, measurement: Measurement) -> dict[str, Any]:
-        """Figures that `plot` draws and that are not logged, by tag."""
+    def draw_at_end(self, measurement: Measurement) -> dict[str, Drawing]:
+        """The same of figures that are logged once, with the last measurement of ``fit``."""
+        return {}
+
+    def films(self, measurement: Measurement) -> dict[str, Callable[[Path], None]]:
+        """Make films up to a measurement: by tag, what writes a GIF; logged like `draw_at_end`."""
         return {}
 
     def prefix(self, family: str | None = None) -> str:
@@ -209,8 +228,12 @@ class GeometryCallback(CallbackBase):
         self._at(trainer, pl_module, moments.end_of_test(trainer))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Measure after the last epoch, if training ended before it was known to be the last."""
+        """Measure after the last epoch, if training ended before it was known to be the last.
+
+        Only now is it known which measurement is the last, and figures over all can be logged.
+        """
         self._at(trainer, pl_module, moments.end_of_training(trainer))
+        close(trainer, self)
 
     @property
     def state_key(self) -> str:

@@ -1,12 +1,13 @@
 """Local elasticity, watched while a network trains."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 
 from lightning_nc.callbacks.elasticity_pass import ElasticityPass
-from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
+from lightning_nc.callbacks.geometry_callback import Drawing, Evaluation, GeometryCallback
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.processes import require_whole_parameters
 from lightning_nc.callbacks.request import Answer, KernelAnswer, KernelRequest, Parameters, Request
@@ -166,26 +167,30 @@ class LocalElasticity(GeometryCallback):
         arrays = {"kernel": K, "labels": y}
         return Evaluation(values, arrays, self._notes(found, undefined))
 
-    def draw(self, measurement: Measurement) -> dict[str, Any]:
+    def draw(self, measurement: Measurement) -> dict[str, Drawing]:
         """The kernel class by class, and the ratio over epochs."""
-        name = self.probe.key
-        title = f"{name}, {measurement.epochs_completed:g} epochs"
+        return {
+            self.prefix() + "kernel": partial(self._draw_kernel, measurement),
+            self.prefix() + "ratio": partial(self._draw_ratio, measurement),
+        }
+
+    def _draw_kernel(self, measurement: Measurement) -> Any:
+        title = self.title("Tangent kernel", measurement)
+        kernel, labels = measurement.arrays["kernel"], measurement.arrays["labels"]
+        return similarity_figure(kernel, labels, title)
+
+    def _draw_ratio(self, measurement: Measurement) -> Any:
         of_pairs, with_self = (
             self.over_epochs(measurement, self.prefix() + key)
             for key in ("relative_ratio", "relative_ratio_self_pairs")
         )
-        return {
-            self.prefix() + "kernel": similarity_figure(
-                measurement.arrays["kernel"], measurement.arrays["labels"], title
-            ),
-            self.prefix() + "ratio": over_epochs_figure(
-                self.epochs(measurement),
-                {"pairs of different samples": of_pairs, "with self pairs": with_self},
-                {"no local elasticity": 0.5},
-                "relative ratio",
-                name,
-            ),
-        }
+        return over_epochs_figure(
+            self.epochs(measurement),
+            {"pairs of different samples": of_pairs, "with self pairs": with_self},
+            {"no local elasticity": 0.5},
+            "relative ratio",
+            self.title("Local elasticity over epochs"),
+        )
 
     def _notes(self, found: KernelAnswer, undefined: list[str]) -> dict[str, str]:
         notes = {}

@@ -30,6 +30,11 @@ class Measurement:
     seconds: float
     stage: str = "fit"
 
+    @property
+    def when(self) -> str:
+        """After how many epochs, in words."""
+        return f"{self.epochs_completed:g} {'epoch' if self.epochs_completed == 1 else 'epochs'}"
+
     def without_large_arrays(self) -> "Measurement":
         """The same without arrays that would make a long history, and its checkpoints, large."""
         small = {name: array for name, array in self.arrays.items() if array.numel() <= 1_000}

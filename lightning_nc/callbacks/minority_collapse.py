@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_nc.callbacks.class_counts import TrainingCounts
-from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
+from lightning_nc.callbacks.geometry_callback import Drawing, Evaluation, GeometryCallback
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.minority_evaluation import evaluate_minority
-from lightning_nc.callbacks.minority_theory import Predictions, predicted_curve
+from lightning_nc.callbacks.minority_figures import draw_cosines, draw_norms, draw_prediction
+from lightning_nc.callbacks.minority_theory import Predictions
 from lightning_nc.callbacks.request import Answer, Request
 from lightning_nc.callbacks.schedule import When
-from lightning_nc.figures import class_size_figure, cosine_figure, prediction_figure
 from lightning_nc.functional.minority_collapse import minority_classes
 from lightning_nc.probe.data import Probe
 from lightning_nc.probe.layers import Pool
@@ -182,49 +183,25 @@ class MinorityCollapse(GeometryCallback):
             )
         return evaluation
 
-    def draw(self, measurement: Measurement) -> dict[str, Any]:
-        """Cosines in the order of class size, and norms against it."""
-        arrays = measurement.arrays
-        title = f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
-        n = arrays["class_counts"]
-        by_size = n.argsort(descending=True, stable=True)
-        K_B = int(arrays["minority"].sum())
-        known = bool(n.isfinite().all())
-        # minority classes that were given need not be the smallest, and have no border then
-        last = K_B > 0 and bool(arrays["minority"][by_size][-K_B:].all())
-        shown = (by_size.tolist(), len(n) - K_B if last else None) if known else ()
-        cosines_by_size = {
-            name: arrays[key][by_size][:, by_size]
-            for name, key in (
-                ("classifier rows", "cosines_of_weights"),
-                ("centred class means", "cosines_of_means"),
-            )
-        }
-        norms = {
-            "classifier rows": arrays["norms_of_weights"],
-            "centred class means": arrays["norms_of_means"],
-        }
-        figures = {
-            self.prefix() + "cosines": cosine_figure(cosines_by_size, title, *shown),
-            self.prefix() + "norms": class_size_figure(n, norms, arrays["minority"], title),
+    def draw(self, measurement: Measurement) -> dict[str, Drawing]:
+        """Cosines in the order of class size, norms against it, and what theory predicts."""
+        drawings: dict[str, Drawing] = {
+            self.prefix() + "cosines": partial(
+                draw_cosines, measurement, self.title("Cosines by class size", measurement)
+            ),
+            self.prefix() + "norms": partial(
+                draw_norms, measurement, self.title("Norms by class size", measurement)
+            ),
         }
         if self.predictions is not None:
-            values = {key.split("/")[-1]: value for key, value in measurement.values.items()}
-            if K_B > 1 and math.isfinite(values["imbalance_ratio"]):
-                figures[self.prefix() + "theory"] = prediction_figure(
-                    values["imbalance_ratio"],
-                    values["cos_weights"],
-                    *predicted_curve(
-                        len(n) - K_B,
-                        K_B,
-                        values["energy_weights"],
-                        values["energy_features"],
-                        10 * values["imbalance_ratio"],
-                    ),
-                    -1 / (len(n) - 1),
-                    title,
+            start = self.prefix()
+            values = {key.removeprefix(start): value for key, value in measurement.values.items()}
+            if math.isfinite(values["cos_weights"]) and math.isfinite(values["imbalance_ratio"]):
+                title = self.title("Minority collapse", measurement)
+                drawings[self.prefix() + "theory"] = partial(
+                    draw_prediction, measurement, values, title
                 )
-        return figures
+        return drawings
 
     def _predict(
         self,

@@ -1,6 +1,7 @@
 """Neural collapse, watched while a network trains."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.callbacks.checks import rank_note
-from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
+from lightning_nc.callbacks.geometry_callback import Drawing, Evaluation, GeometryCallback
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.request import Answer, ClassifierGeometry, Request
 from lightning_nc.callbacks.schedule import When
@@ -40,6 +41,8 @@ _MEASURES = {
     "NC3": "nc3",
     "NC4, where it is not 0": "nc4",
 }
+
+_FRAMES = 30  # of the film that is logged: each takes a tenth of a second
 
 
 class NeuralCollapse(GeometryCallback):
@@ -117,29 +120,36 @@ class NeuralCollapse(GeometryCallback):
         assert answer.classifier is not None
         return evaluate_collapse(answer.classifier, self.probe.key)
 
-    def draw(self, measurement: Measurement) -> dict[str, Any]:
+    def draw(self, measurement: Measurement) -> dict[str, Drawing]:
         """The cosines between class means and between the classifier's rows, and a snapshot."""
+        drawings: dict[str, Drawing] = {
+            self.prefix() + "cosines": partial(self._draw_cosines, measurement)
+        }
+        if "plane" in measurement.arrays:
+            drawings[self.prefix() + "snapshot"] = lambda: snapshot_figure(
+                *self._snapshot(measurement)
+            )
+        return drawings
+
+    def draw_at_end(self, measurement: Measurement) -> dict[str, Drawing]:
+        """NC1 to NC4 over epochs."""
+        return {self.prefix() + "epochs": partial(self._draw_epochs, measurement)}
+
+    def _draw_cosines(self, measurement: Measurement) -> Any:
         cosines = {
             "centred class means": measurement.arrays["cosines_of_means"],
             "classifier rows": measurement.arrays["cosines_of_weights"],
         }
-        title = f"{self.probe.key}, {measurement.epochs_completed:g} epochs"
-        figures = {self.prefix() + "cosines": cosine_figure(cosines, title)}
-        if "plane" in measurement.arrays:
-            figures[self.prefix() + "snapshot"] = snapshot_figure(
-                *_snapshot(measurement, self.probe.key)
-            )
-        return figures
+        return cosine_figure(cosines, self.title("Cosines between classes", measurement))
 
-    def draw_on_request(self, measurement: Measurement) -> dict[str, Any]:
-        """NC1 to NC4 over epochs."""
+    def _draw_epochs(self, measurement: Measurement) -> Any:
         measures: dict[str, Sequence[float]] = {
             label: self.over_epochs(measurement, self.prefix() + key)
             for label, key in _MEASURES.items()
         }
         epochs = self.epochs(measurement)
-        figure = collapse_figure(epochs, measures, self.terminal_epoch, self.probe.key)
-        return {self.prefix() + "epochs": figure}
+        title = self.title("Neural collapse over epochs")
+        return collapse_figure(epochs, measures, self.terminal_epoch, title)
 
     def save_animation(self, path: str | Path, frames_per_second: int = 4) -> None:
         """Write the snapshots of all measurements as a film: ``"collapse.gif"``.
@@ -151,12 +161,25 @@ class NeuralCollapse(GeometryCallback):
         Raises:
             ValueError: If there is no measurement of three classes or more.
         """
-        taken = [_snapshot(m, self.probe.key) for m in self.history if "plane" in m.arrays]
+        taken = [m for m in self.history if "plane" in m.arrays]
         if not taken:
             raise ValueError(
                 "There are no snapshots: nothing has been measured yet, or of two classes only."
             )
-        save_snapshots(Path(path), taken, frames_per_second)
+        save_snapshots(Path(path), list(map(self._snapshot, taken)), frames_per_second)
+
+    def films(self, measurement: Measurement) -> dict[str, Callable[[Path], None]]:
+        """The collapse of three classes, if it was measured three times; some of many times."""
+        taken = [m for m in self._like(measurement) if "plane" in m.arrays]
+        if len(taken) < 3:
+            return {}
+        every = (len(taken) - 1) / max(min(len(taken), _FRAMES) - 1, 1)
+        shown = [taken[round(i * every)] for i in range(min(len(taken), _FRAMES))]
+
+        def save(path: Path) -> None:
+            save_snapshots(path, list(map(self._snapshot, shown)), frames_per_second=4)
+
+        return {self.prefix() + "collapse": save}
 
     @property
     def terminal_epoch(self) -> float | None:
@@ -180,11 +203,12 @@ class NeuralCollapse(GeometryCallback):
             "terminal phase of training begins, if it makes none on the rest of the training data."
         }
 
-
-def _snapshot(measurement: Measurement, probe: str) -> tuple[Tensor, Tensor, str]:
-    """Means and rows in the plane of classes 0 to 2, and a title."""
-    means, rows = measurement.arrays["plane"]
-    return means, rows, f"{probe}, {measurement.epochs_completed:g} epochs"
+    def _snapshot(self, measurement: Measurement) -> tuple[Tensor, Tensor, str]:
+        """Means and rows in the plane of classes 0 to 2, and a title."""
+        means, rows = measurement.arrays["plane"]
+        K = len(measurement.counts)
+        title = self.title("Neural collapse", measurement)
+        return means, rows, f"{title}\nclasses 0, 1, 2 of {K}"
 
 
 def evaluate_collapse(classifier: ClassifierGeometry, probe: str) -> Evaluation:

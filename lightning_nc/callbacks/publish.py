@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning_nc.callbacks.monitors import monitor
@@ -11,11 +13,15 @@ from lightning_nc.loggers import (
     Table,
     arrange_panels,
     log_figure,
+    log_film,
     log_table,
     save_figure,
+    save_film,
     send_alert,
     takes_tables,
 )
+
+Attempt = Callable[[str, Callable[[], Any]], None]  # does what is named, see `safely`
 
 
 def publish(
@@ -24,7 +30,7 @@ def publish(
     values: Mapping[str, float],
     step: int,
     epoch: int,
-    figures: Callable[[], Mapping[str, Any]] | None = None,
+    figures: Callable[[], Mapping[str, Callable[[], Any]]] | None = None,
     tables: Callable[[], Mapping[str, Table | Lines]] | None = None,
 ) -> None:
     """Give values to the Trainer's monitors and loggers, without communication.
@@ -35,8 +41,9 @@ def publish(
         values: Scalars under their keys.
         step: Of the loggers.
         epoch: Lightning's number of the epoch, from 0.
-        figures: Draws figures, by tag; called on the first process. Without a logger they become
-            files in the Trainer's ``default_root_dir``, but for runs that are to leave nothing.
+        figures: Gives what draws figures, by tag; called on the first process. Without a logger
+            they become files in the Trainer's ``default_root_dir``, but for runs that are to leave
+            nothing. Each is drawn and logged by itself, whatever becomes of the others.
         tables: Makes tables, by tag; called on the first process if there is a logger for them.
     """
     monitor(trainer, values)
@@ -49,10 +56,43 @@ def publish(
         attempt(f"arrange panels of {name}", arrange)
         log = partial(logger.log_metrics, {**values, "epoch": epoch}, step=step)
         attempt(f"log to {name}", log)
-    if figures is not None and (trainer.loggers or _leaves_files(trainer)):
-        attempt("draw figures", lambda: _log_figures(trainer, told, figures(), step))
+    if figures is not None:
+        publish_figures(trainer, told, figures, step)
     if tables is not None and any(map(takes_tables, trainer.loggers)):
-        attempt("make tables", lambda: _log_tables(trainer, told, tables(), step))
+        attempt("make tables", lambda: _log_tables(trainer, attempt, tables(), step))
+
+
+def publish_figures(
+    trainer: Any,
+    told: set[str],
+    figures: Callable[[], Mapping[str, Callable[[], Any]]],
+    step: int,
+) -> None:
+    """Draw figures and give them to the loggers; on the first process, see `publish`."""
+    attempt = partial(safely, trainer, told)
+    if trainer.loggers or _leaves_files(trainer):
+        attempt("draw figures", lambda: _log_figures(trainer, attempt, figures(), step))
+
+
+def publish_films(
+    trainer: Any,
+    told: set[str],
+    films: Callable[[], Mapping[str, Callable[[Path], None]]],
+    step: int,
+) -> None:
+    """Make films and give them to the loggers, but for runs that are to leave nothing.
+
+    What fails is told in the words of figures, so that one cause is told once.
+
+    Args:
+        trainer: The Trainer.
+        told: What has been told before.
+        films: Gives what writes GIFs, by tag; called on the first process.
+        step: Of the loggers.
+    """
+    attempt = partial(safely, trainer, told)
+    if _leaves_files(trainer):
+        attempt("draw figures", lambda: _log_films(trainer, attempt, films(), step))
 
 
 def alert(trainer: Any, told: set[str], title: str, text: str) -> None:
@@ -74,24 +114,53 @@ def _leaves_files(trainer: Any) -> bool:
     return not (trainer.fast_dev_run or getattr(trainer, "barebones", False))
 
 
-def _log_figures(trainer: Any, told: set[str], figures: Mapping[str, Any], step: int) -> None:
-    # not `trainer.log_dir`, which is the same without loggers, and communicates
-    folder = trainer.default_root_dir
-    for tag, figure in figures.items() if not trainer.loggers else ():
-        safely(trainer, told, "write a figure", partial(save_figure, folder, tag, figure, step))
+def _log_figures(
+    trainer: Any, attempt: Attempt, figures: Mapping[str, Callable[[], Any]], step: int
+) -> None:
+    for tag, drawing in figures.items():
+        attempt("draw a figure", partial(_log_figure, trainer, attempt, tag, drawing, step))
+
+
+def _log_figure(
+    trainer: Any, attempt: Attempt, tag: str, drawing: Callable[[], Any], step: int
+) -> None:
+    figure = drawing()
+    if not trainer.loggers:
+        # not `trainer.log_dir`, which is the same without loggers, and communicates
+        folder = trainer.default_root_dir
+        attempt("write a figure", partial(save_figure, folder, tag, figure, step))
     for logger in trainer.loggers:
-        for tag, figure in figures.items():
+        what = f"log a figure to {type(logger).__name__}"
+        attempt(what, partial(log_figure, logger, tag, figure, step))
+
+
+def _log_films(
+    trainer: Any, attempt: Attempt, films: Mapping[str, Callable[[Path], None]], step: int
+) -> None:
+    for tag, make in films.items():
+        attempt("draw a figure", partial(_log_film, trainer, attempt, tag, make, step))
+
+
+def _log_film(
+    trainer: Any, attempt: Attempt, tag: str, make: Callable[[Path], None], step: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "film.gif")
+        make(path)
+        if not trainer.loggers:
+            attempt("write a figure", partial(save_film, trainer.default_root_dir, tag, path))
+        for logger in trainer.loggers:
             what = f"log a figure to {type(logger).__name__}"
-            safely(trainer, told, what, partial(log_figure, logger, tag, figure, step))
+            attempt(what, partial(log_film, logger, tag, path, step))
 
 
 def _log_tables(
-    trainer: Any, told: set[str], tables: Mapping[str, Table | Lines], step: int
+    trainer: Any, attempt: Attempt, tables: Mapping[str, Table | Lines], step: int
 ) -> None:
     for logger in trainer.loggers:
         for tag, table in tables.items():
             what = f"log a table to {type(logger).__name__}"
-            safely(trainer, told, what, partial(log_table, logger, tag, table, step))
+            attempt(what, partial(log_table, logger, tag, table, step))
 
 
 def safely(trainer: Any, told: set[str], what: str, do: Callable[[], Any]) -> None:

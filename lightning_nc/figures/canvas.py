@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 # of Okabe and Ito, safe for the colour-blind
 COLOURS = POINTS, LINE, THIRD, *_ = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
+_LETTERS = 18  # of a name below an axis
+
 
 def require_matplotlib() -> None:
     """Say what to do where matplotlib, which is an extra, is not installed.
@@ -46,11 +48,46 @@ def label_depth(axes: Any, names: Sequence[str]) -> None:
     """Name the layers below, and D beside."""
     depth = np.arange(len(names))
     shown = depth if len(names) <= 12 else depth[:: -(-len(names) // 12)]
-    axes.set_xticks(shown, [_short(names[t]) for t in shown], rotation=45, ha="right")
+    short = shortened(names)
+    axes.set_xticks(shown, [short[t] for t in shown], rotation=45, ha="right")
     axes.set_ylabel("separation fuzziness $D$")
     axes.grid(True, which="major", alpha=0.3)
 
 
-def _short(name: str) -> str:
-    """The end of a long module name."""
-    return name if len(name) <= 18 else "…" + name[-17:]
+def label_epochs(axes: Any) -> None:
+    """Whole epochs below, and room around a single one."""
+    from matplotlib.ticker import MaxNLocator
+
+    left, right = axes.get_xlim()
+    if right - left < 1:
+        middle = round((left + right) / 2)
+        axes.set_xlim(middle - 1, middle + 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlabel("epochs completed")
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """Module names without what the long ones begin and end with in common, still told apart.
+
+    Args:
+        names: In depth; those of up to 18 letters are left as they are.
+    """
+    parts = [name.split(".") for name in names if len(name) > _LETTERS]
+    start, end = _in_common(parts), _in_common([part[::-1] for part in parts])
+    short = []
+    for name in names:
+        own = name.split(".")
+        # what is left of each is at least a part
+        kept = own[start : len(own) - min(end, len(own) - start - 1)]
+        shown = ("…" if start else "") + ".".join(kept) + ("…" if end else "")
+        short.append(shown if len(name) > _LETTERS else name)
+    clipped = [s if len(s) <= _LETTERS else "…" + s[-_LETTERS + 1 :] for s in short]
+    return clipped if len(set(clipped)) == len(set(names)) else short
+
+
+def _in_common(parts: Sequence[Sequence[str]]) -> int:
+    """How many parts all begin with, but for their last."""
+    if len(parts) < 2:
+        return 0
+    most = min(map(len, parts)) - 1
+    return next((i for i in range(most) if len({part[i] for part in parts}) > 1), most)

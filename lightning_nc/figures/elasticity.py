@@ -10,6 +10,8 @@ from lightning_nc.functional.local_elasticity import normalised_kernel
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_LINES = 20
+
 
 def similarity_figure(kernel: Tensor, labels: Tensor, title: str) -> "Figure":
     """Normalised kernel between samples, class by class: bright blocks are local elasticity.
@@ -27,7 +29,8 @@ def similarity_figure(kernel: Tensor, labels: Tensor, title: str) -> "Figure":
     classes = counts.nonzero().flatten()
     counts = counts[classes]
     ends = counts.cumsum(0)
-    for end in ends[:-1].tolist():
+    few = len(classes) <= _LINES  # the lines between more would hide what is between them
+    for end in ends[:-1].tolist() if few else ():
         axes.axhline(end - 0.5, color="black", linewidth=0.6)
         axes.axvline(end - 0.5, color="black", linewidth=0.6)
     every = -(-len(classes) // 15)

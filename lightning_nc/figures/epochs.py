@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_nc.figures.canvas import COLOURS, canvas
+from lightning_nc.figures.canvas import COLOURS, canvas, label_epochs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,18 +22,19 @@ def collapse_figure(
     Args:
         epochs: Epochs completed.
         measures: By how they are called.
-        terminal: Epoch from which on the classifier makes no error.
+        terminal: Epoch from which on the classifier makes no error; not drawn if it is later.
         title: Above the figure.
     """
     figure, (axes,) = canvas(1, (5.8, 4.0))
     for (name, values), colour in zip(measures.items(), COLOURS, strict=False):
         positive = [value if value > 0 else np.nan for value in values]  # a logarithm has no 0
         axes.plot(epochs, positive, "o-", color=colour, label=name, markersize=3, linewidth=1)
-    if terminal is not None:
-        label = "no error on the probe"
-        axes.axvspan(terminal, max(*epochs, terminal + 1e-9), color="0.93", label=label, zorder=0)
     axes.set_yscale("log")
-    axes.set_xlabel("epochs completed")
+    label_epochs(axes)
+    if terminal is not None and terminal <= max(epochs):
+        label = "no error on the probe"
+        axes.axvline(terminal, color="0.6", linestyle="--", linewidth=1, label=label, zorder=0)
+        axes.axvspan(terminal, max(epochs), color="0.93", zorder=-1)
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(fontsize="small")
     axes.set_title(title)
@@ -61,7 +62,7 @@ def over_epochs_figure(
         axes.plot(epochs, curve, "o-", color=colour, label=name, markersize=4)
     for (name, value), line in zip(references.items(), (":", "--"), strict=False):
         axes.axhline(value, color="0.5", linestyle=line, label=name)
-    axes.set_xlabel("epochs completed")
+    label_epochs(axes)
     axes.set_ylabel(label)
     axes.grid(True, alpha=0.3)
     axes.legend(fontsize="small")

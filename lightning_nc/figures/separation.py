@@ -1,6 +1,7 @@
 """The law of equi-separation: D against depth."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from lightning_nc.functional.separation import separation_law
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_PAPER_R = -0.997  # of the network that the paper shows first
 
 
 def separation_figure(names: Sequence[str], fuzziness: Tensor, title: str) -> "Figure":
@@ -53,7 +56,10 @@ def draw_law(axes: Any, fuzziness: Tensor) -> None:
         fit = (law.intercept + t * law.rho.log()).exp()
         axes.plot(t, fit.numpy(), "-", color=LINE)
         label = f"$\\rho$ = {float(law.rho):.3f}\n$r$ = {float(law.pearson_r):.3f}"
-        axes.text(0.97, 0.95, label, transform=axes.transAxes, ha="right", va="top")
+        side, x = ("left", 0.03) if float(law.rho) > 1 else ("right", 0.97)  # away from the line
+        where = {"transform": axes.transAxes, "ha": side, "va": "top"}
+        axes.text(x, 0.95, label, **where)
+        axes.text(x, 0.81, f"(He & Su: $r$ = {_PAPER_R})", color="0.5", fontsize="small", **where)
     axes.grid(True, which="major", alpha=0.3)
 
 
@@ -70,15 +76,18 @@ def class_separation_figure(
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
     depth = np.arange(len(names))
-    for k, D_k in enumerate(class_fuzziness.mT):
-        label = {0: f"one of {len(class_fuzziness.mT)} classes"}.get(k)
-        axes.plot(depth, D_k.numpy(), "-", color=POINTS, alpha=0.45, linewidth=1, label=label)
+    K = len(class_fuzziness.mT)
+    faint = 0.45 if K <= 20 else 0.2
+    axes.plot([], [], "-", color=POINTS, linewidth=1, label=f"one of {K} classes")
+    for D_k in class_fuzziness.mT:
+        axes.plot(depth, D_k.numpy(), "-", color=POINTS, alpha=faint, linewidth=1)
     # which classes are told apart worst and best in the end
     for k in {int(class_fuzziness[-1].argmax()), int(class_fuzziness[-1].argmin())}:
         end = (len(names) - 1, float(class_fuzziness[-1, k]))
         axes.annotate(
             str(k), end, xytext=(4, 0), textcoords="offset points", va="center", color=POINTS
         )
+    axes.margins(x=0.08)  # room for these
     axes.plot(depth, fuzziness.numpy(), "o-", color=LINE, label="all classes", zorder=3)
     if bool((fuzziness > 0).any()):
         axes.set_yscale("log")
@@ -99,7 +108,7 @@ def separation_comparison_figure(
         title: Above the figure.
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
-    for (name, D), colour in zip(fuzziness.items(), COLOURS, strict=False):
+    for (name, D), colour in zip(fuzziness.items(), cycle(COLOURS), strict=False):
         axes.plot(np.arange(len(names)), D.numpy(), "o-", color=colour, label=name)
     axes.set_yscale("log")
     label_depth(axes, names)
@@ -123,6 +132,7 @@ def separation_epochs_figure(
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
+    from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = canvas(1, (5.8, 4.0))
     # not to the very end of the map, whose yellow is pale on white
@@ -133,7 +143,9 @@ def separation_epochs_figure(
     if any(bool((D > 0).any()) for D in fuzziness):
         axes.set_yscale("log")
     label_depth(axes, names)
-    bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, label="epochs completed")
+    whole = MaxNLocator(integer=True, min_n_ticks=1)
+    mapped = ScalarMappable(scale, colours)
+    bar = figure.colorbar(mapped, ax=axes, label="epochs completed", ticks=whole)
     bar.ax.set_ylim(min(epochs), max(*epochs, min(epochs) + 1))
     axes.set_title(title)
     return figure

@@ -37,19 +37,22 @@ def save_snapshots(
         frames_per_second: How fast.
     """
     require_matplotlib()
-    from matplotlib.animation import FuncAnimation, PillowWriter
+    from PIL import Image  # which matplotlib depends on
 
+    figure: Any
     figure, (axes,) = canvas(1, (4.6, 4.8))
-
-    def show(frame: int) -> list[Any]:
+    frames = []
+    for snapshot in snapshots:
         axes.clear()
-        _draw(axes, *snapshots[frame])
-        return []
-
-    # the last is held for two seconds
-    frames = [*range(len(snapshots)), *[len(snapshots) - 1] * 2 * frames_per_second]
-    film = FuncAnimation(figure, show, frames, init_func=list)
-    film.save(path, PillowWriter(fps=frames_per_second))
+        _draw(axes, *snapshot)
+        figure.canvas.draw()
+        figure.set_layout_engine("none")  # as the first is laid out, so that nothing jumps
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+        frames.append(Image.fromarray(pixels).quantize(64))
+    each = 1000 // frames_per_second
+    durations = [each] * (len(frames) - 1) + [each + 2000]  # milliseconds; the last is held
+    first, *others = frames
+    first.save(path, save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def _draw(axes: Any, means: Tensor, rows: Tensor, title: str) -> None:

@@ -4,6 +4,7 @@ Loggers are told apart by class name, since Lightning's two namespaces have a cl
 works in the other's Trainer.
 """
 
+from lightning_nc.loggers.films import log_film, save_film
 from lightning_nc.loggers.images import log_figure, save_figure
 from lightning_nc.loggers.kinds import send_alert
 from lightning_nc.loggers.panels import arrange_panels
@@ -14,8 +15,10 @@ __all__ = [
     "Table",
     "arrange_panels",
     "log_figure",
+    "log_film",
     "log_table",
     "save_figure",
+    "save_film",
     "send_alert",
     "takes_tables",
 ]

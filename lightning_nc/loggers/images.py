@@ -1,13 +1,12 @@
 """A matplotlib figure to any logger, or into a folder."""
 
 from collections.abc import Callable
-from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lightning_nc.loggers.kinds import is_a
+from lightning_nc.loggers.kinds import folder_of, free_name, is_a
 
 
 def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
@@ -32,12 +31,10 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
     elif is_a(logger, "MLFlowLogger"):
         run, files = logger.run_id, f"figures/{tag}"
         taken = {file.path for file in logger.experiment.list_artifacts(run, files)}
-        name = _free_name(step, lambda name: f"{files}/{name}" in taken)
+        name = _png(step, lambda name: f"{files}/{name}" in taken)
         logger.experiment.log_figure(run, figure, f"{files}/{name}")
-    else:
-        folder = getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None)
-        if folder is not None:
-            save_figure(folder, tag, figure, step)
+    elif (folder := folder_of(logger)) is not None:
+        save_figure(folder, tag, figure, step)
 
 
 def save_figure(folder: str | Path, tag: str, figure: Any, step: int) -> None:
@@ -49,14 +46,12 @@ def save_figure(folder: str | Path, tag: str, figure: Any, step: int) -> None:
         return
     files = Path(folder) / "figures" / tag
     files.mkdir(parents=True, exist_ok=True)
-    figure.savefig(files / _free_name(step, lambda name: (files / name).exists()))
+    figure.savefig(files / _png(step, lambda name: (files / name).exists()))
 
 
-def _free_name(step: int, taken: Callable[[str], bool]) -> str:
+def _png(step: int, taken: Callable[[str], bool]) -> str:
     # with one batch per epoch, two measurements have the same step
-    again = chain([""], map("-{}".format, count(2)))
-    names = (f"step_{step:08d}{suffix}.png" for suffix in again)
-    return next(name for name in names if not taken(name))
+    return free_name(f"step_{step:08d}", ".png", taken)
 
 
 def _pixels(figure: Any) -> np.ndarray[Any, Any]:

@@ -1,5 +1,7 @@
 """What kind a logger is, under which names it logs, and whether it sends messages."""
 
+from collections.abc import Callable
+from itertools import chain, count
 from typing import Any
 
 
@@ -12,6 +14,18 @@ def key_of(logger: Any, key: str) -> str:
     """The key under which a logger logs: users can have theirs put a prefix before all."""
     prefix = getattr(logger, "_prefix", None)
     return f"{prefix}{logger.LOGGER_JOIN_CHAR}{key}" if prefix else key
+
+
+def folder_of(logger: Any) -> Any:
+    """Where a logger keeps its files; None if it has no such place."""
+    return getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None)
+
+
+def free_name(stem: str, ending: str, taken: Callable[[str], bool]) -> str:
+    """A file's name that is not taken: the stem, or the stem and a number from 2 on."""
+    again = chain([""], map("-{}".format, count(2)))
+    names = (f"{stem}{suffix}{ending}" for suffix in again)
+    return next(name for name in names if not taken(name))
 
 
 def send_alert(logger: Any, title: str, text: str) -> None:

@@ -61,14 +61,17 @@ class Unspeakable(Exception):
         raise TypeError("this cannot be said")
 
 
-def to_a_full_disk(figures):
+def to_a_full_disk(drawings):
     def save(savefig, path):
         with open("/dev/full", "wb") as full:
             savefig(full)
 
-    for figure in figures.values():
+    def draw(drawing):
+        figure = drawing()
         figure.savefig = functools.partial(save, figure.savefig)
-    return figures
+        return figure
+
+    return {tag: functools.partial(draw, drawing) for tag, drawing in drawings.items()}
 
 
 GONE, ODD, SHORT = OSError("the disk is gone"), ValueError("odd"), IndexError("no token")

@@ -279,7 +279,7 @@ def test_figures_are_of_the_kernel_and_of_the_ratio_over_epochs(tmp_path):
     runs.train(tmp_path, [callback], logger=CSVLogger(tmp_path))
     drawn = {path.parent.name for path in tmp_path.rglob("*.png")}
     assert drawn == {"kernel", "ratio"}
-    figure = callback.draw(callback.history[-1])["elasticity/mine/ratio"]
+    figure = callback.draw(callback.history[-1])["elasticity/mine/ratio"]()
     lines = {line.get_label(): line.get_xydata() for line in figure.axes[0].get_lines()}
     shown = lines["pairs of different samples"]
     assert shown[:, 0].tolist() == [0, 1, 2]

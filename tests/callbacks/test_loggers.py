@@ -9,9 +9,12 @@ import warnings
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from PIL import Image
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse
+from lightning_nc.callbacks import neural_collapse
 from tests import nets
 from tests.callbacks import records
 
@@ -31,8 +34,10 @@ def callbacks():
 
 
 def figures(used):
-    """The tags of what callbacks draw."""
-    return {tag for callback in used for tag in callback.draw(callback.history[-1])}
+    """The steps under which figures are logged, by tag: those over all once, at the end."""
+    steps = {tag: STEPS for callback in used for tag in callback.draw(callback.history[-1])}
+    at_end = {tag: STEPS[-1:] for c in used for tag in c.draw_at_end(c.history[-1])}
+    return steps | at_end
 
 
 def test_tensorboard_has_every_scalar_at_its_step_and_images_that_decode(tmp_path):
@@ -45,10 +50,10 @@ def test_tensorboard_has_every_scalar_at_its_step_and_images_that_decode(tmp_pat
             assert [event.step for event in logged] == STEPS, key
             expected = [np.float32(m.values[key]) for m in callback.history]
             np.testing.assert_array_equal([np.float32(e.value) for e in logged], expected)
-    assert set(events.Tags()["images"]) == figures(used)
-    for tag in figures(used):
+    assert set(events.Tags()["images"]) == set(figures(used))
+    for tag, steps in figures(used).items():
         images = events.Images(tag)
-        assert [image.step for image in images] == STEPS
+        assert [image.step for image in images] == steps
         pixels = imread(io.BytesIO(images[-1].encoded_image_string), format="png")
         assert pixels.shape == (images[-1].height, images[-1].width, 3)
         assert 0.01 < pixels.std() < 1  # not a blank page
@@ -68,10 +73,62 @@ def test_csv_has_every_scalar_with_its_epoch_and_png_files_beside_it(tmp_path):
             for name, value in measurement.values.items():
                 assert math.isclose(float(row[name]), value, rel_tol=1e-6), name
     (log_dir,) = {path.parent for path in tmp_path.rglob("metrics.csv")}
-    for tag in figures(used):
+    for tag, steps in figures(used).items():
         files = sorted((log_dir / "figures" / tag).iterdir())
-        assert [file.name for file in files] == [f"step_{step:08d}.png" for step in STEPS]
+        assert [file.name for file in files] == [f"step_{step:08d}.png" for step in steps]
         assert imread(files[0]).std() > 0.01
+    assert frames(log_dir / "figures/nc/train/collapse.gif") == len(STEPS)
+    assert len(list(tmp_path.rglob("*.gif"))) == 1
+
+
+def frames(path):
+    with Image.open(path) as film:
+        return film.n_frames
+
+
+def test_what_is_drawn_at_the_end_is_of_the_last_measurement_also_of_a_run_that_is_stopped(
+    tmp_path,
+):
+    stopping = EarlyStopping("nc/train/nc1", patience=1, min_delta=1e9)
+    callback = NeuralCollapse(figures=True)
+    nets.fit(tmp_path, [callback, stopping], logger=CSVLogger(tmp_path), max_epochs=10)
+    (figure,) = tmp_path.rglob("nc/train/epochs/*.png")
+    assert figure.name == f"step_{callback.history[-1].step:08d}.png"
+    callback.plot("epochs").savefig(tmp_path / "plotted.png")
+    np.testing.assert_array_equal(imread(figure), imread(tmp_path / "plotted.png"))
+
+
+@pytest.mark.parametrize(("epochs", "films"), [([0, 1], 0), ([0, 1, 2], 1)])
+def test_two_snapshots_make_no_film(epochs, films, tmp_path):
+    nets.fit(tmp_path, [NeuralCollapse(epochs=epochs)], logger=CSVLogger(tmp_path))
+    assert len(list(tmp_path.rglob("*.gif"))) == films
+
+
+def test_a_film_of_many_measurements_has_some_of_them_with_the_first_and_the_last(
+    tmp_path, monkeypatch
+):
+    callback = NeuralCollapse(figures=False)
+    nets.fit(tmp_path, [callback], max_epochs=40)
+    taken = []
+    monkeypatch.setattr(neural_collapse, "save_snapshots", lambda path, s, **_: taken.extend(s))
+    (make,) = callback.films(callback.history[-1]).values()
+    make(tmp_path / "film.gif")
+    titles = [callback._snapshot(measurement)[2] for measurement in callback.history]
+    shown = [titles.index(title) for _, _, title in taken]
+    assert len(shown) == 30
+    assert shown == sorted(set(shown))
+    assert (shown[0], shown[-1]) == (0, 40)
+
+
+def test_a_film_that_cannot_be_made_costs_a_warning_and_not_the_run(tmp_path, monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(neural_collapse, "save_snapshots", fail)
+    with pytest.warns(RuntimeWarning, match="Could not draw a figure.*no space left"):
+        run = nets.fit(tmp_path, [NeuralCollapse()], logger=CSVLogger(tmp_path))
+    assert run.state.finished
+    assert not list(tmp_path.rglob("*.gif"))
 
 
 def test_the_steps_are_those_under_which_lightning_logs_epochs(tmp_path):
@@ -94,8 +151,10 @@ def test_several_loggers_get_the_same_and_none_is_fine(tmp_path):
     events = records.tensorboard_events(tmp_path / "tensorboard")
     of_csv = [float(row["nc/train/nc1"]) for row in rows if row["nc/train/nc1"]]
     assert [event.value for event in events.Scalars("nc/train/nc1")] == pytest.approx(of_csv)
-    assert set(events.Tags()["images"]) == figures([callback])
-    assert len(list(tmp_path.rglob("*.png"))) == 3 * len(figures([callback]))
+    assert set(events.Tags()["images"]) == set(figures([callback]))
+    drawn = sum(len(steps) for steps in figures([callback]).values())
+    assert len(list(tmp_path.rglob("*.png"))) == drawn
+    assert len(list(tmp_path.rglob("*.gif"))) == len(loggers)
     alone = NeuralCollapse()
     run = nets.fit(tmp_path, [alone], logger=False)
     assert len(alone.history) == 3
@@ -105,11 +164,13 @@ def test_several_loggers_get_the_same_and_none_is_fine(tmp_path):
 def test_without_a_logger_figures_are_files_in_the_folder_of_the_trainer(tmp_path):
     used = [NeuralCollapse()]
     nets.fit(tmp_path, used, logger=False)
-    names = [f"step_{step:08d}.png" for step in STEPS]
-    for tag in figures(used):
+    for tag, steps in figures(used).items():
         files = sorted((tmp_path / "figures" / tag).iterdir())
-        assert [file.name for file in files] == names
+        assert [file.name for file in files] == [f"step_{step:08d}.png" for step in steps]
         assert imread(files[0]).std() > 0.01
+    nets.fit(tmp_path, [NeuralCollapse(when="validation_end")], logger=False)
+    films = sorted((tmp_path / "figures/nc/train").glob("*.gif"))
+    assert [film.name for film in films] == ["collapse-2.gif", "collapse.gif"]
     assert {path.name for path in tmp_path.iterdir()} == {"figures"}
 
 
@@ -140,10 +201,11 @@ def test_no_file_is_written_and_no_image_drawn_without_figures(tmp_path):
 def test_two_measurements_under_one_step_leave_two_figures(tmp_path):
     used = [NeuralCollapse()]
     nets.fit(tmp_path, used, batch_size=30, logger=CSVLogger(tmp_path))
-    for tag in figures(used):
+    for tag, steps in figures(used).items():
         files = sorted(file.name for file in tmp_path.rglob(f"{tag}/*.png"))
         # one batch per epoch: steps 0, 0, 1
-        assert files == ["step_00000000-2.png", "step_00000000.png", "step_00000001.png"]
+        names = ["step_00000000-2.png", "step_00000000.png", "step_00000001.png"]
+        assert files == names[-len(steps) :]
 
 
 def test_the_epoch_of_a_run_that_ends_early_is_its_last(tmp_path):
@@ -221,3 +283,17 @@ def test_a_folder_that_takes_no_figures_is_named_once_per_callback_and_run(tmp_p
         assert len(told) == len(used)
         for text in told:
             assert re.match(f"Could not write a figure: .*Error.* at '{folder}", text)
+
+
+def test_a_figure_that_cannot_be_drawn_does_not_cost_the_others(tmp_path):
+    class Undrawable(NeuralCollapse):
+        def draw(self, measurement):
+            def fail():
+                raise MemoryError("too large")
+
+            return {"nc/train/mine": fail} | super().draw(measurement)
+
+    with pytest.warns(RuntimeWarning, match="Could not draw a figure.*too large"):
+        nets.fit(tmp_path, [Undrawable(epochs=[0])], logger=CSVLogger(tmp_path))
+    drawn = {path.parent.name for path in tmp_path.rglob("*.png")}
+    assert drawn >= {"cosines", "snapshot"}

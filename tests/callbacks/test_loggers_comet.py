@@ -34,6 +34,7 @@ def train(folder):
     measured = {
         "values": [[m.values for m in callback.history] for callback in used],
         "figures": [tag for callback in used for tag in callback.draw(callback.history[-1])],
+        "at end": [tag for callback in used for tag in callback.draw_at_end(callback.history[-1])],
         "warned": [str(w.message) for w in told if w.category is RuntimeWarning],
     }
     Path(folder, "measured.json").write_text(json.dumps(measured))
@@ -61,8 +62,13 @@ def test_comet_has_every_value_with_its_epoch_and_every_figure(tmp_path, monkeyp
             expected = [pytest.approx(values[key]) for values in history]
             assert logged == list(zip((0, 2, 5), (0, 0, 1), expected, strict=True)), key
     uploads = [content for _, content in messages if "additional_params" in content]
+    (film,) = (u for u in uploads if u["additional_params"].get("fileName", "").endswith(".gif"))
+    assert film["additional_params"]["fileName"] == "nc/train/collapse.gif"
+    assert files[film["file_path"]].startswith(b"GIF")
+    uploads.remove(film)
     shown = [(u["additional_params"]["figName"], u["additional_params"]["step"]) for u in uploads]
-    assert sorted(shown) == sorted((tag, step) for tag in measured["figures"] for step in (0, 2, 5))
+    expected = [(tag, step) for tag in measured["figures"] for step in (0, 2, 5)]
+    assert sorted(shown) == sorted([*expected, *((tag, 5) for tag in measured["at end"])])
     for upload in uploads:
         drawing = ElementTree.fromstring(files[upload["file_path"]])
         assert len(drawing.findall(".//{http://www.w3.org/2000/svg}path")) > 10

@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 from pytorch_lightning.loggers import MLFlowLogger
 
 from lightning_nc import EquiSeparation, NeuralCollapse
@@ -80,11 +81,16 @@ def test_mlflow_has_every_value_and_figure_also_of_two_measurements_in_one_step(
                 (step, pytest.approx(m.values[key], nan_ok=True))
                 for step, m in zip((0, 0, 1), callback.history, strict=True)
             ]
-        for tag in callback.draw(callback.history[-1]):
+        at_end = callback.draw_at_end(callback.history[-1])
+        for tag in callback.draw(callback.history[-1]) | at_end:
             files = [file.path for file in client.list_artifacts(logger.run_id, f"figures/{tag}")]
             names = ["step_00000000-2.png", "step_00000000.png", "step_00000001.png"]
+            names = names[-1:] if tag in at_end else names
             assert sorted(files) == [f"figures/{tag}/{name}" for name in names]
             local = client.download_artifacts(logger.run_id, files[0], str(tmp_path))
             assert imread(local).std() > 0.01
     assert {m.value for m in client.get_metric_history(logger.run_id, "epoch")} == {0, 1}
+    film = client.download_artifacts(logger.run_id, "figures/nc/train/collapse.gif", str(tmp_path))
+    with Image.open(film) as opened:
+        assert opened.n_frames == 3
     assert client.get_run(logger.run_id).info.status == "FINISHED"

@@ -108,7 +108,8 @@ def test_every_chart_of_the_layout_finds_its_scalars(served):
 def test_the_server_has_every_image(served):
     server, used, run = served
     tags = server.get("plugin/images/tags")[run]
-    assert set(tags) == {tag for c in used for tag in c.draw(c.history[-1])}
+    drawn = [c.draw(c.history[-1]) | c.draw_at_end(c.history[-1]) for c in used]
+    assert set(tags) == {tag for drawings in drawn for tag in drawings}
     for tag in tags:
         images = server.get("plugin/images/images", run=run, tag=tag, sample=0)
         assert images[-1]["step"] == 11

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from matplotlib.image import imread
+from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
 from lightning_nc import EquiSeparation, NeuralCollapse, Probe
@@ -54,13 +55,27 @@ def test_wandb_has_every_value_and_the_image_files(run):
             logged = {row["trainer/global_step"]: row[key] for row in rows if key in row}
             values = [m.values[key] for m in callback.history]
             assert logged == pytest.approx(dict(zip(STEPS, values, strict=True)), nan_ok=True), key
-    for tag in (tag for callback in used for tag in callback.draw(callback.history[-1])):
+    tags = [tag for callback in used for tag in callback.draw(callback.history[-1])]
+    at_end = [tag for callback in used for tag in callback.draw_at_end(callback.history[-1])]
+    for tag in (*tags, *at_end):
         images = [row[tag] for row in rows if tag in row]
-        assert len(images) == len(STEPS)
+        assert len(images) == (1 if tag in at_end else len(STEPS))
         for image in images:
             (name,) = image["filenames"]
             (path,) = folder.rglob(name.split("/")[-1])
             assert imread(path).std() > 0.01
+
+
+def test_wandb_has_the_film_of_the_collapse_as_a_video(run):
+    folder, _ = run
+    rows = [row for row in records.wandb_history(folder) if "nc/train/collapse" in row]
+    (film,) = (row["nc/train/collapse"] for row in rows)
+    assert rows[0]["trainer/global_step"] == STEPS[-1]
+    assert film["_type"] == "videos"
+    (video,) = film["videos"]
+    (path,) = folder.rglob(video["path"].split("/")[-1])
+    with Image.open(path) as opened:
+        assert (opened.format, opened.n_frames) == ("GIF", len(STEPS))
 
 
 def test_wandb_shows_our_values_over_epochs_and_others_over_steps(run):

@@ -67,6 +67,25 @@ def test_an_earlier_measurement_can_be_plotted_as_long_as_its_arrays_are_kept(tm
         callback.plot("law", 0)
 
 
+@pytest.mark.parametrize("callback_class", nets.CALLBACKS)
+def test_figures_of_arrays_that_are_kept_can_be_plotted_whatever_became_of_others(
+    callback_class, tmp_path
+):
+    data, K = nets.vectors((2,) * 33, d=6), 33  # more than 1,000 cosines, or entries of the kernel
+    many = {"max_classes": K, "samples_per_class": 2} if callback_class is LocalElasticity else {}
+    callback = callback_class(figures=False, **many)
+    nets.fit(tmp_path, [callback], data=data, net=nets.mlp(K=K), max_epochs=1)
+    gone = {"NeuralCollapse": ["cosines"], "MinorityCollapse": ["cosines"]}
+    gone["LocalElasticity"] = ["kernel"]
+    for name in NAMES[callback_class.__name__]:
+        if name in gone.get(callback_class.__name__, []):
+            with pytest.raises(ValueError, match=r"Measurement 0 has no '\w+' any more"):
+                callback.plot(name, 0)
+        else:
+            assert pixels(callback.plot(name, 0)).float().std() > 1
+        assert pixels(callback.plot(name, 1)).float().std() > 1
+
+
 def test_the_figure_over_epochs_has_a_line_per_measured_epoch(tmp_path):
     callback = EquiSeparation(figures=False)
     nets.fit(tmp_path, [callback], max_epochs=3)
@@ -74,7 +93,7 @@ def test_the_figure_over_epochs_has_a_line_per_measured_epoch(tmp_path):
     shown = [line.get_ydata().tolist() for line in axes.get_lines()]
     layers = [key for key in callback.history[0].values if key.startswith("separation_layers")]
     assert shown == [[m.values[key] for key in layers] for m in callback.history]
-    first_two = callback.draw(callback.history[1])["separation/train/epochs"].axes[0]
+    first_two = callback.draw(callback.history[1])["separation/train/epochs"]().axes[0]
     assert len(first_two.get_lines()) == 2  # those of later epochs are not in it
     assert axes.get_yscale() == "log"
 
@@ -125,6 +144,40 @@ def test_the_terminal_phase_begins_once_and_is_told_without_a_warning(tmp_path, 
     shaded = callback.plot("epochs").axes[0].patches
     assert len(shaded) == 1
     assert shaded[0].get_xy()[0] == first
+    assert not callback.plot("epochs", 0).axes[0].patches  # nothing of what came later
+
+
+TITLES = {
+    "separation/train/law": "Separation fuzziness, train, 1 epoch",
+    "separation/train/epochs": "Separation fuzziness by epoch, train",
+    "separation/train/classes": "Separation fuzziness by class, train, 1 epoch",
+    "nc/train/cosines": "Cosines between classes, train, 1 epoch; "
+    "ideal off the diagonal: -1/(K-1) = -0.500",
+    "nc/train/snapshot": "Neural collapse, train, 1 epoch\nclasses 0, 1, 2 of 3",
+    "nc/train/epochs": "Neural collapse over epochs, train",
+    "minority/train/cosines": "Cosines by class size, train, 1 epoch; "
+    "ideal off the diagonal: -1/(K-1) = -0.500",
+    "minority/train/norms": "Norms by class size, train, 1 epoch",
+    "elasticity/train/kernel": "Tangent kernel, train, 1 epoch",
+    "elasticity/train/ratio": "Local elasticity over epochs, train",
+}
+
+
+def test_titles_say_what_is_shown_and_fit_on_the_figure(tmp_path):
+    used = [callback_class(figures=False) for callback_class in nets.CALLBACKS]
+    nets.fit(tmp_path, used)
+    titles = {}
+    for callback in used:
+        drawings = callback.draw(callback.history[1]) | callback.draw_at_end(callback.history[1])
+        for tag, drawing in drawings.items():
+            figure = drawing()
+            above = figure._suptitle or figure.axes[0].title
+            titles[tag] = above.get_text()
+            figure.canvas.draw()
+            box = above.get_window_extent()
+            assert box.x0 >= 0, tag
+            assert box.x1 <= figure.bbox.x1, tag
+    assert titles == TITLES
 
 
 def test_of_other_data_than_those_of_training_no_terminal_phase_is_told(tmp_path, caplog):
@@ -137,7 +190,8 @@ def test_of_other_data_than_those_of_training_no_terminal_phase_is_told(tmp_path
         assert callback.terminal_epoch is not None
         axes = callback.plot("epochs").axes[0]
         assert len(axes.patches) == 1  # of which no more is said than was seen
-        assert axes.patches[0].get_label() == "no error on the probe"
+        labels = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert labels[-1] == "no error on the probe"
 
 
 FIRST_USE = """
@@ -289,6 +343,16 @@ def test_snapshots_of_all_measurements_make_a_film(tmp_path):
     assert len(set(frames)) == 3
 
 
+def test_a_comparison_of_other_numbers_of_samples_is_warned_of(tmp_path):
+    train = EquiSeparation(probe=Probe(samples_per_class=5), epochs=[1], figures=False)
+    validation = EquiSeparation(probe=Probe("val", samples_per_class=4), figures=False)
+    nets.fit(tmp_path, [train, validation])
+    labels = ["train, 5 per class, 1 epoch", "val, 4 per class, 2 epochs"]
+    with pytest.warns(RuntimeWarning, match=f"is not comparable here: {'; '.join(labels)}. Give"):
+        axes = train.plot_against(validation).axes[0]
+    assert [line.get_label() for line in axes.get_lines()] == labels
+
+
 def test_training_and_validation_data_can_be_drawn_against_each_other(tmp_path):
     train = EquiSeparation(figures=False)
     validation = EquiSeparation(probe="val", figures=False)
@@ -298,7 +362,9 @@ def test_training_and_validation_data_can_be_drawn_against_each_other(tmp_path):
     lines = train.plot_against(validation).axes[0].get_lines()
     shown = {line.get_label(): line.get_ydata().tolist() for line in lines}
     assert shown == {
-        callback.probe.key: callback.history[-1].arrays["fuzziness"].tolist()
+        f"{callback.probe.key}, 9 to 12 per class, 2 epochs": callback.history[-1]
+        .arrays["fuzziness"]
+        .tolist()
         for callback in (train, validation)
     }
     other = EquiSeparation(["net.0", "net.2", "net.6"], probe=Probe(name="one"), figures=False)

@@ -1,0 +1,46 @@
+"""A film to any logger, or into a folder."""
+
+import io
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lightning_nc.loggers.kinds import folder_of, free_name, is_a
+
+
+def log_film(logger: Any, tag: str, film: Path, step: int) -> None:
+    """Log a GIF: as a video where the logger takes videos, else as a file.
+
+    Args:
+        logger: W&B and Comet loggers get a video, MLflow an artifact ``figures/TAG.gif``; for any
+            other with a ``log_dir`` or ``save_dir`` a file of that name is written there.
+        tag: Name of the film.
+        film: The file, which may be gone afterwards.
+        step: Of the logger.
+    """
+    if is_a(logger, "WandbLogger") and hasattr(logger, "log_video"):
+        logger.log_video(key=tag, videos=[str(film)], step=step, format=["gif"])
+    elif is_a(logger, "CometLogger"):
+        content = io.BytesIO(film.read_bytes())  # files are read when they are sent, later
+        logger.experiment.log_video(content, name=f"{tag}.gif", format="gif", step=step)
+    elif is_a(logger, "MLFlowLogger"):
+        folder, _, name = tag.rpartition("/")
+        with TemporaryDirectory() as temporary:
+            named = shutil.copy(film, Path(temporary, f"{name}.gif"))
+            logger.experiment.log_artifact(logger.run_id, str(named), f"figures/{folder}")
+    elif (log_dir := folder_of(logger)) is not None:
+        save_film(log_dir, tag, film)
+
+
+def save_film(folder: str | Path, tag: str, film: Path) -> None:
+    """Copy a GIF to ``figures/TAG.gif`` in a folder of this machine, never over another.
+
+    Folders elsewhere, such as ``s3://...``, get none.
+    """
+    if "://" in str(folder):
+        return
+    path = Path(folder, "figures", tag)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = free_name(path.name, ".gif", lambda name: (path.parent / name).exists())
+    shutil.copy(film, path.parent / name)

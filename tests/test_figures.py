@@ -1,0 +1,104 @@
+"""What figures show, as matplotlib has it."""
+
+import pytest
+import torch
+from matplotlib.colors import to_hex
+
+from lightning_nc import figures
+from lightning_nc.figures.canvas import COLOURS, shortened
+
+EPOCHS = [0, 1, 2, 3]
+FALLING = {"NC1": [8.0, 4.0, 2.0, 1.0]}
+
+
+def ticks(axis):
+    axis.figure.canvas.draw()
+    low, high = sorted(axis.get_view_interval())
+    return [tick for tick in axis.get_ticklocs() if low <= tick <= high]
+
+
+def boxes_of(axes, artists):
+    axes.figure.canvas.draw()
+    return [artist.get_window_extent() for artist in artists]
+
+
+@pytest.mark.parametrize("rho", [0.5, 0.9, 1.1, 2.0])
+def test_the_text_of_the_law_is_away_from_its_line_and_names_the_papers_r(rho):
+    D = 100 * rho ** torch.arange(8, dtype=torch.float64)
+    axes = figures.separation_figure([str(t) for t in range(8)], D, "the law").axes[0]
+    texts = {text.get_text(): text for text in axes.texts}
+    assert list(texts) == [
+        f"$\\rho$ = {rho:.3f}\n$r$ = {-1 if rho < 1 else 1:.3f}",
+        "(He & Su: $r$ = -0.997)",
+    ]
+    points = axes.transData.transform(list(zip(range(8), D.tolist(), strict=True)))
+    own, papers = boxes_of(axes, texts.values())
+    assert not any(box.contains(*point) for box in (own, papers) for point in points)
+    assert not own.overlaps(papers)
+
+
+def shaded(terminal, epochs=EPOCHS):
+    axes = figures.collapse_figure(epochs, {"NC1": FALLING["NC1"][: len(epochs)]}, terminal, "")
+    axes = axes.axes[0]
+    lines = [line.get_xdata()[0] for line in axes.get_lines() if "no error" in line.get_label()]
+    return lines, [(span.get_x(), span.get_x() + span.get_width()) for span in axes.patches]
+
+
+def test_the_terminal_phase_begins_with_a_line_and_does_not_reach_beyond_what_is_drawn():
+    assert shaded(1) == ([1], [(1, 3)])
+    assert shaded(3) == ([3], [(3, 3)])
+    assert shaded(3, EPOCHS[:2]) == ([], [])  # as of an earlier measurement
+    assert shaded(None) == ([], [])
+
+
+@pytest.mark.parametrize("epochs", [[0], [2.5], [0, 1], [0, 1, 2], [0, 0.5, 1], [0, 35], [0, 1000]])
+def test_axes_and_bars_of_epochs_have_whole_ticks(epochs):
+    values = [1.0 / (1 + epoch) for epoch in epochs]
+    D = [torch.tensor([2.0, value]) for value in values]
+    shown = [
+        figures.collapse_figure(epochs, {"NC1": values}, None, "").axes[0].xaxis,
+        figures.over_epochs_figure(epochs, {"ratio": values}, {}, "", "").axes[0].xaxis,
+        figures.separation_epochs_figure(["input", "net"], epochs, D, "").axes[1].yaxis,
+    ]
+    for axis in shown:
+        assert ticks(axis)
+        assert all(float(tick).is_integer() for tick in ticks(axis)), ticks(axis)
+
+
+@pytest.mark.parametrize(("K", "lines"), [(10, 18), (100, 0)])
+def test_the_kernel_has_lines_between_few_classes_and_none_over_many(K, lines):
+    kernel = torch.eye(2 * K, dtype=torch.float64)
+    figure = figures.similarity_figure(kernel, torch.arange(K).repeat_interleave(2), "")
+    assert len(figure.axes[0].get_lines()) == lines
+
+
+def test_long_names_are_told_apart_by_what_they_do_not_have_in_common():
+    names = [f"network.layer{i}.{j}.rather_long_name" for i in (1, 2) for j in (0, 1)]
+    assert shortened(["input", *names]) == [
+        "input",
+        *("…layer1.0…", "…layer1.1…", "…layer2.0…", "…layer2.1…"),
+    ]
+    assert shortened(["input", "net.2", "net.6"]) == ["input", "net.2", "net.6"]
+    assert shortened(["encoder_of_all_the_inputs"]) == ["…of_all_the_inputs"]
+    # a name within another, and names that differ at their beginning alone
+    nested = ["network.backbone.stage", "network.backbone.stage.block"]
+    assert shortened(nested) == ["…stage", "…stage.block"]
+    alike = [f"{side}_half_of_the_whole_network" for side in ("left", "right")]
+    assert shortened(alike) == alike
+    of_runs = [f"network.block.activation-{run}" for run in (1, 2)]
+    assert shortened(of_runs) == ["…activation-1", "…activation-2"]
+
+
+def test_more_curves_than_colours_are_all_drawn():
+    fuzziness = {f"probe {i}": torch.tensor([3.0, 2.0 / (i + 1)]) for i in range(7)}
+    lines = figures.separation_comparison_figure(["input", "net"], fuzziness, "").axes[0].lines
+    assert [line.get_label() for line in lines] == list(fuzziness)
+    assert to_hex(lines[5].get_color()).upper() == COLOURS[0]
+
+
+def test_the_numbers_of_classes_are_within_the_axes():
+    class_D = torch.tensor([[3.0, 3.0], [2.0, 1.0]])
+    axes = figures.class_separation_figure(["input", "net"], class_D, class_D.mean(1), "").axes[0]
+    (frame,) = boxes_of(axes, [axes])
+    for box in boxes_of(axes, axes.texts):
+        assert frame.x0 < box.x0 < box.x1 < frame.x1

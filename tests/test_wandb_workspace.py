@@ -1,0 +1,66 @@
+"""The saved view of W&B shows what is logged."""
+
+import json
+import re
+
+import pytest
+
+from tests.callbacks.test_logging import DESIGN, ON_REQUEST, filled_in
+from tests.callbacks.test_plots import TITLES
+from tests.test_examples import run
+
+pytest.importorskip("wandb_workspaces")
+
+LAYERS = ["input", "net.2", "net.6"]
+
+
+@pytest.fixture(scope="module")
+def sections(tmp_path_factory):
+    path = tmp_path_factory.mktemp("view") / "view.json"
+    probes = ["--probe", "train", "mine"]
+    done = run("examples/wandb_workspace.py", "me", "project", *probes, "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    view = json.loads(path.read_text())
+    assert (view["entity"], view["project"]) == ("me", "project")
+    return view["spec"]["section"]["panelBankConfig"]["sections"]
+
+
+def test_the_view_has_a_section_per_callback_and_probe(sections):
+    titles = ["Equi-separation", "Neural collapse", "Minority collapse", "Local elasticity"]
+    names = [f"{title} ({probe})" for probe in ("train", "mine") for title in titles]
+    assert [section["name"] for section in sections] == names
+
+
+@pytest.mark.parametrize("probe", ["train", "mine"])
+def test_every_metric_and_axis_of_the_view_is_logged(probe, sections):
+    keys = {key for keys in DESIGN.values() for key in keys} | ON_REQUEST
+    logged = {k for layer in LAYERS for k in filled_in(keys, probe, [layer])}
+    plots = [
+        panel["config"]
+        for section in sections
+        if section["name"].endswith(f"({probe})")
+        for panel in section["panels"]
+        if panel["viewType"] == "Run History Line Plot"
+    ]
+    assert len(plots) == 15
+    for plot in plots:
+        shown = set(plot["metrics"] or []) or {
+            key for key in logged if re.search(plot["metricRegex"], key)
+        }
+        assert shown, plot["chartTitle"]
+        assert shown <= logged, shown - logged
+        families = {key.split("/")[0].removesuffix("_layers") for key in shown}
+        assert [f"{family}/{probe}/epochs_completed" for family in families] == [plot["xAxis"]]
+    logarithmic = {key for plot in plots if plot["yLogScale"] for key in plot["metrics"]}
+    assert {f"nc/{probe}/{name}" for name in ("nc1", "nc2_etf_error", "nc3", "nc4")} <= logarithmic
+
+
+def test_every_figure_and_film_of_the_view_is_logged(sections):
+    shown = {
+        key
+        for section in sections
+        for panel in section["panels"]
+        for key in panel["config"].get("mediaKeys", [])
+        if "/train/" in key
+    }
+    assert shown == {*TITLES, "minority/train/theory", "nc/train/collapse"}
