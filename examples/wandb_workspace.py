@@ -100,7 +100,7 @@ SECTIONS = (
                 "Relative ratio: 1/2 without local elasticity",
                 ("relative_ratio", "relative_ratio_self_pairs"),
             ),
-            Panel("Effect within and between classes", ("intra", "inter"), logarithmic=True),
+            Panel("Effect within and between classes", ("intra", "inter")),
         ),
         ("kernel", "ratio"),
     ),
