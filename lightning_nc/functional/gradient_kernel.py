@@ -47,8 +47,8 @@ def gradient_kernel(
 
     Returns:
         Symmetric and positive semidefinite, shape ``(m, m)``, float64; in squared units of f by
-        those of w. Gradients are of the network's precision, or float32 if that is half: take
-        ``model.double()`` for all digits.
+        those of w. Gradients are of the network's precision, or float32 if that is half (not
+        with activation checkpointing): take ``model.double()`` for all digits.
 
     Raises:
         ValueError: If a sample's outputs depend on the others, or are no row of numbers, or

@@ -56,6 +56,16 @@ def test_in_single_precision_the_kernel_is_right_to_its_digits(case):
     np.testing.assert_allclose(K, expected, rtol=0, atol=2e-5 * expected.max())
 
 
+@pytest.mark.parametrize("case", [case for case in LAYERS if case != "checkpoint"])
+def test_layers_of_half_precision_have_the_kernel_of_their_rounded_weights(case):
+    net, inputs = LAYERS[case]()
+    half, rounded = net.bfloat16(), inputs.bfloat16()
+    K = gradient_kernel(half, rounded)
+    gradients = reference.sample_gradients(half.double(), rounded.double())
+    expected = reference.tangent_kernel(gradients)
+    np.testing.assert_allclose(K, expected, rtol=0, atol=2e-5 * expected.max())
+
+
 # where a forward pass alone cannot tell which module answers for a parameter
 PROVEN_WRONG = {
     "rows of all samples step by step",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lightning_nc.functional.tangent.grams import exact, gram
+from lightning_nc.functional.tangent.grams import exact, gram, widened
 
 
 class AffineNorm:
@@ -27,9 +27,10 @@ class AffineNorm:
         self.names, self.m = names, samples
         weight, bias = module.weight, getattr(module, "bias", None)
         assert isinstance(weight, Tensor)
-        neutral = {"weight": torch.ones_like(weight)}
+        neutral = {name: widened(b) for name, b in module.named_buffers()}
+        neutral["weight"] = torch.ones_like(widened(weight))
         if isinstance(bias, Tensor):
-            neutral["bias"] = torch.zeros_like(bias)
+            neutral["bias"] = torch.zeros_like(widened(bias))
         with torch.no_grad():
             self.normalised = [functional_call(module, neutral, (x,)) for x in inputs]
         self.shape = weight.shape

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from lightning_nc.functional.tangent.grams import gram
+from lightning_nc.functional.tangent.grams import gram, widened
 
 _AT_ONCE = 2**26  # numbers in the gradients that are held at a time
 
@@ -69,6 +69,7 @@ class Recomputed:
     ) -> None:
         self.module, self.runs, self.batched, self.m = module, runs, batched, samples
         self.parameters = {name: p.detach() for name, p in parameters.items()}
+        self.others = _widened_others(module, parameters)
         self.one_by_one: str | None = None  # why gradients are taken sample by sample
 
     def gram(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
@@ -136,8 +137,9 @@ class Recomputed:
         of_sample, run = iter(own), self.runs[number]
         pairs = zip(run.tensors(), self.batched[number], strict=True)
         args, kwargs = run.arguments([next(of_sample) if own else x for x, own in pairs])
-        buffers = {name: b.clone() for name, b in self.module.named_buffers()}
-        return first_tensor(functional_call(self.module, {**buffers, **p}, args, kwargs))
+        buffers = {name: widened(b.clone()) for name, b in self.module.named_buffers()}
+        tensors = {**self.others, **buffers, **p}
+        return first_tensor(functional_call(self.module, tensors, args, kwargs))
 
     def _own(self, number: int) -> list[Tensor]:
         """Tensors of a run cut into samples, but for those that all samples have in common."""
@@ -147,6 +149,15 @@ class Recomputed:
     def _cut(self, x: Tensor) -> Tensor:
         """Rows of each sample, which may be several, such as the windows of an image."""
         return x.reshape(self.m, -1, *x.shape[1:])
+
+
+def _widened_others(module: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What else is of half precision, as the network that gave the inputs had it."""
+    by_all_names = dict(module.named_parameters(remove_duplicate=False))
+    given = {id(by_all_names[name]) for name in parameters}
+    others = {name: p for name, p in module.named_parameters() if id(p) not in given}
+    wide = {name: widened(p.detach()) for name, p in others.items()}
+    return {name: p for name, p in wide.items() if p.dtype != others[name].dtype}
 
 
 def first_tensor(output: Any) -> Any:
