@@ -3,6 +3,11 @@ BIN := .venv/bin
 # pip takes torch as constraints.txt pins it, so that everyone develops on the same release
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# bytecode is compiled when it is first used and kept, whatever the environment says of it: most of
+# what is installed is never used, and tests start many processes
+INSTALL += --no-compile
+export PYTHONDONTWRITEBYTECODE :=
+
 # tests of a module together, since they share what is slow to make
 PARALLEL := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
