@@ -52,17 +52,26 @@ def test_the_terminal_phase_begins_with_a_line_and_does_not_reach_beyond_what_is
 
 
 @pytest.mark.parametrize("epochs", [[0], [2.5], [0, 1], [0, 1, 2], [0, 0.5, 1], [0, 35], [0, 1000]])
-def test_axes_and_bars_of_epochs_have_whole_ticks(epochs):
+def test_axes_of_epochs_have_whole_ticks(epochs):
     values = [1.0 / (1 + epoch) for epoch in epochs]
-    D = [torch.tensor([2.0, value]) for value in values]
     shown = [
         figures.collapse_figure(epochs, {"NC1": values}, None, "").axes[0].xaxis,
         figures.over_epochs_figure(epochs, {"ratio": values}, {}, "", "").axes[0].xaxis,
-        figures.separation_epochs_figure(["input", "net"], epochs, D, "").axes[1].yaxis,
     ]
     for axis in shown:
         assert ticks(axis)
         assert all(float(tick).is_integer() for tick in ticks(axis)), ticks(axis)
+
+
+@pytest.mark.parametrize("epochs", [[0], [2.5], [0, 1, 2, 4, 8, 64], list(range(101))])
+def test_a_bar_says_which_epochs_the_shades_are_of(epochs):
+    D = [torch.tensor([2.0, 1 / (1 + epoch)]) for epoch in epochs]
+    axes, bar = figures.separation_epochs_figure(["input", "net"], epochs, D, "").axes
+    labels = [float(label.get_text()) for label in bar.get_yticklabels()]
+    assert labels == [epochs[round(place)] for place in bar.get_yticks()]
+    assert (labels[0], labels[-1]) == (epochs[0], epochs[-1])
+    shades = [line.get_color() for line in axes.get_lines()]
+    assert len(set(shades)) == len(epochs)  # a shade of its own for each
 
 
 @pytest.mark.parametrize(("K", "lines"), [(10, 18), (100, 0)])

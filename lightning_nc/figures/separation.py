@@ -120,7 +120,7 @@ def separation_comparison_figure(
 def separation_epochs_figure(
     names: Sequence[str], epochs: Sequence[float], fuzziness: Sequence[Tensor], title: str
 ) -> "Figure":
-    """D against depth, one line per measured epoch from dark to light.
+    """D against depth, one line per measurement from dark to light, in steps of one shade.
 
     Args:
         names: Of the points, in depth.
@@ -132,20 +132,22 @@ def separation_epochs_figure(
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
-    from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = canvas(1, (5.8, 4.0))
-    # not to the very end of the map, whose yellow is pale on white
-    colours, scale = colormaps["viridis"], Normalize(min(epochs), max(max(epochs) / 0.9, 1))
+    # by number, since epochs are often measured the more sparsely the later; and not to the very
+    # end of the map, whose yellow is pale on white
+    last = max(len(epochs) - 1, 1)
+    colours, scale = colormaps["viridis"], Normalize(0, last / 0.9)
     depth = np.arange(len(names))
-    for epoch, D in zip(epochs, fuzziness, strict=True):
-        axes.plot(depth, D.numpy(), ".-", color=colours(scale(epoch)), linewidth=1)
+    for number, D in enumerate(fuzziness):
+        axes.plot(depth, D.numpy(), ".-", color=colours(scale(number)), linewidth=1)
     if any(bool((D > 0).any()) for D in fuzziness):
         axes.set_yscale("log")
     label_depth(axes, names)
-    whole = MaxNLocator(integer=True, min_n_ticks=1)
+    shown = sorted(set(np.linspace(0, len(epochs) - 1, 10).round().astype(int).tolist()))
     mapped = ScalarMappable(scale, colours)
-    bar = figure.colorbar(mapped, ax=axes, label="epochs completed", ticks=whole)
-    bar.ax.set_ylim(min(epochs), max(*epochs, min(epochs) + 1))
+    bar = figure.colorbar(mapped, ax=axes, label="epochs completed", ticks=shown)
+    bar.ax.set_yticklabels([f"{epochs[number]:g}" for number in shown])
+    bar.ax.set_ylim(0, last)
     axes.set_title(title)
     return figure
