@@ -13,7 +13,7 @@ from lightning_nc.callbacks.measuring_pass import MeasuringPass
 from lightning_nc.callbacks.plan import Plan
 from lightning_nc.callbacks.request import Answer, KernelAnswer, KernelRequest
 from lightning_nc.functional.gradient_kernel import last_layer_kernel, output_directions
-from lightning_nc.functional.local_elasticity import loss_gradients
+from lightning_nc.functional.loss_gradients import loss_gradients
 from lightning_nc.functional.tangent.kernel import output_changes, tangent_kernel
 from lightning_nc.functional.tangent.network import Network
 from lightning_nc.metrics.sweep import SweepState

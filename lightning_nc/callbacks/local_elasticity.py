@@ -15,11 +15,11 @@ from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import over_epochs_figure, similarity_figure
 from lightning_nc.functional.gradient_kernel import Outputs, require_outputs, slow_layers
 from lightning_nc.functional.local_elasticity import (
-    Loss,
     class_effects,
     relative_of,
     relative_ratio,
 )
+from lightning_nc.functional.loss_gradients import Loss
 from lightning_nc.probe.data import Probe
 
 _MANY = 100  # backward passes, of which users should know

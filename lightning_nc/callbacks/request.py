@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.functional.gradient_kernel import Outputs
-from lightning_nc.functional.local_elasticity import Loss
+from lightning_nc.functional.loss_gradients import Loss
 from lightning_nc.probe.layers import Layers, Pool
 
 Parameters = Sequence[str] | Literal["last_layer"] | None

@@ -33,18 +33,19 @@ def separation_figure(names: Sequence[str], fuzziness: Tensor, title: str) -> "F
         title: Above the figure.
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
-    draw_law(axes, fuzziness)
+    draw_law(axes, fuzziness, _PAPER_R)
     label_depth(axes, names)
     axes.set_title(title)
     return figure
 
 
-def draw_law(axes: Any, fuzziness: Tensor) -> None:
+def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> None:
     """D against depth and the fitted law, on axes of one's own.
 
     Args:
         axes: Of matplotlib.
         fuzziness: D at each point in depth, shape ``(T,)``.
+        reference: The correlation r that He & Su have, to be shown beside that of the fit.
     """
     D = fuzziness.double().cpu()
     t = torch.arange(len(D))
@@ -59,7 +60,9 @@ def draw_law(axes: Any, fuzziness: Tensor) -> None:
         side, x = ("left", 0.03) if float(law.rho) > 1 else ("right", 0.97)  # away from the line
         where = {"transform": axes.transAxes, "ha": side, "va": "top"}
         axes.text(x, 0.95, label, **where)
-        axes.text(x, 0.81, f"(He & Su: $r$ = {_PAPER_R})", color="0.5", fontsize="small", **where)
+        if reference is not None:
+            says = f"(He & Su: $r$ = {reference})"
+            axes.text(x, 0.81, says, color="0.5", fontsize="small", **where)
     axes.grid(True, which="major", alpha=0.3)
 
 

@@ -69,11 +69,9 @@ def depth_svg(series: Series) -> str:
     _plain(axes)
     if series.in_depth:
         draw_law(axes, D[-1])
-        # above the picture, no corner of which is free in every run; the paper's r has a panel
-        for number, text in enumerate(list(axes.texts)):
+        for text in axes.texts:  # above the picture, no corner of which is free in every run
             one_line = "last: " + text.get_text().replace("\n", ", ")
             text.set(text=one_line, position=(0, 1.02), ha="left", va="bottom", fontsize=8)
-            text.set_visible(number == 0)
     return _svg(figure)
 
 

@@ -19,7 +19,7 @@ from lightning_nc.functional import (
     relative_ratio,
     relative_similarity,
 )
-from lightning_nc.functional.local_elasticity import loss_gradients
+from lightning_nc.functional.loss_gradients import loss_gradients
 from tests import nets, reference
 from tests.functional.tangent_cases import LAYERS, SEQUENCES
 
