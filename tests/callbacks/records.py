@@ -28,13 +28,15 @@ def tensorboard_events(folder):
 def tensorboard_layouts(folder):
     """Every layout of custom scalars that was written, as keys by category and title of chart."""
     layouts = []
-    for file in sorted(folder.rglob("events.out.tfevents.*")):
+    for file in folder.rglob("events.out.tfevents.*"):
         for event in LegacyEventFileLoader(str(file)).Load():
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name == "custom_scalars":
                     layout = layout_pb2.Layout.FromString(value.tensor.string_val[0])
-                    layouts.append({c.title: _charts(c) for c in layout.category})
-    return layouts
+                    charts = {c.title: _charts(c) for c in layout.category}
+                    layouts.append((event.wall_time, charts))
+    # names of files end with numbers that do not sort as text
+    return [charts for _, charts in sorted(layouts, key=lambda each: each[0])]
 
 
 def _charts(category):
