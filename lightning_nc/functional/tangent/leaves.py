@@ -23,7 +23,7 @@ def leaves_of(output: Tensor) -> set[int]:
 
 def require_aliases(network: Network, leaves: set[int]) -> None:
     """Raise if outputs depend on parameters themselves, in the place of which we have none."""
-    own = {INNER + name: p for name, p in network.model.named_parameters()}
+    own = dict(network.whole.named_parameters())
     kept = [name.removeprefix(INNER) for name in network.selected if id(own[name]) in leaves]
     if kept:
         raise ValueError(

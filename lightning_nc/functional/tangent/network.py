@@ -52,7 +52,7 @@ class Network:
         samples: int,
         parameters: Iterable[str] | None = None,
     ) -> None:
-        self.m, self.model = samples, model
+        self.m = samples
         self.whole = _Outputs(model, call)
         _require_evaluation(model)
         self.buffers = {INNER + name: widened(b) for name, b in model.named_buffers()}
