@@ -10,6 +10,7 @@ import yaml  # type: ignore[import-untyped]
 
 import lightning_nc
 from lightning_nc.callbacks.geometry_callback import GeometryCallback
+from lightning_nc.callbacks.meeting import meeting_place
 from lightning_nc.callbacks.namespaces import CallbackBase
 from lightning_nc.callbacks.processes import tell
 from lightning_nc.callbacks.summary import GeometrySummary
@@ -17,6 +18,7 @@ from lightning_nc_factory import VARIABLE
 
 Ours = GeometryCallback | GeometrySummary
 
+_PATIENCE = 60  # seconds that a process waits for others before it is told the text of the file
 _FUNCTIONS = ("pool", "loss", "unpack")  # arguments that a file can only name
 
 
@@ -45,6 +47,16 @@ class CallbacksOfFile(CallbackBase):
             self._join(callback, trainer, pl_module, stage)
 
     def _read(self, trainer: Any) -> list[Ours]:
+        place = meeting_place() if trainer.world_size > 1 else None
+        absent = place.meet("a file of callbacks", _PATIENCE) if place is not None else []
+        if absent:
+            who = ", ".join(map(str, absent))
+            self._tell(
+                trainer,
+                "gives no callbacks, and nothing is measured: before a run is set up, process "
+                f"{who} was waited for {_PATIENCE} s.",
+            )
+            return []
         text = trainer.strategy.broadcast(_text_of(self.path) if trainer.is_global_zero else None)
         try:
             if isinstance(text, OSError):

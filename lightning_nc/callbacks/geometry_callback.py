@@ -12,9 +12,11 @@ from torch import Tensor
 
 from lightning_nc.callbacks import moments
 from lightning_nc.callbacks.closing import close
+from lightning_nc.callbacks.epoch_metrics import epoch_metrics
 from lightning_nc.callbacks.geometry_pass import GeometryPass
 from lightning_nc.callbacks.measurement import Measurement
 from lightning_nc.callbacks.measuring_pass import MeasuringPass
+from lightning_nc.callbacks.meeting import meeting_place
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_at_setup, monitor
 from lightning_nc.callbacks.namespaces import CallbackBase
@@ -81,6 +83,8 @@ class GeometryCallback(CallbackBase):
         self.on_error = on_error
         self.history: list[Measurement] = []
         self.failures = 0
+        self.missed = 0  # meetings of processes, since the last that all came to
+        self.runs = 0  # of the Trainer, so far
         self.skipped: set[float] = set()
         self.stage: str | None = None
         self.loaded: tuple[float, int] | None = None  # of which checkpoint the weights are
@@ -198,6 +202,7 @@ class GeometryCallback(CallbackBase):
             )
         require_processes(trainer, type(self).__name__)
         self.stage, self.loaded = stage, None
+        self.runs, self.missed = self.runs + 1, 0
         self.plans.clear()  # the network or the data may be others than before
         self.skipped.clear()
         if stage == "fit" and trainer.global_step == 0:
@@ -206,6 +211,17 @@ class GeometryCallback(CallbackBase):
             self.told.clear()
         if stage == "fit":
             advise_at_setup(trainer, self)
+            place = meeting_place()
+            metrics = place and epoch_metrics(trainer, place)
+            if metrics:
+                metrics.announce()
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Undo what `setup` has done to the Trainer."""
+        place = meeting_place()
+        metrics = place and epoch_metrics(trainer, place)
+        if metrics:
+            metrics.keep_quiet()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure before training; on resuming, what was missed, and give monitors their values."""

@@ -20,6 +20,10 @@ class MeasurementError(RuntimeError):
     """A measurement failed, and all processes know; the message says on which and why."""
 
 
+class MissedMeeting(MeasurementError):
+    """Not all processes came to a measurement in time, and all that did know."""
+
+
 class Processes(NamedTuple):
     """The processes that measure together.
 

@@ -1,13 +1,16 @@
 """Where values go: to monitors on every process, to loggers and figures on the first."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lightning_nc.callbacks.measurement import Measurement
+from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import monitor
 from lightning_nc.callbacks.processes import tell
+from lightning_nc.callbacks.tables import tables_of
 from lightning_nc.loggers import (
     Lines,
     Table,
@@ -21,44 +24,51 @@ from lightning_nc.loggers import (
     takes_tables,
 )
 
+if TYPE_CHECKING:
+    from lightning_nc.callbacks.geometry_callback import GeometryCallback
+
 Attempt = Callable[[str, Callable[[], Any]], None]  # does what is named, see `safely`
 
 
 def publish(
     trainer: Any,
-    told: set[str],
+    callbacks: Sequence["GeometryCallback"],
     values: Mapping[str, float],
-    step: int,
-    epoch: int,
-    figures: Callable[[], Mapping[str, Callable[[], Any]]] | None = None,
-    tables: Callable[[], Mapping[str, Table | Lines]] | None = None,
+    moment: Moment,
 ) -> None:
-    """Give values to the Trainer's monitors and loggers, without communication.
+    """Give values to the Trainer's monitors and, in one row, to its loggers; no communication.
 
     Args:
         trainer: The Trainer.
-        told: What has been told before; failures are told once.
+        callbacks: Whose values these are; what fails is told once by the first of them.
         values: Scalars under their keys.
-        step: Of the loggers.
-        epoch: Lightning's number of the epoch, from 0.
-        figures: Gives what draws figures, by tag; called on the first process. Without a logger
-            they become files in the Trainer's ``default_root_dir``, but for runs that are to leave
-            nothing. Each is drawn and logged by itself, whatever becomes of the others.
-        tables: Makes tables, by tag; called on the first process if there is a logger for them.
+        moment: When they were measured.
     """
     monitor(trainer, values)
     if not trainer.is_global_zero:
         return
-    attempt, probes = partial(safely, trainer, told), _measured(trainer)
+    attempt, probes = partial(safely, trainer, callbacks[0].told), _measured(trainer)
     for logger in trainer.loggers:
         name = type(logger).__name__
         arrange = partial(arrange_panels, logger, probes, values)
         attempt(f"arrange panels of {name}", arrange)
-        log = partial(logger.log_metrics, {**values, "epoch": epoch}, step=step)
-        attempt(f"log to {name}", log)
-    if figures is not None:
-        publish_figures(trainer, told, figures, step)
-    if tables is not None and any(map(takes_tables, trainer.loggers)):
+        row = {**values, "epoch": moment.epoch}
+        attempt(f"log to {name}", partial(logger.log_metrics, row, step=moment.step))
+
+
+def publish_more(trainer: Any, callback: "GeometryCallback", measurement: Measurement) -> None:
+    """Give the figures of a measurement to loggers, and tables to those that take them.
+
+    Without a logger figures become files in the Trainer's ``default_root_dir``, but for runs that
+    are to leave nothing. Each is drawn and logged by itself, whatever becomes of the others.
+    """
+    if not (callback.figures and trainer.is_global_zero):
+        return
+    step, told = measurement.step, callback.told
+    publish_figures(trainer, told, partial(callback.draw, measurement), step)
+    if any(map(takes_tables, trainer.loggers)):
+        attempt = partial(safely, trainer, told)
+        tables = partial(tables_of, callback, measurement)
         attempt("make tables", lambda: _log_tables(trainer, attempt, tables(), step))
 
 

@@ -1,21 +1,27 @@
 """One pass for all callbacks that are due on the same probe, and what happens if it fails."""
 
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from lightning_nc.callbacks.epoch_metrics import epoch_metrics
 from lightning_nc.callbacks.measurement import Measurement
+from lightning_nc.callbacks.meeting import meeting_place
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
-from lightning_nc.callbacks.processes import tell, told_by, trainer_processes
+from lightning_nc.callbacks.processes import (
+    MissedMeeting,
+    tell,
+    told_by,
+    trainer_processes,
+)
 from lightning_nc.callbacks.progress import progress_line
-from lightning_nc.callbacks.publish import alert, publish, safely
+from lightning_nc.callbacks.publish import alert, publish, publish_more, safely
 from lightning_nc.callbacks.request import Answer
-from lightning_nc.callbacks.tables import tables_of
 from lightning_nc.probe.generators import generators_kept
 from lightning_nc.probe.runner import Runner, trainer_loader, trainer_runner
 
@@ -40,6 +46,7 @@ def measure_together(
     together = tuple(callback.state_key for callback in callbacks)
     names = " and ".join(type(callback).__name__ for callback in callbacks)
     try:
+        _gather(trainer, callbacks, moment)
         processes = trainer_processes(trainer)
         with progress_line(trainer, f"{names} on '{probe.key}'") as advance:
             one_pass = leader.passes(
@@ -60,10 +67,43 @@ def measure_together(
         assert one_pass.plan is not None
         leader.plans[together] = one_pass.plan
         seconds = time.perf_counter() - started
-        for callback, answer, evaluation in zip(callbacks, answers, evaluations, strict=True):
+        measurements = [
             _keep(trainer, callback, moment, answer, evaluation, seconds)
+            for callback, answer, evaluation in zip(callbacks, answers, evaluations, strict=True)
+        ]
+        publish(trainer, callbacks, _together(m.values for m in measurements), moment)
+        for callback, measurement in zip(callbacks, measurements, strict=True):
+            publish_more(trainer, callback, measurement)
     if moment.stage == "fit":
         advise_without_value(trainer, callbacks)
+
+
+def _gather(trainer: Any, callbacks: Sequence["GeometryCallback"], moment: Moment) -> None:
+    """Let no process enter a collective of the measurement before all have come to it.
+
+    Raises:
+        MissedMeeting: On all processes, if some did not come in time.
+    """
+    leader, place = callbacks[0], meeting_place()
+    if trainer.world_size == 1 or place is None:
+        return
+    seconds = leader.probe.wait_seconds / 2**leader.missed
+    # the same callback does not measure twice at the same point of a run
+    name = f"{leader.state_key} of run {leader.runs}, {moment.stage}, {moment.epochs_completed}"
+    metrics = epoch_metrics(trainer, place)
+    absent = place.meet(name, seconds, metrics.compute_with_others if metrics else None)
+    leader.missed = leader.missed + 1 if absent else 0
+    if absent:
+        who = ", ".join(map(str, absent))
+        raise MissedMeeting(
+            f"process {who} did not come to it within {seconds:.3g} s. If it is slower than the "
+            "others, raise Probe(wait_seconds=...). If it is in a communication that the others "
+            f"enter later, such as that of another callback, list {type(leader).__name__} first."
+        )
+
+
+def _together(of_callbacks: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    return {key: value for values in of_callbacks for key, value in values.items()}
 
 
 def _advancing(runner: Runner, advance: Callable[[], None]) -> Runner:
@@ -88,8 +128,8 @@ def _keep(
     answer: Answer,
     evaluation: "Evaluation",
     seconds: float,
-) -> None:
-    """Add a measurement to the history of a callback, and publish it."""
+) -> Measurement:
+    """Add a measurement to the history of a callback, and tell of it."""
     book = {
         "epochs_completed": float(moment.epochs_completed),
         "seconds": seconds,
@@ -113,10 +153,7 @@ def _keep(
         _tell_once(trainer, callback, topics, evaluation.alerts)
         tell_events = partial(_tell_events, trainer, callback, measurement)
         safely(trainer, callback.told, "tell what has come to pass", tell_events)
-    shown: tuple[Any, ...] = ()
-    if callback.figures:
-        shown = partial(callback.draw, measurement), partial(tables_of, callback, measurement)
-    publish(trainer, callback.told, values, moment.step, moment.epoch, *shown)
+    return measurement
 
 
 def _skip(
@@ -141,9 +178,8 @@ def _skip(
             f"{names} skipped the measurement on '{callbacks[0].probe.key}' after "
             f"{moment.epochs_completed:g} epochs; {cause}{_way_out(cause)}",
         )
-    for callback in callbacks:
-        failures = {callback.prefix() + "failures": float(callback.failures)}
-        publish(trainer, callback.told, failures, moment.step, moment.epoch)
+    failures = {callback.prefix() + "failures": float(callback.failures) for callback in callbacks}
+    publish(trainer, callbacks, failures, moment)
 
 
 def _way_out(cause: str) -> str:

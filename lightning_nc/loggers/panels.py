@@ -46,9 +46,11 @@ def arrange_panels(
         if new:
             logger.experiment.add_custom_scalars(_layout(logger, told))
     elif is_a(logger, "WandbLogger") and hasattr(logger.experiment, "define_metric"):
-        axis = next((key for key in values if key.endswith("/epochs_completed")), None)
-        if axis is not None:
-            _, new = _tell(logger, [axis, *(key for key in values if key != axis)])
+        for axis in [key for key in values if key.endswith("/epochs_completed")]:
+            family, probe = axis.removesuffix("/epochs_completed").split("/", 1)
+            starts = f"{family}/{probe}/", f"{family}_layers/{probe}/"
+            over_it = [key for key in values if key != axis and key.startswith(starts)]
+            _, new = _tell(logger, [axis, *over_it])
             _define_axis(logger, axis, new)
 
 

@@ -49,6 +49,9 @@ class Probe:
             data and network draw while they are measured.
         batch_size: Samples per batch; by default that of the source.
         num_workers: Worker processes that read the probe.
+        wait_seconds: How long a process waits for the others to come to a measurement; then it is
+            skipped on all of them. After each measurement missed, the next is waited for half as
+            long.
 
     Raises:
         ValueError: If an argument is out of range, or a source of your own has no name.
@@ -64,6 +67,7 @@ class Probe:
     seed: int = 0
     batch_size: int | None = None
     num_workers: int = 0
+    wait_seconds: float = 60
 
     def __post_init__(self) -> None:
         """Refuse what could not be measured later."""
@@ -83,6 +87,8 @@ class Probe:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ValueError(f"Probe needs {field} of 1 or more, got {value}.")
+        if not self.wait_seconds >= 0:
+            raise ValueError(f"Probe needs wait_seconds of 0 or more, got {self.wait_seconds}.")
 
     def __eq__(self, other: object) -> bool:
         """Whether both read the same object in the same way; what is in it is not compared."""

@@ -1,0 +1,138 @@
+"""No process enters a collective of ours alone, whatever another one does before it comes."""
+
+import random
+import threading
+import time
+
+import pytest
+import torch.distributed as dist
+
+from lightning_nc.callbacks.meeting import Place
+from tests import nets
+from tests.callbacks import gatherings
+from tests.processes import run_processes
+
+EPOCHS = [0, 1, 2]
+KINDS = ["EquiSeparation", "NeuralCollapse", "LocalElasticity"]
+STAGES = [("fit", epoch) for epoch in EPOCHS] + [("validate", 2), ("test", 2)]
+
+
+def meetings(waits, delays, name="a meeting"):
+    """The answers of processes, played by threads, that come to a meeting after some seconds."""
+    store, answers = dist.HashStore(), {}
+
+    def come(rank):
+        time.sleep(delays[rank])
+        answers[rank] = Place(store, rank, len(delays)).meet(name, waits[rank])
+
+    threads = [threading.Thread(target=come, args=(rank,)) for rank in range(len(delays))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [answers[rank] for rank in range(len(delays))], store
+
+
+def test_all_that_come_in_time_meet_and_leave_nothing_behind():
+    answers, store = meetings([10, 10, 10], [0.05, 0, 0.1])
+    assert answers == [[], [], []]
+    assert store.num_keys() == 0
+
+
+def test_who_comes_too_late_gets_the_answer_of_those_who_waited():
+    answers, store = meetings([0.1, 10, 0.1], [0, 0.4, 0])
+    assert answers == [[1], [1], [1]]
+    assert store.num_keys() == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_processes_never_disagree_however_near_the_deadline_they_come(seed):
+    draw = random.Random(seed)
+    for _ in range(5):
+        waits = [draw.choice([0.01, 0.02, 0.03]) for _ in range(3)]
+        delays = [draw.uniform(0, 0.04) for _ in range(3)]
+        (first, *others), _ = meetings(waits, delays)
+        assert others == [first, first]
+
+
+def test_meetings_of_other_names_do_not_meet():
+    store = dist.HashStore()
+    assert Place(store, 0, 2).meet("one", 0.01) == [1]
+    assert Place(store, 1, 2).meet("another", 0.01) == [0]
+
+
+def test_what_fails_while_a_process_waits_does_not_make_it_leave():
+    def fail():
+        raise RuntimeError("odd")
+
+    assert Place(dist.HashStore(), 0, 2).meet("one", 0.02, fail) == [1]
+
+
+pytestmark = [pytest.mark.filterwarnings(*nets.only_our_warnings)]
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def read(request):
+    return run_processes(gatherings.run_readers, request.param, timeout=300)
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def alone(request):
+    return run_processes(gatherings.run_alone, request.param, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", gatherings.READERS)
+def test_what_reads_metrics_on_one_process_keeps_none_waiting(case, read):
+    for results in read:
+        found = results[case]
+        assert found["told"] == []
+        assert found["measured"] == [(kind, *stage) for kind in KINDS for stage in STAGES]
+        assert nets.same(found["weights"], results["alone"]["weights"])
+        assert found["metrics"] == results["alone"]["metrics"]
+
+
+@pytest.mark.slow
+def test_callbacks_of_a_file_come_after_the_bar_and_wait_for_nobody(read):
+    for results in read:
+        found = results["ours from a file"]
+        assert found["measured"] == [("NeuralCollapse", "fit", epoch) for epoch in EPOCHS]
+        assert nets.same(found["weights"], results["alone"]["weights"])
+
+
+@pytest.mark.slow
+def test_metrics_that_nobody_reads_are_computed_when_they_are_complete(read):
+    for results in read:
+        late = results["completed late"]
+        assert late["measured"] == [(kind, *stage) for kind in KINDS for stage in STAGES[:3]]
+        assert late["metrics"] == results["completed late, alone"]["metrics"]
+        assert late["metrics"]["metric"] > 100  # the last update is in it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "missed", "absent"),
+    [
+        ("a collective of process 0", [1, 2], "process 0"),
+        ("a collective of process 1", [1, 2], "process 1"),
+        ("a process that is late", [1], "process 1"),
+        ("a process that is slow", [], None),
+        ("names gone", [1, 2], "process 0"),
+    ],
+)
+def test_a_measurement_to_which_one_does_not_come_is_skipped_on_all(case, missed, absent, alone):
+    for rank, results in enumerate(alone):
+        found = results[case]
+        assert [epoch for *_, epoch in found["measured"]] == [e for e in EPOCHS if e not in missed]
+        assert nets.same(found["weights"], results["alone"]["weights"])
+        told = found["told"] if rank == 0 else []
+        assert len(told) == (len(missed) if rank == 0 else 0)
+        for text in told:
+            assert f"{absent} did not come to it within" in text
+            assert "Probe(wait_seconds=...)" in text
+
+
+@pytest.mark.slow
+def test_without_a_meeting_a_bar_keeps_all_waiting():
+    with pytest.raises(AssertionError, match="gave no result within"):
+        run_processes(gatherings.run_without_meeting, 2, timeout=15)
