@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # tests of a module together, since they share what is slow to make
 PARALLEL := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help demo test test-fast lint types bench examples screenshots clean
+.PHONY: help demo test test-fast lint types bench gpu gpu-table examples screenshots clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -36,6 +36,12 @@ bench: .venv/.dev ## Measure what a measurement costs, as ratios within one run
 	$(BIN)/python -m tests.benchmarks.fuzziness_routes
 	$(BIN)/python -m tests.benchmarks.layer_peeled
 	$(BIN)/python -m tests.benchmarks.gradient_kernel
+
+gpu: ## Ask this machine's CUDA device what the package promises (on a CPU the same at small sizes)
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.gpu --output .artifacts/gpu.json
+
+gpu-table: ## Make docs/benchmarks.md of what `make gpu` found
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.gpu.table .artifacts/gpu.json
 
 examples: .venv/.dev ## Reproduce the papers' figures (more than half an hour)
 	$(BIN)/python examples/equi_separation_fashion_mnist.py

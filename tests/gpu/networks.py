@@ -1,0 +1,87 @@
+"""Networks: tiny ones to train, and those of known size whose measurement is timed."""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from tests.gpu.given import clusters
+
+
+class ChannelsLast(nn.Module):
+    """Gives images the layout that some convolutions like best."""
+
+    def forward(self, x):
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+class Positions(nn.Module):
+    """The mean over positions; torch's own pooling has no deterministic gradient on CUDA."""
+
+    def forward(self, x):
+        return x.mean((2, 3))
+
+
+class Shift(nn.Module):
+    """Moves features away from the origin."""
+
+    def __init__(self, by):
+        super().__init__()
+        self.by = by
+
+    def forward(self, x):
+        return x + self.by
+
+
+class Recomputed(nn.Sequential):
+    """Keeps no activations for the backward pass, and computes them again in it."""
+
+    def forward(self, x):
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+def named(**layers):
+    return nn.Sequential(OrderedDict(layers))
+
+
+def mlp(classes=4, width=16, dropout=0.0, offset=0, norm=nn.BatchNorm1d):
+    """For vectors of 6; `entry` gives the raw input, `features` is what the head is given."""
+    return named(
+        entry=nn.Identity(),
+        first=nn.Linear(6, width),
+        norm=norm(width),
+        hidden=nn.LeakyReLU(),
+        dropout=nn.Dropout(dropout),
+        second=nn.Linear(width, 12),
+        features=nn.LeakyReLU(),
+        shift=Shift(offset),
+        head=nn.Linear(12, classes),
+    )
+
+
+def convnet(classes=4, layout=nn.Identity):
+    """For images (3, 8, 8)."""
+    return named(
+        entry=nn.Identity(),
+        layout=layout(),
+        first=nn.Conv2d(3, 8, 3),
+        norm=nn.BatchNorm2d(8),
+        hidden=nn.LeakyReLU(),
+        second=nn.Conv2d(8, 12, 3, stride=2),
+        act=nn.LeakyReLU(),
+        features=Positions(),
+        head=nn.Linear(12, classes),
+    )
+
+
+def recomputed(classes=4):
+    """For vectors of 6; its hidden layers are computed twice in training."""
+    hidden = Recomputed(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 12), nn.ReLU())
+    return named(entry=nn.Identity(), hidden=hidden, head=nn.Linear(12, classes))
+
+
+def small_images(classes=4, each=9, seed=1):
+    """Images (3, 8, 8) of separated classes, and labels."""
+    inputs, labels = clusters(classes, each, d=192, seed=seed)
+    return inputs.unflatten(1, (3, 8, 8)), labels

@@ -1,0 +1,54 @@
+"""Two measurements of the same weights are the same to the last bit, whatever torch is set to."""
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from lightning_nc import Probe, functional, measure, metrics
+from tests.gpu import networks
+from tests.gpu.device import device, only_our_warnings
+from tests.gpu.given import clusters
+from tests.traces import difference
+
+pytestmark = only_our_warnings
+
+CLASSES = [10, 100, 1000]
+EACH = {10: 60, 100: 20, 1000: 4}
+
+
+def network(classes):
+    return networks.mlp(classes, width=128).to(device()).eval()
+
+
+@pytest.mark.parametrize("cache_mb", [512, 0])
+@pytest.mark.parametrize("classes", CLASSES)
+def test_a_measurement_is_the_same_twice(classes, cache_mb):
+    net, data = network(classes), TensorDataset(*clusters(classes, EACH[classes], d=6))
+    probe = Probe(data, "p", samples_per_class=None, batch_size=250, cache_mb=cache_mb)
+    layers = ["entry", "first", "features"]  # of which some are narrower than there are classes
+    first, second = (measure(net, probe, layers=layers) for _ in range(2))
+    assert difference(first.values, second.values) is None
+    assert difference(first.arrays, second.arrays) is None
+
+
+@pytest.mark.parametrize("classes", CLASSES)
+def test_functions_and_metrics_are_the_same_twice(classes):
+    h, y = (t.to(device()) for t in clusters(classes, EACH[classes], d=48))
+    results = []
+    for _ in range(2):
+        metric = metrics.SeparationFuzziness(classes).to(device())
+        collapse = metrics.NeuralCollapse(classes).to(device())
+        for part in torch.arange(len(y), device=y.device).split(300):
+            metric.update(h[part], y[part])
+            collapse.update(h[part], y[part])
+        found = [*functional.class_geometry(h, y), *functional.class_moments(h, y, classes)]
+        results.append([*found, metric.compute(), *collapse.compute().values()])
+    assert difference(*results) is None
+
+
+def test_gradients_are_compared_to_the_same_bits_twice():
+    images, _ = networks.small_images(5, each=4)
+    net, x = networks.convnet(classes=5).to(device()).eval(), images.to(device())
+    torch.use_deterministic_algorithms(True)  # the backward pass is the network's own
+    kernels = [functional.gradient_kernel(net, x) for _ in range(2)]
+    assert difference(*kernels) is None

@@ -1,0 +1,144 @@
+"""Training on the device is what it would have been without the callbacks, to the last bit."""
+
+import functools
+import shutil
+import tempfile
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from lightning_nc import EquiSeparation, LocalElasticity, MinorityCollapse, NeuralCollapse
+from tests.gpu import networks
+from tests.gpu.device import device, needs_cuda, on_cuda, only_our_warnings
+from tests.gpu.runs import fit, trace, vectors
+from tests.traces import difference
+
+pytestmark = only_our_warnings
+
+
+def pictures():
+    return TensorDataset(*networks.small_images())
+
+
+def compiled(**options):
+    # batches of one size, for which the network is compiled once
+    return {"wrap": functools.partial(torch.compile, **options), "batch_size": 9}
+
+
+MLP = {"net": functools.partial(networks.mlp, dropout=0.3), "data": vectors}
+CONVNET = {"net": networks.convnet, "data": pictures}
+IN_CHANNELS_LAST = functools.partial(networks.convnet, layout=networks.ChannelsLast)
+
+# what is trained, and how
+SETTINGS = {
+    "dropout and random data": MLP,
+    "convolutions": CONVNET,
+    "convolutions, channels last": {**CONVNET, "net": IN_CHANNELS_LAST},
+    "gradient checkpointing": {"net": networks.recomputed, "data": vectors},
+    "workers and pinned memory": {**MLP, "workers": 2},
+    "gradient accumulation": {**MLP, "accumulate_grad_batches": 2},
+    "bf16-mixed": {**CONVNET, "precision": "bf16-mixed"},
+    "inductor": {**MLP, **compiled()},
+    "inductor, convolutions": {**CONVNET, **compiled()},
+    "CUDA graphs": {**MLP, **compiled(mode="reduce-overhead")},
+    "CUDA graphs, convolutions": {**CONVNET, **compiled(mode="reduce-overhead")},
+    "fp16-mixed and a scaler": {**CONVNET, "precision": "16-mixed"},
+    "fp16-mixed and accumulation": {**MLP, "precision": "16-mixed", "accumulate_grad_batches": 2},
+}
+# the second compilation takes CPUs a quarter of a minute
+ON_CUDA_ALONE = ("CUDA graphs", "fp16", "inductor, convolutions")
+
+CALLBACKS = {
+    "EquiSeparation": EquiSeparation,
+    "NeuralCollapse": NeuralCollapse,
+    "MinorityCollapse": functools.partial(
+        MinorityCollapse, minority=[2, 3], class_counts=[9, 9, 2, 2]
+    ),
+    "LocalElasticity": functools.partial(
+        LocalElasticity, samples_per_class=2, relative_similarity=True
+    ),
+}
+
+
+def settings():
+    for name in SETTINGS:
+        marks = [pytest.mark.slow] * ("inductor" in name)
+        if name.startswith(ON_CUDA_ALONE):
+            marks.append(needs_cuda(name))
+        yield pytest.param(name, marks=marks)
+
+
+def train(setting, callbacks=()):
+    if "wrap" in SETTINGS[setting]:
+        compilers = ("cc", "gcc", "clang") if on_cuda() else ("g++", "clang++")
+        if not any(map(shutil.which, compilers)):
+            pytest.skip("no compiler, which inductor asks for")
+        torch.compiler.reset()
+    options = dict(SETTINGS[setting])
+    data = options.pop("data")()
+    with tempfile.TemporaryDirectory() as folder:
+        return trace(*fit(folder, data=data, callbacks=callbacks, deterministic=True, **options))
+
+
+@functools.cache
+def untouched(setting):
+    """The same training without a callback."""
+    return train(setting)
+
+
+def assert_same_training(found, setting):
+    place = difference(found, untouched(setting))
+    if place is not None:
+        itself = difference(train(setting), untouched(setting))
+        assert itself is None, f"training alone is not the same twice: {itself} differs"
+    assert place is None, f"{place} changed"
+
+
+@pytest.mark.parametrize("setting", list(settings()))
+def test_training_is_bit_identical_with_all_callbacks(setting):
+    callbacks = [make(figures=False, on_error="raise") for make in CALLBACKS.values()]
+    assert_same_training(train(setting, callbacks), setting)
+    measured = [[m.epochs_completed for m in callback.history] for callback in callbacks]
+    assert measured == [[0, 1, 2]] * len(callbacks)
+
+
+@pytest.mark.parametrize("setting", ["dropout and random data", "convolutions"])
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_training_is_bit_identical_with_each_callback(name, setting):
+    callback = CALLBACKS[name](figures=False, on_error="raise")
+    assert_same_training(train(setting, [callback]), setting)
+    assert len(callback.history) == 3
+
+
+def draw(module):
+    torch.rand((), device=module.device)
+
+
+def move_statistics(module):
+    module.net.norm.running_mean.add_(1e-7)
+
+
+def scale_a_weight(module):
+    with torch.no_grad():
+        module.net.head.weight.mul_(1 + 1e-6)
+
+
+@pytest.mark.parametrize("deed", [draw, move_statistics, scale_a_weight])
+def test_the_comparison_notices_a_callback_that_touches(deed):
+    class Trespassing(NeuralCollapse):
+        def on_train_epoch_end(self, trainer, pl_module):
+            super().on_train_epoch_end(trainer, pl_module)
+            deed(pl_module)
+
+    place = difference(
+        train("convolutions", [Trespassing(figures=False)]), untouched("convolutions")
+    )
+    assert place is not None
+
+
+@needs_cuda("its generator")
+def test_dropout_draws_from_the_generator_of_the_device():
+    before = torch.cuda.get_rng_state()
+    torch.nn.functional.dropout(torch.ones(9, device=device()), 0.5)
+    assert not torch.equal(before, torch.cuda.get_rng_state())
