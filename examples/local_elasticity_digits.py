@@ -38,10 +38,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from lightning_nc.callbacks.local_elasticity import LocalElasticity
-from lightning_nc.callbacks.measurement import Measurement
+from lightning_nc import LocalElasticity, Measurement, Probe
 from lightning_nc.functional.local_elasticity import relative_ratio
-from lightning_nc.probe.data import Probe
 
 PER_CLASS, WIDTH, RUNS = 20, 256, 3
 RISE = 0.04  # of the ratio; with seeds 0 to 11 it is 0.064 or more

@@ -1,23 +1,83 @@
 """The geometry a classifier learns, as drop-in callbacks for PyTorch Lightning.
 
 Callbacks: `EquiSeparation`, `NeuralCollapse`, `MinorityCollapse`, `LocalElasticity`.
-Without a Trainer: `measure`.
+Without a Trainer: `measure`. For measures of your own: `Measure`, `Quantity`, `MeasureCallback`.
 The formulas are in `lightning_nc.functional`, torchmetrics in `lightning_nc.metrics`.
+
+Names are loaded when they are used, so that `lightning_nc.functional` can be imported without
+Lightning.
 """
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from lightning_nc.callbacks import EquiSeparation as EquiSeparation
-from lightning_nc.callbacks import GeometrySummary as GeometrySummary
-from lightning_nc.callbacks import LocalElasticity as LocalElasticity
-from lightning_nc.callbacks import Measurement as Measurement
-from lightning_nc.callbacks import MinorityCollapse as MinorityCollapse
-from lightning_nc.callbacks import NeuralCollapse as NeuralCollapse
-from lightning_nc.callbacks import measure as measure
-from lightning_nc.probe import Probe as Probe
-from lightning_nc.probe import find_blocks as find_blocks
-from lightning_nc.probe import first_token as first_token
-from lightning_nc.probe import last_token as last_token
-from lightning_nc.probe import masked_mean as masked_mean
+if TYPE_CHECKING:
+    from lightning_nc.callbacks import EquiSeparation as EquiSeparation
+    from lightning_nc.callbacks import GeometrySummary as GeometrySummary
+    from lightning_nc.callbacks import LocalElasticity as LocalElasticity
+    from lightning_nc.callbacks import MeasureCallback as MeasureCallback
+    from lightning_nc.callbacks import MinorityCollapse as MinorityCollapse
+    from lightning_nc.callbacks import NeuralCollapse as NeuralCollapse
+    from lightning_nc.measures import Curve as Curve
+    from lightning_nc.measures import Evaluation as Evaluation
+    from lightning_nc.measures import Measure as Measure
+    from lightning_nc.measures import Measurement as Measurement
+    from lightning_nc.measures import Panel as Panel
+    from lightning_nc.measures import Quantity as Quantity
+    from lightning_nc.measures import measure as measure
+    from lightning_nc.network.blocks import find_blocks as find_blocks
+    from lightning_nc.network.pooling import first_token as first_token
+    from lightning_nc.network.pooling import last_token as last_token
+    from lightning_nc.network.pooling import masked_mean as masked_mean
+    from lightning_nc.passes.probe import Probe as Probe
+    from lightning_nc.passes.request import Answer as Answer
+    from lightning_nc.passes.request import Request as Request
+    from lightning_nc.passes.statistics import Statistic as Statistic
 
-__version__ = version("lightning-neural-collapse")
+    __version__: str
+
+_HOMES = {
+    "callbacks": (
+        "EquiSeparation",
+        "GeometrySummary",
+        "LocalElasticity",
+        "MeasureCallback",
+        "MinorityCollapse",
+        "NeuralCollapse",
+    ),
+    "measures": (
+        "Curve",
+        "Evaluation",
+        "Measure",
+        "Measurement",
+        "Panel",
+        "Quantity",
+        "measure",
+    ),
+    "network.blocks": ("find_blocks",),
+    "network.pooling": ("first_token", "last_token", "masked_mean"),
+    "passes.probe": ("Probe",),
+    "passes.request": ("Answer", "Request"),
+    "passes.statistics": ("Statistic",),
+}
+__all__ = sorted(name for names in _HOMES.values() for name in names)
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name when it is asked for."""
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("lightning-neural-collapse")
+        except PackageNotFoundError:  # a checkout that is not installed
+            return "0+unknown"
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"lightning_nc.{home}"), name)
+    raise AttributeError(f"module 'lightning_nc' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not."""
+    return sorted({*globals(), *__all__, "__version__"})

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_nc import EquiSeparation, NeuralCollapse
-from lightning_nc.report import NothingToReport, read_runs, report_page
+from lightning_nc.report.page import report_page
+from lightning_nc.report.reading import NothingToReport
+from lightning_nc.report.runs import read_runs
 
 _DEMO = "train an 8-layer network on scikit-learn's digits and watch it"
 _REPORT = "Turn what a run logged into one HTML page that needs no server and no network."

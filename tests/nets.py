@@ -1,6 +1,8 @@
 """Tiny networks, data with random augmentations, and Trainers for them."""
 
+import os
 import random
+from pkgutil import resolve_name
 from typing import Any
 
 import lightning.pytorch
@@ -11,8 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lightning_nc
-from lightning_nc.callbacks import GeometryCallback
-from lightning_nc.callbacks.geometry_pass import GeometryPass
+from lightning_nc import MeasureCallback
+from lightning_nc.passes.geometry_pass import GeometryPass
 from tests.traces import difference as difference
 from tests.traces import same as same
 from tests.traces import trace_of
@@ -31,21 +33,51 @@ class MinorityCollapse(lightning_nc.MinorityCollapse):
 # every callback of the package, also those that are still to be written
 CALLBACKS = [
     {lightning_nc.MinorityCollapse: MinorityCollapse}.get(kind, kind)
-    for kind in vars(lightning_nc).values()
-    if isinstance(kind, type) and issubclass(kind, GeometryCallback)
+    for kind in (getattr(lightning_nc, name) for name in lightning_nc.__all__)
+    if isinstance(kind, type) and issubclass(kind, MeasureCallback) and kind is not MeasureCallback
 ]
 
+# and those of others that are to keep the same contract, as module:Class
+CALLBACKS += [resolve_name(path) for path in os.environ.get("CALLBACKS_UNDER_TEST", "").split()]
+
 # those that share a pass over layers
-GEOMETRY = [kind for kind in CALLBACKS if kind.passes is GeometryPass]
+GEOMETRY = [kind for kind in CALLBACKS if kind().measure.passes is GeometryPass]
 
 # what Lightning warns about is not our concern, what this package warns about is an error
 only_our_warnings = (
     "ignore",
     "error::RuntimeWarning",
     # as it is for classes on opposite sides, of which tiny data have some
-    "ignore:LocalElasticity. gradients of .* took a backward pass for each sample",
-    "ignore:LocalElasticity. relative_ratio.*the mean kernel between classes is not positive",
+    "ignore:LocalElasticity on .*gradients of .* took a backward pass for each sample",
+    "ignore:LocalElasticity on .*relative_ratio.*the mean kernel between classes is not positive",
 )
+
+
+def family_of(kind):
+    """The first part of the keys of a callback."""
+    return kind().family
+
+
+def through(callback, place, change):
+    """Have what a method of the callback's measure returns go through a function."""
+    method = getattr(callback.measure, place)
+    setattr(callback.measure, place, lambda argument: change(method(argument)))
+    return callback
+
+
+def drawings(callback, number=-1):
+    """What draws the figures of a measurement, by their tags."""
+    record = callback.record
+    timeline = record.timeline(callback.history[number])
+    return {record.prefix + name: draw for name, draw in record.measure.draw(timeline).items()}
+
+
+def drawings_at_end(callback, number=-1):
+    """What draws the figures over the whole run, by their tags."""
+    record = callback.record
+    timeline = record.timeline(callback.history[number])
+    drawn = record.measure.draw_at_end(timeline)
+    return {record.prefix + name: draw for name, draw in drawn.items()}
 
 
 class Blobs(Dataset):

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 
-def run_processes(function, world_size, *args, timeout=120):
+def run_processes(function, world_size, *args, timeout=600):
     """Call ``function(rank, world_size, *args)`` in each process; the results, by rank.
 
     The function must be importable (defined at the top of a module) and its result picklable.

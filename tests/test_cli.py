@@ -12,7 +12,7 @@ import torch
 import yaml
 
 import lightning_nc
-from lightning_nc.callbacks import GeometryCallback
+from lightning_nc import MeasureCallback
 from tests import nets
 from tests.callbacks.scripts.cli import cli_of
 
@@ -62,7 +62,7 @@ def callbacks_of(namespace, *arguments):
     """The callbacks that arguments make, without a run."""
     quiet = ["--trainer.accelerator=cpu", "--trainer.logger=false"]
     cli = cli_of(namespace, [*quiet, *arguments], run=False, save_config_callback=None)
-    return [each for each in cli.trainer.callbacks if isinstance(each, GeometryCallback)]
+    return [each for each in cli.trainer.callbacks if isinstance(each, MeasureCallback)]
 
 
 def configuration(folder, callbacks):
@@ -132,7 +132,7 @@ def test_data_and_functions_are_named_by_their_paths(namespace, tmp_path):
     arguments = {"pool": "lightning_nc.masked_mean", "epochs": [0, 4], "probe": probe}
     entry = {"class_path": "lightning_nc.EquiSeparation", "init_args": arguments}
     (callback,) = callbacks_of(namespace, configuration(tmp_path, [entry]))
-    assert callback.pool is lightning_nc.masked_mean
+    assert callback.measure.pool is lightning_nc.masked_mean
     assert callback.schedule.epochs == (0, 4)
     assert callback.probe.source.targets.bincount().tolist() == [5, 4]
 
@@ -153,8 +153,8 @@ def test_data_and_functions_are_named_by_their_paths(namespace, tmp_path):
 )
 def test_every_kind_of_argument_can_be_given_on_the_command_line(name, argument, value):
     (callback,) = callbacks_of("lightning", ADD + name, OF_IT + argument)
-    kernel = callback.kernel._asdict() if name == "LocalElasticity" else {}
-    taken = vars(callback) | kernel
+    kernel = callback.measure.kernel._asdict() if name == "LocalElasticity" else {}
+    taken = vars(callback.measure) | kernel
     key = argument.split("=")[0]
     expected = {
         "layers": {"net.2": lightning_nc.masked_mean},

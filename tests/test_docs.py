@@ -2,13 +2,14 @@
 
 import ast
 import re
-from fnmatch import fnmatchcase
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from lightning_nc.measures import MEASURES
 from tests import nets
-from tests.callbacks.test_logging import documented
 
 ROOT = Path(__file__).parents[1]
 GUARANTEES = (ROOT / "docs" / "guarantees.md").read_text()
@@ -28,20 +29,30 @@ def test_every_row_of_the_guarantees_names_a_test():
     assert all("`tests/" in row for row in claims)
 
 
-def explained(family):
-    """Keys, or patterns of them, in the tables on a family and on every family."""
-    numbers = (ROOT / "docs" / "numbers.md").read_text()
-    sections = {part.split("\n")[0]: part for part in numbers.split("\n## ")}
-    wanted = [title for title in sections if title.startswith((f"`{family}`", "In every"))]
-    assert len(wanted) == 2
-    rows = re.findall(r"^\| (`.*?) \|", "".join(map(sections.get, wanted)), re.MULTILINE)
-    return [name.replace("…", "*") for row in rows for name in re.findall("`(.+?)`", row)]
+def test_what_is_said_of_the_numbers_is_what_their_rows_say():
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "make_tables.py", "--check"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("callback_class", nets.CALLBACKS)
-def test_what_every_logged_key_means_is_said(callback_class):
-    keys = documented(callback_class)
-    assert len(keys) > 5
-    patterns = explained(callback_class.family)
-    names = [key.removeprefix(f"{callback_class.family}/{{p}}/") for key in keys]
-    assert [n for n in names if not any(fnmatchcase(n, each) for each in patterns)] == []
+def test_every_row_says_what_there_is_to_say(callback_class):
+    measure = callback_class().measure
+    for row in (*measure.quantities, *measure.layer_quantities):
+        assert row.label
+        assert row.meaning.endswith(".")
+        assert row.worry.endswith(".")
+        assert row.of is not None
+    assert any(row.headline for row in measure.quantities)
+    assert any(row.chart for row in measure.quantities)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_what_every_logged_key_means_is_on_the_page_of_numbers(measure):
+    numbers = (ROOT / "docs" / "numbers.md").read_text()
+    for row in measure.quantities:
+        assert f"| `{row.name}` |" in numbers

@@ -14,10 +14,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 import lightning_nc
-import lightning_nc_factory
-from lightning_nc import GeometrySummary, NeuralCollapse
-from lightning_nc.callbacks import GeometryCallback
-from lightning_nc_factory.from_file import callbacks_of
+from lightning_nc import GeometrySummary, MeasureCallback, NeuralCollapse, factory
+from lightning_nc.callbacks.from_file import callbacks_of
 from tests import nets
 from tests.callbacks.records import csv_rows
 from tests.callbacks.scripts.start import run_script, warnings_of
@@ -71,14 +69,14 @@ def asked_for(tmp_path, monkeypatch):
     def ask(text):
         path = tmp_path / "callbacks.yaml"
         path.write_text(text)
-        monkeypatch.setenv(lightning_nc_factory.VARIABLE, str(path))
+        monkeypatch.setenv(factory.VARIABLE, str(path))
         return path
 
     return ask
 
 
 def ours(trainer):
-    return [c for c in trainer.callbacks if isinstance(c, GeometryCallback)]
+    return [c for c in trainer.callbacks if isinstance(c, MeasureCallback)]
 
 
 def epochs(callback):
@@ -93,16 +91,19 @@ def fit_and_what_it_told(*arguments, **options):
 
 
 def test_without_the_variable_a_trainer_loads_nothing_but_the_factory():
-    environment = {k: v for k, v in os.environ.items() if k != lightning_nc_factory.VARIABLE}
+    environment = {k: v for k, v in os.environ.items() if k != factory.VARIABLE}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", WITHOUT_IT],
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
-    assert json.loads(done.stdout.splitlines()[-1]) == [True, ["lightning_nc_factory"]]
+    assert json.loads(done.stdout.splitlines()[-1]) == [
+        True,
+        ["lightning_nc", "lightning_nc.factory"],
+    ]
 
 
 @pytest.mark.parametrize("namespace", nets.NAMESPACES)
@@ -130,7 +131,7 @@ def test_training_is_bit_identical_with_callbacks_of_a_file(
 ):
     asked_for(ALL)
     measured = nets.train_and_trace(tmp_path, namespace=namespace)
-    monkeypatch.delenv(lightning_nc_factory.VARIABLE)
+    monkeypatch.delenv(factory.VARIABLE)
     assert nets.difference(measured, nets.train_and_trace(tmp_path, namespace=namespace)) is None
 
 
@@ -222,7 +223,7 @@ def test_a_file_can_name_functions_data_and_callbacks_of_your_own():
         """
     )
     assert isinstance(made, Refusing)
-    assert made.pool is lightning_nc.masked_mean
+    assert made.measure.pool is lightning_nc.masked_mean
     assert made.probe.unpack is operator.itemgetter
     assert made.probe.source.targets.bincount().tolist() == [5, 4]
 
@@ -280,7 +281,7 @@ def test_where_the_package_cannot_be_imported_trainers_can_still_be_made(
     asked_for, tmp_path, monkeypatch
 ):
     asked_for(EVERY_EPOCH)
-    monkeypatch.setitem(sys.modules, "lightning_nc_factory.from_file", None)
+    monkeypatch.setitem(sys.modules, "lightning_nc.callbacks.from_file", None)
     with pytest.warns(RuntimeWarning, match="lightning_nc cannot be imported, and nothing is"):
         run = nets.trainer(tmp_path)
     assert ours(run) == []

@@ -117,8 +117,8 @@ def test_a_callback_leaves_no_trace_wherever_it_fails(callback_class, tmp_path):
         def on_train_epoch_end(self, trainer, pl_module):
             def measure_anew():
                 callback.history.clear()
-                callback.skipped.clear()
-                callback.plans.clear()
+                callback.record.skipped.clear()
+                callback.record.plans.clear()
                 with torch.inference_mode():
                     callback.on_train_epoch_end(trainer, pl_module)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pytorch_lightning import Trainer
 
-from lightning_nc.callbacks import GeometryCallback
+from lightning_nc import MeasureCallback
 from tests import nets
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -24,7 +24,7 @@ def test_every_block_runs(block):
     names = namespace()
     exec(block, names)
     if "trainer" in names:
-        callbacks = [c for c in names["trainer"].callbacks if isinstance(c, GeometryCallback)]
+        callbacks = [c for c in names["trainer"].callbacks if isinstance(c, MeasureCallback)]
         names = "|".join(kind.__name__ for kind in nets.CALLBACKS)
         assert len(callbacks) == len(re.findall(rf"\b({names})\(", block))
 

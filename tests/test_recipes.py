@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import lightning_nc
-from lightning_nc.callbacks import GeometryCallback
-from lightning_nc_factory import VARIABLE
-from lightning_nc_factory.from_file import callbacks_of
+from lightning_nc import MeasureCallback
+from lightning_nc.callbacks.from_file import callbacks_of
+from lightning_nc.factory import VARIABLE
 from tests import nets
 from tests.callbacks.scripts.cli import cli_of
 
@@ -49,7 +49,7 @@ def epochs(callback):
 
 
 def ours(trainer):
-    return [each for each in trainer.callbacks if isinstance(each, GeometryCallback)]
+    return [each for each in trainer.callbacks if isinstance(each, MeasureCallback)]
 
 
 def test_training_stops_when_the_law_holds(run_recipe):

@@ -1,10 +1,8 @@
 """Callbacks that watch the geometry of a network while it trains."""
 
 from lightning_nc.callbacks.equi_separation import EquiSeparation as EquiSeparation
-from lightning_nc.callbacks.geometry_callback import GeometryCallback as GeometryCallback
 from lightning_nc.callbacks.local_elasticity import LocalElasticity as LocalElasticity
-from lightning_nc.callbacks.measure import measure as measure
-from lightning_nc.callbacks.measurement import Measurement as Measurement
+from lightning_nc.callbacks.measure_callback import MeasureCallback as MeasureCallback
 from lightning_nc.callbacks.minority_collapse import MinorityCollapse as MinorityCollapse
 from lightning_nc.callbacks.neural_collapse import NeuralCollapse as NeuralCollapse
 from lightning_nc.callbacks.summary import GeometrySummary as GeometrySummary

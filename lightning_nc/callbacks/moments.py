@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from lightning_nc.callbacks.lightning_internals import batches_that_stepped, progress_of
 from lightning_nc.callbacks.schedule import When
 
 _ALWAYS: tuple[When, ...] = ("train_epoch_end", "validation_end")
@@ -39,20 +40,17 @@ def start_of_training(trainer: Any) -> Moment:
     Lightning does not repeat the hooks that were to follow where a checkpoint was written: the end
     of the epoch for one written on its last batch, validation for one on the batch before.
     """
-    epochs = trainer.fit_loop.epoch_progress.current
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    batches = progress.current
-    ended = epochs.completed == epochs.ready  # else the end of this epoch is still to come
-    share = 0 if ended else min(batches.processed / trainer.num_training_batches, 1)
+    progress = progress_of(trainer)
+    ended, processed = progress.between_epochs, progress.batches_processed
+    share = 0 if ended else min(processed / trainer.num_training_batches, 1)
     completed = trainer.current_epoch + share
     whens: list[When] = ["train_epoch_end"] if ended else []
     # with fewer batches per epoch than before, the share of the epoch cannot be told
-    told = ended or progress.is_last_batch or batches.processed < trainer.num_training_batches
+    told = ended or progress.last_batch or processed < trainer.num_training_batches
     if (ended and completed == 0) or (told and _validates(trainer, completed)):
         whens.append("validation_end")
     # the step of a last batch that Lightning had not counted yet is one less
-    counted = ended and batches.completed == batches.ready
-    step = _step(trainer, at_epoch_end=counted)
+    step = _step(trainer, at_epoch_end=ended and progress.counted)
     return Moment("fit", tuple(whens), completed, trainer.max_epochs, step)
 
 
@@ -67,10 +65,10 @@ def end_of_validation(trainer: Any) -> Moment:
     step = _step(trainer, at_epoch_end=False)
     if trainer.state.fn == "validate":
         return Moment("validate", _ALWAYS, trainer.current_epoch, None, step)
-    progress = trainer.fit_loop.epoch_loop.batch_progress
+    progress = progress_of(trainer)
     # the number of batches is infinity for an iterable dataset
-    share = min(progress.current.ready / trainer.num_training_batches, 1)
-    completed = trainer.current_epoch + (1 if progress.is_last_batch else share)
+    share = min(progress.batches_ready / trainer.num_training_batches, 1)
+    completed = trainer.current_epoch + (1 if progress.last_batch else share)
     return Moment("fit", ("validation_end",), completed, trainer.max_epochs, step)
 
 
@@ -107,7 +105,7 @@ def of_checkpoint(checkpoint: Mapping[str, Any]) -> tuple[float, int]:
 
 def _step(trainer: Any, at_epoch_end: bool) -> int:
     """The step under which Lightning itself logs at this moment: batches, not optimizer steps."""
-    batches = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
+    batches = batches_that_stepped(trainer)
     return max(batches - 1, 0) if at_epoch_end else batches
 
 

@@ -2,32 +2,36 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from lightning_nc.callbacks.processes import tell
+from lightning_nc.callbacks.lightning_internals import looks_at_epoch_end, monitored_metrics
+from lightning_nc.callbacks.messages import tell, tell_once
+from lightning_nc.callbacks.record import Record
 
-if TYPE_CHECKING:
-    from lightning_nc.callbacks.geometry_callback import GeometryCallback
 
-
-def monitor(trainer: Any, values: Mapping[str, float]) -> None:
+def give_to_monitors(trainer: Any, values: Mapping[str, float]) -> None:
     """Give finite values to the Trainer's monitors: EarlyStopping stops at a NaN."""
     finite = {key: value for key, value in values.items() if math.isfinite(value)}
     monitored = {k: torch.tensor(v, dtype=torch.float64) for k, v in finite.items()}
-    _monitored(trainer).update(monitored)
+    monitored_metrics(trainer).update(monitored)
 
 
-def advise_at_setup(trainer: Any, callback: "GeometryCallback") -> None:
-    """Say so if a monitor would look for a value before there can be one, or at an old one."""
-    epochs, when = callback.schedule.epochs, callback.schedule.when
-    name = type(callback).__name__
-    for watcher, key in _watchers(trainer, callback):
+def advise_at_setup(trainer: Any, callback: Any, record: Record) -> None:
+    """Say so if a monitor would look for a value before there can be one, or at an old one.
+
+    Args:
+        trainer: The Trainer.
+        callback: Whose values are monitored.
+        record: What the callback keeps.
+    """
+    epochs, when, name = record.schedule.epochs, record.schedule.when, record.name
+    for watcher, key in _watchers(trainer, record):
         kind = type(watcher).__name__
         looks_after_validation = _looks_after_validation(trainer, watcher)
-        if callback.probe.source == "test":
-            advice = f"but trainer.test() alone measures '{callback.probe.key}': monitor another."
+        if record.probe.source == "test":
+            advice = f"but trainer.test() alone measures '{record.probe.key}': monitor another."
         elif epochs is not None and not {0, 1} & set(epochs) and _is_strict(watcher):
             # a value from before training is there whenever a monitor looks
             advice = (
@@ -51,38 +55,29 @@ def advise_at_setup(trainer: Any, callback: "GeometryCallback") -> None:
             )
         else:
             continue
-        if trainer.is_global_zero:
-            tell(trainer, f"{kind} monitors '{key}', {advice}")
+        tell(trainer, f"{kind} monitors '{key}', {advice}")
 
 
-def advise_without_value(trainer: Any, callbacks: Sequence["GeometryCallback"]) -> None:
+def advise_without_value(trainer: Any, records: Sequence[Record]) -> None:
     """Say so, once, if a monitor is about to look for what no measurement has given yet."""
-    has_value = _monitored(trainer)
-    for callback in callbacks:
-        for watcher, key in _watchers(trainer, callback):
-            if key in has_value or key in callback.told or not _is_strict(watcher):
-                continue
-            callback.told.add(key)
-            if trainer.is_global_zero:
-                tell(
+    has_value = monitored_metrics(trainer)
+    for record in records:
+        for watcher, key in _watchers(trainer, record):
+            if key not in has_value and _is_strict(watcher):
+                tell_once(
                     trainer,
+                    record.told,
+                    key,
                     f"{type(watcher).__name__} monitors '{key}', of which there is no finite value "
                     "yet; without one it can stop the run with an error: monitor another key"
                     f"{_or_not_strict(watcher)}.",
                 )
 
 
-def _monitored(trainer: Any) -> dict[str, torch.Tensor]:
-    """What ``trainer.callback_metrics`` shows, without computing what others have logged.
-
-    Reading the property would compute their metrics before they are complete, and communicate.
-    """
-    return trainer._logger_connector._callback_metrics
-
-
-def _watchers(trainer: Any, callback: "GeometryCallback") -> Iterator[tuple[Any, str]]:
-    """The callbacks of a Trainer that monitor keys of ours, and the keys."""
-    ours = callback.prefix(), callback.prefix(callback.family + "_layers")
+def _watchers(trainer: Any, record: Record) -> Iterator[tuple[Any, str]]:
+    """The callbacks of a Trainer that monitor keys of this one, and the keys."""
+    family, probe = record.measure.family, record.probe.key
+    ours = f"{family}/{probe}/", f"{family}_layers/{probe}/"
     for watcher in trainer.callbacks:
         try:
             key = getattr(watcher, "monitor", None)
@@ -109,7 +104,7 @@ def _epoch_end_option(watcher: Any) -> str:
 
 def _looks_after_validation(trainer: Any, watcher: Any) -> bool:
     """Whether a monitor looks at the end of validation rather than of training epochs."""
-    chosen = getattr(watcher, "_" + _epoch_end_option(watcher), None)
+    chosen = looks_at_epoch_end(watcher, _epoch_end_option(watcher))
     if chosen is not None:
         return not chosen
     if trainer.check_val_every_n_epoch != 1:

@@ -1,207 +1,208 @@
 """One pass for all callbacks that are due on the same probe, and what happens if it fails."""
 
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lightning_nc.callbacks.epoch_metrics import epoch_metrics
-from lightning_nc.callbacks.measurement import Measurement
-from lightning_nc.callbacks.meeting import meeting_place
+from lightning_nc.callbacks.epoch_metrics import compute_with_others
+from lightning_nc.callbacks.messages import safely, tell, tell_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
-from lightning_nc.callbacks.processes import (
-    MissedMeeting,
-    tell,
-    told_by,
-    trainer_processes,
-)
 from lightning_nc.callbacks.progress import progress_line
-from lightning_nc.callbacks.publish import alert, publish, publish_more, safely
-from lightning_nc.callbacks.request import Answer
-from lightning_nc.probe.generators import generators_kept
-from lightning_nc.probe.runner import Runner, trainer_loader, trainer_runner
+from lightning_nc.callbacks.publishing import (
+    publish_figures_and_tables,
+    publish_values,
+    send_alerts,
+)
+from lightning_nc.callbacks.record import Record
+from lightning_nc.callbacks.strategies import trainer_processes
+from lightning_nc.callbacks.trainer_access import trainer_loader, trainer_runner
+from lightning_nc.guards.generators import generators_kept
+from lightning_nc.measures.measure import Evaluation
+from lightning_nc.measures.measurement import Measurement
+from lightning_nc.passes.agreement import MissedMeeting, told_by
+from lightning_nc.passes.meeting import meeting_place
+from lightning_nc.passes.request import Answer
 
-if TYPE_CHECKING:
-    from lightning_nc.callbacks.geometry_callback import Evaluation, GeometryCallback
+Found = tuple[Answer, Evaluation] | Exception
 
 
 @generators_kept()  # what draws figures, or solves a model, may draw random numbers
 @torch.inference_mode(False)  # of which `trainer.validate()` and `test()` make use
 @torch.no_grad()
 def measure_together(
-    trainer: Any, pl_module: Any, callbacks: Sequence["GeometryCallback"], moment: Moment
+    trainer: Any,
+    pl_module: Any,
+    records: Sequence[Record],
+    everything: Sequence[Record],
+    moment: Moment,
 ) -> None:
-    """Measure once for several callbacks of equal probes and passes; the first of them leads.
+    """Measure once for several callbacks of equal probes and passes.
 
-    A failure of the pass is one on all processes, by vote, and the first process tells of it. What
-    comes before and after is the same on all processes, and so would be its failure. With
-    ``on_error="raise"`` on any callback a failure is raised, else the measurement is skipped.
+    A failure is one on all processes, by vote, and the first process tells of it. It is raised if
+    any of the callbacks concerned has ``on_error="raise"``; else they skip this measurement.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The network.
+        records: What the callbacks keep that measure now; the first of them leads.
+        everything: The same of all callbacks of the Trainer, for the layout of dashboards.
+        moment: The moment of the run.
     """
-    leader, started = callbacks[0], time.perf_counter()
-    probe = leader.probe
-    together = tuple(callback.state_key for callback in callbacks)
-    names = " and ".join(type(callback).__name__ for callback in callbacks)
-    try:
-        _gather(trainer, callbacks, moment)
-        processes = trainer_processes(trainer)
-        with progress_line(trainer, f"{names} on '{probe.key}'") as advance:
-            one_pass = leader.passes(
-                _advancing(trainer_runner(trainer, pl_module, processes.in_step), advance),
-                lambda: _source(trainer, probe.source),
-                probe,
-                [callback.request() for callback in callbacks],
-                processes,
-                leader.plans.get(together),
-            )
-            answers = one_pass.run()
-        evaluations = [
-            callback.evaluate(answer) for callback, answer in zip(callbacks, answers, strict=True)
-        ]
-    except Exception as error:
-        _skip(trainer, callbacks, moment, error)
-    else:
-        assert one_pass.plan is not None
-        leader.plans[together] = one_pass.plan
-        seconds = time.perf_counter() - started
-        measurements = [
-            _keep(trainer, callback, moment, answer, evaluation, seconds)
-            for callback, answer, evaluation in zip(callbacks, answers, evaluations, strict=True)
-        ]
-        publish(trainer, callbacks, _together(m.values for m in measurements), moment)
-        for callback, measurement in zip(callbacks, measurements, strict=True):
-            publish_more(trainer, callback, measurement)
+    started = time.perf_counter()
+    found = _found(trainer, pl_module, records, moment)
+    seconds = time.perf_counter() - started
+    measured: list[tuple[Record, Measurement]] = []
+    for record, each in zip(records, found, strict=True):
+        if not isinstance(each, Exception):
+            measurement = record.add(*each, moment, seconds)
+            measured.append((record, measurement))
+            _tell(trainer, record, each[1], measurement)
+    failed = [(r, e) for r, e in zip(records, found, strict=True) if isinstance(e, Exception)]
+    _count(failed, moment)
+    values = {key: value for _, each in measured for key, value in each.values.items()}
+    values |= {record.prefix + "failures": float(record.failures) for record, _ in failed}
+    publish_values(trainer, records[0].told, everything, values, moment)
+    for record, measurement in measured:
+        publish_figures_and_tables(trainer, record, measurement)
+    _tell_of_failures(trainer, failed, moment)
     if moment.stage == "fit":
-        advise_without_value(trainer, callbacks)
+        advise_without_value(trainer, records)
 
 
-def _gather(trainer: Any, callbacks: Sequence["GeometryCallback"], moment: Moment) -> None:
+def _found(trainer: Any, pl_module: Any, records: Sequence[Record], moment: Moment) -> list[Found]:
+    """What each callback is answered and makes of it, or why it has nothing."""
+    try:
+        answers = _answers(trainer, pl_module, records, moment)
+    except Exception as error:
+        return [_kept(error, records)] * len(records)
+    return [_evaluated(record, answer) for record, answer in zip(records, answers, strict=True)]
+
+
+def _evaluated(record: Record, answer: Answer | Exception) -> Found:
+    """All processes have the same sums, so that what fails here fails on all of them."""
+    if isinstance(answer, Exception):
+        return _kept(answer, [record])
+    try:
+        return answer, record.measure.evaluate(answer)
+    except Exception as error:
+        return _kept(error, [record])
+
+
+def _kept(error: Exception, records: Sequence[Record]) -> Exception:
+    """An error that is only told of, without the frames that hold memory of what has failed."""
+    if any(record.on_error == "raise" for record in records):
+        return error
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)
+
+
+def _answers(
+    trainer: Any, pl_module: Any, records: Sequence[Record], moment: Moment
+) -> list[Answer | Exception]:
+    """One pass over the network; its plan is kept for the next."""
+    leader, probe = records[0], records[0].probe
+    together = tuple(record.prefix for record in records)
+    _gather(trainer, records, moment)
+    processes = trainer_processes(trainer)
+    with progress_line(trainer, f"{_names(records)} on '{probe.key}'") as advance:
+        one_pass = leader.measure.passes(
+            trainer_runner(trainer, pl_module, processes.in_step, advance),
+            lambda: _source(trainer, probe.source),
+            probe,
+            [record.measure.request() for record in records],
+            processes,
+            leader.plans.pop(together, None),
+        )
+        answers = one_pass.run()
+    if one_pass.plan is not None:
+        leader.plans[together] = one_pass.plan
+    return answers
+
+
+def _gather(trainer: Any, records: Sequence[Record], moment: Moment) -> None:
     """Let no process enter a collective of the measurement before all have come to it.
 
     Raises:
         MissedMeeting: On all processes, if some did not come in time.
     """
-    leader, place = callbacks[0], meeting_place()
+    leader, place = records[0], meeting_place()
     if trainer.world_size == 1 or place is None:
         return
     seconds = leader.probe.wait_seconds / 2**leader.missed
     # the same callback does not measure twice at the same point of a run
-    name = f"{leader.state_key} of run {leader.runs}, {moment.stage}, {moment.epochs_completed}"
-    metrics = epoch_metrics(trainer, place)
-    absent = place.meet(name, seconds, metrics.compute_with_others if metrics else None)
+    name = f"{leader.prefix} of run {leader.runs}, {moment.stage}, {moment.epochs_completed}"
+    absent = place.meet(name, seconds, partial(compute_with_others, trainer, place))
     leader.missed = leader.missed + 1 if absent else 0
     if absent:
         who = ", ".join(map(str, absent))
         raise MissedMeeting(
             f"process {who} did not come to it within {seconds:.3g} s. If it is slower than the "
             "others, raise Probe(wait_seconds=...). If it is in a communication that the others "
-            f"enter later, such as that of another callback, list {type(leader).__name__} first."
+            f"enter later, such as that of another callback, list {leader.name} first."
         )
-
-
-def _together(of_callbacks: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    return {key: value for values in of_callbacks for key, value in values.items()}
-
-
-def _advancing(runner: Runner, advance: Callable[[], None]) -> Runner:
-    """A runner that says when the network has run, and that others can tell of their passes."""
-
-    def call(inputs: Any) -> Any:
-        outputs = runner.call(inputs)
-        advance()
-        return outputs
-
-    return runner._replace(call=call, advance=advance)
 
 
 def _source(trainer: Any, source: Any) -> Any:
     return trainer_loader(trainer, source) if isinstance(source, str) else source
 
 
-def _keep(
-    trainer: Any,
-    callback: "GeometryCallback",
-    moment: Moment,
-    answer: Answer,
-    evaluation: "Evaluation",
-    seconds: float,
-) -> Measurement:
-    """Add a measurement to the history of a callback, and tell of it."""
-    book = {
-        "epochs_completed": float(moment.epochs_completed),
-        "seconds": seconds,
-        "failures": float(callback.failures),
-    }
-    values = evaluation.values | {callback.prefix() + name: v for name, v in book.items()}
-    measurement = Measurement(
-        moment.epochs_completed,
-        moment.step,
-        values,
-        {name: array.cpu() for name, array in evaluation.arrays.items()},
-        answer.counts.cpu(),
-        seconds,
-        moment.stage,
-    )
-    topics = {**evaluation.notes, **evaluation.alerts}
-    callback.history = [past.without_large_arrays() for past in callback.history]
-    callback.history.append(measurement)
+def _tell(trainer: Any, record: Record, evaluation: Evaluation, measurement: Measurement) -> None:
+    """Tell what is undefined and what needs attention, once, and what has happened.
+
+    What fails on the first process alone must not stop it: the others would wait.
+    """
+    who = f"{record.name} on '{record.probe.key}'"
+    for topic, text in {**evaluation.notes, **evaluation.alerts}.items():
+        if tell_once(trainer, record.told, topic, f"{who}: {text}") and topic in evaluation.alerts:
+            send_alerts(trainer, record.told, topic, f"{who}: {text}")
+
+    def tell_events() -> None:
+        for title, text in record.measure.events(record.timeline(measurement)).items():
+            # nothing is wrong: where Lightning's own messages are, since that is set up to show
+            rank_zero_info(f"{who}: {text}")
+            send_alerts(trainer, record.told, title, f"{who}: {text}")
+
     if trainer.is_global_zero:
-        # what fails on this process alone must not stop it: the others would wait
-        _tell_once(trainer, callback, topics, evaluation.alerts)
-        tell_events = partial(_tell_events, trainer, callback, measurement)
-        safely(trainer, callback.told, "tell what has come to pass", tell_events)
-    return measurement
+        safely(trainer, record.told, "tell what has happened", tell_events)
 
 
-def _skip(
-    trainer: Any,
-    callbacks: Sequence["GeometryCallback"],
-    moment: Moment,
-    error: Exception,
-) -> None:
-    """Count a failure, and raise it or tell of it."""
-    callbacks[0].plans.clear()  # the data may no longer be those it was made for
-    for callback in callbacks:
-        callback.failures += 1
+def _count(failed: Sequence[tuple[Record, Exception]], moment: Moment) -> None:
+    """Note that measurements were skipped."""
+    for record, _ in failed:
+        record.plans.clear()  # the data may no longer be those they were made for
+        record.failures += 1
         if moment.stage == "fit":
-            callback.skipped.add(moment.epochs_completed)
-    if any(callback.on_error == "raise" for callback in callbacks):
-        raise error
-    if trainer.is_global_zero:
-        names = " and ".join(type(callback).__name__ for callback in callbacks)
+            record.skipped.add(moment.epochs_completed)
+
+
+def _tell_of_failures(
+    trainer: Any, failed: Sequence[tuple[Record, Exception]], moment: Moment
+) -> None:
+    """Raise a failure if that was asked for, else tell of it; a cause that several have, once."""
+    for record, error in failed:
+        if record.on_error == "raise":
+            raise error
+    for error in dict.fromkeys(error for _, error in failed):
+        records = [record for record, each in failed if each is error]
         cause = told_by(trainer.global_rank, error)
         tell(
             trainer,
-            f"{names} skipped the measurement on '{callbacks[0].probe.key}' after "
+            f"{_names(records)} skipped the measurement on '{records[0].probe.key}' after "
             f"{moment.epochs_completed:g} epochs; {cause}{_way_out(cause)}",
         )
-    failures = {callback.prefix() + "failures": float(callback.failures) for callback in callbacks}
-    publish(trainer, callbacks, failures, moment)
 
 
 def _way_out(cause: str) -> str:
-    """What to do about what is none of our own errors, which say so themselves."""
+    """What to do about an error that is not ours, and does not say so itself."""
     if "MemoryError" in cause or "out of memory" in cause.lower():
         return ". Give Probe(cache_mb=0) or a smaller Probe(batch_size=...)."
     return ""
 
 
-def _tell_once(
-    trainer: Any, callback: "GeometryCallback", topics: Mapping[str, str], alerts: Container[str]
-) -> None:
-    for topic, text in topics.items():
-        if topic not in callback.told:
-            callback.told.add(topic)
-            tell(trainer, f"{type(callback).__name__}: {text}")
-            if topic in alerts:
-                alert(trainer, callback.told, topic, text)
-
-
-def _tell_events(trainer: Any, callback: "GeometryCallback", measurement: Measurement) -> None:
-    for title, text in callback.events(measurement).items():
-        # no cause for a warning; where Lightning's own messages are, since that is set up to show
-        rank_zero_info(f"{type(callback).__name__}: {text}")
-        alert(trainer, callback.told, title, text)
+def _names(records: Sequence[Record]) -> str:
+    return " and ".join(record.name for record in records)

@@ -3,11 +3,10 @@
 import math
 from typing import Any
 
-from lightning_nc.callbacks.geometry_callback import GeometryCallback
-from lightning_nc.callbacks.measurement import Measurement
-from lightning_nc.callbacks.namespaces import CallbackBase
-
-_BOOK = ("epochs_completed", "seconds", "failures")
+from lightning_nc.callbacks.lightning_base import CallbackBase
+from lightning_nc.callbacks.measure_callback import records_of
+from lightning_nc.callbacks.record import Record
+from lightning_nc.measures.measurement import Measurement
 
 
 class GeometrySummary(CallbackBase):
@@ -23,32 +22,26 @@ class GeometrySummary(CallbackBase):
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Print the table, on the first process."""
         if trainer.is_global_zero:
-            lines = [
-                line
-                for callback in trainer.callbacks
-                if isinstance(callback, GeometryCallback)
-                for line in summary_of(callback)
-            ]
+            lines = [line for record in records_of(trainer) for line in _lines_of(record)]
             if lines:
                 print("\n".join(lines))
 
 
-def summary_of(callback: GeometryCallback) -> list[str]:
-    """The lines of a callback: a head, and one per quantity."""
-    fitted = [m for m in callback.history if m.stage == "fit"]
+def _lines_of(record: Record) -> list[str]:
+    """The lines of a callback: a heading, and one per quantity."""
+    fitted, heading = record.fitted(), f"{record.name} on '{record.probe.key}'"
     if not fitted:
-        return [f"{type(callback).__name__} on '{callback.probe.key}': nothing measured."]
+        return [f"{heading}: nothing measured."]
     first, last = fitted[0], fitted[-1]
-    head = f"{type(callback).__name__} on '{callback.probe.key}'"
-    columns = [_when(first), _when(last)]
-    lines = ["", f"{head:<44}" + "".join(f"{column:>14}" for column in columns)]
-    for key in last.values:
-        name = key.removeprefix(callback.prefix())
-        if key.startswith(callback.prefix()) and name not in _BOOK:
-            cells = [_shown(m.values.get(key, math.nan)) for m in (first, last)]
-            lines.append(f"  {name:<42}" + "".join(f"{cell:>14}" for cell in cells))
-    seconds = sum(m.seconds for m in fitted)
-    lines.append(f"  {len(fitted)} measurements in {seconds:.3g} s, {callback.failures} skipped")
+    columns = "".join(f"{_when(each):>14}" for each in (first, last))
+    lines = ["", f"{heading:<44}{columns}"]
+    for row in record.measure.quantities:
+        key = record.prefix + row.name
+        if key in last.values:
+            cells = [_shown(each.values.get(key, math.nan)) for each in (first, last)]
+            lines.append(f"  {row.name:<42}" + "".join(f"{cell:>14}" for cell in cells))
+    seconds = sum(each.seconds for each in fitted)
+    lines.append(f"  {len(fitted)} measurements in {seconds:.3g} s, {record.failures} skipped")
     return lines
 
 

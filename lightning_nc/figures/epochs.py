@@ -1,6 +1,6 @@
 """Quantities over epochs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def collapse_figure(
     epochs: Sequence[float],
-    measures: dict[str, Sequence[float]],
+    measures: Mapping[str, Sequence[float]],
     terminal: float | None,
     title: str,
 ) -> "Figure":
@@ -43,8 +43,8 @@ def collapse_figure(
 
 def over_epochs_figure(
     epochs: Sequence[float],
-    values: dict[str, Sequence[float]],
-    references: dict[str, float],
+    values: Mapping[str, Sequence[float]],
+    references: Mapping[str, float],
     label: str,
     title: str,
 ) -> "Figure":

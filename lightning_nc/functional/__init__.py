@@ -1,11 +1,13 @@
 """Pure functions of features, class means and classifiers: torch in, float64 out."""
 
+from lightning_nc.functional.class_distance import (
+    class_distance_normalized_variance as class_distance_normalized_variance,
+)
 from lightning_nc.functional.class_geometry import ClassGeometry as ClassGeometry
 from lightning_nc.functional.class_geometry import class_geometry as class_geometry
-from lightning_nc.functional.classifier import (
-    nearest_class_center_mismatch as nearest_class_center_mismatch,
-)
-from lightning_nc.functional.classifier import self_duality as self_duality
+from lightning_nc.functional.class_moments import ClassMoments as ClassMoments
+from lightning_nc.functional.class_moments import class_moments as class_moments
+from lightning_nc.functional.class_moments import pool_moments as pool_moments
 from lightning_nc.functional.cosines import group_cosine as group_cosine
 from lightning_nc.functional.gradient_kernel import gradient_kernel as gradient_kernel
 from lightning_nc.functional.gradient_kernel import last_layer_kernel as last_layer_kernel
@@ -20,15 +22,13 @@ from lightning_nc.functional.local_elasticity import relative_similarity as rela
 from lightning_nc.functional.minority_collapse import classifier_energy as classifier_energy
 from lightning_nc.functional.minority_collapse import imbalance_ratio as imbalance_ratio
 from lightning_nc.functional.minority_collapse import minority_classes as minority_classes
-from lightning_nc.functional.moments import ClassMoments as ClassMoments
-from lightning_nc.functional.moments import class_moments as class_moments
-from lightning_nc.functional.moments import pool_moments as pool_moments
-from lightning_nc.functional.neural_collapse import (
-    class_distance_normalized_variance as class_distance_normalized_variance,
-)
 from lightning_nc.functional.neural_collapse import equiangularity as equiangularity
 from lightning_nc.functional.neural_collapse import equinorm as equinorm
 from lightning_nc.functional.neural_collapse import maximal_angle as maximal_angle
+from lightning_nc.functional.neural_collapse import (
+    nearest_class_center_mismatch as nearest_class_center_mismatch,
+)
+from lightning_nc.functional.neural_collapse import self_duality as self_duality
 from lightning_nc.functional.neural_collapse import simplex_etf_error as simplex_etf_error
 from lightning_nc.functional.neural_collapse import variability_collapse as variability_collapse
 from lightning_nc.functional.separation import SeparationLaw as SeparationLaw

@@ -6,13 +6,14 @@ about those final means. No d x d matrix is formed and nothing is subtracted tha
 centred, so a collapsed class (D ~ 1e-12) far from the origin is measured as exactly as any other.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.checks import (
+from lightning_nc.functional.input_checks import (
     check_features,
     require_every_class,
     warn_if_degenerate,
@@ -34,35 +35,34 @@ class ClassSums(NamedTuple):
     sums: Tensor
 
 
-class ClassSpread(NamedTuple):
-    """What the second pass accumulates; spreads of disjoint sets of samples add up.
-
-    With ``r_i = h_i - mu_{y_i}`` and signal directions ``P = V S^-1``, per class:
+class ProjectedResiduals(NamedTuple):
+    """What the second pass makes of the residuals ``r_i = h_i - mu_{y_i}`` of a batch.
 
     Attributes:
-        fuzziness: Sum of ``||P^T r_i||^2``, P weighted by n_k/n as D asks, shape ``(K,)``.
-        collapse: Sum of ``||P^T r_i||^2``, P weighted by 1/K as NC1 asks, shape ``(K,)``.
-        squares: Sum of ``||r_i||^2``, shape ``(K,)``.
-        residuals: Sum of ``r_i``, shape ``(K, d)``: zero, unless the features have changed since
-            the means were taken.
+        along: ``P^T r_i`` for signal directions P of m columns, shape ``(m, N)``.
+        squares: ``||r_i||^2``, shape ``(N,)``.
+        class_sums: Sum of ``r_i`` over each class, shape ``(K, d)``; None if not asked for.
     """
 
-    fuzziness: Tensor
-    collapse: Tensor
+    along: Tensor
     squares: Tensor
-    residuals: Tensor
+    class_sums: Tensor | None
 
 
 class ClassGeometry(NamedTuple):
-    """A layer as its class means and the spread about them; see `ClassSpread` for the letters.
+    """A layer as its class means and the spread of samples about them.
+
+    With signal directions ``P = V S^-1`` and residuals ``r_i = h_i - mu_{y_i}``:
 
     Attributes:
         counts: Samples per class, n_k, shape ``(K,)``.
         means: Class means mu_k, shape ``(K, d)``.
         rank: Number of signal directions, at most min(K - 1, d), a scalar.
-        fuzziness: Squared residuals along the signal directions of D, shape ``(K,)``.
-        collapse: Squared residuals along the signal directions of NC1, shape ``(K,)``.
-        squares: Squared residuals in all directions, shape ``(K,)``.
+        fuzziness: Sum of ``||P^T r_i||^2`` over each class, P weighted by n_k/n as D asks, shape
+            ``(K,)``.
+        collapse: The same with P weighted by 1/K, as NC1 asks, shape ``(K,)``.
+        squares: Sum of ``||r_i||^2`` over each class, shape ``(K,)``.
+        statistics: Further sums over samples by name, if a measure has declared some.
     """
 
     counts: Tensor
@@ -71,6 +71,7 @@ class ClassGeometry(NamedTuple):
     fuzziness: Tensor
     collapse: Tensor
     squares: Tensor
+    statistics: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
@@ -86,7 +87,7 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
         tensor([[3.],
                 [5.]], dtype=torch.float64)
     """
-    features, members = features.detach(), _members(labels, num_classes)
+    features, members = features.detach(), class_members(labels, num_classes)
     sums = torch.empty(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
     for columns in _column_blocks(features):
         torch.mm(members, features[:, columns].double(), out=sums[:, columns])
@@ -134,52 +135,37 @@ def signal_directions(
     return V * torch.where(kept, 1 / s, 0), kept.sum()
 
 
-def class_spread(
-    features: Tensor,
-    labels: Tensor,
-    means: Tensor,
-    fuzziness_directions: Tensor,
-    collapse_directions: Tensor,
-    sum_residuals: bool = True,
-) -> ClassSpread:
-    """Sum squared residuals about the final class means; the second of the two passes.
+def project_residuals(
+    features: Tensor, labels: Tensor, means: Tensor, P: Tensor, sum_residuals: bool = False
+) -> ProjectedResiduals:
+    """Take the residuals about final class means, and project them; the second of the two passes.
 
     Args:
         features: ``h_i``, any floating dtype, shape ``(N, d)``.
         labels: Class indices, shape ``(N,)``.
         means: Final class means, float64, shape ``(K, d)``.
-        fuzziness_directions: `signal_directions` of the means with weights n_k/n.
-        collapse_directions: `signal_directions` of the means with weights 1/K; the same tensor
-            where classes are balanced, and then computed once.
-        sum_residuals: Whether to add up the residuals; needless for features kept from the first
-            pass, which cannot have changed. Without it they are given as zero.
+        P: Directions to project on, float64, shape ``(d, m)``.
+        sum_residuals: Whether to add up the residuals of each class: they sum to zero, unless the
+            features have changed since the means were taken.
 
     Example:
         >>> means, P = torch.tensor([[0.0], [4.0]]).double(), torch.tensor([[0.5]]).double()
-        >>> spread = class_spread(torch.tensor([[1.0], [-1.0], [4.0]]), torch.tensor([0, 0, 1]),
-        ...                       means, P, P)
-        >>> spread.squares, spread.fuzziness  # 1 + 1, and a quarter of it
-        (tensor([2., 0.], dtype=torch.float64), tensor([0.5000, 0.0000], dtype=torch.float64))
+        >>> project_residuals(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), means, P)[:2]
+        (tensor([[ 0.5000, -1.0000]], dtype=torch.float64), tensor([1., 4.], dtype=torch.float64))
     """
-    balanced = collapse_directions is fuzziness_directions
-    P = torch.cat(
-        [fuzziness_directions] if balanced else [fuzziness_directions, collapse_directions], 1
-    )
-    features, members = features.detach(), _members(labels, means.shape[0])
-    along = features.new_zeros(P.shape[1], len(features), dtype=torch.float64)  # P^T r
+    features = features.detach()
+    along = features.new_zeros(P.shape[1], len(features), dtype=torch.float64)
     squares = features.new_zeros(len(features), dtype=torch.float64)
-    residuals = torch.zeros_like(means)
+    sums = torch.zeros_like(means) if sum_residuals else None
+    members = class_members(labels, len(means)) if sum_residuals else None
     for columns in _column_blocks(features):
         r = means[:, columns].index_select(0, labels)
         torch.sub(features[:, columns], r, out=r)
         along.addmm_(P[columns].mT, r.mT)
-        if sum_residuals:
-            torch.mm(members, r, out=residuals[:, columns])
+        if sums is not None and members is not None:
+            torch.mm(members, r, out=sums[:, columns])
         squares += r.square_().sum(1)
-    r_fuzziness, r_collapse = along.square_().tensor_split([fuzziness_directions.shape[1]])
-    fuzziness = members @ r_fuzziness.sum(0)
-    collapse = fuzziness if balanced else members @ r_collapse.sum(0)
-    return ClassSpread(fuzziness, collapse, members @ squares, residuals)
+    return ProjectedResiduals(along, squares, sums)
 
 
 def class_geometry(features: Tensor, labels: Tensor) -> ClassGeometry:
@@ -204,9 +190,18 @@ def class_geometry(features: Tensor, labels: Tensor) -> ClassGeometry:
     require_every_class(counts)
     means = sums / counts[:, None]
     directions = separating_directions(counts, means)
-    spread = class_spread(features, labels, means, directions.fuzziness, directions.collapse)
+    residuals = project_residuals(features, labels, means, directions.stacked)
     warn_if_degenerate(directions.rank, means)
-    return ClassGeometry(counts, means, directions.rank, *spread[:3])
+    members = class_members(labels, len(counts))
+    along_fuzziness, along_collapse = directions.squares(residuals.along)
+    return ClassGeometry(
+        counts,
+        means,
+        directions.rank,
+        fuzziness=members @ along_fuzziness,
+        collapse=members @ along_collapse,
+        squares=members @ residuals.squares,
+    )
 
 
 class SeparatingDirections(NamedTuple):
@@ -215,6 +210,18 @@ class SeparatingDirections(NamedTuple):
     fuzziness: Tensor
     collapse: Tensor
     rank: Tensor
+
+    @property
+    def stacked(self) -> Tensor:
+        """All columns to project on, each once."""
+        balanced = self.collapse is self.fuzziness
+        return self.fuzziness if balanced else torch.cat([self.fuzziness, self.collapse], 1)
+
+    def squares(self, along: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared lengths along the directions of D and of NC1, from projections on all columns."""
+        of_fuzziness, of_collapse = along.square().tensor_split([self.fuzziness.shape[1]])
+        fuzziness = of_fuzziness.sum(0)
+        return fuzziness, of_collapse.sum(0) if len(of_collapse) else fuzziness
 
 
 def separating_directions(counts: Tensor, means: Tensor) -> SeparatingDirections:
@@ -232,7 +239,7 @@ def undefined_without_signal(value: Tensor, rank: Tensor) -> Tensor:
     return torch.where(rank > 0, value, torch.nan)
 
 
-def _members(labels: Tensor, num_classes: int) -> Tensor:
+def class_members(labels: Tensor, num_classes: int) -> Tensor:
     """The (K, N) matrix with a one where sample i belongs to class k."""
     classes = torch.arange(num_classes, device=labels.device)
     return (classes[:, None] == labels).double()

@@ -1,9 +1,16 @@
-"""Cosines between class vectors: all pairs, pairs i < j, and pairs of groups."""
+"""Class vectors about their mean, and cosines between them: all pairs, or pairs of groups."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def centred(means: Tensor) -> Tensor:
+    """The rows ``mu_k - mu_G`` about the plain mean of the class means, in float64."""
+    M = means.double()
+    M = M - M.mean(0)
+    return M - M.mean(0)  # the first mean is rounded; what is left of it goes here
 
 
 def cosines(vectors: Tensor) -> Tensor:

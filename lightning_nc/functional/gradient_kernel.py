@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from lightning_nc.functional.tangent.kernel import tangent_kernel
-from lightning_nc.functional.tangent.network import Network
+from lightning_nc.tangent.differentiable_network import Network
+from lightning_nc.tangent.kernel import tangent_kernel
 
 Outputs = Literal["all"] | int | Callable[[Any], Tensor]
 

@@ -13,8 +13,8 @@ from lightning_nc.functional.gradient_kernel import (
     warn_of_slow_layers,
 )
 from lightning_nc.functional.loss_gradients import Loss, loss_gradients
-from lightning_nc.functional.tangent.kernel import output_changes
-from lightning_nc.functional.tangent.steps import changes_by_steps
+from lightning_nc.tangent.kernel import output_changes
+from lightning_nc.tangent.steps import changes_by_steps
 
 
 def relative_similarity(

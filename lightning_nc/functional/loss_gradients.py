@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.tangent.grams import exact
+from lightning_nc.tangent.inner_products import exact
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

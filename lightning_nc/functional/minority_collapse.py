@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
-from lightning_nc.functional.neural_collapse import centred as about_their_mean
+from lightning_nc.functional.cosines import centred as about_their_mean
 
 
 def minority_classes(class_counts: Tensor, least_gap: float = 1.5) -> Tensor:

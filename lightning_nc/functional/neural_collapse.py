@@ -1,4 +1,6 @@
-"""NC1 and NC2: features shrink to their class means, and the means to a simplex."""
+"""NC1 to NC4: features shrink to class means, these and the classifier to a simplex."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -6,9 +8,12 @@ from torch import Tensor
 from lightning_nc.functional.class_geometry import (
     ClassGeometry,
     class_geometry,
+    class_sums,
     undefined_without_signal,
 )
-from lightning_nc.functional.cosines import pair_cosines
+from lightning_nc.functional.classifier import classifier_decisions, nearest_class_centers
+from lightning_nc.functional.cosines import centred, pair_cosines
+from lightning_nc.functional.input_checks import check_features, require_every_class
 
 
 def variability_collapse(features: Tensor, labels: Tensor) -> Tensor:
@@ -158,73 +163,110 @@ def simplex_etf_error(means: Tensor) -> Tensor:
     return torch.linalg.norm(G / torch.linalg.norm(G) - simplex / (K - 1) ** 0.5)
 
 
-def class_distance_normalized_variance(features: Tensor, labels: Tensor) -> Tensor:
-    r"""CDNV: variance of two classes against the squared distance of their means; ideal 0.
+def self_duality(means: Tensor, weight: Tensor) -> Tensor:
+    r"""NC3: distance between classifier rows and class means, each scaled to norm 1; ideal 0.
 
-    .. math:: \operatorname{mean}_{i<j} \frac{v_i + v_j}{2 \lVert \mu_i - \mu_j \rVert^2},
-        \quad v_k = \operatorname{mean}_{i \in k} \lVert h_i - \mu_k \rVert^2
+    .. math:: \left\lVert W / \lVert W \rVert_F - M / \lVert M \rVert_F \right\rVert_F^2
+
+    with rows ``mu_k - mu_G`` of M; the means are centred here, the classifier is taken as given.
 
     Args:
-        features: ``h_i``, any floating dtype, shape ``(N, d)``.
-        labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
+        means: Class means, shape ``(K, d)``.
+        weight: Classifier W, shape ``(K, d)``.
 
     Returns:
-        A float64 scalar >= 0 without unit; infinite if two means coincide, NaN if the variance
-        of those classes is zero, too, or, with a warning, if all means coincide.
+        A float64 scalar in [0, 4]; NaN if all means coincide or W is zero.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        A classifier along the means scores 0, one at right angles to them 2:
+
+        >>> means = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+        >>> round(float(self_duality(means, 7 * means)), 12)
+        0.0
+        >>> round(float(self_duality(means, means.flip(1))), 12)
+        2.0
+
+    Source:
+        Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
+        deep learning training", PNAS 117(40).
+    """
+    if means.shape != weight.shape:
+        raise ValueError(
+            "Need class means and classifier rows of one shape (K, d), "
+            f"got {tuple(means.shape)} and {tuple(weight.shape)}."
+        )
+    M, W = centred(means), weight.double()
+    difference = W / torch.linalg.norm(W) - M / torch.linalg.norm(M)
+    return difference.square().sum()
+
+
+def nearest_class_center_mismatch(
+    features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    r"""NC4: share of samples on which classifier and nearest class centre disagree; ideal 0.
+
+    .. math:: \operatorname{mean}_i \left[\arg\max_k (w_k \cdot h_i + b_k)
+        \ne \arg\min_k \lVert h_i - \mu_k \rVert\right]
+
+    Args:
+        features: Last-layer features ``h_i``, shape ``(N, d)``.
+        labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
+        weight: Classifier W, shape ``(K, d)``.
+        bias: Classifier bias b, shape ``(K,)``; zero if not given.
+
+    Returns:
+        A float64 scalar in [0, 1].
 
     Raises:
         TypeError: If features are not floating point, or labels not integers.
         ValueError: If shapes do not fit, features are not finite, or a class has no samples.
 
     Example:
-        Variances 1 and 1, squared distance 16:
+        Centres 0 and 4, but the classifier's threshold is at 1, so it disagrees about 1.5:
 
-        >>> features = torch.tensor([[1.0], [3.0], [-1.0], [-3.0]])
-        >>> class_distance_normalized_variance(features, torch.tensor([0, 0, 1, 1]))
-        tensor(0.0625, dtype=torch.float64)
+        >>> features = torch.tensor([[0.0], [4.0], [4.0], [0.0]])
+        >>> labels = torch.tensor([0, 1, 1, 0])
+        >>> weight, bias = torch.tensor([[0.0], [1.0]]), torch.tensor([0.0, -1.0])
+        >>> nearest_class_center_mismatch(features, labels, weight, bias)
+        tensor(0., dtype=torch.float64)
+        >>> features = torch.tensor([[-1.5], [4.0], [4.0], [1.5]])
+        >>> nearest_class_center_mismatch(features, labels, weight, bias)
+        tensor(0.2500, dtype=torch.float64)
 
     Source:
-        Galanti, György & Hutter (2021), "On the role of neural collapse in transfer learning",
-        ICLR 2022.
+        Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
+        deep learning training", PNAS 117(40).
     """
-    return class_distance_normalized_variance_of(class_geometry(features, labels))
+    labels = check_features(features, labels)
+    if int(labels.max()) >= len(weight):
+        raise ValueError(
+            f"Label {int(labels.max())} has no row among {len(weight)} of the classifier."
+        )
+    counts, sums = class_sums(features, labels, len(weight))
+    require_every_class(counts)
+    decided = classifier_decisions(features, weight, bias)
+    return (decided != nearest_class_centers(features, sums / counts[:, None])).double().mean()
 
 
-def simplex_geometry_of(geometry: ClassGeometry) -> dict[str, Tensor]:
-    """The NC2 quantities of class means, by the names they are logged under.
+def of_class_means(formula: Callable[[Tensor], Tensor], geometry: ClassGeometry) -> Tensor:
+    """A quantity of NC2 of the centred class means of a layer.
 
-    Two centred means are opposite whatever the network does, so that all four are NaN for K = 2;
-    and so they are if all means coincide, up to their rounding errors.
+    Two centred means are opposite whatever the network does: NaN for K = 2, and also if all means
+    coincide, up to their rounding errors.
+
+    Args:
+        formula: `equinorm`, `equiangularity`, `maximal_angle` or `simplex_etf_error`.
+        geometry: The layer.
     """
-    means = geometry.means
-    M = centred(means)
-    values = {
-        "nc2_equinorm_means": equinorm(M),
-        "nc2_equiangularity_means": equiangularity(M),
-        "nc2_maximal_angle_means": maximal_angle(M),
-        "nc2_etf_error": simplex_etf_error(means),
-    }
-    shape = geometry.rank if len(means) > 2 else torch.zeros_like(geometry.rank)
-    return {name: undefined_without_signal(value, shape) for name, value in values.items()}
+    means, rank = geometry.means, geometry.rank
+    signal = rank if len(means) > 2 else torch.zeros_like(rank)
+    return undefined_without_signal(formula(centred(means)), signal)
 
 
 def variability_collapse_of(geometry: ClassGeometry) -> Tensor:
     """`variability_collapse` of a layer whose class geometry is known."""
     nc1 = geometry.collapse.sum() / geometry.counts.sum() / len(geometry.counts)
     return undefined_without_signal(nc1, geometry.rank)
-
-
-def class_distance_normalized_variance_of(geometry: ClassGeometry) -> Tensor:
-    """`class_distance_normalized_variance` of a layer whose class geometry is known."""
-    v = geometry.squares / geometry.counts
-    i, j = torch.triu_indices(len(v), len(v), 1, device=v.device)
-    distances = torch.nn.functional.pdist(centred(geometry.means))  # pairs in the order of i, j
-    cdnv = ((v[i] + v[j]) / (2 * distances.square())).mean()
-    return undefined_without_signal(cdnv, geometry.rank)
-
-
-def centred(means: Tensor) -> Tensor:
-    """The rows ``mu_k - mu_G`` about the plain mean of the class means, in float64."""
-    M = means.double()
-    M = M - M.mean(0)
-    return M - M.mean(0)  # the first mean is rounded; what is left of it goes here

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.neural_collapse import centred
+from lightning_nc.functional.cosines import centred
 
 
 class SimplexSymmetry(NamedTuple):

@@ -6,14 +6,13 @@ works in the other's Trainer.
 
 from lightning_nc.loggers.films import log_film, save_film
 from lightning_nc.loggers.images import log_figure, save_figure
-from lightning_nc.loggers.kinds import send_alert
+from lightning_nc.loggers.kinds import local_folder_of, send_alert
 from lightning_nc.loggers.panels import arrange_panels
-from lightning_nc.loggers.tables import Lines, Table, log_table, takes_tables
+from lightning_nc.loggers.tables import log_table, takes_tables
 
 __all__ = [
-    "Lines",
-    "Table",
     "arrange_panels",
+    "local_folder_of",
     "log_figure",
     "log_film",
     "log_table",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
 
@@ -19,6 +20,12 @@ def key_of(logger: Any, key: str) -> str:
 def folder_of(logger: Any) -> Any:
     """Where a logger keeps its files; None if it has no such place."""
     return getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None)
+
+
+def local_folder_of(logger: Any) -> Path | None:
+    """The same if it is on this machine; None for ``s3://...`` and the like."""
+    folder = folder_of(logger)
+    return None if not folder or "://" in str(folder) else Path(folder)
 
 
 def free_name(stem: str, ending: str, taken: Callable[[str], bool]) -> str:

@@ -6,31 +6,10 @@ from typing import Any
 
 from lightning_nc.loggers.kinds import is_a, key_of
 
-# charts of a family of keys, by title: each a list of regular expressions, {p} being the probe
-_CHARTS = {
-    "separation": {
-        "law of equi-separation: rho, pearson_r": ["separation/{p}/(rho|pearson_r)"],
-        "D of layers": ["separation_layers/{p}/.*"],
-    },
-    "nc": {
-        "NC1": ["nc/{p}/nc1"],
-        "NC2": ["nc/{p}/nc2_.*"],
-        "NC3": ["nc/{p}/nc3"],
-        "NC4": ["nc/{p}/nc4"],
-    },
-    "minority": {
-        "minority cosine, predicted": ["minority/{p}/cos_weights", "minority/{p}/predicted_cos"],
-    },
-    "elasticity": {
-        "elasticity within and between classes": ["elasticity/{p}/intra", "elasticity/{p}/inter"],
-        "relative ratio": ["elasticity/{p}/relative_ratio"],
-    },
-}
+Charts = Mapping[str, Mapping[str, list[str]]]  # regular expressions of keys, by category and title
 
 
-def arrange_panels(
-    logger: Any, probes: Iterable[tuple[str, str]], values: Mapping[str, float]
-) -> None:
+def arrange_panels(logger: Any, charts: Charts, values: Mapping[str, float]) -> None:
     """Tell a dashboard how to show what is logged; what a logger was told it is not told again.
 
     TensorBoard gets charts under "Custom Scalars" for all that the run measures, W&B the epochs
@@ -38,11 +17,16 @@ def arrange_panels(
 
     Args:
         logger: Any of Lightning's; those without such a dashboard get nothing.
-        probes: The families of keys and the probes of the run.
+        charts: All charts of the run.
         values: What is about to be logged, with ``{family}/{probe}/epochs_completed``.
     """
     if is_a(logger, "TensorBoardLogger") and hasattr(logger.experiment, "add_custom_scalars"):
-        told, new = _tell(logger, [each for each in probes if each[0] in _CHARTS])
+        every = [
+            (category, title, tuple(patterns))
+            for category, of_category in charts.items()
+            for title, patterns in of_category.items()
+        ]
+        told, new = _tell(logger, every)
         if new:
             logger.experiment.add_custom_scalars(_layout(logger, told))
     elif is_a(logger, "WandbLogger") and hasattr(logger.experiment, "define_metric"):
@@ -55,22 +39,22 @@ def arrange_panels(
 
 
 def _tell(logger: Any, topics: Iterable[Any]) -> tuple[list[Any], list[Any]]:
-    """All that this logger was told, and what of it is new; it lives as long as its run."""
-    told = vars(logger).setdefault("_lightning_nc_panels", [])
+    """All that this logger was told, and what of it is new; noted on it, since it lives as long."""
+    told = vars(logger).setdefault("_lightning_nc_panels", {})
     new = [topic for topic in topics if topic not in told]
-    told.extend(new)
-    return told, new
+    told.update(dict.fromkeys(new))
+    return list(told), new
 
 
-def _layout(logger: Any, probes: Iterable[tuple[str, str]]) -> dict[str, dict[str, list[Any]]]:
-    """Charts by family and title, as TensorBoard's writers take them."""
-    layout: dict[str, dict[str, list[Any]]] = {}
-    for family, probe in probes:
-        for title, patterns in _CHARTS[family].items():
-            # TensorBoard looks for a pattern at the beginning of a key, whatever follows
-            start, name = re.escape(key_of(logger, "")), re.escape(probe)
-            keys = [start + pattern.replace("{p}", name) + "$" for pattern in patterns]
-            layout.setdefault(family, {})[f"{title} ({probe})"] = ["Multiline", keys]
+def _layout(
+    logger: Any, charts: Iterable[tuple[str, str, tuple[str, ...]]]
+) -> dict[str, dict[str, list[Any]]]:
+    """Charts by category and title, as TensorBoard's writers take them."""
+    # TensorBoard looks for a pattern at the beginning of a key, whatever follows
+    start, layout = re.escape(key_of(logger, "")), dict[str, dict[str, list[Any]]]()
+    for category, title, patterns in charts:
+        keys = [f"{start}{pattern}$" for pattern in patterns]
+        layout.setdefault(category, {})[title] = ["Multiline", keys]
     return layout
 
 

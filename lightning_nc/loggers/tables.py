@@ -1,30 +1,9 @@
-"""Numbers that are more than scalars, to loggers that keep tables: those of W&B."""
+"""Tables and lines to loggers that keep them: those of W&B."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from lightning_nc.figures.tables import Lines, Table
 from lightning_nc.loggers.kinds import is_a
-
-
-class Table(NamedTuple):
-    """Rows under named columns."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-
-
-class Lines(NamedTuple):
-    """Lines in one plot.
-
-    Attributes:
-        title: Above the plot.
-        x_name: What the horizontal axis shows.
-        lines: Horizontal and vertical coordinates by label.
-    """
-
-    title: str
-    x_name: str
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
 def takes_tables(logger: Any) -> bool:

@@ -8,16 +8,20 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lightning_nc.functional.checks import check_features, require_every_class
-from lightning_nc.functional.moments import (
+from lightning_nc.functional.class_distance import class_distance_normalized_variance_of
+from lightning_nc.functional.class_moments import (
     ClassMoments,
     class_moments,
     geometry_of_moments,
     pool_moments,
 )
+from lightning_nc.functional.input_checks import check_features, require_every_class
 from lightning_nc.functional.neural_collapse import (
-    class_distance_normalized_variance_of,
-    simplex_geometry_of,
+    equiangularity,
+    equinorm,
+    maximal_angle,
+    of_class_means,
+    simplex_etf_error,
     variability_collapse_of,
 )
 from lightning_nc.functional.separation import fuzziness_of
@@ -143,7 +147,10 @@ class NeuralCollapse(_PooledMoments):
         geometry = geometry_of_moments(self._moments())
         return {
             "nc1": variability_collapse_of(geometry),
-            **simplex_geometry_of(geometry),
+            "nc2_equinorm_means": of_class_means(equinorm, geometry),
+            "nc2_equiangularity_means": of_class_means(equiangularity, geometry),
+            "nc2_maximal_angle_means": of_class_means(maximal_angle, geometry),
+            "nc2_etf_error": of_class_means(simplex_etf_error, geometry),
             "cdnv": class_distance_normalized_variance_of(geometry),
         }
 

@@ -3,7 +3,6 @@
 import math
 
 from lightning_nc.report.numbers import At, for_people
-from lightning_nc.report.quantities.quantity import Quantity
 
 
 def number(value: float, worrying: bool = False) -> str:
@@ -31,13 +30,3 @@ def cell(label: str, at: At | None, worrying: bool = False) -> str:
         return f'<td data-label="{label}">·</td>'
     when = f"<small>epoch {at.epoch:g}</small>"
     return f'<td data-label="{label}">{number(at.value, worrying)} {when}</td>'
-
-
-def is_worrying(quantity: Quantity, value: float) -> bool:
-    """Whether a number by itself says that something is wrong.
-
-    Args:
-        quantity: Of the value.
-        value: The last.
-    """
-    return quantity.alarming is not None and quantity.alarming(value)

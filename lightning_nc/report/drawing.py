@@ -11,18 +11,20 @@ import torch
 
 from lightning_nc.figures import draw_law, separation_epochs_figure
 from lightning_nc.figures.canvas import COLOURS, label_depth
-from lightning_nc.report.panels import Curve, Panel
+from lightning_nc.measures.quantity import Curve, Panel
 from lightning_nc.report.runs import Series
 
 ZERO = "exact-zero"  # id of the markers of zeros on logarithmic axes
 _STYLES = ("-", "--", ":", "-.")  # after so many runs colours repeat
 
 
-def panel_svg(panel: Panel, runs: Mapping[str, Series]) -> str:
+def panel_svg(panel: Panel, curves: Mapping[str, Curve], runs: Mapping[str, Series]) -> str:
     """Curves over epochs; those of several runs overlaid.
 
     Args:
-        panel: Which.
+        panel: What they are drawn on.
+        curves: By the name of the quantity; those that share a colour come in pairs, the second
+            dashed.
         runs: Measurements by the name of the run.
 
     Returns:
@@ -30,22 +32,21 @@ def panel_svg(panel: Panel, runs: Mapping[str, Series]) -> str:
     """
     several = len(runs) > 1
     lines = [
-        (run, curve)
+        (run, name)
         for run, series in runs.items()
-        for curve in panel.curves
-        if (curve.compared or not several)
-        and any(map(math.isfinite, series.values.get(curve.name, ())))
+        for name, curve in curves.items()
+        if (curve.compared or not several) and any(map(math.isfinite, series.values.get(name, ())))
     ]
     if not lines:
         return ""
     figure, axes = _figure()
     if panel.logarithmic and _any_positive(runs, lines):
         axes.set_yscale("log")
-    for run, curve in lines:
+    for run, name in lines:
         number = list(runs).index(run) if several else -1
-        colour, style, label = _look(panel, curve, number, run)
+        colour, style, label = _look(list(curves.values()), curves[name], number, run)
         series = runs[run]
-        _draw(axes, series.epochs, series.values[curve.name], colour, style, label)
+        _draw(axes, series.epochs, series.values[name], colour, style, label)
     _references(axes, panel)
     if panel.terminal and not several:
         _mark_terminal_phase(axes, *runs.values())
@@ -54,20 +55,23 @@ def panel_svg(panel: Panel, runs: Mapping[str, Series]) -> str:
     return _svg(figure)
 
 
-def depth_svg(series: Series) -> str:
-    """D against depth, a line per measurement from dark to light, and the law of the last.
+def depth_svg(series: Series, label: str, law: bool) -> str:
+    """Values against depth, a line per measurement from dark to light.
 
     Args:
         series: Of one run.
+        label: What the values are called.
+        law: Whether to draw the law of equi-separation through the last, if depth is known.
     """
     D = torch.tensor(list(series.layers.values()), dtype=torch.double).mT
     D = D.where(D > 0, torch.nan)
     figure = separation_epochs_figure(list(series.layers), series.epochs, list(D), "")
+    figure.axes[0].set_ylabel(label)
     figure.set_size_inches(4.0, 3.4)
     axes, bar = figure.axes
     bar.tick_params(labelsize=8)
     _plain(axes)
-    if series.in_depth:
+    if law and series.in_depth:
         draw_law(axes, D[-1])
         for text in axes.texts:  # above the picture, no corner of which is free in every run
             one_line = "last: " + text.get_text().replace("\n", ", ")
@@ -75,11 +79,12 @@ def depth_svg(series: Series) -> str:
     return _svg(figure)
 
 
-def depth_of_runs_svg(runs: Mapping[str, Series]) -> str:
-    """D against depth at the last measurement of each run.
+def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
+    """Values against depth at the last measurement of each run.
 
     Args:
         runs: Measurements by the name of the run.
+        label: What the values are called.
     """
     figure, axes = _figure(3.4)
     axes.set_yscale("log")
@@ -94,7 +99,7 @@ def depth_of_runs_svg(runs: Mapping[str, Series]) -> str:
         label_depth(axes, names.pop())
     else:
         axes.set_xlabel("layers, which differ between runs")
-        axes.set_ylabel("separation fuzziness $D$")
+    axes.set_ylabel(label)
     _legend(figure, axes)
     return _svg(figure)
 
@@ -116,21 +121,21 @@ def _draw(
     axes.plot(x, y, style, marker="o", linewidth=1.4, label=label, **look)
 
 
-def _any_positive(runs: Mapping[str, Series], lines: Sequence[tuple[str, Curve]]) -> bool:
-    return any(value > 0 for run, curve in lines for value in runs[run].values[curve.name])
+def _any_positive(runs: Mapping[str, Series], lines: Sequence[tuple[str, str]]) -> bool:
+    return any(value > 0 for run, name in lines for value in runs[run].values[name])
 
 
-def _look(panel: Panel, curve: Curve, number: int, run: str) -> tuple[str, str, str]:
+def _look(curves: Sequence[Curve], curve: Curve, number: int, run: str) -> tuple[str, str, str]:
     """Colour, style and label: of the run where there are several, else of the curve."""
     if number >= 0:
         colour, style = _of_run(number)
-        compared = [each for each in panel.curves if each.compared]
+        compared = [each for each in curves if each.compared]
         return (
             colour,
             (":" if curve.dashed else style),
             (f"{run}: {curve.label}" if len(compared) > 1 else run),
         )
-    solid = [each for each in panel.curves[: panel.curves.index(curve) + 1] if not each.dashed]
+    solid = [each for each in curves[: curves.index(curve) + 1] if not each.dashed]
     return COLOURS[(len(solid) - 1) % len(COLOURS)], "--" if curve.dashed else "-", curve.label
 
 

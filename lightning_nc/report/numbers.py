@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from lightning_nc.report.quantities.quantity import Cost
+from lightning_nc.measures.quantity import Quantity
 
 _MINUS = "\N{MINUS SIGN}"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -27,17 +27,19 @@ class Summary(NamedTuple):
     last: At
 
 
-def summary(epochs: Sequence[float], values: Sequence[float], cost: Cost | None) -> Summary:
+def summary(quantity: Quantity, epochs: Sequence[float], values: Sequence[float]) -> Summary:
     """First, best and last value.
 
     Args:
+        quantity: What the values are of.
         epochs: Completed before each measurement.
         values: One per measurement.
-        cost: Smallest where the value is best.
     """
     measured = [At(value, epoch) for value, epoch in zip(values, epochs, strict=True)]
     defined = [at for at in measured if not math.isnan(at.value)]
-    best = None if cost is None or not defined else min(defined, key=lambda at: cost(at.value))
+    best = None
+    if quantity.best is not None and defined:
+        best = min(defined, key=lambda at: quantity.cost(at.value))
     return Summary(measured[0], best, measured[-1])
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
+from lightning_nc.measures.bookkeeping import BOOKKEEPING
+from lightning_nc.measures.family import Family
 from lightning_nc.report.drawing import (
     ZERO,
     depth_of_runs_svg,
@@ -15,20 +17,10 @@ from lightning_nc.report.drawing import (
 )
 from lightning_nc.report.numbers import typeset
 from lightning_nc.report.overview import comparison, tiles
-from lightning_nc.report.panels import panels
-from lightning_nc.report.reading import FAMILIES
 from lightning_nc.report.runs import Run, Series
 from lightning_nc.report.tables import bookkeeping_table, family_table, layers_table
 
-_TITLES = {
-    "separation": ("The law of equi-separation", "How fuzzily each layer separates the classes."),
-    "nc": (
-        "Neural collapse",
-        "Whether features shrink to their class means, and these to a simplex.",
-    ),
-    "minority": ("Minority collapse", "Whether the classifier still tells rare classes apart."),
-    "elasticity": ("Local elasticity", "Whether a step on one sample moves its own class most."),
-}
+_LAW = "separation"  # the family whose values by layer obey a law
 
 
 def report_page(runs: Sequence[Run]) -> str:
@@ -41,11 +33,13 @@ def report_page(runs: Sequence[Run]) -> str:
     several = len(runs) > 1
     title = f"{len(runs)} runs" if several else runs[0].name
     parts = [f"<header><p>lightning_nc</p><h1>{escape(title)}</h1>{_measured(runs)}</header>"]
+    families = list({family.name: family for run in runs for family in run.families}.values())
     for probe in probes:
-        overview = comparison(probe, runs) if several else tiles(runs[0], probe)
-        sections = "".join(_section(family, probe, runs) for family in FAMILIES)
+        shown = comparison if several else tiles
+        overview = shown(probe, runs, families)
+        sections = "".join(_section(family, probe, runs) for family in families)
         parts.append(f"<h2>Probe <em>{escape(probe)}</em></h2>{overview}{sections}")
-        parts.append(_bookkeeping(probe, runs))
+        parts.append(_bookkeeping(probe, runs, families))
     body = _with_own_ids("".join(parts))
     style = (files("lightning_nc.report") / "style.css").read_text()
     return (
@@ -74,31 +68,38 @@ def _measured(runs: Sequence[Run]) -> str:
     return f"<p>{most} measurement{'s' * (most > 1)}, up to {last:g} epochs completed</p>"
 
 
-def _section(family: str, probe: str, runs: Sequence[Run]) -> str:
+def _section(family: Family, probe: str, runs: Sequence[Run]) -> str:
     """What one callback measured on one probe."""
-    having = _having(family, probe, runs)
+    having = _having(family.name, probe, runs)
     if not having:
         return ""
-    figures = [*_depth_figures(having)] if family == "separation" else []
-    for panel in panels(family)[:-1]:
-        picture = panel_svg(panel, having)
+    figures = [*_depth_figures(family, having)]
+    for panel, curves in family.charts().items():
+        picture = panel_svg(panel, curves, having)
         if picture:
             caption = panel.caption + (_phase(having) if panel.terminal else "")
-            if len(having) > 1 and not all(curve.compared for curve in panel.curves):
-                shown = " and ".join(curve.label for curve in panel.curves if curve.compared)
-                caption += f" Of several runs, only: {shown}."
+            if len(having) > 1 and not all(curve.compared for curve in curves.values()):
+                compared = [curve.label for curve in curves.values() if curve.compared]
+                caption += f" Of several runs, only: {' and '.join(compared)}."
             figures.append(_figure(panel.title, picture, caption))
     tables = family_table(family, probe, having)
-    if family == "separation":
+    if any(series.layers for series in having.values()):
         tables += (
-            f"<details><summary>D at each layer</summary>{layers_table(probe, having)}</details>"
+            f"<details><summary>{_layer_label(family)} at each layer</summary>"
+            f"{layers_table(family, probe, having)}</details>"
         )
-    title, what = _TITLES[family]
     return (
-        f'<section id="{family}-{escape(probe)}"><h3>{title}</h3><p>{what}</p>'
+        f'<section id="{escape(family.name)}-{escape(probe)}"><h3>{escape(family.title)}</h3>'
+        f"<p>{escape(family.question)}</p>"
         f'<div class="figures{" pairs" * (len(figures) % 2 == 0)}">{"".join(figures)}</div>'
         f"{tables}</section>"
     )
+
+
+def _layer_label(family: Family) -> str:
+    """What the values of layers are called."""
+    named = [row.label for row in family.layer_quantities]
+    return typeset(" and ".join(named))
 
 
 def _having(family: str, probe: str, runs: Sequence[Run]) -> dict[str, Series]:
@@ -106,27 +107,43 @@ def _having(family: str, probe: str, runs: Sequence[Run]) -> dict[str, Series]:
     return {name: series for name, series in found.items() if series and series.epochs}
 
 
-def _depth_figures(runs: Mapping[str, Series]) -> Iterator[str]:
-    """D against depth: of all runs at the end, and of each over epochs."""
+def _depth_figures(family: Family, runs: Mapping[str, Series]) -> Iterator[str]:
+    """Values against depth, where a layer has one: of all runs at the end, of each over epochs."""
+    one_each = len(family.layer_quantities) == 1 and not family.layer_quantities[0].name
+    runs = {run: series for run, series in runs.items() if series.layers}
+    if not one_each or not runs:
+        return
+    label, law = family.layer_quantities[0].label, family.name == _LAW
     if len(runs) > 1:
         unknown = [run for run, series in runs.items() if not series.in_depth]
-        caption = "The last measurement of each run. " + (
-            f"Layers are by name, which need not be their depth, of {', '.join(unknown)}."
-            if unknown
-            else "A straight line that falls is the law."
-        )
-        yield _figure("D against depth, all runs", depth_of_runs_svg(runs), caption)
+        caption = "The last measurement of each run. "
+        if unknown:
+            caption += (
+                f"Layers are by name, which need not be their depth, of {', '.join(unknown)}."
+            )
+        elif law:
+            caption += "A straight line that falls is the law."
+        picture = depth_of_runs_svg(runs, label)
+        yield _figure(f"{label} against depth, all runs", picture, caption)
     for run, series in runs.items():
-        caption = (
-            "A line per measurement, dark to light. The law, D falling by the same ratio rho at "
-            "every layer, is a straight line; drawn is its fit to the last measurement, the dots."
-            if series.in_depth
-            else "A line per measurement, dark to light. CSVLogger sorts layers by name, and no "
-            "order was found that gives the logged rho: layers are shown by name, which need not "
-            "be their depth, and the law is not drawn. TensorBoardLogger keeps the order."
+        title = f"{label} against depth" + (f": {run}" if len(runs) > 1 else "")
+        yield _figure(title, depth_svg(series, label, law), _depth_caption(series, law))
+
+
+def _depth_caption(series: Series, law: bool) -> str:
+    caption = "A line per measurement, dark to light."
+    if not series.in_depth:
+        caption += (
+            " CSVLogger sorts layers by name, and no order was found that gives the logged rho: "
+            "layers are shown by name, which need not be their depth"
+            f"{', and the law is not drawn' if law else ''}. TensorBoardLogger keeps the order."
         )
-        title = "D against depth" + (f": {run}" if len(runs) > 1 else "")
-        yield _figure(title, depth_svg(series), caption)
+    elif law:
+        caption += (
+            " The law, D falling by the same ratio rho at every layer, is a straight line; drawn "
+            "is its fit to the last measurement, the dots."
+        )
+    return caption
 
 
 def _phase(runs: Mapping[str, Series]) -> str:
@@ -156,24 +173,22 @@ def _figure(title: str, picture: str, caption: str) -> str:
     )
 
 
-def _bookkeeping(probe: str, runs: Sequence[Run]) -> str:
+def _bookkeeping(probe: str, runs: Sequence[Run], families: Sequence[Family]) -> str:
     """Failures and seconds."""
+    titles = {family.name: family.title for family in families}
     rows = {
-        (
-            f"{run.name}: {_TITLES[family][0]}" if len(runs) > 1 else _TITLES[family][0],
-            family,
-        ): series
+        (f"{run.name}: {titles[name]}" if len(runs) > 1 else titles[name], name): series
         for run in runs
-        for (family, of_probe), series in run.series.items()
+        for (name, of_probe), series in run.series.items()
         if of_probe == probe
     }
+    ((cost, curves),) = Family("", "", "", BOOKKEEPING).charts().items()
     figures = []
-    for family in FAMILIES:
-        having = _having(family, probe, runs)
-        cost = panels(family)[-1]
-        picture = panel_svg(cost, having) if having else ""
+    for family in families:
+        having = _having(family.name, probe, runs)
+        picture = panel_svg(cost, curves, having) if having else ""
         if picture:
-            figures.append(_figure(f"{_TITLES[family][0]}: seconds", picture, cost.caption))
+            figures.append(_figure(f"{family.title}: seconds", picture, cost.caption))
     return (
         f"<section><h3>Failures and seconds</h3>{bookkeeping_table(rows)}"
         f'<div class="figures small">{"".join(figures)}</div></section>'

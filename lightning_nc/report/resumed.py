@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from lightning_nc.report.reading import Log, Record
+from lightning_nc.report.reading import Log, LoggedMeasurement
 
 _VERSION = re.compile(r"version_(\d+)")
 
@@ -49,7 +49,9 @@ def _continues(log: Log, earlier: Log) -> bool:
     )
 
 
-def _goes_on(records: Sequence[Record], earlier: Sequence[Record], began: float) -> bool:
+def _goes_on(
+    records: Sequence[LoggedMeasurement], earlier: Sequence[LoggedMeasurement], began: float
+) -> bool:
     """Whether measurements, the first within or after an epoch, go on from others.
 
     Another run of the same experiment begins before these end, also where it is measured later.

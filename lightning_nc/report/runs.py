@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_nc.measures import MEASURES
+from lightning_nc.measures.family import Family
 from lightning_nc.report.depth import order_in_depth
-from lightning_nc.report.reading import Log, NothingToReport, Record, read_logs
+from lightning_nc.report.reading import Log, LoggedMeasurement, NothingToReport, read_logs
 from lightning_nc.report.resumed import join_resumed
 
 
@@ -20,7 +22,7 @@ class Series:
         epochs: Completed before each measurement, increasing.
         values: One per measurement, by what follows ``family/probe/`` in their keys; NaN where
             undefined.
-        layers: D, one per measurement, by layer in depth.
+        layers: Values of layers, one per measurement, in depth.
         in_depth: Whether the order of layers is known to be that of depth.
         failures: Measurements that were skipped.
     """
@@ -39,10 +41,12 @@ class Run:
     Attributes:
         name: Its folder, seen from the folder of the report; folders if it was resumed.
         series: By family and probe.
+        families: What there is to say of the numbers, in the order of the page.
     """
 
     name: str
     series: dict[tuple[str, str], Series]
+    families: list[Family]
 
 
 def read_runs(root: Path) -> list[Run]:
@@ -73,7 +77,14 @@ def read_runs(root: Path) -> list[Run]:
             together.append([log])
     folder = root.resolve()
     above = folder if len(together) > 1 else folder.parent
-    return [Run(_name(group[0], above), _series(group)) for group in together]
+    return [Run(_name(group[0], above), _series(group), _families(group)) for group in together]
+
+
+def _families(logs: Sequence[Log]) -> list[Family]:
+    """Those of the package first."""
+    found = {name: family for log in logs for name, family in log.families.items()}
+    own = [each.family for each in MEASURES if each.family in found]
+    return [found[name] for name in dict.fromkeys([*own, *found])]
 
 
 def _name(log: Log, above: Path) -> str:
@@ -119,11 +130,13 @@ def _series(logs: Sequence[Log]) -> dict[tuple[str, str], Series]:
     return series
 
 
-def _by_epoch(records: Sequence[Record]) -> dict[float, Record]:
+def _by_epoch(records: Sequence[LoggedMeasurement]) -> dict[float, LoggedMeasurement]:
     return {record.values["epochs_completed"]: record for record in records}
 
 
-def _one_series(records: Sequence[Record], depth: list[str] | None, failures: int) -> Series:
+def _one_series(
+    records: Sequence[LoggedMeasurement], depth: list[str] | None, failures: int
+) -> Series:
     """One measurement per epoch, the last: a run that went on from a checkpoint repeats some."""
     by_epoch = _by_epoch(records)
     ordered = [by_epoch[epoch] for epoch in sorted(by_epoch)]
@@ -137,9 +150,8 @@ def _one_series(records: Sequence[Record], depth: list[str] | None, failures: in
     D = {name: [record.layers.get(name, math.nan) for record in ordered] for name in found}
     known = depth is not None
     if depth is None and found:
-        matrix = np.array([D[name] for name in found]).T
-        depth, known = order_in_depth(
-            found, matrix, np.array(values["rho"]), np.array(values["total"])
-        )
+        unknown = [math.nan] * len(ordered)  # of layers that obey no law
+        law = (np.array(values.get(name, unknown)) for name in ("rho", "total"))
+        depth, known = order_in_depth(found, np.array([D[name] for name in found]).T, *law)
     layers = {name: D[name] for name in (*(depth or ()), *D)}
     return Series(sorted(by_epoch), values, layers, known, failures)

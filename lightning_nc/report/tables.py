@@ -2,26 +2,27 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 
-from lightning_nc.report.cells import cell, is_worrying, number
+from lightning_nc.measures.family import Family
+from lightning_nc.measures.quantity import Quantity
+from lightning_nc.report.cells import cell, number
 from lightning_nc.report.numbers import summary, typeset
-from lightning_nc.report.quantities import layer_quantity, quantities
-from lightning_nc.report.quantities.quantity import Quantity
 from lightning_nc.report.runs import Series
 
 
-def family_table(family: str, probe: str, runs: Mapping[str, Series]) -> str:
+def family_table(family: Family, probe: str, runs: Mapping[str, Series]) -> str:
     """First, best and last value of each quantity, what it means, and when to worry.
 
     Args:
-        family: Of callbacks.
-        probe: Its name.
+        family: What the rows are of.
+        probe: The name of the probe.
         runs: Measurements by the name of the run.
     """
     rows = [
-        _rows(f"{family}/{probe}/{quantity.name}", quantity, of_runs)
-        for quantity in quantities(family)
+        _rows(f"{family.name}/{probe}/{quantity.name}", quantity, of_runs)
+        for quantity in family.quantities
         if (
             of_runs := {
                 r: (s.epochs, s.values[quantity.name])
@@ -33,23 +34,32 @@ def family_table(family: str, probe: str, runs: Mapping[str, Series]) -> str:
     return _table(rows, len(runs) > 1)
 
 
-def layers_table(probe: str, runs: Mapping[str, Series]) -> str:
-    """First, best and last D of each layer, in depth.
+def layers_table(family: Family, probe: str, runs: Mapping[str, Series]) -> str:
+    """First, best and last value at each layer, in depth.
 
     Args:
-        probe: Its name.
+        family: What the rows are of.
+        probe: The name of the probe.
         runs: Measurements by the name of the run.
     """
     layers = {layer: None for series in runs.values() for layer in series.layers}
     rows = [
         _rows(
-            f"separation_layers/{probe}/{layer}",
-            layer_quantity(layer),
+            f"{family.name}_layers/{probe}/{layer}",
+            _of_layer(family, layer),
             {r: (s.epochs, s.layers[layer]) for r, s in runs.items() if layer in s.layers},
         )
         for layer in layers
     ]
     return _table(rows, len(runs) > 1)
+
+
+def _of_layer(family: Family, key: str) -> Quantity:
+    """The row of a layer; of several per layer, the one with which the key ends."""
+    named = [row for row in family.layer_quantities if row.name and key.endswith(f"/{row.name}")]
+    row = next(iter([*named, *family.layer_quantities]), Quantity("", "", "value", ""))
+    layer = key.removesuffix(f"/{row.name}") if row.name else key
+    return replace(row, label=f"{row.label} at {layer}")
 
 
 def bookkeeping_table(runs: Mapping[tuple[str, str], Series]) -> str:
@@ -82,16 +92,17 @@ def _rows(
     runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
 ) -> str:
     """A quantity: a row per run."""
+    worry = f'<p class="when"><i>When to worry:</i> {typeset(quantity.worry)}</p>'
     meaning = (
         f'<th scope="rowgroup" rowspan="{len(runs)}"><b>{typeset(quantity.label)}</b> '
         f"<code>{escape(key)}</code><p>{typeset(quantity.meaning)}</p>"
-        f'<p class="when"><i>When to worry:</i> {typeset(quantity.worry)}</p></th>'
+        f"{worry if quantity.worry else ''}</th>"
     )
     ideal = f'<td data-label="ideal" rowspan="{len(runs)}">{typeset(quantity.ideal) or "·"}</td>'
     rows = []
     for run, (epochs, values) in runs.items():
-        of_run = summary(epochs, values, quantity.cost)
-        worrying = is_worrying(quantity, of_run.last.value)
+        of_run = summary(quantity, epochs, values)
+        worrying = quantity.is_worrying(of_run.last.value)
         cells = f'<td class="run" data-label="run">{escape(run)}</td>' if len(runs) > 1 else ""
         cells += cell("first", of_run.first) + cell("best", of_run.best)
         cells += cell("last", of_run.last, worrying)

@@ -15,11 +15,11 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lightning_nc
-from lightning_nc.callbacks.geometry_pass import GeometryPass
-from lightning_nc.callbacks.processes import Processes
-from lightning_nc.callbacks.request import Request
-from lightning_nc.probe.guards import unobtrusive
-from lightning_nc.probe.runner import plain_runner
+from lightning_nc.guards.unobtrusive import unobtrusive
+from lightning_nc.network.runner import plain_runner
+from lightning_nc.passes.agreement import Processes
+from lightning_nc.passes.geometry_pass import GeometryPass
+from lightning_nc.passes.request import Request
 
 SAMPLES, BATCH, CLASSES, REPEATS = 1000, 100, 10, 5
 

@@ -19,12 +19,13 @@ from pytorch_lightning.loggers import Logger
 from torch.utils.data import DataLoader, default_collate
 
 from lightning_nc import LocalElasticity, Probe
-from lightning_nc.callbacks import geometry_callback
-from lightning_nc.callbacks.processes import Processes
+from lightning_nc.callbacks import measure_callback
+from lightning_nc.passes.agreement import Processes
 from tests import nets
 from tests.callbacks.processes_of_lightning import COLLECTIVES, join, network
 
-SENT = {torch.int64: "vote", torch.float64: "sums", torch.uint8: "text"}  # by what is reduced
+SENT = {torch.int64: "vote", torch.float64: "sums"}  # by what is reduced; bytes besides
+TEXT = 2048  # bytes of a cause
 
 
 class Fault(NamedTuple):
@@ -126,7 +127,7 @@ UNLOGGED = {
     "a drawing": fails("draw", NO_FONT, says="draw figures: ImportError('no font')", logger="Book"),
     "a figure on a full disk": Fault("draw", to_a_full_disk, FULL, logger="Book"),
     "an event": fails(
-        "events", ODD, says="tell what has come to pass: ValueError('odd')", logger="Book"
+        "events", ODD, says="tell what has happened: ValueError('odd')", logger="Book"
     ),
 } | {
     f"an image to {kind}": fails(
@@ -249,12 +250,8 @@ def trapped_callbacks(trap, probe, kinds, **options):
         own = {"layers": layers} if "layers" in inspect.signature(kind).parameters else {}
         used.append(kind(probe=probe, **options, **own))
         for place in ("evaluate", "draw", "events"):
-            setattr(used[-1], place, _trapped(trap, place, getattr(used[-1], place)))
+            nets.through(used[-1], place, functools.partial(trap, place))
     return used
-
-
-def _trapped(trap, place, method):
-    return lambda argument: trap(place, method(argument))
 
 
 def run(fault, here=True, world=1, on_error="warn", speak=True):
@@ -284,7 +281,7 @@ def run(fault, here=True, world=1, on_error="warn", speak=True):
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             module, trainer, seen, raised = train(trap, used, book, world, speak)
-    keys = {callback.family: callback.prefix() + "failures" for callback in used}
+    keys = {callback.family: callback.record.prefix + "failures" for callback in used}
     return {
         "raised": raised,
         "names": " and ".join(type(callback).__name__ for callback in used),
@@ -309,13 +306,13 @@ def weights_alone(world):
 def train(trap, used, logger, world, speak=True):
     """Train, and look at each measurement from outside; may speak with other processes after it."""
     seen, raised = {}, None
-    measure_together = geometry_callback.measure_together
+    measure_together = measure_callback.measure_together
 
-    def watched(trainer, module, due, moment):
+    def watched(trainer, module, due, everything, moment):
         trap.epoch, trap.calls, sent, before = moment.epochs_completed, 0, [], state_of(module)
         try:
             with noting_collectives(sent):
-                measure_together(trainer, module, due, moment)
+                measure_together(trainer, module, due, everything, moment)
         finally:
             number = torch.tensor(2.0**trainer.global_rank)
             if world > 1 and speak:
@@ -330,7 +327,7 @@ def train(trap, used, logger, world, speak=True):
         options |= {"strategy": "ddp", "devices": world}
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(geometry_callback, "measure_together", watched),
+        patch.object(measure_callback, "measure_together", watched),
     ):
         trainer = nets.trainer(folder, used, **options)
         torch.manual_seed(8)
@@ -346,7 +343,8 @@ def train(trap, used, logger, world, speak=True):
 def noting_collectives(sent):
     def noting(name, original):
         def call(*args, **kwargs):
-            sent.append(SENT[args[0].dtype] if name == "all_reduce" else name)
+            of_bytes = "text" if len(args[0]) == TEXT else "buffers"
+            sent.append(SENT.get(args[0].dtype, of_bytes) if name == "all_reduce" else name)
             return original(*args, **kwargs)
 
         return call

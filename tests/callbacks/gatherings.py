@@ -203,7 +203,7 @@ def run_alone(rank, world):
         results[name] = run(world, callbacks())
 
     def renamed(loop, name):
-        if name == "_results" and "epoch_metrics" in sys._getframe(1).f_code.co_filename:
+        if name == "_results" and "lightning_internals" in sys._getframe(1).f_code.co_filename:
             raise AttributeError(name)
         return object.__getattribute__(loop, name)
 

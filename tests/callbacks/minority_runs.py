@@ -56,7 +56,9 @@ def counted(callback):
 
 
 def last_values(callback):
-    return {k.removeprefix(callback.prefix()): v for k, v in callback.history[-1].values.items()}
+    return {
+        k.removeprefix(callback.record.prefix): v for k, v in callback.history[-1].values.items()
+    }
 
 
 def undefined(callback):

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
-from lightning_nc.callbacks import geometry_callback
+from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe, measure
+from lightning_nc.callbacks import measure_callback
 from tests import nets
 
 COLLECTIVES = ["all_reduce", "all_gather", "broadcast", "barrier", "all_gather_object", "reduce"]
@@ -85,7 +85,7 @@ def measured(
 
         return call
 
-    measure_together = geometry_callback.measure_together
+    measure_together = measure_callback.measure_together
 
     def watched(*args):
         names = [name for name in COLLECTIVES if hasattr(torch.distributed, name)]
@@ -103,7 +103,7 @@ def measured(
 
     # DDP refuses SyncBatchNorm on CPUs, where its frozen layers work all the same
     refusal = patch.object(DistributedDataParallel, "_passing_sync_batchnorm_handle")
-    with refusal, patch.object(geometry_callback, "measure_together", watched):
+    with refusal, patch.object(measure_callback, "measure_together", watched):
         train(world, used, freeze, counts, max_epochs=1, sync_batchnorm=sync)
     values = {}
     for callback in used:
@@ -143,6 +143,20 @@ MEASURED = {
 }
 
 
+def measured_after_training(world):
+    """Values after an epoch that left each process statistics of its own, and those it should be.
+
+    With them the buffers of this process.
+    """
+    probe = Probe(nets.vectors(), "own", batch_size=7)
+    callback = NeuralCollapse(probe=probe, epochs=[1], figures=False)
+    module, _ = train(world, [callback], max_epochs=1)
+    alone = measure(module, probe).values
+    (measurement,) = callback.history
+    found = {k: v for k, v in measurement.values.items() if not k.endswith("seconds")}
+    return found, alone, {name: b.clone() for name, b in module.named_buffers()}
+
+
 def join(rank, world):
     """Tell Lightning that it is one process of a group that exists."""
     os.environ.update(
@@ -157,8 +171,8 @@ def measure_all(rank, world):
 
 
 def measure_and_train(rank, world):
-    """`measure_all` and `train_all`."""
-    return measure_all(rank, world), train_all(world)
+    """`measure_all`, `train_all` and `measured_after_training`."""
+    return measure_all(rank, world), train_all(world), measured_after_training(world)
 
 
 def train_all(world):

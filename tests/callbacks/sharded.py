@@ -15,7 +15,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
-from lightning_nc.probe import guards
+from lightning_nc.guards import unobtrusive as guards
 from tests import nets
 from tests.callbacks.processes_of_lightning import join
 

@@ -19,17 +19,17 @@ def by_one_process():
 
 @pytest.fixture(scope="module")
 def of_two_processes():
-    return run_processes(children.measure_and_train, 2, timeout=120)
+    return run_processes(children.measure_and_train, 2)
 
 
 @pytest.fixture(scope="module")
 def by_two_processes(of_two_processes):
-    return [measured for measured, _ in of_two_processes]
+    return [measured for measured, *_ in of_two_processes]
 
 
 @pytest.fixture(scope="module")
 def trained_by_two(of_two_processes):
-    return [trained for _, trained in of_two_processes]
+    return [trained for _, trained, _ in of_two_processes]
 
 
 def assert_equal(values, expected):
@@ -52,13 +52,24 @@ def test_the_statistics_of_batches_make_a_difference(by_one_process):
 
 @pytest.mark.parametrize("case", children.MEASURED)
 def test_a_measurement_costs_a_vote_and_a_reduction_per_sweep(case, by_two_processes):
-    sweeps = 1 if "gradients" in case else 2
+    sweeps, buffers = 1 if "gradients" in case else 2, 1
     for results in by_two_processes:
-        assert results[case][1] == ["all_reduce"] * 2 * sweeps
+        assert results[case][1] == ["all_reduce"] * (buffers + 2 * sweeps)
+
+
+def test_the_network_of_the_first_process_is_measured_on_all(of_two_processes):
+    (found, alone, buffers), (other_found, other_alone, other_buffers) = (
+        results[2] for results in of_two_processes
+    )
+    assert not nets.same(buffers, other_buffers)  # each process has statistics of its own
+    assert found == other_found
+    for key in ("nc/own/nc1", "nc/own/nc3", "nc/own/cdnv"):
+        assert math.isclose(found[key], alone[key], rel_tol=1e-12)
+        assert not math.isclose(found[key], other_alone[key], rel_tol=1e-6)
 
 
 def test_three_processes_measure_what_one_does(by_one_process):
-    for results in run_processes(children.measure_all, 3, timeout=180):
+    for results in run_processes(children.measure_all, 3):
         for case, expected in by_one_process.items():
             assert_equal(results[case][0], expected)
 

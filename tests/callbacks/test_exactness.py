@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from tests import nets, reference
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
@@ -28,7 +29,7 @@ def train(tmp_path, data, net, batch_norm="eval", **options):
 
 def collect(module, callback, data, train_mode=False):
     """The outputs of all children of the network, in the batches of the probe; and the labels."""
-    (plan,) = callback.plans.values()
+    (plan,) = callback.record.plans.values()
     net = copy.deepcopy(module.net).train(train_mode)
     outputs = {name: [] for name in ("input", *(name for name, _ in net.named_children()))}
     for name, layer in net.named_children():
@@ -80,6 +81,10 @@ def expected_separation(features, labels, points, fuzziness=reference.separation
 
 
 def assert_close(values, expected, rel=1e-7):
+    """All that is logged is expected, and nothing is logged without an independent expectation."""
+    book = {row.name for row in BOOKKEEPING}
+    logged = {key for key in values if key.split("/")[-1] not in book}
+    assert logged == set(expected)
     for key, value in expected.items():
         assert values[key] == pytest.approx(value, rel=rel, abs=1e-13), key
 

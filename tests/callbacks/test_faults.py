@@ -1,6 +1,5 @@
 """Whatever fails in a measurement, on whichever process, training goes on as it would have."""
 
-import gc
 import logging
 import os
 import pickle
@@ -15,14 +14,14 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 
 from lightning_nc import EquiSeparation
-from lightning_nc.callbacks.processes import tell
+from lightning_nc.callbacks.messages import tell
 from tests import nets
 from tests.callbacks import faults
 from tests.processes import run_processes
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
-MEASURED = ["vote", "sums", "vote", "sums"]
+MEASURED = ["buffers", "vote", "sums", "vote", "sums"]
 FIGURES = 2 + 2 + 2  # of EquiSeparation, NeuralCollapse and MinorityCollapse
 ON = {"process 0": (0,), "process 1": (1,), "both": (0, 1)}
 
@@ -61,7 +60,7 @@ def in_two_processes(folder, cases):
         left, place = cases[len(shown) :], folder / str(len(shown))
         place.mkdir()
         try:
-            run_processes(faults.run_all, 2, str(place), left, timeout=300)
+            run_processes(faults.run_all, 2, str(place), left)
             ended = None
         except AssertionError as error:
             ended = str(error)
@@ -93,6 +92,13 @@ def of_each_callback(shown, value):
     return dict.fromkeys(shown["failures"], value)
 
 
+def failures_of(shown, fault):
+    """All callbacks of a pass fail with it; what one of them cannot evaluate is its own failure."""
+    first, *others = shown["failures"]
+    alone = fault in faults.EVALUATED.values()
+    return {first: 1} | dict.fromkeys(others, 0 if alone else 1)
+
+
 def assert_left_alone(shown):
     """What holds after every fault."""
     assert shown["as it was"]
@@ -117,6 +123,17 @@ def assert_skipped(shown, fault, first, process):
     start = f"{shown['names']} skipped the measurement on 'probe' after {fault.epoch} epochs; "
     assert told.startswith(start)
     assert told.removeprefix(start).startswith(said_by(fault, process))
+
+
+def assert_skipped_by_the_first_alone(shown, fault, process):
+    """One measurement of one callback is missing, and none of the others."""
+    own, *others = shown["failures"]
+    names = shown["names"].split(" and ")
+    alone = {key: {own: shown[key][own]} for key in ("failures", "history", "monitored", "logged")}
+    assert_skipped(shown | alone | {"names": names[0]}, fault, process == 0, process)
+    for other in others:
+        assert shown["failures"][other] == 0
+        assert shown["history"][other] == [0, 1, 2]
 
 
 def said_by(fault, process):
@@ -149,10 +166,16 @@ def assert_complete(shown, warnings):
     assert shown["same weights"]
 
 
-@pytest.mark.parametrize("name", MISSED | faults.EVALUATED)
+@pytest.mark.parametrize("name", MISSED)
 def test_a_fault_is_skipped_by_one_process(name):
     fault = faults.ALL[name]
     assert_skipped(faults.run(fault), fault, first=True, process=0)
+
+
+@pytest.mark.parametrize("name", faults.EVALUATED)
+def test_what_one_measure_cannot_evaluate_costs_its_siblings_nothing(name):
+    fault = faults.ALL[name]
+    assert_skipped_by_the_first_alone(faults.run(fault), fault, process=0)
 
 
 @pytest.mark.parametrize("name", faults.UNLOGGED)
@@ -177,7 +200,7 @@ def test_a_fault_stops_one_process_if_asked(name):
     (kind, *_), _ = shown["raised"]
     assert kind == fault.says.split(":")[0]
     assert_left_alone(shown)
-    assert shown["failures"] == of_each_callback(shown, 1)
+    assert shown["failures"] == failures_of(shown, fault)
 
 
 def test_without_a_fault_nothing_is_skipped():
@@ -197,12 +220,12 @@ def test_a_fault_on_some_processes_is_skipped_on_all(case, shown_by_two):
 def test_a_vote_comes_before_every_reduction_and_the_cause_after_a_failed_one(case, shown_by_two):
     fault = faults.ALL[case[0]]
     failed = {1: ["vote", "text"], 2: ["vote", "sums", "vote", "text"]}[fault.sweep or 1]
-    measured = MEASURED[:2] if case[0] in faults.ELASTIC else MEASURED
+    measured = MEASURED[:3] if case[0] in faults.ELASTIC else MEASURED
     if case[0] in faults.DIFFERENCES:
         failed = ["vote"]  # everyone knows the cause
     for shown in shown_by_two:
         for epoch, sent in shown["sent"].items():
-            assert sent == (failed if epoch == fault.epoch else measured)
+            assert sent == (["buffers", *failed] if epoch == fault.epoch else measured)
 
 
 @pytest.mark.slow
@@ -231,13 +254,15 @@ def fail(*_, **__):
 
 
 def test_a_warning_that_cannot_be_shown_stops_one_of_several_processes_never(monkeypatch):
-    alone, several = SimpleNamespace(world_size=1), SimpleNamespace(world_size=2)
+    alone, several = (SimpleNamespace(world_size=n, is_global_zero=True) for n in (1, 2))
+    other = SimpleNamespace(world_size=2, is_global_zero=False)
     log = logging.getLogger("lightning_nc")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(RuntimeWarning, match="a word"):
             tell(alone, "a word")  # as is asked for
         tell(several, "a word")
+        tell(other, "a word")
         monkeypatch.setattr(log, "warning", fail)
         tell(several, "a word")
     with warnings.catch_warnings():
@@ -250,7 +275,7 @@ def test_a_warning_that_cannot_be_shown_stops_one_of_several_processes_never(mon
 def assert_stopped(shown, fault, own, process):
     """A process that has the fault stops with it, any other with its text."""
     assert_left_alone(shown)
-    assert shown["failures"] == of_each_callback(shown, 1)
+    assert shown["failures"] == failures_of(shown, fault)
     (kind, *others), text = shown["raised"]
     if own:
         assert f"{kind}: {text}" == fault.says
@@ -274,7 +299,7 @@ def test_what_fails_in_evaluation_fails_on_all_processes_alike(case, shown_by_tw
     name, _, on_error = case
     for rank, shown in enumerate(shown_by_two):
         if on_error == "warn":
-            assert_skipped(shown, faults.ALL[name], first=rank == 0, process=rank)
+            assert_skipped_by_the_first_alone(shown, faults.ALL[name], process=rank)
         else:
             assert_stopped(shown, faults.ALL[name], own=True, process=rank)
 
@@ -285,7 +310,7 @@ def test_without_a_vote_a_process_waits_for_one_that_has_stopped(case, shown_by_
     waited, stopped = shown_by_two
     fault = faults.ALL[case[0]]
     assert_stopped(stopped | {"in step": [True]}, fault, own=True, process=1)
-    assert waited["sent"][fault.epoch] == ["sums"]
+    assert waited["sent"][fault.epoch] == ["buffers", "sums"]
     _, text = waited["raised"]
     assert "gloo" in text
     with pytest.raises(AssertionError):
@@ -304,7 +329,6 @@ def test_memory_of_a_pass_that_failed_is_released(tmp_path):
 
     class Collecting(pytorch_lightning.Callback):
         def on_train_batch_start(self, *_):
-            gc.collect()
             alive.append([ref for ref in held if ref() is not None])
 
     callback = EquiSeparation(layers={"net.2": pool}, epochs=[0])
@@ -340,7 +364,9 @@ def test_a_full_disk_under_the_logger_costs_warnings_and_no_weights(tmp_path):
         pytest.raises(OSError, match="No space left"),  # Lightning's own, when it closes the file
     ):
         run.fit(module, loader)
-    rows = len({kind.passes for kind in nets.CALLBACKS})  # of the callbacks of a pass, each once
+    rows = len(
+        {kind().measure.passes for kind in nets.CALLBACKS}
+    )  # of the callbacks of a pass, each once
     assert len([w for w in told if w.category is RuntimeWarning]) == rows
     assert [len(callback.history) for callback in used] == [3] * len(used)
     alone, run, loader = train([], False)

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch.distributed as dist
 
-from lightning_nc.callbacks.meeting import Place
+from lightning_nc.passes.meeting import Place
 from tests import nets
 from tests.callbacks import gatherings
 from tests.processes import run_processes
@@ -73,12 +73,12 @@ pytestmark = [pytest.mark.filterwarnings(*nets.only_our_warnings)]
 
 @pytest.fixture(scope="module", params=[2, 3])
 def read(request):
-    return run_processes(gatherings.run_readers, request.param, timeout=300)
+    return run_processes(gatherings.run_readers, request.param)
 
 
 @pytest.fixture(scope="module", params=[2, 3])
 def alone(request):
-    return run_processes(gatherings.run_alone, request.param, timeout=300)
+    return run_processes(gatherings.run_alone, request.param)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from lightning_nc.functional import (
     relative_ratio,
     relative_similarity,
 )
+from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from tests import nets, reference
 from tests.callbacks import runs
 
@@ -41,12 +42,12 @@ def measured(tmp_path, net=None, counts=(12, 9, 9), **options):
     module = nets.Classifier(net or nets.mlp(K=len(counts)), freeze=0)
     before = {}
 
-    class Keeping(LocalElasticity):
-        def evaluate(self, answer):
-            before.update({k: v.clone() for k, v in module.state_dict().items()})
-            return super().evaluate(answer)
+    def keep(evaluation):
+        before.update({k: v.clone() for k, v in module.state_dict().items()})
+        return evaluation
 
-    callback = Keeping(**{"probe": Probe(data(counts), "mine"), "epochs": [0]} | options)
+    callback = LocalElasticity(**{"probe": Probe(data(counts), "mine"), "epochs": [0]} | options)
+    nets.through(callback, "evaluate", keep)
     run = nets.trainer(tmp_path, [callback], max_epochs=1)
     run.fit(module, DataLoader(data(counts), 10, shuffle=True))
     module.load_state_dict(before)
@@ -84,6 +85,11 @@ def test_what_is_logged_is_the_kernel_of_five_samples_of_each_class(tmp_path):
     names = "relative_similarity_intra", "relative_similarity_inter"
     assert [values[name] for name in names] == pytest.approx([float(v) for v in of_steps], rel=1e-5)
     assert 0 < values["relative_similarity_seconds"] < values["seconds"]
+    expected = {"relative_ratio", "relative_ratio_self_pairs", "intra", "inter", *names}
+    assert set(values) - {row.name for row in BOOKKEEPING} == {
+        *expected,
+        "relative_similarity_seconds",
+    }
 
 
 def test_the_last_layer_has_a_closed_form_that_is_the_kernel_of_its_parameters(tmp_path):
@@ -279,7 +285,7 @@ def test_figures_are_of_the_kernel_and_of_the_ratio_over_epochs(tmp_path):
     runs.train(tmp_path, [callback], logger=CSVLogger(tmp_path))
     drawn = {path.parent.name for path in tmp_path.rglob("*.png")}
     assert drawn == {"kernel", "ratio"}
-    figure = callback.draw(callback.history[-1])["elasticity/mine/ratio"]()
+    figure = nets.drawings(callback)["elasticity/mine/ratio"]()
     lines = {line.get_label(): line.get_xydata() for line in figure.axes[0].get_lines()}
     shown = lines["pairs of different samples"]
     assert shown[:, 0].tolist() == [0, 1, 2]

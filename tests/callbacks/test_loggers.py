@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse
-from lightning_nc.callbacks import neural_collapse
+from lightning_nc.measures import neural_collapse
 from tests import nets
 from tests.callbacks import records
 
@@ -35,8 +35,8 @@ def callbacks():
 
 def figures(used):
     """The steps under which figures are logged, by tag: those over all once, at the end."""
-    steps = {tag: STEPS for callback in used for tag in callback.draw(callback.history[-1])}
-    at_end = {tag: STEPS[-1:] for c in used for tag in c.draw_at_end(c.history[-1])}
+    steps = {tag: STEPS for callback in used for tag in nets.drawings(callback)}
+    at_end = {tag: STEPS[-1:] for c in used for tag in nets.drawings_at_end(c)}
     return steps | at_end
 
 
@@ -65,7 +65,7 @@ def test_csv_has_every_scalar_with_its_epoch_and_png_files_beside_it(tmp_path):
     rows = records.csv_rows(tmp_path)
     assert all(row["epoch"] != "" for row in rows)
     for callback in used:
-        key = callback.prefix() + "epochs_completed"
+        key = callback.record.prefix + "epochs_completed"
         ours = [row for row in rows if row[key]]
         assert [int(row["step"]) for row in ours] == STEPS
         assert [int(row["epoch"]) for row in ours] == [0, 0, 1]
@@ -110,10 +110,13 @@ def test_a_film_of_many_measurements_has_some_of_them_with_the_first_and_the_las
     callback = NeuralCollapse(figures=False)
     nets.fit(tmp_path, [callback], max_epochs=40)
     taken = []
-    monkeypatch.setattr(neural_collapse, "save_snapshots", lambda path, s, **_: taken.extend(s))
-    (make,) = callback.films(callback.history[-1]).values()
+    monkeypatch.setattr(
+        neural_collapse, "save_snapshots", lambda path, snapshots, **_: taken.extend(snapshots)
+    )
+    timeline = callback.record.timeline(callback.history[-1])
+    (make,) = callback.measure.films(timeline).values()
     make(tmp_path / "film.gif")
-    titles = [callback._snapshot(measurement)[2] for measurement in callback.history]
+    titles = [title for *_, title in neural_collapse.snapshots_of(timeline)]
     shown = [titles.index(title) for _, _, title in taken]
     assert len(shown) == 30
     assert shown == sorted(set(shown))
@@ -240,12 +243,12 @@ def test_a_logger_that_fails_costs_a_warning_and_not_the_run(tmp_path):
 
 
 def test_a_figure_that_cannot_be_drawn_costs_a_warning_and_not_the_values(tmp_path):
-    class Undrawable(NeuralCollapse):
-        def draw(self, measurement):
-            raise ImportError("no matplotlib")
+    def undrawable(_):
+        raise ImportError("no matplotlib")
 
+    callback = nets.through(NeuralCollapse(), "draw", undrawable)
     with pytest.warns(RuntimeWarning, match="Could not draw figures.*no matplotlib"):
-        nets.fit(tmp_path, [Undrawable()], logger=CSVLogger(tmp_path))
+        nets.fit(tmp_path, [callback], logger=CSVLogger(tmp_path))
     assert [row for row in records.csv_rows(tmp_path) if row["nc/train/nc1"]]
 
 
@@ -286,14 +289,13 @@ def test_a_folder_that_takes_no_figures_is_named_once_per_callback_and_run(tmp_p
 
 
 def test_a_figure_that_cannot_be_drawn_does_not_cost_the_others(tmp_path):
-    class Undrawable(NeuralCollapse):
-        def draw(self, measurement):
-            def fail():
-                raise MemoryError("too large")
+    def fail():
+        raise MemoryError("too large")
 
-            return {"nc/train/mine": fail} | super().draw(measurement)
-
+    callback = nets.through(
+        NeuralCollapse(epochs=[0]), "draw", lambda drawn: {"mine": fail} | drawn
+    )
     with pytest.warns(RuntimeWarning, match="Could not draw a figure.*too large"):
-        nets.fit(tmp_path, [Undrawable(epochs=[0])], logger=CSVLogger(tmp_path))
+        nets.fit(tmp_path, [callback], logger=CSVLogger(tmp_path))
     drawn = {path.parent.name for path in tmp_path.rglob("*.png")}
     assert drawn >= {"cosines", "snapshot"}

@@ -33,8 +33,8 @@ def train(folder):
     logger.experiment.end()
     measured = {
         "values": [[m.values for m in callback.history] for callback in used],
-        "figures": [tag for callback in used for tag in callback.draw(callback.history[-1])],
-        "at end": [tag for callback in used for tag in callback.draw_at_end(callback.history[-1])],
+        "figures": [tag for callback in used for tag in nets.drawings(callback)],
+        "at end": [tag for callback in used for tag in nets.drawings_at_end(callback)],
         "warned": [str(w.message) for w in told if w.category is RuntimeWarning],
     }
     Path(folder, "measured.json").write_text(json.dumps(measured))

@@ -81,8 +81,8 @@ def test_mlflow_has_every_value_and_figure_also_of_two_measurements_in_one_step(
                 (step, pytest.approx(m.values[key], nan_ok=True))
                 for step, m in zip((0, 0, 1), callback.history, strict=True)
             ]
-        at_end = callback.draw_at_end(callback.history[-1])
-        for tag in callback.draw(callback.history[-1]) | at_end:
+        at_end = nets.drawings_at_end(callback)
+        for tag in nets.drawings(callback) | at_end:
             files = [file.path for file in client.list_artifacts(logger.run_id, f"figures/{tag}")]
             names = ["step_00000000-2.png", "step_00000000.png", "step_00000001.png"]
             names = names[-1:] if tag in at_end else names

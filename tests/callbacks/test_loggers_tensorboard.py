@@ -5,23 +5,18 @@ import re
 import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_nc import (
-    EquiSeparation,
-    LocalElasticity,
-    NeuralCollapse,
-    Probe,
-)
+from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
 from tests import nets
 from tests.callbacks import records
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
-CHARTS = {
-    "separation": ["law of equi-separation: rho, pearson_r", "D of layers"],
-    "nc": ["NC1", "NC2", "NC3", "NC4"],
-    "minority": ["minority cosine, predicted"],
-    "elasticity": ["elasticity within and between classes", "relative ratio"],
-}
+
+def titles_of(callback):
+    """The titles of the charts that the rows of a callback's measure ask for."""
+    measure = callback.measure
+    rows = [row for row in (*measure.quantities, *measure.layer_quantities) if row.chart]
+    return list(dict.fromkeys(f"{row.chart.panel.title} ({callback.probe.key})" for row in rows))
 
 
 def shown(patterns, folder):
@@ -41,19 +36,22 @@ def test_there_are_charts_of_all_callbacks_and_probes_in_one_layout(tmp_path):
     ]
     nets.fit(tmp_path, used, logger=TensorBoardLogger(tmp_path))
     (layout,) = records.tensorboard_layouts(tmp_path)
-    expected = {family: [f"{title} (train)" for title in CHARTS[family]] for family in CHARTS}
-    expected["nc"] += [f"{title} (val)" for title in CHARTS["nc"]]
+    expected = {}
+    for callback in used:
+        expected.setdefault(callback.family, []).extend(titles_of(callback))
     assert titles(layout) == expected
     for charts in layout.values():
         for patterns in charts.values():
             assert shown(patterns, tmp_path)
-    assert shown(layout["separation"]["D of layers (train)"], tmp_path) == {
+    assert shown(layout["separation"]["D at each layer (train)"], tmp_path) == {
         f"separation_layers/train/{layer}" for layer in ("input", "net.2", "net.6")
     }
-    assert shown(layout["elasticity"]["relative ratio (train)"], tmp_path) == {
-        "elasticity/train/relative_ratio"
+    assert shown(layout["elasticity"]["Relative ratio (train)"], tmp_path) == {
+        "elasticity/train/relative_ratio",
+        "elasticity/train/relative_ratio_self_pairs",
     }
-    assert shown(layout["nc"]["NC1 (val)"], tmp_path) == {"nc/val/nc1"}
+    of_nc1 = layout["nc"]["NC1: samples collapse to class means (val)"]
+    assert shown(of_nc1, tmp_path) == {"nc/val/nc1", "nc/val/cdnv"}
 
 
 def test_a_chart_shows_its_own_probe_whatever_the_name_and_the_prefix_of_the_logger(tmp_path):
@@ -62,7 +60,8 @@ def test_a_chart_shows_its_own_probe_whatever_the_name_and_the_prefix_of_the_log
     nets.fit(tmp_path, used, logger=TensorBoardLogger(tmp_path, prefix="run (1)"))
     (layout,) = records.tensorboard_layouts(tmp_path)
     for name in names:
-        assert shown(layout["nc"][f"NC1 ({name})"], tmp_path) == {f"run (1)-nc/{name}/nc1"}
+        patterns = layout["nc"][f"NC3: classifier and means agree ({name})"]
+        assert shown(patterns, tmp_path) == {f"run (1)-nc/{name}/nc3"}
 
 
 def test_the_layout_is_written_once_for_each_folder(tmp_path):
@@ -94,15 +93,6 @@ def test_what_a_later_run_of_the_logger_adds_is_shown_with_the_rest(tmp_path):
     nets.fit(tmp_path, [EquiSeparation(figures=False)], logger=logger)
     layouts = records.tensorboard_layouts(tmp_path)
     assert [list(layout) for layout in layouts] == [["nc"], ["nc", "separation"]]
-
-
-def test_a_measure_of_ones_own_is_logged_without_charts(tmp_path):
-    class Mine(NeuralCollapse):
-        family = "mine"
-
-    nets.fit(tmp_path, [Mine(figures=False)], logger=TensorBoardLogger(tmp_path))
-    assert records.tensorboard_layouts(tmp_path) == []
-    assert "mine/train/seconds" in records.tensorboard_events(tmp_path).Tags()["scalars"]
 
 
 def test_a_layout_that_cannot_be_written_costs_one_warning_and_no_value(tmp_path):

@@ -40,7 +40,7 @@ class Server:
         self.process = subprocess.Popen([*command, *options], stdout=log, stderr=log)
         self.log = Path(log.name)
 
-    def start(self, timeout=120):
+    def start(self, timeout=600):
         deadline = time.monotonic() + timeout
         while (found := re.search(r"http://127\.0\.0\.1:\d+/", self.log.read_text())) is None:
             assert self.process.poll() is None, self.log.read_text()
@@ -81,7 +81,7 @@ def test_the_server_has_every_scalar(served):
     tags = set(server.get("plugin/scalars/tags")[run])
     assert tags >= {key for callback in used for key in callback.history[0].values}
     for callback in used:
-        key = callback.prefix() + "epochs_completed"
+        key = callback.record.prefix + "epochs_completed"
         points = server.get("plugin/scalars/scalars", run=run, tag=key)
         assert [value for _, _, value in points] == [0, 1, 2, 3, 4]
 
@@ -98,7 +98,7 @@ def test_every_chart_of_the_layout_finds_its_scalars(served):
             found = server.get("plugin/custom_scalars/scalars", run=run, tag=pattern)
             assert found["regex_valid"]
             assert found["tag_to_events"], chart
-    (layers,) = [c for c in categories["separation"] if c["title"] == "D of layers (train)"]
+    (layers,) = [c for c in categories["separation"] if c["title"] == "D at each layer (train)"]
     (pattern,) = layers["multiline"]["tag"]
     found = server.get("plugin/custom_scalars/scalars", run=run, tag=pattern)["tag_to_events"]
     names = ["input", "net.2", "net.6"]
@@ -108,7 +108,7 @@ def test_every_chart_of_the_layout_finds_its_scalars(served):
 def test_the_server_has_every_image(served):
     server, used, run = served
     tags = server.get("plugin/images/tags")[run]
-    drawn = [c.draw(c.history[-1]) | c.draw_at_end(c.history[-1]) for c in used]
+    drawn = [nets.drawings(c) | nets.drawings_at_end(c) for c in used]
     assert set(tags) == {tag for drawings in drawn for tag in drawings}
     for tag in tags:
         images = server.get("plugin/images/images", run=run, tag=tag, sample=0)

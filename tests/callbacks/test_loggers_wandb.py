@@ -10,7 +10,6 @@ from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
 from lightning_nc import EquiSeparation, NeuralCollapse, Probe
-from lightning_nc.callbacks.tables import tables_of
 from tests import nets
 from tests.callbacks import records
 
@@ -18,6 +17,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 STEPS = [0, 2, 5]
 OTHERS = ("trainer/global_step", "*")  # of Lightning
+
+
+def tables_of(callback):
+    """The tables of the last measurement, by name."""
+    return callback.measure.tables(callback.record.timeline(callback.history[-1]))
 
 
 @pytest.fixture
@@ -55,8 +59,8 @@ def test_wandb_has_every_value_and_the_image_files(run):
             logged = {row["trainer/global_step"]: row[key] for row in rows if key in row}
             values = [m.values[key] for m in callback.history]
             assert logged == pytest.approx(dict(zip(STEPS, values, strict=True)), nan_ok=True), key
-    tags = [tag for callback in used for tag in callback.draw(callback.history[-1])]
-    at_end = [tag for callback in used for tag in callback.draw_at_end(callback.history[-1])]
+    tags = [tag for callback in used for tag in nets.drawings(callback)]
+    at_end = [tag for callback in used for tag in nets.drawings_at_end(callback)]
     for tag in (*tags, *at_end):
         images = [row[tag] for row in rows if tag in row]
         assert len(images) == (1 if tag in at_end else len(STEPS))
@@ -83,7 +87,7 @@ def test_wandb_shows_our_values_over_epochs_and_others_over_steps(run):
     axes = records.wandb_axes(folder)
     expected = {"trainer/global_step": "", "*": "trainer/global_step"}
     for callback in used:
-        axis = callback.prefix() + "epochs_completed"
+        axis = callback.record.prefix + "epochs_completed"
         expected |= dict.fromkeys(callback.history[0].values, axis) | {axis: ""}
     assert dict(axes) == expected
     assert len(axes) == len(expected)  # each is defined once
@@ -143,7 +147,10 @@ def test_wandb_is_sent_an_alert_when_the_terminal_phase_begins(tmp_path, offline
     assert used[1].terminal_epoch is not None
     ((title, text),) = records.wandb_alerts(tmp_path)
     assert title == "terminal phase"
-    assert text.startswith(f"after {first:g} epochs the classifier makes no error on the 30 ")
+    start = "NeuralCollapse on 'train': "
+    assert text.startswith(
+        f"{start}after {first:g} epochs the classifier makes no error on the 30 "
+    )
 
 
 def test_wandb_has_axes_under_the_prefix_of_the_logger_and_no_table_without_figures(
@@ -174,7 +181,7 @@ def test_of_many_measurements_ten_are_lines_and_points_without_a_logarithm_are_l
     key = "separation_layers/train/net.2"
     callback.history[0].values[key] = 0.0
     callback.history[-1].values[key] = math.nan
-    lines = tables_of(callback, callback.history[-1])["separation/train/layers_by_epoch"].lines
+    lines = tables_of(callback)["layers_by_epoch"].lines
     epochs = [0, 3, 6, 8, 11, 14, 17, 19, 22, 25]
     assert list(lines) == [f"{epoch} epochs" for epoch in epochs]
     assert [len(xs) for xs, _ in lines.values()] == [2] + [3] * 8 + [2]
@@ -186,4 +193,4 @@ def test_matrices_of_many_classes_are_no_tables(tmp_path):
     callback = NeuralCollapse(probe=Probe(data, "many"), figures=False)
     nets.fit(tmp_path, [callback], data=data, net=nets.mlp(K=33), max_epochs=1)
     assert callback.history[-1].arrays["cosines_of_means"].shape == (33, 33)
-    assert tables_of(callback, callback.history[-1]) == {}
+    assert tables_of(callback) == {}

@@ -24,7 +24,7 @@ from torch.utils.data import (
 )
 
 from lightning_nc import MinorityCollapse, Probe
-from lightning_nc.callbacks import geometry_callback
+from lightning_nc.callbacks import measure_callback
 from tests import nets, reference
 from tests.callbacks import processes_of_lightning as children
 from tests.callbacks.minority_runs import (
@@ -362,7 +362,7 @@ def test_counts_are_kept_by_a_checkpoint_and_those_of_whole_epochs_follow(saved,
 
 def watching(calls):
     """A patch that notes what measurements communicate."""
-    measure_together = geometry_callback.measure_together
+    measure_together = measure_callback.measure_together
 
     def noted(name, original, *args, **kwargs):
         calls.append(name)
@@ -375,7 +375,7 @@ def watching(calls):
                 stack.enter_context(patch.object(torch.distributed, name, noting))
             measure_together(*args)
 
-    return patch.object(geometry_callback, "measure_together", watched)
+    return patch.object(measure_callback, "measure_together", watched)
 
 
 def on_this_process(rank, world):
@@ -403,7 +403,7 @@ def on_this_process(rank, world):
 
 @pytest.fixture(scope="module")
 def by_two():
-    return run_processes(on_this_process, 2, timeout=120)
+    return run_processes(on_this_process, 2)
 
 
 @pytest.mark.slow
@@ -414,7 +414,8 @@ def test_two_processes_measure_and_count_what_one_does(by_two):
         assert values == pytest.approx(expected, rel=1e-12)
         assert counts == [list(COUNTS)] * 3
         assert state == list(COUNTS)
-        assert calls == ["all_reduce"] * 12  # two votes and two reductions, three times
+        # buffers, two votes and two reductions, three times
+        assert calls == ["all_reduce"] * 15
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from lightning_nc import MinorityCollapse, Probe
-from lightning_nc.callbacks import minority_theory
+from lightning_nc.measures import layer_peeled_prediction
 from lightning_nc.theory import critical_imbalance, layer_peeled_model
 from tests import nets
 
@@ -52,11 +52,11 @@ def test_without_theory_nothing_is_predicted(tmp_path):
 
 def test_the_same_question_is_not_solved_twice(monkeypatch):
     solved = []
-    solve = minority_theory.layer_peeled_model
+    solve = layer_peeled_prediction.layer_peeled_model
     monkeypatch.setattr(
-        minority_theory, "layer_peeled_model", lambda *a: solved.append(a) or solve(*a)
+        layer_peeled_prediction, "layer_peeled_model", lambda *a: solved.append(a) or solve(*a)
     )
-    predictions = minority_theory.Predictions()
+    predictions = layer_peeled_prediction.Predictions()
     n, minority = torch.tensor(COUNTS), torch.tensor([2, 3])
     answers = [predictions.of(n, minority, 1.0, energy) for energy in (5.0, 5.0, 6.0)]
     assert len(solved) == 2
@@ -67,7 +67,7 @@ def test_a_prediction_that_is_not_certified_is_nan_and_one_warning_says_why(tmp_
     def refuse(*_):
         raise RuntimeError("the duality gap is 0.1")
 
-    monkeypatch.setattr(minority_theory, "layer_peeled_model", refuse)
+    monkeypatch.setattr(layer_peeled_prediction, "layer_peeled_model", refuse)
     callback = MinorityCollapse(theory=True, figures=False)
     with pytest.warns(RuntimeWarning, match="the duality gap is 0.1") as told:
         fit(tmp_path, [callback])
@@ -108,7 +108,7 @@ def test_the_curve_of_the_model_is_drawn_with_the_measured_point(tmp_path):
 
 
 def test_the_curve_starts_at_a_simplex_and_rises_to_one():
-    ratios, cosines = minority_theory.predicted_curve(5, 5, 1.0, 5.0, up_to=100)
+    ratios, cosines = layer_peeled_prediction.predicted_curve(5, 5, 1.0, 5.0, up_to=100)
     assert ratios[0] == 1
     assert ratios[-1] == pytest.approx(100)
     assert cosines[0] == pytest.approx(-1 / 9, abs=1e-6)

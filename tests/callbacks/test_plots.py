@@ -93,7 +93,7 @@ def test_the_figure_over_epochs_has_a_line_per_measured_epoch(tmp_path):
     shown = [line.get_ydata().tolist() for line in axes.get_lines()]
     layers = [key for key in callback.history[0].values if key.startswith("separation_layers")]
     assert shown == [[m.values[key] for key in layers] for m in callback.history]
-    first_two = callback.draw(callback.history[1])["separation/train/epochs"]().axes[0]
+    first_two = nets.drawings(callback, 1)["separation/train/epochs"]().axes[0]
     assert len(first_two.get_lines()) == 2  # those of later epochs are not in it
     assert axes.get_yscale() == "log"
 
@@ -168,7 +168,7 @@ def test_titles_say_what_is_shown_and_fit_on_the_figure(tmp_path):
     nets.fit(tmp_path, used)
     titles = {}
     for callback in used:
-        drawings = callback.draw(callback.history[1]) | callback.draw_at_end(callback.history[1])
+        drawings = nets.drawings(callback, 1) | nets.drawings_at_end(callback, 1)
         for tag, drawing in drawings.items():
             figure = drawing()
             above = figure._suptitle or figure.axes[0].title
@@ -254,7 +254,7 @@ def test_a_summary_has_the_first_and_the_last_value_of_every_quantity(tmp_path, 
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     rows = {line[0]: line[1:] for line in lines if len(line) == 3}
     for callback, name in ((law, "rho"), (nc, "nc1"), (nc, "accuracy")):
-        values = [callback.history[i].values[callback.prefix() + name] for i in (0, -1)]
+        values = [callback.history[i].values[callback.record.prefix + name] for i in (0, -1)]
         assert rows[name] == [f"{value:.4g}" for value in values]
     assert rows["imbalance_ratio"] == ["undefined"] * 2 or all(
         math.isfinite(float(cell)) for cell in rows["imbalance_ratio"]

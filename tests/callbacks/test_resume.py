@@ -211,7 +211,7 @@ def test_a_resumed_run_logs_only_what_is_new(tmp_path):
     train(tmp_path, callbacks, ckpt_path=tmp_path / "last.ckpt", logger=logger, **options)
     rows = csv_rows(tmp_path)
     for callback in callbacks:
-        logged = [row[callback.prefix() + "epochs_completed"] for row in rows]
+        logged = [row[callback.record.prefix + "epochs_completed"] for row in rows]
         assert [float(text) for text in logged if text] == [3, 4]
 
 

@@ -14,12 +14,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(*nets.only_our_warnin
 
 @pytest.fixture(scope="module")
 def trained():
-    return run_processes(sharded.train_sharded, 2, timeout=150)
+    return run_processes(sharded.train_sharded, 2)
 
 
 @pytest.fixture(scope="module")
 def failed():
-    return run_processes(sharded.fail_sharded, 2, timeout=100)
+    return run_processes(sharded.fail_sharded, 2)
 
 
 @pytest.mark.parametrize("probe", sharded.PROBES)
@@ -68,7 +68,7 @@ def test_a_forward_pass_that_fails_on_all_processes_leaves_the_network_usable(
 
 @pytest.mark.parametrize("guarded", [True, False])
 def test_parameters_are_left_in_shards_and_would_not_be_without_the_guard(guarded):
-    passes = run_processes(sharded.shards_after_a_pass, 2, guarded, timeout=60)
+    passes = run_processes(sharded.shards_after_a_pass, 2, guarded)
     for before, within, after in passes:
         assert all(before)
         assert not any(within)  # the root stays whole
@@ -76,7 +76,7 @@ def test_parameters_are_left_in_shards_and_would_not_be_without_the_guard(guarde
 
 
 def test_tensor_parallel_strategies_are_refused_at_setup():
-    for told in run_processes(sharded.tensor_parallel, 2, timeout=60):
+    for told in run_processes(sharded.tensor_parallel, 2):
         assert "cannot measure under ModelParallelStrategy with tensor_parallel_size=2" in told
         assert "lightning_nc.measure" in told
 

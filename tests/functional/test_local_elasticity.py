@@ -21,7 +21,7 @@ from lightning_nc.functional import (
 )
 from lightning_nc.functional.loss_gradients import loss_gradients
 from tests import nets, reference
-from tests.functional.tangent_cases import LAYERS, SEQUENCES
+from tests.tangent.cases import LAYERS, SEQUENCES
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 seeds = st.integers(0, 2**16)

@@ -16,7 +16,7 @@ from lightning_nc.functional import (
     variability_collapse,
 )
 from lightning_nc.functional.classifier import two_row_head
-from lightning_nc.functional.neural_collapse import simplex_geometry_of
+from lightning_nc.functional.neural_collapse import of_class_means
 from tests import reference
 from tests.fashion_mnist import needs_fashion_mnist
 from tests.functional import cases
@@ -74,19 +74,20 @@ def test_a_simplex_etf_is_ideal(simplex_etf):
 
 
 def simplex_geometry(means):
-    return simplex_geometry_of(class_geometry(means, torch.arange(len(means))))
+    geometry = class_geometry(means, torch.arange(len(means)))
+    return [of_class_means(formula, geometry) for formula in OF_VECTORS]
 
 
 def test_two_classes_have_no_simplex_to_speak_of():
     values = simplex_geometry(torch.tensor([[1.0, 2.0], [5.0, -3.0]]))
     assert len(values) == 4
-    assert all(value.isnan() for value in values.values())
+    assert all(value.isnan() for value in values)
 
 
 def test_means_off_a_simplex_are_not_ideal(simplex_etf):
     longer = torch.cat([2 * simplex_etf[:1], simplex_etf[1:]])
-    assert all(value < 1e-13 for value in simplex_geometry(simplex_etf + 3).values())
-    assert all(value > 0.01 for value in simplex_geometry(longer).values())
+    assert all(value < 1e-13 for value in simplex_geometry(simplex_etf + 3))
+    assert all(value > 0.01 for value in simplex_geometry(longer))
 
 
 def test_one_logit_is_read_as_two_opposite_rows():

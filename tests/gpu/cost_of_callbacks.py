@@ -10,13 +10,10 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_nc import (
-    EquiSeparation,
-    LocalElasticity,
-    MinorityCollapse,
-    NeuralCollapse,
-    functional,
-)
+from lightning_nc import NeuralCollapse, functional
+from lightning_nc.callbacks.equi_separation import EquiSeparation
+from lightning_nc.callbacks.local_elasticity import LocalElasticity
+from lightning_nc.callbacks.minority_collapse import MinorityCollapse
 from tests.gpu import subjects
 from tests.gpu.device import device, finish
 from tests.gpu.runs import trainer

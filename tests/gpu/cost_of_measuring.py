@@ -5,7 +5,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from lightning_nc import Probe, measure
+from lightning_nc.measures.measure_network import measure
+from lightning_nc.passes.probe import Probe
 from tests.gpu import syncs
 from tests.gpu.device import device, on_cuda
 from tests.gpu.products import ProductsTimed

@@ -34,7 +34,7 @@ FUNCTIONS = {
         lambda f, x: f(x.kernel, x.labels),
         lambda x: expected.effects(x.kernel, x.labels),
     ),
-    "class_geometry": (lambda f, x: f(x.features, x.labels), formulas.class_geometry),
+    "class_geometry": (lambda f, x: f(x.features, x.labels)[:6], formulas.class_geometry),
     "class_moments": (
         lambda f, x: scatter(f(x.features, x.labels, len(x.means))),
         formulas.moments,

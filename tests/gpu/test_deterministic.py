@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from lightning_nc import Probe, functional, measure, metrics
+from lightning_nc import functional, metrics
+from lightning_nc.measures.measure_network import measure
+from lightning_nc.passes.probe import Probe
 from tests.gpu import networks
 from tests.gpu.device import device, only_our_warnings
 from tests.gpu.given import clusters
@@ -41,7 +43,7 @@ def test_functions_and_metrics_are_the_same_twice(classes):
         for part in torch.arange(len(y), device=y.device).split(300):
             metric.update(h[part], y[part])
             collapse.update(h[part], y[part])
-        found = [*functional.class_geometry(h, y), *functional.class_moments(h, y, classes)]
+        found = [*functional.class_geometry(h, y)[:6], *functional.class_moments(h, y, classes)]
         results.append([*found, metric.compute(), *collapse.compute().values()])
     assert difference(*results) is None
 

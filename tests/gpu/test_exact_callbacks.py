@@ -8,7 +8,11 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lightning_nc import EquiSeparation, LocalElasticity, MinorityCollapse, NeuralCollapse, Probe
+from lightning_nc import NeuralCollapse
+from lightning_nc.callbacks.equi_separation import EquiSeparation
+from lightning_nc.callbacks.local_elasticity import LocalElasticity
+from lightning_nc.callbacks.minority_collapse import MinorityCollapse
+from lightning_nc.passes.probe import Probe
 from tests.gpu import expected, networks
 from tests.gpu.device import needs_cuda, only_our_warnings, tensor_float_32
 from tests.gpu.given import clusters

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from lightning_nc import EquiSeparation, LocalElasticity, MinorityCollapse, NeuralCollapse
+from lightning_nc import NeuralCollapse
+from lightning_nc.callbacks.equi_separation import EquiSeparation
+from lightning_nc.callbacks.local_elasticity import LocalElasticity
+from lightning_nc.callbacks.minority_collapse import MinorityCollapse
 from tests.gpu import networks
 from tests.gpu.device import device, needs_cuda, on_cuda, only_our_warnings
 from tests.gpu.runs import fit, trace, vectors

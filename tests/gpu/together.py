@@ -12,7 +12,11 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_nc import EquiSeparation, LocalElasticity, MinorityCollapse, NeuralCollapse, Probe
+from lightning_nc import NeuralCollapse
+from lightning_nc.callbacks.equi_separation import EquiSeparation
+from lightning_nc.callbacks.local_elasticity import LocalElasticity
+from lightning_nc.callbacks.minority_collapse import MinorityCollapse
+from lightning_nc.passes.probe import Probe
 from tests.gpu import networks
 from tests.gpu.device import on_cuda
 from tests.gpu.given import clusters

@@ -5,7 +5,8 @@ import torch
 import torch.distributed as dist
 from numpy.testing import assert_allclose
 
-from lightning_nc.metrics import NeuralCollapse, SeparationFuzziness, SweepState
+from lightning_nc.metrics import NeuralCollapse, SeparationFuzziness
+from lightning_nc.passes.sums import Sums
 from tests.functional import cases
 from tests.processes import run_processes
 
@@ -63,27 +64,21 @@ def sweep(rank, world_size):
         dist.all_reduce(flat)
         return flat
 
-    state = SweepState({"counts": (3,), ("layer", 1): (3, 2), "total": ()}, all_reduce)
+    sums = Sums({"counts": (3,), ("layer", 1): (3, 2), "total": ()})
     if rank == 0:
-        state.update(("layer", 1), torch.ones(3, 2))
-    state.update("counts", torch.tensor([rank, 1.0, 0.25]))
-    first = {name: value.clone() for name, value in state.compute().items()}
-    local = state.flat.clone()
-    again = {name: value.clone() for name, value in state.compute().items()}
-    return calls, first, local, again
+        sums.add(("layer", 1), torch.ones(3, 2))
+    sums.add("counts", torch.tensor([rank, 1.0, 0.25]))
+    return calls, sums.over_processes(all_reduce)
 
 
-def test_sweep_state_adds_up_over_processes_in_one_all_reduce():
-    (calls, first, local, again), (_, other, other_local, _) = run_processes(sweep, 2)
-    assert calls == [(10,), (10,)]  # one for each of two calls of compute
+def test_sums_add_up_over_processes_in_one_all_reduce():
+    (calls, first), (_, other) = run_processes(sweep, 2)
+    assert calls == [(10,)]
     assert first["counts"].tolist() == [1, 2, 0.5]
     assert first["layer", 1].tolist() == [[1, 1]] * 3
     assert first["total"] == 0
     for name in first:
         assert torch.equal(first[name], other[name])
-        assert torch.equal(first[name], again[name])  # nothing is counted twice
-    assert local[:3].tolist() == [0, 1, 0.25]
-    assert other_local[:3].tolist() == [1, 1, 0.25]
 
 
 def fail_on_second(rank, world_size):

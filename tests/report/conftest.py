@@ -4,7 +4,9 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_nc import EquiSeparation, LocalElasticity, MinorityCollapse, NeuralCollapse
-from lightning_nc.report import page, read_runs, report_page
+from lightning_nc.report import page
+from lightning_nc.report.page import report_page
+from lightning_nc.report.runs import read_runs
 from tests import nets
 
 

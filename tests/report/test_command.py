@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from lightning_nc import __main__ as command
-from lightning_nc.report import read_runs, report_page
+from lightning_nc.report.page import report_page
+from lightning_nc.report.runs import read_runs
 from tests import nets
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)

@@ -10,8 +10,9 @@ from torch import nn
 
 from lightning_nc import EquiSeparation
 from lightning_nc.functional import separation_law
-from lightning_nc.report import read_runs, report_page
 from lightning_nc.report.depth import order_in_depth
+from lightning_nc.report.page import report_page
+from lightning_nc.report.runs import read_runs
 from tests import nets
 from tests.report.pages import Page
 

@@ -4,9 +4,11 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_nc import NeuralCollapse, Probe
-from lightning_nc.report import read_runs, report_page
+from lightning_nc.measures import SeparationMeasure
+from lightning_nc.measures.family import Family
 from lightning_nc.report.drawing import depth_of_runs_svg, depth_svg, panel_svg
-from lightning_nc.report.panels import panels
+from lightning_nc.report.page import report_page
+from lightning_nc.report.runs import read_runs
 from tests import nets
 from tests.report.conftest import small_run
 from tests.report.pages import Page
@@ -85,11 +87,12 @@ def test_ids_are_unique(drawn):
 def test_the_same_values_give_the_same_pictures(run):
     (found,) = read_runs(run[0])
     series = found.series["separation", "train"]
-    assert depth_svg(series) == depth_svg(series)
+    assert depth_svg(series, "D", law=True) == depth_svg(series, "D", law=True)
     several = {"a": series, "b": series}
-    assert depth_of_runs_svg(several) == depth_of_runs_svg(several)
-    panel = panels("separation")[0]
-    assert panel_svg(panel, several) == panel_svg(panel, several) != panel_svg(panel, {"a": series})
+    assert depth_of_runs_svg(several, "D") == depth_of_runs_svg(several, "D")
+    chart = next(iter(Family.of(SeparationMeasure).charts().items()))
+    assert panel_svg(*chart, several) == panel_svg(*chart, several)
+    assert panel_svg(*chart, several) != panel_svg(*chart, {"a": series})
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -6,7 +6,8 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, NeuralCollapse
-from lightning_nc.report import read_runs, report_page
+from lightning_nc.report.page import report_page
+from lightning_nc.report.runs import read_runs
 from tests import nets
 from tests.report.pages import Page
 

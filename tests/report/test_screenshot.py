@@ -41,7 +41,7 @@ def test_a_browser_shows_the_page(name, size, drawn, tmp_path):
         [chromium, *FLAGS, *own, f"--window-size={size}", page.as_uri()],
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=600,
     )
     pixels = torch.from_numpy(imread(picture).copy())[..., :3]
     assert ",".join(map(str, reversed(pixels.shape[:2]))) == size

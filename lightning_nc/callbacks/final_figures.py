@@ -1,0 +1,20 @@
+"""What is logged once, when training is over: figures over the whole run, and films."""
+
+from typing import Any
+
+from lightning_nc.callbacks.publishing import publish_figures, publish_films, tagged
+from lightning_nc.callbacks.record import Record
+from lightning_nc.guards.generators import generators_kept
+
+
+@generators_kept()  # what draws may draw random numbers
+def log_final_figures(trainer: Any, record: Record) -> None:
+    """Log what a measure draws at the end, on the first process, without communication."""
+    fitted = record.fitted()
+    if not (fitted and record.figures and trainer.is_global_zero):
+        return
+    timeline, measure, prefix = record.timeline(fitted[-1]), record.measure, record.prefix
+    step = timeline.last.step
+    figures = lambda: tagged(prefix, measure.draw_at_end(timeline))  # noqa: E731
+    publish_figures(trainer, record.told, figures, step)
+    publish_films(trainer, record.told, lambda: tagged(prefix, measure.films(timeline)), step)

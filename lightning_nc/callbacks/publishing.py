@@ -1,0 +1,181 @@
+"""Where values go: to monitors on every process, to loggers and figures on the first.
+
+After the last reduction of a measurement nothing here communicates, so that what fails on the first
+process keeps no other waiting.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lightning_nc.callbacks.messages import safely
+from lightning_nc.callbacks.moments import Moment
+from lightning_nc.callbacks.monitors import give_to_monitors
+from lightning_nc.callbacks.record import Record
+from lightning_nc.figures.tables import Lines, Table
+from lightning_nc.loggers.films import log_film, save_film
+from lightning_nc.loggers.images import log_figure, save_figure
+from lightning_nc.loggers.kinds import local_folder_of, send_alert
+from lightning_nc.loggers.panels import arrange_panels
+from lightning_nc.loggers.tables import log_table, takes_tables
+from lightning_nc.measures import is_known
+from lightning_nc.measures.charts import charts_of
+from lightning_nc.measures.family import Family, write_families
+from lightning_nc.measures.measurement import Measurement
+
+Attempt = Callable[[str, Callable[[], Any]], None]  # does what is named, see `safely`
+Drawings = Mapping[str, Callable[[], Any]]  # by tag, what draws a figure
+Films = Mapping[str, Callable[[Path], None]]  # by tag, what writes a GIF
+
+
+def publish_values(
+    trainer: Any,
+    told: set[str],
+    everything: Sequence[Record],
+    values: Mapping[str, float],
+    moment: Moment,
+) -> None:
+    """Give values to the Trainer's monitors and, in one row, to its loggers.
+
+    Args:
+        trainer: The Trainer.
+        told: What has been told before; a failure is told once.
+        everything: What all callbacks of the Trainer keep, which dashboards are laid out for.
+        values: Scalars under their keys.
+        moment: When they were measured.
+    """
+    give_to_monitors(trainer, values)
+    if not (trainer.is_global_zero and trainer.loggers):
+        return
+    charts = charts_of((record.measure, record.probe.key) for record in everything)
+    foreign = [Family.of(record.measure) for record in everything if not is_known(record.measure)]
+    row = {**values, "epoch": moment.epoch}
+    for logger in trainer.loggers:
+        name = type(logger).__name__
+        arrange = partial(arrange_panels, logger, charts, values)
+        safely(trainer, told, f"arrange panels of {name}", arrange)
+        log = partial(logger.log_metrics, row, step=moment.step)
+        safely(trainer, told, f"log to {name}", log)
+        folder = local_folder_of(logger) if foreign else None
+        if folder is not None:
+            describe = partial(write_families, folder, foreign)
+            safely(trainer, told, f"describe measures in the folder of {name}", describe)
+
+
+def publish_figures_and_tables(trainer: Any, record: Record, measurement: Measurement) -> None:
+    """Give the figures of a measurement to loggers, and tables to those that take them."""
+    if not (record.figures and trainer.is_global_zero):
+        return
+    timeline, prefix = record.timeline(measurement), record.prefix
+    publish_figures(
+        trainer,
+        record.told,
+        lambda: tagged(prefix, record.measure.draw(timeline)),
+        measurement.step,
+    )
+    if any(map(takes_tables, trainer.loggers)):
+        attempt = partial(safely, trainer, record.told)
+
+        def log_tables() -> None:
+            tables = tagged(prefix, record.measure.tables(timeline))
+            _log_tables(trainer, attempt, tables, measurement.step)
+
+        attempt("make tables", log_tables)
+
+
+def publish_figures(
+    trainer: Any, told: set[str], figures: Callable[[], Drawings], step: int
+) -> None:
+    """Draw figures and give them to the loggers; on the first process.
+
+    Each is drawn and logged by itself, whatever becomes of the others. Without a logger they become
+    files in the Trainer's ``default_root_dir``, but for runs that are to leave nothing.
+
+    Args:
+        trainer: The Trainer.
+        told: What has been told before; a failure is told once.
+        figures: Gives what draws them, by tag.
+        step: Of the loggers.
+    """
+    attempt = partial(safely, trainer, told)
+    if trainer.loggers or _leaves_files(trainer):
+        attempt("draw figures", lambda: _log_figures(trainer, attempt, figures(), step))
+
+
+def publish_films(trainer: Any, told: set[str], films: Callable[[], Films], step: int) -> None:
+    """Make films and give them to the loggers, but for runs that are to leave nothing.
+
+    What fails is told in the words of figures, so that one cause is told once.
+
+    Args:
+        trainer: The Trainer.
+        told: What has been told before.
+        films: Gives what writes GIFs, by tag.
+        step: Of the loggers.
+    """
+    attempt = partial(safely, trainer, told)
+    if _leaves_files(trainer):
+        attempt("draw figures", lambda: _log_films(trainer, attempt, films(), step))
+
+
+def send_alerts(trainer: Any, told: set[str], title: str, text: str) -> None:
+    """Send a message by those loggers that can; on the first process."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        what = f"send an alert by {type(logger).__name__}"
+        safely(trainer, told, what, partial(send_alert, logger, title, text))
+
+
+def tagged(prefix: str, by_name: Mapping[str, Any]) -> dict[str, Any]:
+    """The same under tags, which begin as the keys of the values do."""
+    return {prefix + name: value for name, value in by_name.items()}
+
+
+def _leaves_files(trainer: Any) -> bool:
+    return not (trainer.fast_dev_run or getattr(trainer, "barebones", False))
+
+
+def _log_figures(trainer: Any, attempt: Attempt, figures: Drawings, step: int) -> None:
+    for tag, drawing in figures.items():
+        attempt("draw a figure", partial(_log_figure, trainer, attempt, tag, drawing, step))
+
+
+def _log_figure(
+    trainer: Any, attempt: Attempt, tag: str, drawing: Callable[[], Any], step: int
+) -> None:
+    figure = drawing()
+    if not trainer.loggers:
+        # not `trainer.log_dir`, which is the same without loggers, and communicates
+        folder = trainer.default_root_dir
+        attempt("write a figure", partial(save_figure, folder, tag, figure, step))
+    for logger in trainer.loggers:
+        what = f"log a figure to {type(logger).__name__}"
+        attempt(what, partial(log_figure, logger, tag, figure, step))
+
+
+def _log_films(trainer: Any, attempt: Attempt, films: Films, step: int) -> None:
+    for tag, make in films.items():
+        attempt("draw a figure", partial(_log_film, trainer, attempt, tag, make, step))
+
+
+def _log_film(
+    trainer: Any, attempt: Attempt, tag: str, make: Callable[[Path], None], step: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "film.gif")
+        make(path)
+        if not trainer.loggers:
+            attempt("write a figure", partial(save_film, trainer.default_root_dir, tag, path))
+        for logger in trainer.loggers:
+            what = f"log a figure to {type(logger).__name__}"
+            attempt(what, partial(log_film, logger, tag, path, step))
+
+
+def _log_tables(
+    trainer: Any, attempt: Attempt, tables: Mapping[str, Table | Lines], step: int
+) -> None:
+    for logger in trainer.loggers:
+        for tag, table in tables.items():
+            what = f"log a table to {type(logger).__name__}"
+            attempt(what, partial(log_table, logger, tag, table, step))

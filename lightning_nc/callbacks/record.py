@@ -1,0 +1,162 @@
+"""What a callback keeps: what it is to measure, when, and all that it has measured."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from lightning_nc.callbacks.moments import Moment
+from lightning_nc.callbacks.schedule import Schedule
+from lightning_nc.measures.measure import Evaluation, Measure
+from lightning_nc.measures.measurement import Measurement, keyed, on_its_own
+from lightning_nc.measures.timeline import Timeline
+from lightning_nc.passes.plan import Plan
+from lightning_nc.passes.probe import Probe
+from lightning_nc.passes.request import Answer
+
+OnError = Literal["warn", "raise"]
+
+
+class Record:
+    """The measure of one callback, and its history.
+
+    Args:
+        name: The name of the callback, for messages.
+        measure: What is measured.
+        probe: On which samples.
+        schedule: When.
+        figures: Whether figures are logged.
+        on_error: Whether a measurement that fails is skipped or stops the run.
+
+    Attributes:
+        history: All measurements, in order.
+        failures: How many measurements were skipped.
+        skipped: After how many epochs.
+        missed: Meetings of processes that failed since the last that all came to.
+        runs: How often a Trainer was set up with it.
+        stage: The stage of the run; None before the first.
+        loaded: Epochs completed and step of the checkpoint whose weights are measured; None if
+            they are those of the run.
+        plans: Plans of earlier measurements, by the callbacks that shared them.
+        told: Topics of messages that have been told.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        measure: Measure,
+        probe: str | Probe,
+        schedule: Schedule,
+        figures: bool,
+        on_error: OnError,
+    ) -> None:
+        if on_error not in ("warn", "raise"):
+            raise ValueError(f'on_error must be "warn" or "raise", got {on_error!r}.')
+        self.name, self.measure, self.schedule = name, measure, schedule
+        self.probe = Probe(source=probe) if isinstance(probe, str) else probe
+        self.figures, self.on_error = figures, on_error
+        self.history: list[Measurement] = []
+        self.failures = self.missed = self.runs = 0
+        self.skipped: set[float] = set()
+        self.stage: str | None = None
+        self.loaded: tuple[float, int] | None = None
+        self.plans: dict[tuple[str, ...], Plan] = {}
+        self.told: set[str] = set()
+
+    @property
+    def prefix(self) -> str:
+        """The beginning of its keys: ``family/probe/``."""
+        return f"{self.measure.family}/{self.probe.key}/"
+
+    def begin_run(self, stage: str, fresh: bool) -> None:
+        """Forget what belongs to the run before; a fresh one starts with an empty history.
+
+        Args:
+            stage: ``"fit"``, ``"validate"`` or ``"test"``.
+            fresh: Whether training starts from the beginning.
+        """
+        self.stage, self.loaded = stage, None
+        self.runs, self.missed = self.runs + 1, 0
+        self.plans.clear()  # the network or the data may be others than before
+        self.skipped.clear()
+        if stage == "fit" and fresh:
+            self.history = [m for m in self.history if m.stage != "fit"]
+            self.failures = 0
+            self.told.clear()
+
+    def due(self, moment: Moment) -> bool:
+        """Whether to measure at this moment."""
+        own_data = not isinstance(self.probe.source, str)
+        if moment.stage != "fit":
+            of_stage = {"validate": "val", "test": "test"}.get(moment.stage)
+            return own_data or self.probe.source == of_stage
+        if self.probe.source == "test" or self.schedule.when not in moment.whens:
+            return False
+        measured = {m.epochs_completed for m in self.history if m.stage == "fit"}
+        if moment.epochs_completed in self.skipped | measured:
+            return False
+        return self.schedule.due(math.ceil(moment.epochs_completed), moment.last_epoch)
+
+    def of_loaded_weights(self, moment: Moment) -> Moment:
+        """The moment at which the weights were saved, if they come from a checkpoint."""
+        if moment.stage == "fit" or self.loaded is None:
+            return moment
+        completed, step = self.loaded
+        return moment._replace(epochs_completed=completed, step=step)
+
+    def add(
+        self, answer: Answer, evaluation: Evaluation, moment: Moment, seconds: float
+    ) -> Measurement:
+        """Add a measurement to the history; large arrays are kept for this one alone."""
+        family, probe = self.measure.family, self.probe.key
+        book = {
+            "epochs_completed": float(moment.epochs_completed),
+            "seconds": seconds,
+            "failures": float(self.failures),
+        }
+        measurement = Measurement(
+            epochs_completed=moment.epochs_completed,
+            step=moment.step,
+            values=keyed(family, probe, {**evaluation.values, **book}, evaluation.layers),
+            arrays={name: on_its_own(array) for name, array in evaluation.arrays.items()},
+            counts=on_its_own(answer.counts),
+            seconds=seconds,
+            stage=moment.stage,
+        )
+        self.history = [past.without_large_arrays() for past in self.history]
+        self.history.append(measurement)
+        return measurement
+
+    def timeline(self, measurement: Measurement) -> Timeline:
+        """The measurements of its stage up to this one."""
+        known = [m for m in self.history if m.stage == measurement.stage]
+        place = next((i for i, m in enumerate(known) if m is measurement), len(known))
+        of_training = self.probe.source == "train" and measurement.stage == "fit"
+        past = [*known[:place], measurement]
+        return Timeline(self.measure.family, self.probe.key, past, of_training)
+
+    def fitted(self) -> Sequence[Measurement]:
+        """The measurements of ``fit``."""
+        return [m for m in self.history if m.stage == "fit"]
+
+    def to_state(self) -> dict[str, Any]:
+        """History and failures, as primitives and tensors."""
+        history = [measurement.to_state() for measurement in self.history]
+        return {"version": 1, "history": history, "failures": self.failures}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on with the history of a checkpoint."""
+        if self.stage != "fit" and self.history:
+            return  # testing an early checkpoint does not undo the training after it
+        try:
+            history = [Measurement.from_state(each) for each in state.get("history", [])]
+            self.failures = int(state.get("failures", 0))
+        except (TypeError, ValueError, AttributeError) as error:
+            warnings.warn(
+                f"{self.name} cannot read its state in the checkpoint, and starts with an empty "
+                f"history: {error!r}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            history = []
+        self.history = history

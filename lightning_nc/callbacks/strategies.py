@@ -1,0 +1,52 @@
+"""Which of Lightning's strategies can be measured, and with how many processes."""
+
+from typing import Any
+
+from lightning_nc.callbacks.trainer_access import SHARDING
+from lightning_nc.passes.agreement import Processes
+
+
+def require_processes(trainer: Any, name: str) -> None:
+    """Refuse strategies whose processes could not agree, or see parts of the features each.
+
+    Raises:
+        ValueError: Names the strategy and those that can be measured.
+    """
+    kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
+    _, replicas = replicas_of(trainer)
+    refused = next((kind for kind in kinds if "DeepSpeed" in kind or "XLA" in kind), None)
+    if refused is None and replicas != trainer.world_size:
+        refused = f"{kinds[0]} with tensor_parallel_size={trainer.world_size // replicas}"
+    if refused is not None:
+        raise ValueError(
+            f"{name} cannot measure under {refused}: take DDP, FSDP or ModelParallelStrategy("
+            "tensor_parallel_size=1), or leave the callback out and measure a checkpoint with "
+            "lightning_nc.measure(model, loader)."
+        )
+
+
+def require_whole_parameters(trainer: Any, name: str) -> None:
+    """Refuse strategies under which a process has a part of the parameters.
+
+    Raises:
+        ValueError: Names the strategy and the way out.
+    """
+    kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
+    sharding = next((kind for kind in kinds if kind in SHARDING), None)
+    if sharding is not None:
+        raise ValueError(
+            f"{name} cannot compare gradients under {sharding}, where each process has a part of "
+            f'the parameters: take {name}(parameters="last_layer"), DDP, or '
+            "lightning_nc.functional.gradient_kernel on a checkpoint."
+        )
+
+
+def replicas_of(trainer: Any) -> tuple[int, int]:
+    """Which of the processes that read different data this one is, and how many there are."""
+    sampling = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+    return sampling["rank"], sampling["num_replicas"]
+
+
+def trainer_processes(trainer: Any) -> Processes:
+    """The processes of a Trainer that read different data."""
+    return Processes(*replicas_of(trainer), trainer.strategy.root_device)

@@ -1,0 +1,92 @@
+"""A Trainer's way to its network and its data."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.data import DataLoader, Subset
+
+from lightning_nc.callbacks.lightning_internals import before_transfer, loaders_of_loop
+from lightning_nc.network.capture import call_model
+from lightning_nc.network.runner import Runner
+
+# names of strategies whose processes have parts of the parameters each
+SHARDING = {"FSDPStrategy", "ModelParallelStrategy"}
+
+
+def trainer_runner(
+    trainer: Any, pl_module: Any, in_step: Callable[[], None], advance: Callable[[], None]
+) -> Runner:
+    """Bring batches to the module as the Trainer's own loops do.
+
+    Args:
+        trainer: The Trainer.
+        pl_module: The network.
+        in_step: Called before each forward pass of a sharded network, which communicates.
+        advance: Called after each pass through the network.
+    """
+    prepare = before_transfer(pl_module)
+
+    def move(batch: Any) -> Any:
+        batch = prepare(trainer.precision_plugin.convert_input(batch), dataloader_idx=0)
+        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+    strategies = {kind.__name__ for kind in type(trainer.strategy).__mro__}
+    # an FSDPStrategy keeps parameters in its wrapper; that of DDP would communicate
+    model = trainer.strategy.model if "FSDPStrategy" in strategies else pl_module
+
+    def call(inputs: Any) -> Any:
+        if strategies & SHARDING:
+            in_step()
+        outputs = call_model(model, inputs)
+        advance()
+        return outputs
+
+    precision = trainer.precision_plugin.forward_context
+    datamodule = getattr(trainer, "datamodule", None)
+    device = trainer.strategy.root_device
+    return Runner(model, device, move, precision, call, datamodule, advance)
+
+
+def trainer_loader(trainer: Any, source: str) -> Any:
+    """The loader of the Trainer that a source names, as the user gave it.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    stage = str(trainer.state.fn.value) if trainer.state.fn is not None else "fit"
+    if source == "train":
+        loop = trainer.fit_loop
+    elif source == "val":
+        loop = (
+            trainer.validate_loop if stage == "validate" else trainer.fit_loop.epoch_loop.val_loop
+        )
+    else:
+        loop = trainer.test_loop
+    loaders = loaders_of_loop(loop)
+    if isinstance(loaders, dict | list | tuple) and len(loaders) == 1:
+        (loaders,) = loaders.values() if isinstance(loaders, dict) else loaders
+    if loaders is None or isinstance(loaders, dict | list | tuple):
+        found = "no" if loaders is None else f"{len(loaders)}"
+        raise ValueError(
+            f'The Trainer has {found} "{source}" loader{"s" if loaders else ""}; say what to '
+            'measure: probe=Probe(source=loader_or_dataset, name="my_probe").'
+        )
+    # Lightning puts the samples in order, but for a batch sampler of the user (batch_size None)
+    in_order = isinstance(loaders, DataLoader) and loaders.batch_size is not None
+    if source == "train" and trainer.overfit_batches > 0 and in_order:
+        return _first_batches(trainer, loaders)
+    return loaders
+
+
+def _first_batches(trainer: Any, loader: DataLoader[Any]) -> DataLoader[Any]:
+    """What ``overfit_batches`` trains on: the first batches in order, of all processes."""
+    world = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
+    dataset: Any = loader.dataset
+    size = min(trainer.num_training_batches * (loader.batch_size or 1) * world, len(dataset))
+    return DataLoader(
+        Subset(dataset, range(size)),
+        loader.batch_size,
+        collate_fn=loader.collate_fn,
+        worker_init_fn=loader.worker_init_fn,
+        pin_memory=loader.pin_memory,
+    )

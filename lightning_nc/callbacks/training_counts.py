@@ -1,0 +1,164 @@
+"""How many samples of each class training has seen: the batches tell, whatever the sampler does."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    default_collate,
+)
+
+from lightning_nc.callbacks.trainer_access import trainer_loader
+from lightning_nc.guards.generators import generators_kept
+from lightning_nc.network.batches import samples_of
+from lightning_nc.network.labels import class_indices, dataset_labels, unpack_batch
+
+_STASHED = 64  # batches whose labels are kept before they are counted, which waits for the device
+
+
+class TrainingCounts:
+    """Class counts of the last complete training epoch, of this process.
+
+    Until one is complete they are those that the dataset declares, if each sample is drawn once.
+
+    Args:
+        unpack: Splits a training batch into inputs and labels.
+
+    Attributes:
+        complete: Samples per class; None if not known.
+        of_all: Whether these are of all processes already.
+        of_all_processes: Samples per class over all processes, as they were last added up.
+        lost: Why the batches of the last epoch could not be counted; empty if they could.
+        rank: The number of this process.
+    """
+
+    def __init__(self, unpack: Callable[[Any], tuple[Any, Any]] | None = None) -> None:
+        self.unpack = unpack
+        self.complete: Tensor | None = None
+        self.of_all = False
+        self.of_all_processes: Tensor | None = None
+        self.lost, self.rank = "", 0
+        self._trouble = ""
+        self._declared = False  # and may be of other classes than those of the batches
+        self._whole = False  # whether the epoch was seen from its first batch on
+        self._current = torch.zeros(0, dtype=torch.long)
+        self._stash: list[Tensor] = []
+
+    def declare(self, trainer: Any) -> None:
+        """Before training: what the dataset declares, unless something better is known."""
+        if self.complete is not None or self.unpack is not None:
+            return  # what is known, or known of classes that `unpack` may number anew
+        try:
+            with generators_kept():
+                loader = trainer_loader(trainer, "train")
+                labels = dataset_labels(samples_of(loader, None).dataset)
+            if labels is not None and _draws_each_once(loader):
+                self.set_total(labels.bincount())
+                self._declared = True
+        except Exception:
+            return  # no such data, or none that can be counted; the batches will tell
+
+    def set_total(self, counts: Tensor) -> None:
+        """Take the counts of all processes."""
+        self.complete, self.of_all = counts.cpu().long(), True
+        self._declared = False
+
+    def begin_epoch(self) -> None:
+        """Count anew."""
+        self._current = torch.zeros(0, dtype=torch.long)
+        self._stash.clear()
+        self._trouble, self._whole = "", True
+
+    def see(self, batch: Any, device: torch.device) -> None:
+        """Stash the labels of a training batch."""
+        if self._trouble:
+            return
+        try:
+            if self.unpack is None:
+                _, labels = unpack_batch(batch)
+            else:
+                # the user's code may draw random numbers, or change the batch that it is given
+                with generators_kept(device=device):
+                    _, labels = self.unpack(copy.deepcopy(batch))
+            if not isinstance(labels, Tensor):
+                raise TypeError(f"labels are of type {type(labels).__name__}, no tensor")
+            if labels.ndim > 1 and labels[0].numel() > 1:
+                raise ValueError(f"labels of shape {tuple(labels.shape)} are no class indices")
+            self._stash.append(labels.detach().clone())
+            if len(self._stash) >= _STASHED:
+                self._count()
+        except Exception as error:
+            self._trouble = f"{type(error).__name__}: {error}"
+
+    def end_epoch(self) -> None:
+        """The epoch is complete."""
+        try:
+            self._count()
+        except Exception as error:
+            self._trouble = f"{type(error).__name__}: {error}"
+        self.lost = self._trouble
+        if self.lost:
+            self.complete, self.of_all = None, False
+        elif len(self._current) and self._whole:
+            self.complete, self.of_all, self._declared = self._current, False, False
+        self._whole = False
+
+    def take_total(self, n: Tensor | None) -> None:
+        """Learn what all processes have counted together; None if it is not known."""
+        self.of_all_processes = n
+
+    def tally(self, K: int) -> Tensor:
+        """This process's share of the counts, shape ``(K,)``.
+
+        Zeros if it knows none, NaN if it could not count its batches, by which the sum is NaN.
+
+        Raises:
+            ValueError: If training has labels beyond the K classes.
+        """
+        if self.lost:
+            return torch.full((K,), torch.nan)
+        if self.complete is None or (self.of_all and self.rank != 0):
+            return torch.zeros(K, dtype=torch.long)
+        if len(self.complete) > K and self._declared:
+            return torch.zeros(K, dtype=torch.long)
+        if len(self.complete) > K:
+            raise ValueError(
+                f"Label {len(self.complete) - 1} of the training batches is out of range for {K} "
+                "classes: renumber the labels, or give class_counts=."
+            )
+        return torch.nn.functional.pad(self.complete, (0, K - len(self.complete)))
+
+    def _count(self) -> None:
+        if self._stash:
+            new = torch.cat([class_indices(labels) for labels in self._stash]).bincount().cpu()
+            size = max(len(new), len(self._current))
+            self._current, new = (
+                torch.nn.functional.pad(counts, (0, size - len(counts)))
+                for counts in (self._current, new)
+            )
+            self._current = self._current + new
+            self._stash.clear()
+
+
+def _draws_each_once(loader: Any) -> bool:
+    """Whether an epoch has every sample of the loader's dataset, and once, but for a last batch."""
+    if not isinstance(loader, DataLoader) or loader.batch_size is None:
+        return False
+    sampler: Any = loader.sampler
+    sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+    once = (
+        isinstance(sampler, RandomSampler)
+        and not sampler.replacement
+        and sampler.num_samples == len(sampler.data_source)
+    )
+    in_order = isinstance(
+        sampler, SequentialSampler | SubsetRandomSampler | torch.utils.data.DistributedSampler
+    )
+    # a collate function of the user may number classes anew
+    return (once or in_order) and loader.collate_fn is default_collate

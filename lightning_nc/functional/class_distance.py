@@ -1,0 +1,52 @@
+"""CDNV: how compact two classes are against the distance between them."""
+
+import torch
+from torch import Tensor
+
+from lightning_nc.functional.class_geometry import (
+    ClassGeometry,
+    class_geometry,
+    undefined_without_signal,
+)
+from lightning_nc.functional.cosines import centred
+
+
+def class_distance_normalized_variance(features: Tensor, labels: Tensor) -> Tensor:
+    r"""CDNV: variance of two classes against the squared distance of their means; ideal 0.
+
+    .. math:: \operatorname{mean}_{i<j} \frac{v_i + v_j}{2 \lVert \mu_i - \mu_j \rVert^2},
+        \quad v_k = \operatorname{mean}_{i \in k} \lVert h_i - \mu_k \rVert^2
+
+    Args:
+        features: ``h_i``, any floating dtype, shape ``(N, d)``.
+        labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
+
+    Returns:
+        A float64 scalar >= 0 without unit; infinite if two means coincide, NaN if the variance
+        of those classes is zero, too, or, with a warning, if all means coincide.
+
+    Raises:
+        TypeError: If features are not floating point, or labels not integers.
+        ValueError: If shapes do not fit, features are not finite, or a class has no samples.
+
+    Example:
+        Variances 1 and 1, squared distance 16:
+
+        >>> features = torch.tensor([[1.0], [3.0], [-1.0], [-3.0]])
+        >>> class_distance_normalized_variance(features, torch.tensor([0, 0, 1, 1]))
+        tensor(0.0625, dtype=torch.float64)
+
+    Source:
+        Galanti, György & Hutter (2021), "On the role of neural collapse in transfer learning",
+        ICLR 2022.
+    """
+    return class_distance_normalized_variance_of(class_geometry(features, labels))
+
+
+def class_distance_normalized_variance_of(geometry: ClassGeometry) -> Tensor:
+    """`class_distance_normalized_variance` of a layer whose class geometry is known."""
+    v = geometry.squares / geometry.counts
+    i, j = torch.triu_indices(len(v), len(v), 1, device=v.device)
+    distances = torch.nn.functional.pdist(centred(geometry.means))  # pairs in the order of i, j
+    cdnv = ((v[i] + v[j]) / (2 * distances.square())).mean()
+    return undefined_without_signal(cdnv, geometry.rank)

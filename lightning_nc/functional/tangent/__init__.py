@@ -1,1 +1,0 @@
-"""Tangent kernels of networks without their m x P gradients: hooks, closed forms and fallbacks."""

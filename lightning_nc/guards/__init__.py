@@ -1,0 +1,1 @@
+"""Everything that puts back: a network looked at is afterwards the network it was."""

@@ -1,0 +1,34 @@
+"""Buffers of a network, and parts that a forward pass adds to it: put back to what they were."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Put back every buffer, and take away buffers and modules that a forward pass has added."""
+    # of each module, for a forward pass may add buffers, or fill those that are None
+    held = [(module, dict(module._buffers)) for module in model.modules()]
+    python = [m for m, _ in held if not isinstance(m, torch.jit.ScriptModule)]
+    parts = [part for m in python for part in (m._modules, m._parameters)]
+    names = [set(part) for part in parts]
+    tensors = {b for _, buffers in held for b in buffers.values() if b is not None}
+    contents = [(tensor, tensor.detach().clone()) for tensor in tensors]
+    try:
+        yield
+    finally:
+        for module, buffers in held:
+            for added in set(module._buffers.keys()) - set(buffers):
+                del module._buffers[added]
+            for name, buffer in buffers.items():
+                module._buffers[name] = buffer
+        for part, before in zip(parts, names, strict=True):
+            for added in part.keys() - before:
+                del part[added]  # built by a forward pass, and will be again
+        with torch.no_grad():
+            for tensor, content in contents:
+                if not torch.equal(tensor, content):
+                    tensor.copy_(content)

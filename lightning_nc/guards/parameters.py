@@ -1,0 +1,50 @@
+"""Parameters of a network: a forward pass that changes one is noticed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+
+@contextmanager
+def parameters_watched(model: nn.Module) -> Iterator[None]:
+    """Raise if a forward pass changes a parameter in place, or would be the first to shape one.
+
+    Raises:
+        RuntimeError: Names the parameters.
+    """
+    parameters = dict(model.named_parameters())
+    lazy = [name for name, parameter in parameters.items() if is_lazy(parameter)]
+    if lazy:
+        raise RuntimeError(
+            f"The parameters {', '.join(lazy[:3])} have no shape yet, and measuring would give "
+            "them their first values: run a batch through the network before training, or measure "
+            "from epochs=[1, ...] on."
+        )
+    before = {name: (p.data, _checksum(p)) for name, p in parameters.items()}
+    try:
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            if parameter.data_ptr() != before[name][0].data_ptr():
+                parameter.data = before[name][0]  # replaced, as max-norm layers do
+    after = {name: _checksum(parameter) for name, parameter in parameters.items()}
+    changed = [name for name, number in after.items() if not torch.equal(number, before[name][1])]
+    if changed:
+        raise RuntimeError(
+            f"A forward pass in evaluation mode changed the parameters {', '.join(changed[:3])} in "
+            "place: training is no longer what it would have been. Such a network cannot be "
+            "observed; take the change out of its forward()."
+        )
+
+
+def _checksum(parameter: Tensor) -> Tensor:
+    """A number that changes with any bit: versions miss what is done through ``.data``."""
+    integers = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    content = parameter.detach()
+    content = content.to_local() if hasattr(content, "to_local") else content  # of a sharded one
+    if content.is_complex():
+        content = torch.view_as_real(content)
+    return content.view(integers[content.element_size()]).sum(dtype=torch.int64)

@@ -1,0 +1,63 @@
+"""Networks whose parameters are sharded by FSDP are left in the parts in which they were."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+# what the first FSDP hangs on a flat parameter in a forward pass, and takes off after the backward
+_UNTIL_BACKWARD = ("_post_backward_hook_state", "_post_backward_hook_handle")
+
+
+@contextmanager
+def shards_kept(model: nn.Module) -> Iterator[None]:
+    """Undo what FSDP leaves after a forward pass in expectation of a backward pass.
+
+    The root's parameters stay whole then; the first FSDP (``FullyShardedDataParallel``) keeps hooks
+    that would make the next backward pass one of a pass that is over; and after a forward pass that
+    fails, both still take themselves to be in it.
+    """
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # else nothing can be sharded
+    modules = list(model.modules()) if fsdp is not None else []
+    second = [module for module in modules if isinstance(module, fsdp.FSDPModule)]
+    first = [module for module in modules if isinstance(module, fsdp.FullyShardedDataParallel)]
+    flat = [(w, w._handle.flat_param) for w in first if w._handle is not None]
+    before = {id(parameter): set(vars(parameter)) for _, parameter in flat}
+    places = [*_places_of_second(second), *_places_of_first(first)]
+    values = [getattr(owner, name) for owner, name in places]
+    try:
+        yield
+    finally:
+        for (owner, name), value in zip(places, values, strict=True):
+            setattr(owner, name, value)
+        for module in second:
+            module.reshard()
+        for wrapper, parameter in flat:
+            for name in _UNTIL_BACKWARD:
+                if name in set(vars(parameter)) - before[id(parameter)]:
+                    hooked = getattr(parameter, name)
+                    (hooked[-1] if isinstance(hooked, tuple) else hooked).remove()
+                    delattr(parameter, name)
+            handle = wrapper._handle
+            if handle.uses_sharded_strategy and not handle.is_sharded(parameter):
+                fsdp._runtime_utils._reshard(wrapper, handle, True)
+
+
+def _places_of_second(modules: list[Any]) -> Iterator[tuple[Any, str]]:
+    """Where ``fully_shard`` notes what it is in the middle of."""
+    for module in modules:
+        state = module._get_fsdp_state()
+        groups = getattr(state, "_fsdp_param_groups", None) or [state._fsdp_param_group]
+        for owner in (state, *(group for group in groups if group is not None)):
+            yield owner, "_training_state"
+        yield state._state_ctx, "iter_forward_root"
+
+
+def _places_of_first(wrappers: list[Any]) -> Iterator[tuple[Any, str]]:
+    """Where ``FullyShardedDataParallel`` does."""
+    for wrapper in wrappers:
+        yield wrapper, "training_state"
+        if wrapper._handle is not None:
+            yield wrapper._handle, "_training_state"

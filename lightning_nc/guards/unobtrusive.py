@@ -1,0 +1,127 @@
+"""The one place that guards: a network looked at is afterwards the network it was."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import FunctionType
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_nc.guards.buffers import buffers_kept
+from lightning_nc.guards.generators import generators_in_model, generators_kept, held_generators
+from lightning_nc.guards.object_state import attributes_kept
+from lightning_nc.guards.parameters import parameters_watched
+from lightning_nc.guards.shards import shards_kept
+
+
+@contextmanager
+def unobtrusive(
+    model: nn.Module,
+    data: Any = None,
+    batch_norm: Literal["eval", "batch"] = "eval",
+    device: torch.device | None = None,
+) -> Iterator[None]:
+    """Evaluate a network inside the block and leave no trace, also after an exception.
+
+    Kept: the random generators of torch (CPU and device), NumPy, Python and any held by ``data``
+    or by modules; the training mode of each module; every buffer; plain attributes of modules and
+    datasets. Forward passes run without gradients, outside inference mode and uncompiled, so that
+    hooks fire; what modules log in them is not logged.
+
+    Args:
+        model: The network; evaluated by its modules' flags alone, since ``.eval()`` may run code
+            of the user (LoRA layers merge their weights there).
+        data: Objects that may hold random generators, such as the dataset.
+        batch_norm: ``"batch"`` lets BatchNorm layers use the statistics of each batch.
+        device: Whose random generator to keep, besides that of the CPU.
+
+    Raises:
+        RuntimeError: If a forward pass changed a parameter in place, which cannot be undone, or
+            would be the first to give one its shape.
+    """
+    with ExitStack() as guards:
+        held = held_generators(data) + generators_in_model(model)
+        guards.enter_context(generators_kept(held, device))
+        guards.enter_context(parameters_watched(model))
+        # attributes of FSDP's wrappers say what has been set up, and tensors within may be views
+        # of parameters that are not there now
+        modules = [m for m in model.modules() if type(m).__name__ != "FullyShardedDataParallel"]
+        whole = len(modules) == len(list(model.modules()))
+        guards.enter_context(attributes_kept(modules, contents=whole))
+        guards.enter_context(attributes_kept(_datasets(data), contents=False))
+        guards.enter_context(_logging_off(model))
+        guards.enter_context(buffers_kept(model))
+        guards.enter_context(_evaluation_flags(model))
+        if batch_norm == "batch":
+            guards.enter_context(_batch_statistics(model))
+        guards.enter_context(shards_kept(model))
+        # tensors made in inference mode could not be kept for later
+        guards.enter_context(torch.inference_mode(False))
+        guards.enter_context(torch.no_grad())
+        if "torch._dynamo" in sys.modules:  # else nothing can have been compiled
+            # hooks registered after a frame was compiled are silently ignored in it
+            guards.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+@contextmanager
+def _evaluation_flags(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _datasets(data: Any) -> list[Any]:
+    """Datasets and transforms among the data, and those within them."""
+    found: list[Any] = []
+    waiting = [data]
+    while waiting:
+        thing = waiting.pop()
+        if isinstance(thing, tuple | list) and len(thing) < 100:
+            waiting += thing
+        elif hasattr(thing, "__dict__") and not any(thing is other for other in found):
+            found.append(thing)
+            parts = ("dataset", "datasets", "transform", "target_transform", "transforms")
+            waiting += [vars(thing)[part] for part in parts if part in vars(thing)]
+    return [thing for thing in found if not isinstance(thing, type | FunctionType | nn.Module)]
+
+
+@contextmanager
+def _logging_off(model: nn.Module) -> Iterator[None]:
+    """A ``forward()`` that calls ``self.log`` would log of the probe what is to be of training."""
+    loggers = [m for m in model.modules() if hasattr(m, "log") and hasattr(m, "log_dict")]
+    shadowed = [(vars(module), name) for module in loggers for name in ("log", "log_dict")]
+    before = [(attributes, name, attributes.get(name)) for attributes, name in shadowed]
+    try:
+        for attributes, name in shadowed:
+            attributes[name] = _log_nothing
+        yield
+    finally:
+        for attributes, name, value in before:
+            attributes.pop(name)
+            if value is not None:
+                attributes[name] = value
+
+
+def _log_nothing(*_args: Any, **_options: Any) -> None:
+    """In place of ``self.log`` and ``self.log_dict``."""
+
+
+@contextmanager
+def _batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Without running statistics, BatchNorm takes those of the batch and writes none.
+
+    ``training`` stays False: so SyncBatchNorm does not communicate, and Dropout stays off.
+    """
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    for layer in layers:
+        layer.running_mean = layer.running_var = None
+    yield  # buffers are put back by `_buffers_kept`

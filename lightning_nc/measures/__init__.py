@@ -1,0 +1,21 @@
+"""What is measured and what it means; no Trainer, no logger."""
+
+from lightning_nc.measures.equi_separation import SeparationMeasure as SeparationMeasure
+from lightning_nc.measures.local_elasticity import ElasticityMeasure as ElasticityMeasure
+from lightning_nc.measures.measure import Evaluation as Evaluation
+from lightning_nc.measures.measure import Measure as Measure
+from lightning_nc.measures.measure_network import measure as measure
+from lightning_nc.measures.measurement import Measurement as Measurement
+from lightning_nc.measures.minority_collapse import MinorityMeasure as MinorityMeasure
+from lightning_nc.measures.neural_collapse import CollapseMeasure as CollapseMeasure
+from lightning_nc.measures.quantity import Curve as Curve
+from lightning_nc.measures.quantity import Panel as Panel
+from lightning_nc.measures.quantity import Quantity as Quantity
+from lightning_nc.measures.timeline import Timeline as Timeline
+
+MEASURES = (SeparationMeasure, CollapseMeasure, MinorityMeasure, ElasticityMeasure)
+
+
+def is_known(measure: Measure) -> bool:
+    """Whether the family of a measure is one of this package, which the report knows."""
+    return type(measure) in MEASURES

@@ -1,0 +1,119 @@
+"""The law of equi-separation: D at each layer, and the line through ln D."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from lightning_nc.figures import (
+    class_separation_figure,
+    separation_epochs_figure,
+    separation_figure,
+)
+from lightning_nc.figures.tables import Lines, Table, layer_table, logarithms_over_depth
+from lightning_nc.functional.separation import (
+    SeparationLaw,
+    class_fuzziness_of,
+    separation_law,
+)
+from lightning_nc.measures.equi_separation_quantities import (
+    LAYER_QUANTITIES,
+    QUANTITIES,
+    Separation,
+)
+from lightning_nc.measures.measure import Drawing, Evaluation, Measure
+from lightning_nc.measures.notes import rank_note
+from lightning_nc.measures.timeline import Timeline
+from lightning_nc.network.points import Layers, Pool
+from lightning_nc.passes.request import Answer, Request
+
+
+class SeparationMeasure(Measure):
+    """How fuzzily each layer separates the classes, and the law ``D_t ~ c rho^t``.
+
+    Args:
+        layers: As of the callback `EquiSeparation`.
+        pool: As of the callback.
+    """
+
+    family = "separation"
+    title = "The law of equi-separation"
+    question = "How fuzzily does each layer separate the classes?"
+    figures = ("law", "epochs", "classes")
+    quantities = QUANTITIES
+    layer_quantities = LAYER_QUANTITIES
+
+    def __init__(self, layers: Layers = "blocks", pool: Pool | None = None) -> None:
+        self.layers, self.pool = layers, pool
+
+    def request(self) -> Request:
+        """The geometry of the layers."""
+        return Request(layers=self.layers, pool=self.pool)
+
+    def evaluate(self, answer: Answer) -> Evaluation:
+        """D at each point, and the law through them."""
+        layers = self.values_of_layers(answer)
+        D = torch.tensor([*layers.values()], dtype=torch.float64)
+        law = separation_law(D) if len(D) > 1 else SeparationLaw(*D.new_full((4,), torch.nan))
+        arrays = {
+            "fuzziness": D,
+            "class_fuzziness": torch.stack([*map(class_fuzziness_of, answer.layers.values())]),
+        }
+        notes = rank_note(answer.layers)
+        if not bool(law.pearson_r.isfinite()):
+            notes["law"] = _why_no_law(layers)
+        return Evaluation(self.values_of(Separation(D, law)), layers, arrays, notes)
+
+    def draw(self, timeline: Timeline) -> dict[str, Drawing]:
+        """D against depth: with the fitted law, and over epochs."""
+        return {"law": partial(_draw_law, timeline), "epochs": partial(_draw_epochs, timeline)}
+
+    def draw_at_end(self, timeline: Timeline) -> dict[str, Drawing]:
+        """D of each class."""
+        return {"classes": partial(_draw_classes, timeline)}
+
+    def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
+        """D of the layers, and the lines of ln D over depth from the first measurement on."""
+        D = dict(zip(timeline.layers, timeline.of_layers(timeline.last), strict=True))
+        tables: dict[str, Table | Lines] = {
+            "layers": layer_table(timeline.last.epochs_completed, D, "D")
+        }
+        lines = logarithms_over_depth(
+            timeline.title("ln D over depth"),
+            timeline.epochs,
+            [timeline.of_layers(each) for each in timeline.measurements],
+        )
+        return tables if lines is None else tables | {"layers_by_epoch": lines}
+
+
+def _why_no_law(layers: Mapping[str, float]) -> str:
+    broken = [name for name, D in layers.items() if not 0 < D < math.inf]
+    cause = (
+        f"at {', '.join(map(repr, broken[:5]))} it is not" if broken else f"there are {len(layers)}"
+    )
+    return (
+        "the law is undefined (NaN): it is a line through ln D at three points or more, where "
+        f"D is positive and not constant; {cause}."
+    )
+
+
+def _draw_law(timeline: Timeline) -> Any:
+    title = timeline.title_of_last("Separation fuzziness")
+    return separation_figure(timeline.layers, timeline.last.arrays["fuzziness"], title)
+
+
+def _draw_epochs(timeline: Timeline) -> Any:
+    values = [timeline.of_layers(each) for each in timeline.measurements]
+    D = list(torch.tensor(values, dtype=torch.float64))
+    title = timeline.title("Separation fuzziness by epoch")
+    return separation_epochs_figure(timeline.layers, timeline.epochs, D, title)
+
+
+def _draw_classes(timeline: Timeline) -> Any:
+    arrays = timeline.last.arrays
+    title = timeline.title_of_last("Separation fuzziness by class")
+    return class_separation_figure(
+        timeline.layers, arrays["class_fuzziness"], arrays["fuzziness"], title
+    )

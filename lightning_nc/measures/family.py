@@ -1,0 +1,89 @@
+"""What a page has to say of a family of quantities: its title, its question, its rows."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning_nc.measures.measure import Measure
+from lightning_nc.measures.quantity import Curve, Panel, Quantity
+
+
+class Family(NamedTuple):
+    """The rows of a measure, without the measure.
+
+    Attributes:
+        name: The first part of logged keys.
+        title: What the family is called on a page.
+        question: What it answers.
+        quantities: A row per number.
+        layer_quantities: A row per number of each layer.
+    """
+
+    name: str
+    title: str
+    question: str
+    quantities: tuple[Quantity, ...]
+    layer_quantities: tuple[Quantity, ...] = ()
+
+    @classmethod
+    def of(cls, measure: Measure | type[Measure]) -> "Family":
+        """The family of a measure."""
+        return cls(
+            measure.family,
+            measure.title,
+            measure.question,
+            measure.quantities,
+            measure.layer_quantities,
+        )
+
+    @classmethod
+    def of_names(cls, name: str, quantities: Iterable[str]) -> "Family":
+        """A family of which nothing but keys is known."""
+        rows = (Quantity(each, "", each, "") for each in quantities)
+        return cls(name, name, "", tuple(rows), (Quantity("", "", "value", ""),))
+
+    def charts(self) -> dict[Panel, dict[str, Curve]]:
+        """The panels in the order of the rows, each with its curves by the name of the quantity."""
+        charts: dict[Panel, dict[str, Curve]] = {}
+        for row in self.quantities:
+            if row.chart is not None:
+                charts.setdefault(row.chart.panel, {})[row.name] = row.chart
+        return charts
+
+    def to_state(self) -> dict[str, Any]:
+        """Primitives that JSON can hold."""
+        rows = {field: [row.to_state() for row in getattr(self, field)] for field in self._rows()}
+        return {"name": self.name, "title": self.title, "question": self.question} | rows
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Family":
+        """Read back what `to_state` wrote."""
+        rows = {field: tuple(map(Quantity.from_state, state[field])) for field in cls._rows()}
+        return cls(state["name"], state["title"], state["question"], **rows)
+
+    @staticmethod
+    def _rows() -> tuple[str, str]:
+        return "quantities", "layer_quantities"
+
+
+_FILE = "lightning_nc.json"
+
+
+def write_families(folder: Path, families: Iterable[Family]) -> None:
+    """Leave in a folder what is to be said of families, for a report that does not know them."""
+    known = {family.name: family for family in read_families(folder)}
+    wanted = known | {family.name: Family.from_state(family.to_state()) for family in families}
+    if wanted != known:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps([family.to_state() for family in wanted.values()], indent=1)
+        Path(folder, _FILE).write_text(text, encoding="utf-8")
+
+
+def read_families(folder: Path) -> list[Family]:
+    """What was left in a folder; nothing if there is no such file, or it cannot be read."""
+    try:
+        states = json.loads(Path(folder, _FILE).read_text(encoding="utf-8"))
+        return [Family.from_state(state) for state in states]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []

@@ -1,0 +1,153 @@
+"""Local elasticity: whether a gradient step on one sample moves its own class more than others."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_nc.figures import over_epochs_figure, similarity_figure
+from lightning_nc.functional.gradient_kernel import Outputs, require_outputs, slow_layers
+from lightning_nc.functional.loss_gradients import Loss
+from lightning_nc.measures.local_elasticity_quantities import QUANTITIES
+from lightning_nc.measures.measure import Drawing, Evaluation, Measure
+from lightning_nc.measures.timeline import Timeline
+from lightning_nc.passes.gradient_pass import GradientPass
+from lightning_nc.passes.request import Answer, KernelAnswer, KernelRequest, Parameters, Request
+
+_MANY = 100  # backward passes, of which users should know
+
+
+class ElasticityMeasure(Measure):
+    """Relative ratio and effects of gradient steps, by the tangent kernel of a few samples.
+
+    Args:
+        samples_per_class: As of the callback `LocalElasticity`, like all that follow.
+        max_classes: Number of classes at most.
+        outputs: Outputs of the network whose gradients are taken.
+        relative_similarity: Whether to measure steps on the loss, too.
+        parameters: The parameters that are stepped on.
+        loss: The loss of these steps.
+        head: Name of the classifier.
+
+    Raises:
+        ValueError: If arguments are out of range or contradict each other.
+    """
+
+    family = "elasticity"
+    title = "Local elasticity"
+    question = "Does a gradient step on one sample move its own class more than others?"
+    figures = ("kernel", "ratio")
+    passes = GradientPass
+    quantities = QUANTITIES
+
+    def __init__(
+        self,
+        samples_per_class: int = 5,
+        max_classes: int = 10,
+        outputs: Outputs = "all",
+        relative_similarity: bool = False,
+        parameters: Parameters = None,
+        loss: Loss | None = None,
+        head: str | None = None,
+    ) -> None:
+        require_outputs(outputs)
+        if samples_per_class < 2 or max_classes < 2:
+            raise ValueError(
+                "Local elasticity compares pairs within and between classes, and needs "
+                "samples_per_class and max_classes of 2 or more, got "
+                f"{samples_per_class} and {max_classes}."
+            )
+        if parameters == "last_layer" and outputs != "all":
+            raise ValueError(
+                'parameters="last_layer" has a closed form for all outputs: leave out outputs=.'
+            )
+        if relative_similarity and callable(outputs):
+            raise ValueError(
+                "relative_similarity is of all outputs, or a number of directions; leave it out "
+                "for a function of the outputs."
+            )
+        self.kernel = KernelRequest(
+            samples_per_class, max_classes, outputs, parameters, relative_similarity, loss
+        )
+        self.head = head
+
+    def request(self) -> Request:
+        """The gradients of a few samples, compared."""
+        of_last_layer = self.kernel.parameters == "last_layer"
+        return Request(classifier=of_last_layer, head=self.head, kernel=self.kernel)
+
+    def evaluate(self, answer: Answer) -> Evaluation:
+        """Ratios and effects."""
+        assert answer.kernel is not None
+        found = answer.kernel._replace(
+            kernel=answer.kernel.kernel.cpu(),
+            moves=None if answer.kernel.moves is None else answer.kernel.moves.cpu(),
+        )
+        values = self.values_of(found)
+        arrays: dict[str, Tensor] = {"kernel": found.kernel, "labels": found.labels}
+        return Evaluation(values, arrays=arrays, notes=self._notes(found, values))
+
+    def draw(self, timeline: Timeline) -> dict[str, Drawing]:
+        """The kernel class by class, and the ratio over epochs."""
+        return {"kernel": partial(_draw_kernel, timeline), "ratio": partial(_draw_ratio, timeline)}
+
+    def _notes(self, found: KernelAnswer, values: Mapping[str, float]) -> dict[str, str]:
+        notes = {}
+        undefined = [name for name, value in values.items() if not math.isfinite(value)]
+        if undefined:
+            notes["undefined"] = f"{', '.join(undefined)} are undefined (NaN): {_why(found)}."
+        if found.one_by_one:
+            notes["slow"] = (
+                f"{slow_layers(found.one_by_one)}; parameters=[...] can leave them out, and "
+                '"last_layer" takes one forward pass.'
+            )
+        elif found.by_network:
+            notes["slow"] = (
+                f"{', '.join(map(repr, found.by_network[:5]))} are used outside of a layer that "
+                "holds them, so that the whole network is differentiated for each sample, which "
+                "is slower; parameters=[...] can leave them out."
+            )
+        if self.kernel.outputs == "all" and found.num_outputs > _MANY:
+            notes["many"] = (
+                f"{found.num_outputs} outputs take as many backward passes in each measurement; "
+                "outputs=20 estimates the same from 20 random directions."
+            )
+        return notes
+
+
+def _why(found: KernelAnswer) -> str:
+    """Why a ratio or an effect is NaN."""
+    counts = found.labels.bincount()
+    if int(counts.max()) < 2:
+        return "no class has two samples in the probe"
+    if not bool((found.kernel.diagonal() > 0).all()):
+        return "the outputs of some samples do not depend on the parameters"
+    if found.moves is not None and not bool((found.moves.diagonal() > 0).all()):
+        return "steps on the loss of some samples do not move them: their loss is zero"
+    if not bool(torch.isfinite(found.kernel).all()):
+        return "gradients are not finite"
+    return (
+        "the mean kernel between classes is not positive, steps on one class push the others the "
+        "other way"
+    )
+
+
+def _draw_kernel(timeline: Timeline) -> Any:
+    arrays, title = timeline.last.arrays, timeline.title_of_last("Tangent kernel")
+    return similarity_figure(arrays["kernel"], arrays["labels"], title)
+
+
+def _draw_ratio(timeline: Timeline) -> Any:
+    return over_epochs_figure(
+        timeline.epochs,
+        {
+            "pairs of different samples": timeline.over_epochs("relative_ratio"),
+            "with self pairs": timeline.over_epochs("relative_ratio_self_pairs"),
+        },
+        {"no local elasticity": 0.5},
+        "relative ratio",
+        timeline.title("Local elasticity over epochs"),
+    )

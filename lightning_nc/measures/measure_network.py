@@ -1,0 +1,177 @@
+"""Measuring a network once, without a Trainer: notebooks, checkpoints, scripts."""
+
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from lightning_nc.measures.equi_separation import SeparationMeasure
+from lightning_nc.measures.measure import Drawing, Evaluation, Measure
+from lightning_nc.measures.measurement import Measurement, keyed, on_its_own
+from lightning_nc.measures.neural_collapse import CollapseMeasure
+from lightning_nc.measures.timeline import Timeline
+from lightning_nc.network.points import Layers, Pool
+from lightning_nc.network.runner import plain_runner
+from lightning_nc.passes.agreement import Processes
+from lightning_nc.passes.probe import Probe
+from lightning_nc.passes.request import Answer
+
+
+@dataclass(frozen=True)
+class NetworkMeasurement(Measurement):
+    """The result of `measure`: values of all measures, and figures.
+
+    Attributes:
+        measures: What was measured, each with the name of the probe.
+    """
+
+    measures: Sequence[tuple[Measure, str]] = field(default=(), repr=False)
+
+    def drawings(self) -> dict[str, Drawing]:
+        """All figures as ``family/name``, each with a function that draws it."""
+        return {
+            f"{each.family}/{name}": drawing
+            for each, probe in self.measures
+            for name, drawing in _drawings(each, Timeline(each.family, probe, [self])).items()
+        }
+
+    def plot(self, name: str | None = None) -> Any:
+        """Draw a figure.
+
+        Args:
+            name: Such as ``"law"``, or ``"nc/cosines"`` where several measures have a figure of
+                that name; by default the first.
+
+        Returns:
+            A matplotlib ``Figure``.
+
+        Raises:
+            ValueError: If there is no such figure.
+        """
+        drawings = self.drawings()
+        found = [tag for tag in drawings if name in (None, tag, tag.partition("/")[2])]
+        if not found:
+            raise ValueError(f"There is no figure '{name}'; there are {', '.join(drawings)}.")
+        return drawings[found[0]]()
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def measure(
+    model: nn.Module,
+    loader: Any,
+    layers: Layers | None = "blocks",
+    head: str | Literal[False] | None = None,
+    pool: Pool | None = None,
+    measures: Iterable[Any] | None = None,
+) -> NetworkMeasurement:
+    """Measure a network once: what the callbacks log, without a Trainer.
+
+    The network is left as it was: modes, buffers, gradients and random generators.
+
+    Args:
+        model: Any module that is called with inputs; measured on the device where it is.
+        loader: A DataLoader or Dataset, of which everything is read, or a `Probe` on one (for
+            ``samples_per_class``, ``unpack``, ``batch_norm``...). Keys carry the probe's name,
+            ``data`` by default.
+        layers: As of `EquiSeparation`; None leaves the law out.
+        head: As of `NeuralCollapse`; False leaves neural collapse out.
+        pool: Makes (N, d) features of layers and of the classifier's input.
+        measures: What to measure instead of the law and neural collapse: any `Measure`, or
+            callbacks, whose measures are taken.
+
+    Returns:
+        A `Measurement` with the values of all measures under their keys, and with ``plot()``.
+
+    Raises:
+        TypeError: If data cannot be read or unpacked.
+        ValueError: If layers, head, labels or features are not what they should be; each message
+            says what was found and the way out.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> inputs = torch.tensor([[2.0], [4.0], [-2.0], [-4.0]])
+        >>> data = TensorDataset(inputs, torch.tensor([0, 0, 1, 1]))
+        >>> model = nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Linear(1, 2))
+        >>> values = measure(model, data, head=False).values
+        >>> [round(values[f"separation_layers/data/{layer}"], 6) for layer in ("input", "0")]
+        [0.111111, 0.222222]
+
+        Before: means +3 and -3, variance 1: 1/9. After ReLU: means 3 and 0, variances 1 and 0; the
+        mean variance 1/2 against the squared half distance 9/4.
+    """
+    started = time.perf_counter()
+    probe = loader if isinstance(loader, Probe) else Probe(loader, "data", samples_per_class=None)
+    if isinstance(probe.source, str):
+        raise ValueError(
+            f'Probe source "{probe.source}" is a Trainer\'s loader, and there is no Trainer: '
+            'give a Dataset or DataLoader, Probe(source=dataset, name="my_probe").'
+        )
+    if measures is None:
+        chosen = _the_law_and_collapse(layers, head, pool)
+    elif (layers, head, pool) == ("blocks", None, None):
+        chosen = [getattr(each, "measure", each) for each in measures]
+    else:
+        raise ValueError("layers=, head= and pool= are of each measure: give them to measures=.")
+    if not chosen:
+        raise ValueError("Nothing to measure: layers=None leaves out the law, head=False the rest.")
+    answers = _answers(model, probe, chosen)
+    evaluations = [one.evaluate(answer) for one, answer in zip(chosen, answers, strict=True)]
+    return NetworkMeasurement(
+        epochs_completed=0,
+        step=0,
+        values=_values(chosen, evaluations, probe.key),
+        arrays={k: on_its_own(v) for each in evaluations for k, v in each.arrays.items()},
+        counts=on_its_own(answers[0].counts),
+        seconds=time.perf_counter() - started,
+        stage="measure",
+        measures=[(each, probe.key) for each in chosen],
+    )
+
+
+def _the_law_and_collapse(
+    layers: Layers | None, head: str | Literal[False] | None, pool: Pool | None
+) -> list[Measure]:
+    law = [SeparationMeasure(layers, pool)] if layers is not None else []
+    return [*law, CollapseMeasure(head, pool)] if head is not False else [*law]
+
+
+def _answers(model: nn.Module, probe: Probe, measures: Sequence[Measure]) -> list[Answer]:
+    """What the measures are answered, by one pass of each kind.
+
+    Raises:
+        Exception: If one of them cannot be answered.
+    """
+    answers: dict[int, Answer | Exception] = {}
+    for kind in dict.fromkeys(each.passes for each in measures):
+        of_kind = [n for n, each in enumerate(measures) if each.passes is kind]
+        requests = [measures[n].request() for n in of_kind]
+        one_pass = kind(plain_runner(model), lambda: probe.source, probe, requests, Processes())
+        answers |= dict(zip(of_kind, one_pass.run(), strict=True))
+    found = []
+    for n in range(len(measures)):
+        answer = answers[n]
+        if isinstance(answer, Exception):
+            raise answer
+        found.append(answer)
+    return found
+
+
+def _values(
+    measures: Sequence[Measure], evaluations: Sequence[Evaluation], probe: str
+) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for one, evaluation in zip(measures, evaluations, strict=True):
+        values |= keyed(one.family, probe, evaluation.values, evaluation.layers)
+        for note in evaluation.notes.values():
+            warnings.warn(f"measure(): {note}", RuntimeWarning, stacklevel=3)
+    return values
+
+
+def _drawings(one: Measure, timeline: Timeline) -> dict[str, Drawing]:
+    return one.draw(timeline) | one.draw_at_end(timeline)

@@ -1,0 +1,210 @@
+"""Minority collapse: whether the classifier still tells minority classes apart."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_nc.figures.tables import Lines, Table, matrix_tables
+from lightning_nc.functional.cosines import cosines
+from lightning_nc.functional.minority_collapse import (
+    classifier_energy,
+    feature_energy_of,
+    minority_classes,
+)
+from lightning_nc.measures.layer_peeled_prediction import Prediction, Predictions
+from lightning_nc.measures.measure import Drawing, Evaluation, Measure
+from lightning_nc.measures.minority_collapse_quantities import QUANTITIES, Minority
+from lightning_nc.measures.minority_figures import draw_cosines, draw_norms, draw_prediction
+from lightning_nc.measures.timeline import Timeline
+from lightning_nc.network.points import Pool
+from lightning_nc.passes.request import Answer, Request
+
+
+class ClassCounter(Protocol):
+    """Counts how often training has seen each class.
+
+    Attributes:
+        lost: Why the batches could not be counted; empty if they could.
+    """
+
+    lost: str
+
+    def tally(self, K: int) -> Tensor:
+        """The share of this process in the counts, shape ``(K,)``; NaN if it could not count."""
+
+    def take_total(self, n: Tensor | None) -> None:
+        """Learn what all processes have counted together; None if it is not known."""
+
+
+class MinorityMeasure(Measure):
+    """Cosines, norms and energies of minority and majority classes.
+
+    Args:
+        minority: As of the callback `MinorityCollapse`, like all that follow.
+        head: Name of the classifier.
+        class_counts: Training samples per class.
+        theory: Whether to predict, too.
+        pool: Makes (N, d) features of the classifier's input.
+        merged_above: Mean cosine of rows above which minority classes count as merged.
+        counter: Counts training samples if ``class_counts`` does not say how many there are.
+
+    Raises:
+        ValueError: If arguments are out of range.
+        ImportError: If ``theory`` is wanted without cvxpy.
+    """
+
+    family = "minority"
+    title = "Minority collapse"
+    question = "Does the classifier still tell minority classes apart?"
+    figures = ("cosines", "norms", "theory")
+    quantities = QUANTITIES
+
+    def __init__(
+        self,
+        minority: Sequence[int] | None = None,
+        head: str | None = None,
+        class_counts: Sequence[int] | None = None,
+        theory: bool = False,
+        pool: Pool | None = None,
+        merged_above: float = 0.95,
+        counter: ClassCounter | None = None,
+    ) -> None:
+        if class_counts is not None and (len(class_counts) < 2 or min(class_counts) < 0):
+            raise ValueError(f"class_counts needs a count of each class, got {class_counts}.")
+        if minority is not None and (len(minority) == 0 or len(set(minority)) < len(minority)):
+            raise ValueError(f"minority needs different classes, got {list(minority)}.")
+        self.minority, self.head, self.class_counts = minority, head, class_counts
+        self.pool, self.merged_above, self.counter = pool, merged_above, counter
+        self.predictions = Predictions() if theory else None
+
+    def request(self) -> Request:
+        """The last-layer features and the classifier, and how often training saw each class."""
+        tally = self.counter.tally if self.class_counts is None and self.counter else None
+        return Request(pool=self.pool, classifier=True, head=self.head, tally=tally)
+
+    def evaluate(self, answer: Answer) -> Evaluation:
+        """Cosines, norms and energies of majority and minority."""
+        assert answer.classifier is not None
+        K = len(answer.counts)
+        n, notes = self._training_counts(answer, K)
+        found = Minority(answer.classifier, n, self._is_minority(n, K))
+        if self.predictions is not None:
+            found, of_theory = self._with_prediction(self.predictions, found)
+            notes |= of_theory
+        values = self.values_of(found)
+        notes |= _undefined(values, found)
+        return Evaluation(values, {}, _arrays(found), notes, self._alerts(values, found))
+
+    def draw(self, timeline: Timeline) -> dict[str, Drawing]:
+        """Cosines in the order of class size, norms against it, and what theory predicts."""
+        drawings: dict[str, Drawing] = {
+            "cosines": partial(draw_cosines, timeline),
+            "norms": partial(draw_norms, timeline),
+        }
+        known = [timeline.value(name) for name in ("cos_weights", "imbalance_ratio")]
+        if self.predictions is not None and bool(torch.tensor(known).isfinite().all()):
+            drawings["theory"] = partial(draw_prediction, timeline)
+        return drawings
+
+    def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
+        """Both matrices of cosines."""
+        arrays = timeline.last.arrays
+        matrices = {name: m for name, m in arrays.items() if name.startswith("cosines_of_")}
+        return {**matrix_tables(timeline.last.epochs_completed, matrices)}
+
+    def _training_counts(self, answer: Answer, K: int) -> tuple[Tensor | None, dict[str, str]]:
+        """Training samples per class over all processes, if they are known; else perhaps why not.
+
+        They are not if nothing has been counted yet (all zero), or cannot be (NaN).
+        """
+        if self.class_counts is not None:
+            if len(self.class_counts) != K:
+                raise ValueError(
+                    f"class_counts has {len(self.class_counts)} counts, and there are {K} classes."
+                )
+            return torch.tensor(self.class_counts), {}
+        if answer.tally is None or self.counter is None:
+            return None, {}
+        tally = answer.tally.cpu()
+        n = tally.long() if bool(tally.isfinite().all() & tally.any()) else None
+        self.counter.take_total(n)
+        if not bool(tally.isnan().any()):
+            return n, {}
+        why = self.counter.lost or "another process says why"
+        return n, {
+            "counts": "imbalance_ratio, and the minority if it is not given, are undefined (NaN): "
+            f"the classes of training batches cannot be counted ({why}); give class_counts=[...]."
+        }
+
+    def _is_minority(self, n: Tensor | None, K: int) -> Tensor | None:
+        """True for minority classes; None if it is not known which they are."""
+        if self.minority is None:
+            return None if n is None else minority_classes(n)
+        if not set(self.minority) < set(range(K)):
+            raise ValueError(
+                f"minority={list(self.minority)} needs to be some of the classes 0 .. {K - 1}."
+            )
+        return torch.zeros(K, dtype=torch.bool).index_fill(0, torch.tensor(self.minority), True)
+
+    def _with_prediction(
+        self, predictions: Predictions, found: Minority
+    ) -> tuple[Minority, dict[str, str]]:
+        """What theory says, and why it says nothing."""
+        if found.n is None or found.is_minority is None:
+            prediction = Prediction(trouble="it is not known which classes are in the minority")
+        else:
+            E_W, E_H = classifier_energy(found.W), feature_energy_of(found.last.features)
+            rare = found.is_minority.nonzero().flatten()
+            prediction = predictions.of(found.n, rare, float(E_W), float(E_H))
+        trouble = prediction.trouble
+        note = {"theory": f"no prediction by the layer-peeled model: {trouble}."} if trouble else {}
+        return found._replace(prediction=prediction), note
+
+    def _alerts(self, values: Mapping[str, float], found: Minority) -> dict[str, str]:
+        cosine = values["cos_weights"]
+        if not cosine > self.merged_above:
+            return {}
+        return {
+            "minority classes have merged": f"the classifier's rows for {len(found.B)} minority "
+            f"classes have a mean cosine of {cosine:.3f}: it hardly tells these classes apart."
+        }
+
+
+def _arrays(found: Minority) -> dict[str, Tensor]:
+    W, M, n, minority = found.W, found.M, found.n, found.is_minority
+    return {
+        "class_counts": torch.full((len(W),), torch.nan) if n is None else n.double(),
+        "minority": torch.zeros(len(W)) if minority is None else minority.double(),
+        "cosines_of_weights": cosines(W),
+        "cosines_of_means": cosines(M),
+        "norms_of_weights": torch.linalg.vector_norm(W, dim=1),
+        "norms_of_means": torch.linalg.vector_norm(M, dim=1),
+        "class_accuracy": found.last.class_accuracy,
+    }
+
+
+def _undefined(values: Mapping[str, float], found: Minority) -> dict[str, str]:
+    """Why values are NaN: too few minority classes, or outputs that are not W h + b."""
+    notes = {}
+    if found.is_minority is not None and len(found.B) < 2:
+        names = ", ".join(
+            name
+            for name, value in values.items()
+            if value != value and name not in ("predicted_cos", "critical_ratio")
+        )
+        why = (
+            f"class {int(found.B)} alone is the minority, and there is no pair of such classes"
+            if len(found.B)
+            else "no gap between class sizes sets minority classes apart; say which they are, "
+            "minority=[...]"
+        )
+        notes[f"minority of {len(found.B)}"] = f"{names} are undefined (NaN): {why}."
+    if not found.last.is_affine:
+        notes["accuracy"] = (
+            "minority_accuracy is undefined (NaN): the head does not compute W h + b from its "
+            "weight and bias."
+        )
+    return notes

@@ -1,0 +1,212 @@
+"""The quantities of minority collapse: a row each."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_nc.functional.cosines import centred, group_cosine
+from lightning_nc.functional.minority_collapse import (
+    classifier_energy,
+    feature_energy_of,
+    imbalance_ratio,
+)
+from lightning_nc.measures.layer_peeled_prediction import Prediction
+from lightning_nc.measures.quantity import Curve, Panel, Quantity
+from lightning_nc.passes.request import ClassifierGeometry
+
+_COSINE = Panel(
+    "Cosine of minority classes",
+    "At 1 the classifier's rows for minority classes are one: these classes are not told apart; "
+    "-1/(K-1) is where they are if K classes are balanced. Predicted is the layer-peeled model's, "
+    "if it was asked for (Fang et al., PNAS 2021).",
+    references=(("merged", 1.0),),
+)
+_AGAINST = Panel(
+    "Minority against majority classes",
+    "Mean accuracy over minority classes on the probe, and the norm of their rows by that of "
+    "majority ones; both are ideally 1.",
+    references=(("ideal", 1.0),),
+)
+_IMBALANCE = Panel(
+    "Imbalance R",
+    "Training samples of a majority class by those of a minority one, and from which R on the "
+    "layer-peeled model has minority rows coincide.",
+    logarithmic=True,
+)
+
+
+class Minority(NamedTuple):
+    """What the rows are read off.
+
+    Attributes:
+        last: The classifier, and the features that it is given.
+        n: Training samples per class, shape ``(K,)``; None if they are not known.
+        is_minority: True for minority classes, shape ``(K,)``; None if they are not known.
+        prediction: Of the layer-peeled model; None if it was not asked for.
+    """
+
+    last: ClassifierGeometry
+    n: Tensor | None
+    is_minority: Tensor | None
+    prediction: Prediction | None = None
+
+    @property
+    def W(self) -> Tensor:
+        """Rows of the classifier, shape ``(K, d)``."""
+        return self.last.weight
+
+    @property
+    def M(self) -> Tensor:
+        """Class means about their mean, shape ``(K, d)``."""
+        return centred(self.last.features.means)
+
+    @property
+    def B(self) -> Tensor:
+        """Minority classes; none if they are not known."""
+        known = self.is_minority
+        return self.W.new_zeros(0, dtype=torch.long) if known is None else self._where(known)
+
+    @property
+    def A(self) -> Tensor:
+        """Majority classes; all if it is not known which are."""
+        known = self.is_minority
+        return torch.arange(len(self.W)) if known is None else self._where(~known)
+
+    @property
+    def ratio(self) -> Tensor:
+        """R; NaN if class sizes or the minority are not known."""
+        if self.n is None or self.is_minority is None:
+            return self.W.new_tensor(torch.nan)
+        return imbalance_ratio(self.n, self.is_minority)
+
+    def _where(self, mask: Tensor) -> Tensor:
+        return mask.nonzero().flatten().to(self.W.device)
+
+
+def _norm_ratio(found: Minority) -> Tensor:
+    norms = torch.linalg.vector_norm(found.W, dim=1)
+    return norms[found.B].mean() / norms[found.A].mean()
+
+
+def _minority_accuracy(found: Minority) -> Tensor:
+    of_class = found.last.class_accuracy
+    return of_class[found.B].mean() if found.last.is_affine else of_class.new_tensor(torch.nan)
+
+
+QUANTITIES = (
+    # K is not logged, and cosines below -1/(K-1) are no better: of cosines there is no best
+    Quantity(
+        "cos_weights",
+        "cos(w_i, w_j)",
+        "Cosine of minority rows",
+        "Mean cosine between the classifier's rows of minority classes; at 1 they are one.",
+        ideal="-1/(K-1)",
+        worry="Above 0.95 the classifier hardly tells the minority classes apart.",
+        worry_above=0.95,
+        chart=Curve(_COSINE, "rows"),
+        headline=True,
+        of=lambda found: group_cosine(found.W, found.B),
+    ),
+    Quantity(
+        "predicted_cos",
+        "",
+        "Predicted cosine",
+        "What the layer-peeled model has for these rows, at the measured class counts and "
+        "energies.",
+        worry="If the measured cosine is far above: more than class sizes draws the classes "
+        "together.",
+        caveat="Logged with theory=True. The model knows no BatchNorm, bias or weight decay.",
+        chart=Curve(_COSINE, "predicted", dashed=True),
+        of=lambda found: found.prediction and found.prediction.predicted_cos,
+    ),
+    Quantity(
+        "cos_means",
+        "cos(m_i, m_j)",
+        "Cosine of minority means",
+        "Mean cosine between the centred class means of minority classes.",
+        ideal="-1/(K-1)",
+        worry="If it nears 1: the features themselves do not tell the minority classes apart.",
+        worry_above=0.95,
+        chart=Curve(_COSINE, "class means", compared=False),
+        of=lambda found: group_cosine(found.M, found.B),
+    ),
+    Quantity(
+        "cos_majority_weights",
+        "",
+        "Cosine of majority rows",
+        "Mean cosine between the classifier's rows of majority classes, to compare with.",
+        ideal="-1/(K-1)",
+        worry="If it rises, too: the trouble is not with minority classes alone.",
+        chart=Curve(_COSINE, "majority rows", compared=False),
+        of=lambda found: group_cosine(found.W, found.A if len(found.B) else found.B),
+    ),
+    Quantity(
+        "norm_ratio",
+        "",
+        "Norm ratio",
+        "Mean norm of the rows of minority classes by that of majority ones.",
+        ideal="1",
+        worry="Far below 1 the classifier hardly ever decides for a minority class.",
+        best="near one",
+        chart=Curve(_AGAINST, "norm ratio", compared=False),
+        of=_norm_ratio,
+    ),
+    Quantity(
+        "minority_accuracy",
+        "",
+        "Accuracy on minority classes",
+        "Mean accuracy over the minority classes, on the probe.",
+        ideal="1",
+        worry="If it lags far behind the accuracy on all classes.",
+        best="high",
+        chart=Curve(_AGAINST, "accuracy on minority classes"),
+        headline=True,
+        of=_minority_accuracy,
+    ),
+    Quantity(
+        "imbalance_ratio",
+        "R",
+        "Imbalance R",
+        "Training samples of a majority class by those of a minority one, as training has "
+        "drawn them.",
+        worry="Above the critical R, minority rows coincide in the model: oversample.",
+        chart=Curve(_IMBALANCE, "R"),
+        of=lambda found: found.ratio,
+    ),
+    Quantity(
+        "critical_ratio",
+        "R_0",
+        "Critical R",
+        "The imbalance from which on the layer-peeled model has all minority rows coincide.",
+        worry="If the imbalance R is above it.",
+        caveat="Logged with theory=True.",
+        chart=Curve(_IMBALANCE, "critical R", dashed=True),
+        of=lambda found: found.prediction and found.prediction.critical_ratio,
+    ),
+    Quantity(
+        "energy_weights",
+        "E_W",
+        "Energy of rows",
+        "Mean squared norm of the classifier's rows, E_W in the layer-peeled model.",
+        worry="If it grows without bound: weight decay does not hold the classifier.",
+        of=lambda found: classifier_energy(found.W),
+    ),
+    Quantity(
+        "energy_features",
+        "E_H",
+        "Energy of features",
+        "Mean squared norm of last-layer features, E_H in the layer-peeled model.",
+        worry="If it grows without bound: nothing holds the features.",
+        of=lambda found: feature_energy_of(found.last.features),
+    ),
+    Quantity(
+        "energy_features_centered",
+        "",
+        "Centred energy",
+        "Mean squared norm of last-layer features about the mean of the class means.",
+        worry="If it is far below the other: the features share a large common part, which "
+        "the model does not have.",
+        of=lambda found: feature_energy_of(found.last.features, centred=True),
+    ),
+)

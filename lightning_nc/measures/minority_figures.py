@@ -1,0 +1,51 @@
+"""The figures of minority collapse."""
+
+from typing import Any
+
+from lightning_nc.figures import class_size_figure, cosine_figure, prediction_figure
+from lightning_nc.measures.layer_peeled_prediction import predicted_curve
+from lightning_nc.measures.timeline import Timeline
+
+
+def draw_cosines(timeline: Timeline) -> Any:
+    """Cosines in the order of class size, as far as that is known."""
+    arrays = timeline.last.arrays
+    n, minority = arrays["class_counts"], arrays["minority"]
+    by_size = n.argsort(descending=True, stable=True)
+    K_B = int(minority.sum())
+    known = bool(n.isfinite().all())
+    # minority classes that were given need not be the smallest, and have no border then
+    last = K_B > 0 and bool(minority[by_size][-K_B:].all())
+    shown = (by_size.tolist(), len(n) - K_B if last else None) if known else ()
+    cosines_by_size = {
+        name: arrays[key][by_size][:, by_size]
+        for name, key in (
+            ("classifier rows", "cosines_of_weights"),
+            ("centred class means", "cosines_of_means"),
+        )
+    }
+    title = timeline.title_of_last("Cosines by class size")
+    return cosine_figure(cosines_by_size, title, *shown)
+
+
+def draw_norms(timeline: Timeline) -> Any:
+    """Norms against class size."""
+    arrays = timeline.last.arrays
+    norms = {
+        "classifier rows": arrays["norms_of_weights"],
+        "centred class means": arrays["norms_of_means"],
+    }
+    title = timeline.title_of_last("Norms by class size")
+    return class_size_figure(arrays["class_counts"], norms, arrays["minority"], title)
+
+
+def draw_prediction(timeline: Timeline) -> Any:
+    """The cosine of minority rows, and what the layer-peeled model has for other imbalances."""
+    cosine, R, E_W, E_H = map(
+        timeline.value, ("cos_weights", "imbalance_ratio", "energy_weights", "energy_features")
+    )
+    minority = timeline.last.arrays["minority"]
+    K, K_B = len(minority), int(minority.sum())
+    curve = predicted_curve(K - K_B, K_B, E_W, E_H, 10 * R)
+    title = timeline.title_of_last("Minority collapse")
+    return prediction_figure(R, cosine, *curve, -1 / (K - 1), title)

@@ -1,0 +1,157 @@
+"""Neural collapse, NC1 to NC4: features collapse to class means, and these to a simplex."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_nc.figures import (
+    collapse_figure,
+    cosine_figure,
+    save_snapshots,
+    snapshot_figure,
+)
+from lightning_nc.figures.tables import Lines, Table, matrix_tables
+from lightning_nc.functional.cosines import centred, cosines
+from lightning_nc.functional.simplex_plane import simplex_plane
+from lightning_nc.measures.measure import Drawing, Evaluation, Measure
+from lightning_nc.measures.neural_collapse_quantities import QUANTITIES
+from lightning_nc.measures.notes import rank_note
+from lightning_nc.measures.timeline import Timeline
+from lightning_nc.network.points import Pool
+from lightning_nc.passes.request import Answer, ClassifierGeometry, Request
+
+_FRAMES = 30  # of the film that is logged: each takes a tenth of a second
+_OVER_EPOCHS = {
+    "NC1": "nc1",
+    "NC2: ETF error": "nc2_etf_error",
+    "NC3": "nc3",
+    "NC4, where it is not 0": "nc4",
+}
+
+
+class CollapseMeasure(Measure):
+    """NC1 to NC4 of the classifier and the features that it is given.
+
+    Args:
+        head: As of the callback `NeuralCollapse`.
+        pool: As of the callback.
+    """
+
+    family = "nc"
+    title = "Neural collapse"
+    question = "Do features collapse to their class means, and these to a simplex?"
+    figures = ("cosines", "snapshot", "epochs", "collapse")
+    quantities = QUANTITIES
+
+    def __init__(self, head: str | None = None, pool: Pool | None = None) -> None:
+        self.head, self.pool = head, pool
+
+    def request(self) -> Request:
+        """The last-layer features and the classifier."""
+        return Request(pool=self.pool, classifier=True, head=self.head)
+
+    def evaluate(self, answer: Answer) -> Evaluation:
+        """NC1 to NC4."""
+        last = answer.classifier
+        assert last is not None
+        W, means = last.weight, last.features.means
+        arrays = {
+            "cosines_of_means": cosines(centred(means)),
+            "cosines_of_weights": cosines(W),
+        }
+        if len(W) > 2 and W.shape[1] > 1:
+            arrays["plane"] = torch.stack(simplex_plane(means[:3], W[:3]))
+        values = self.values_of(last)
+        notes = rank_note({"the classifier's input": last.features}) | _undefined(values, last)
+        return Evaluation(values, arrays=arrays, notes=notes)
+
+    def draw(self, timeline: Timeline) -> dict[str, Drawing]:
+        """Cosines between class means and between the classifier's rows, and a snapshot."""
+        drawings: dict[str, Drawing] = {"cosines": partial(_draw_cosines, timeline)}
+        if "plane" in timeline.last.arrays:
+            drawings["snapshot"] = lambda: snapshot_figure(*snapshots_of(timeline)[-1])
+        return drawings
+
+    def draw_at_end(self, timeline: Timeline) -> dict[str, Drawing]:
+        """NC1 to NC4 over epochs."""
+        return {"epochs": partial(_draw_epochs, timeline)}
+
+    def films(self, timeline: Timeline) -> dict[str, Callable[[Path], None]]:
+        """The collapse of three classes, if it was measured three times; some of many times."""
+        taken = snapshots_of(timeline)
+        if len(taken) < 3:
+            return {}
+        every = (len(taken) - 1) / (min(len(taken), _FRAMES) - 1)
+        shown = [taken[round(i * every)] for i in range(min(len(taken), _FRAMES))]
+        return {"collapse": partial(save_snapshots, snapshots=shown, frames_per_second=4)}
+
+    def events(self, timeline: Timeline) -> dict[str, str]:
+        """The beginning of the terminal phase of training, as far as the probe shows it.
+
+        That phase begins when the training error is zero, of which other data say nothing.
+        """
+        now = timeline.last.epochs_completed
+        if not timeline.of_training_data or terminal_epoch(timeline) != now:
+            return {}
+        return {
+            "terminal phase": f"after {now:g} epochs the classifier makes no error on the "
+            f"{int(timeline.last.counts.sum())} samples of '{timeline.probe}': the terminal phase "
+            "of training begins, if it makes none on the rest of the training data."
+        }
+
+    def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
+        """Both matrices of cosines."""
+        arrays = timeline.last.arrays
+        matrices = {name: m for name, m in arrays.items() if name.startswith("cosines_of_")}
+        return {**matrix_tables(timeline.last.epochs_completed, matrices)}
+
+
+def terminal_epoch(timeline: Timeline) -> float | None:
+    """The first measured epoch at which the classifier made no error on the probe."""
+    pairs = zip(timeline.epochs, timeline.over_epochs("accuracy"), strict=True)
+    return next((epoch for epoch, accuracy in pairs if accuracy == 1), None)
+
+
+def snapshots_of(timeline: Timeline) -> list[tuple[Tensor, Tensor, str]]:
+    """Means and rows in the plane of classes 0 to 2, and a title, of each measurement with them."""
+    snapshots = []
+    for each in timeline.measurements:
+        if "plane" in each.arrays:
+            means, rows = each.arrays["plane"]
+            title = timeline._replace(measurements=[each]).title_of_last("Neural collapse")
+            snapshots.append((means, rows, f"{title}\nclasses 0, 1, 2 of {len(each.counts)}"))
+    return snapshots
+
+
+def _undefined(values: Mapping[str, float], last: ClassifierGeometry) -> dict[str, str]:
+    """Why some values are NaN or infinite."""
+    undefined = [name for name, value in values.items() if not math.isfinite(value)]
+    if not undefined:
+        return {}
+    if not last.is_affine:
+        why = "the head does not compute W h + b from its weight and bias"
+    elif len(last.weight) == 2:
+        why = "two class means are opposite whatever is learned, and one angle has no spread"
+    else:
+        why = "class means coincide, or a mean or a row of the classifier is zero"
+    return {"undefined": f"{', '.join(undefined)} are undefined (NaN): {why}."}
+
+
+def _draw_cosines(timeline: Timeline) -> Any:
+    arrays = timeline.last.arrays
+    shown = {
+        "centred class means": arrays["cosines_of_means"],
+        "classifier rows": arrays["cosines_of_weights"],
+    }
+    return cosine_figure(shown, timeline.title_of_last("Cosines between classes"))
+
+
+def _draw_epochs(timeline: Timeline) -> Any:
+    curves = {label: timeline.over_epochs(name) for label, name in _OVER_EPOCHS.items()}
+    title = timeline.title("Neural collapse over epochs")
+    return collapse_figure(timeline.epochs, curves, terminal_epoch(timeline), title)

@@ -1,0 +1,221 @@
+"""The quantities of neural collapse, NC1 to NC4: a row each."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lightning_nc.functional.class_distance import class_distance_normalized_variance_of
+from lightning_nc.functional.class_geometry import undefined_without_signal
+from lightning_nc.functional.neural_collapse import (
+    equiangularity,
+    equinorm,
+    maximal_angle,
+    of_class_means,
+    self_duality,
+    simplex_etf_error,
+    variability_collapse_of,
+)
+from lightning_nc.measures.quantity import Curve, Panel, Quantity
+from lightning_nc.passes.request import ClassifierGeometry
+
+_NC1 = Panel(
+    "NC1: samples collapse to class means",
+    "Within-class variability against the distances between classes.",
+    logarithmic=True,
+    terminal=True,
+)
+_NC2 = Panel(
+    "NC2: means and rows form a simplex",
+    "Norms become equal, and angles equal and as wide as possible, of class means (solid) and "
+    "the classifier's rows (dashed).",
+    logarithmic=True,
+    terminal=True,
+)
+_NC3 = Panel(
+    "NC3: classifier and means agree",
+    "Distance between the classifier's rows and the class means, both scaled to unit size.",
+    logarithmic=True,
+    terminal=True,
+)
+_NC4 = Panel(
+    "NC4: the nearest class mean decides",
+    "Share of samples that the classifier does not give to the nearest class mean.",
+    logarithmic=True,
+    terminal=True,
+)
+
+
+def _of_weights(formula: Callable[[Tensor], Tensor]) -> Callable[[ClassifierGeometry], Tensor]:
+    """A quantity of NC2 of the classifier's rows; the two of a single logit are always opposite."""
+
+    def of(last: ClassifierGeometry) -> Tensor:
+        W = last.weight
+        one_logit = len(W) == 2 and torch.equal(W[0], -W[1])
+        return W.new_tensor(torch.nan) if one_logit else formula(W)
+
+    return of
+
+
+def _of_decisions(
+    formula: Callable[[ClassifierGeometry], Tensor],
+) -> Callable[[ClassifierGeometry], Tensor]:
+    """A quantity that takes W h + b for the network's output; NaN where that is something else."""
+
+    def of(last: ClassifierGeometry) -> Tensor:
+        return formula(last) if last.is_affine else last.weight.new_tensor(torch.nan)
+
+    return of
+
+
+QUANTITIES = (
+    Quantity(
+        "nc1",
+        "NC1",
+        "NC1 variability",
+        "Within-class variability, Tr(Sigma_W Sigma_B^+)/K: how far samples scatter about "
+        "their class mean, against the distances between classes.",
+        ideal="0",
+        worry="If it stops falling, or rises, after the probe is fitted without an error: "
+        "noisy labels, or strong augmentation.",
+        best="low",
+        chart=Curve(_NC1, "NC1"),
+        headline=True,
+        of=lambda last: variability_collapse_of(last.features),
+    ),
+    Quantity(
+        "nc2_equinorm_means",
+        "NC2",
+        "NC2 norms of means",
+        "Spread of the norms of the class means: 0 if all are equally far from the centre.",
+        ideal="0",
+        worry="If it stays high: some classes, often majority ones, take more room.",
+        best="low",
+        chart=Curve(_NC2, "norms: means", compared=False),
+        of=lambda last: of_class_means(equinorm, last.features),
+    ),
+    Quantity(
+        "nc2_equinorm_weights",
+        "NC2",
+        "NC2 norms of rows",
+        "Spread of the norms of the classifier's rows.",
+        ideal="0",
+        worry="If it rises: the classifier comes to favour some classes.",
+        best="low",
+        chart=Curve(_NC2, "rows", dashed=True, compared=False),
+        of=_of_weights(equinorm),
+    ),
+    Quantity(
+        "nc2_equiangularity_means",
+        "NC2",
+        "NC2 angles of means",
+        "Spread of the angles between class means: 0 if all pairs are equally far apart.",
+        ideal="0",
+        worry="If it stays high: some pairs of classes are nearer to each other than the rest.",
+        best="low",
+        chart=Curve(_NC2, "angles: means", compared=False),
+        of=lambda last: of_class_means(equiangularity, last.features),
+    ),
+    Quantity(
+        "nc2_equiangularity_weights",
+        "NC2",
+        "NC2 angles of rows",
+        "Spread of the angles between the classifier's rows.",
+        ideal="0",
+        worry="If it rises while that of the means falls.",
+        best="low",
+        chart=Curve(_NC2, "rows", dashed=True, compared=False),
+        of=_of_weights(equiangularity),
+    ),
+    Quantity(
+        "nc2_maximal_angle_means",
+        "NC2",
+        "NC2 widest angles of means",
+        "Distance of the cosines between class means from -1/(K-1), the widest angle possible.",
+        ideal="0",
+        worry="If it stays high: the classes do not spread as far as they could.",
+        best="low",
+        chart=Curve(_NC2, "widest: means", compared=False),
+        of=lambda last: of_class_means(maximal_angle, last.features),
+    ),
+    Quantity(
+        "nc2_maximal_angle_weights",
+        "NC2",
+        "NC2 widest angles of rows",
+        "Distance of the cosines between the classifier's rows from -1/(K-1).",
+        ideal="0",
+        worry="If it stays high while that of the means falls.",
+        best="low",
+        chart=Curve(_NC2, "rows", dashed=True, compared=False),
+        of=_of_weights(maximal_angle),
+    ),
+    Quantity(
+        "nc2_etf_error",
+        "NC2",
+        "NC2 simplex error",
+        "Distance of the class means, norms and angles together, from a simplex.",
+        ideal="0",
+        worry="If it stops falling, or rises, after the probe is fitted without an error: "
+        "classes are imbalanced, or there are more of them than dimensions + 1.",
+        best="low",
+        chart=Curve(_NC2, "simplex error"),
+        headline=True,
+        of=lambda last: of_class_means(simplex_etf_error, last.features),
+    ),
+    Quantity(
+        "nc3",
+        "NC3",
+        "NC3 self-duality",
+        "Distance between the classifier's rows and the class means, both scaled to unit size.",
+        ideal="0",
+        worry="If it stays high or grows: classifier and features disagree on where the "
+        "classes are; perhaps the head has another weight decay than the rest.",
+        best="low",
+        chart=Curve(_NC3, "NC3"),
+        headline=True,
+        of=_of_decisions(
+            lambda last: undefined_without_signal(
+                self_duality(last.features.means, last.weight), last.features.rank
+            )
+        ),
+    ),
+    Quantity(
+        "nc4",
+        "NC4",
+        "NC4 nearest centre",
+        "Share of samples that the classifier does not give to the nearest class mean.",
+        ideal="0",
+        worry="If it stays above 0 although the classifier makes no error.",
+        best="low",
+        chart=Curve(_NC4, "NC4"),
+        headline=True,
+        of=_of_decisions(lambda last: undefined_without_signal(last.mismatch, last.features.rank)),
+    ),
+    Quantity(
+        "accuracy",
+        "",
+        "Accuracy on the probe",
+        "Share of the probe's samples that the classifier gets right.",
+        ideal="1",
+        worry="Below 1 the terminal phase, in which collapse is expected, has not begun.",
+        best="high",
+        chart=Curve(
+            Panel("Accuracy on the probe", "Of the classifier.", terminal=True), "accuracy"
+        ),
+        headline=True,
+        of=_of_decisions(lambda last: last.accuracy),
+    ),
+    Quantity(
+        "cdnv",
+        "CDNV",
+        "CDNV",
+        "Class-distance normalised variance: variance within two classes by the squared "
+        "distance of their means, over all pairs.",
+        ideal="0",
+        worry="If it is large on new data while it falls on training data: the training set "
+        "alone collapses.",
+        best="low",
+        chart=Curve(_NC1, "CDNV", compared=False),
+        of=lambda last: class_distance_normalized_variance_of(last.features),
+    ),
+)

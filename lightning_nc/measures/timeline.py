@@ -1,0 +1,61 @@
+"""Measurements of one measure on one probe, in order: what figures are drawn from."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lightning_nc.measures.measurement import Measurement
+
+
+class Timeline(NamedTuple):
+    """Measurements of one stage, up to the one that is drawn.
+
+    Attributes:
+        family: The first part of the keys.
+        probe: The second part.
+        measurements: At least one, in the order in which they were taken.
+        of_training_data: Whether the probe is of the data that the network is being trained on.
+    """
+
+    family: str
+    probe: str
+    measurements: Sequence[Measurement]
+    of_training_data: bool = False
+
+    @property
+    def last(self) -> Measurement:
+        """The measurement that is drawn."""
+        return self.measurements[-1]
+
+    @property
+    def epochs(self) -> list[float]:
+        """Epochs completed at each measurement."""
+        return [each.epochs_completed for each in self.measurements]
+
+    def value(self, name: str) -> float:
+        """A quantity at the last measurement; NaN if it was not measured."""
+        return self.over_epochs(name)[-1]
+
+    def over_epochs(self, name: str) -> list[float]:
+        """A quantity at each measurement; NaN where it was not measured."""
+        key = f"{self.family}/{self.probe}/{name}"
+        return [each.values.get(key, math.nan) for each in self.measurements]
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers that have values, in depth."""
+        start = f"{self.family}_layers/{self.probe}/"
+        return [key.removeprefix(start) for key in self.last.values if key.startswith(start)]
+
+    def of_layers(self, measurement: Measurement) -> list[float]:
+        """The values of these layers at a measurement; NaN where they were not measured."""
+        start = f"{self.family}_layers/{self.probe}/"
+        return [measurement.values.get(start + layer, math.nan) for layer in self.layers]
+
+    def title(self, what: str) -> str:
+        """The title of a figure over epochs: what it shows, and of which probe."""
+        return f"{what}, {self.probe}"
+
+    def title_of_last(self, what: str) -> str:
+        """The title of a figure of the last measurement: what, of which probe, and when."""
+        return f"{what}, {self.probe}, {self.last.when}"

@@ -1,0 +1,1 @@
+"""Looking at a network: its layers, blocks, head, features, and the way of batches to it."""

@@ -1,0 +1,146 @@
+"""Samples of a dataset: chosen by a seed alone, formed into batches once, and read again."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    default_collate,
+)
+
+from lightning_nc.guards.generators import held_generators, seed_generators
+
+
+class Samples(NamedTuple):
+    """A map-style dataset and how its samples become batches."""
+
+    dataset: Any
+    batch_size: int
+    collate: Callable[[list[Any]], Any]
+    worker_init: Callable[[int], None] | None
+    pin_memory: bool
+
+
+class ProbeBatch(NamedTuple):
+    """One batch of the probe: its place among the batches, its indices and their known labels."""
+
+    number: int
+    indices: list[int]
+    labels: Tensor | None
+
+
+def samples_of(source: Any, batch_size: int | None) -> Samples:
+    """Read a Dataset, a DataLoader or a function returning one as a map-style dataset.
+
+    Of a loader, the dataset, batch size and collate function are used, and the indices of a
+    `SubsetRandomSampler`: other samplers, generators and iterators belong to the training.
+
+    Raises:
+        TypeError: If the source is none of these, an ``IterableDataset``, or reads whole batches.
+    """
+    if not isinstance(source, Dataset | DataLoader) and callable(source):
+        source = source()
+    dataset: Any = source.dataset if isinstance(source, DataLoader) else source
+    if isinstance(dataset, IterableDataset) or not (
+        hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    ):
+        raise TypeError(
+            f"{type(dataset).__name__} cannot be read again in the same order, which a measurement "
+            "needs. Give a map-style dataset (with __getitem__ and __len__) of your own: "
+            'probe=Probe(source=dataset, name="my_probe").'
+        )
+    if not isinstance(source, DataLoader):
+        return Samples(dataset, batch_size or 100, default_collate, None, False)
+    if source.batch_sampler is None:
+        raise TypeError(
+            "A DataLoader with batch_size=None reads whole batches, of which no samples can be "
+            "chosen. Give the single samples: "
+            'probe=Probe(source=dataset, name="my_probe", batch_size=...).'
+        )
+    own_size = source.batch_size or getattr(source.batch_sampler, "batch_size", None)
+    size = batch_size or own_size or 100
+    chosen = _subset_of(source.sampler)
+    dataset = dataset if chosen is None else Subset(dataset, list(chosen))
+    return Samples(dataset, size, source.collate_fn, source.worker_init_fn, source.pin_memory)
+
+
+def _subset_of(sampler: Any) -> Any:
+    """The indices to which a sampler is limited, also one that Lightning has wrapped; or None."""
+    inner = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+    return inner.indices if isinstance(inner, SubsetRandomSampler) else None
+
+
+def seeded_order(size: int, seed: int) -> Tensor:
+    """The order in which a source of this size is looked through."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+
+
+def stratified(labels: Tensor, samples_per_class: int | None, seed: int) -> Tensor:
+    """Choose the first samples of each class among candidates, then shuffle the choice.
+
+    Args:
+        labels: Labels of the candidates, in seeded order, shape ``(M,)``.
+        samples_per_class: How many of each class; None for all.
+        seed: Of the shuffle.
+
+    Returns:
+        Positions among the candidates.
+    """
+    by_class = labels.argsort(stable=True)
+    groups = torch.split(by_class, labels.bincount().tolist())
+    chosen = torch.cat([group[:samples_per_class] for group in groups])
+    return chosen[seeded_order(len(chosen), seed)]
+
+
+def form_batches(indices: Tensor, labels: Tensor, batch_size: int) -> list[ProbeBatch]:
+    """Cut the probe into batches of nearly equal size; no value depends on how they are dealt."""
+    parts = math.ceil(len(indices) / batch_size)
+    cut = zip(indices.tensor_split(parts), labels.tensor_split(parts), strict=True)
+    return [ProbeBatch(number, part.tolist(), of) for number, (part, of) in enumerate(cut)]
+
+
+class _BatchReader(Dataset[Any]):
+    """Reads whole batches, each with the random numbers that its own number seeds."""
+
+    def __init__(self, samples: Samples, batches: Sequence[ProbeBatch], seed: int) -> None:
+        self.samples, self.batches, self.seed = samples, batches, seed
+        self.held = held_generators((samples.dataset, samples.collate))
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, position: int) -> tuple[int, Any]:
+        number, indices, _ = self.batches[position]
+        seed_generators(self.seed, number, self.held)
+        dataset = self.samples.dataset
+        if callable(getattr(dataset, "__getitems__", None)):
+            return position, self.samples.collate(dataset.__getitems__(indices))
+        return position, self.samples.collate([dataset[index] for index in indices])
+
+
+def read_batches(
+    samples: Samples, batches: Sequence[ProbeBatch], seed: int, num_workers: int = 0
+) -> Iterator[tuple[ProbeBatch, Any]]:
+    """Read batches one after another, with a loader and a generator of our own."""
+    loader = DataLoader(
+        _BatchReader(samples, batches, seed),
+        batch_size=None,  # the reader returns whole batches
+        collate_fn=_as_it_is,
+        num_workers=num_workers,
+        worker_init_fn=samples.worker_init,
+        pin_memory=samples.pin_memory and torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(seed),
+    )
+    for position, batch in loader:
+        yield batches[position], batch
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

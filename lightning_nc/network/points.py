@@ -1,0 +1,119 @@
+"""Points: the places in a network at which features are taken, found by the names of modules."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from torch import Tensor, nn
+
+INPUT = "input"
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+
+Pool = Callable[..., Tensor]
+Layers = str | Iterable[str] | Mapping[str, Pool]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One place in the network at which features are taken.
+
+    Attributes:
+        name: How it is called in logged keys.
+        module: Clean name of the module; None for the raw input of the network.
+        run: Which of the module's runs within a forward pass, counted from 0.
+        side: Whether the module's output or its input is taken.
+        pool: Makes (N, d) features of what is found there; None flattens.
+    """
+
+    name: str
+    module: str | None
+    run: int = 0
+    side: Literal["output", "input"] = "output"
+    pool: Pool | None = None
+
+
+def named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """All modules by name, without the parts of names that wrappers add.
+
+    Shared modules appear under each of their names, a wrapper gives its name to what it wraps.
+    """
+    modules = model.named_modules(remove_duplicate=False)
+    return {clean_name(name): module for name, module in modules}
+
+
+def clean_name(name: str) -> str:
+    """Strip the components that compilation, sharding and checkpointing put into module names.
+
+    Example:
+        >>> clean_name("net._orig_mod.layer1._checkpoint_wrapped_module.0")
+        'net.layer1.0'
+    """
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def match_layers(
+    layers: Layers, runs: Mapping[str, int], modules: Mapping[str, nn.Module]
+) -> list[Point]:
+    """Find the points that names, globs or ``{name: callable}`` stand for, in running order.
+
+    Args:
+        layers: Names or globs as in ``named_modules()``, or a mapping from such to a callable that
+            makes (N, d) features of a module's output; ``"input"`` is the raw input.
+        runs: How often each module runs in a forward pass, in running order.
+        modules: All modules of the network by name; one with two names runs under the first.
+
+    Raises:
+        ValueError: If a name matches no module, or only modules that do not run, or a layer is
+            named twice with different callables.
+    """
+    first_names: dict[nn.Module, str] = {}
+    for name, module in modules.items():
+        first_names.setdefault(module, name)
+    wanted = [layers] if isinstance(layers, str) else list(layers)
+    points: list[Point] = []
+    for pattern in wanted:
+        pool = layers[pattern] if isinstance(layers, Mapping) else None
+        if pattern == INPUT and INPUT not in runs:
+            points.append(Point(INPUT, None, pool=pool))
+            continue
+        # a glob does not mean the network as a whole, whose name is empty
+        matching = [n for n in modules if n == pattern or (n and fnmatchcase(n, pattern))]
+        meant = {first_names[modules[name]] for name in matching}
+        found = [name for name in runs if name in meant]
+        if not found:
+            raise ValueError(_why_silent(pattern, matching, list(modules)))
+        points += [point for name in found for point in points_of_runs(name, runs[name], pool)]
+    points = list(dict.fromkeys(points))
+    names = [point.name for point in points]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"layers= names '{twice[0]}' twice, with different callables; a layer has one value."
+        )
+    order = {name: position for position, name in enumerate(runs)}
+    return sorted(points, key=lambda p: (-1 if p.module is None else order[p.module], p.run))
+
+
+def points_of_runs(name: str, count: int, pool: Pool | None = None) -> list[Point]:
+    """One point per run of a module: ``relu``, or ``relu-1``, ``relu-2`` if it runs twice."""
+    if count == 1:
+        return [Point(name, name, pool=pool)]
+    return [Point(f"{name}-{run + 1}", name, run, pool=pool) for run in range(count)]
+
+
+def _why_silent(pattern: str, silent: list[str], names: list[str]) -> str:
+    if silent:
+        return (
+            f"Layer '{silent[0]}' never runs when the network is called (it may be used through "
+            "its weights alone, or not in evaluation); name a module that is called."
+        )
+    named = [name for name in names if name]
+    leaf = pattern.split(".")[-1].strip("*")
+    near = [name for name in named if leaf and leaf in name] + get_close_matches(pattern, named, 5)
+    shown = list(dict.fromkeys(near))[:5] or named[:5]
+    return (
+        f"Unknown layer '{pattern}': no module has that name. Similar or first names are "
+        f"{', '.join(map(repr, shown))}; all are in dict(model.named_modules())."
+    )

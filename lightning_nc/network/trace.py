@@ -1,0 +1,157 @@
+"""What runs when a network is called once, in what order, and what depends on what."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nc.network.points import named_modules
+from lightning_nc.network.pooling import main_tensor
+
+
+class ModuleRun(NamedTuple):
+    """One run of one module within a forward pass.
+
+    Attributes:
+        name: Clean name of the module.
+        module: The module itself.
+        nodes: Autograd nodes of its output tensors.
+        features: Size of the last axis of its first input; None if that is no tensor.
+        rows: Rows of its weight matrix; None without one.
+    """
+
+    name: str
+    module: nn.Module
+    nodes: list[Any]
+    features: int | None
+    rows: int | None
+
+
+class Trace(NamedTuple):
+    """A forward pass: runs in the order in which they ended, and the autograd graph.
+
+    Attributes:
+        runs: All runs.
+        sources: Nodes of the input, or of the embeddings of tokens.
+        output: Node of the network's output; None if it has none.
+        raw: The raw input if it is of floating point.
+        modules: All modules by name, also those that did not run.
+    """
+
+    runs: list[ModuleRun]
+    sources: set[Any]
+    output: Any
+    raw: Tensor | None
+    modules: dict[str, nn.Module]
+
+    def runs_of_each(self) -> dict[str, int]:
+        """How often each module ran, in running order."""
+        return dict(Counter(run.name for run in self.runs))
+
+    def depends_on_input(self, without: set[Any]) -> bool:
+        """Whether the output still depends on the input with some nodes detached."""
+        waiting, seen = [self.output], set(without)
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in seen:
+                continue
+            if node in self.sources:
+                return True
+            seen.add(node)
+            waiting += [parent for parent, _ in node.next_functions]
+        return False
+
+
+def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
+    """Call the network once, with gradients, and write down what ran.
+
+    Args:
+        model: The network, in the state in which it is measured.
+        inputs: The inputs of one batch.
+        call: Calls the network with inputs.
+    """
+    runs: list[ModuleRun] = []
+    sources: set[Any] = set()
+    derived_sources: set[Any] = set()
+    names: dict[nn.Module, str] = {}
+    modules = named_modules(model)
+    for name, module in modules.items():
+        names.setdefault(module, name)
+
+    def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        nodes = [tensor.grad_fn for tensor in _tensors(output) if tensor.grad_fn is not None]
+        first = next(_tensors([args, kwargs]), None)
+        features = first.shape[-1] if first is not None and first.ndim else None
+        runs.append(ModuleRun(names[module], module, nodes, features, _weight_rows(module)))
+
+    def embed(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        tokens = next(_tensors(args), None)
+        if tokens is None:
+            return output
+        if any(_same_memory(tokens, given) for given in given_tensors):
+            return _source(output, sources)
+        if any(tokens.shape == given.shape for given in given_tensors):
+            return _source(output, derived_sources)  # such as tokens of another integer type
+        return output
+
+    given_tensors = list(_tensors(inputs))
+    tokens_given = any(isinstance(module, nn.Embedding) for module in names) and any(
+        not tensor.is_floating_point() for tensor in given_tensors
+    )
+    raw = None if tokens_given else next(filter(Tensor.is_floating_point, given_tensors), None)
+    with ExitStack() as hooks, torch.enable_grad():
+        for module in names:
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # which take no hooks
+            if tokens_given and isinstance(module, nn.Embedding):
+                hooks.enter_context(module.register_forward_hook(embed))
+            hooks.enter_context(module.register_forward_hook(record, with_kwargs=True))
+        if raw is not None:
+            traced = _source(raw, sources)
+            inputs = _map_tensors(inputs, lambda tensor: traced if tensor is raw else tensor)
+        output = main_tensor(call(inputs))
+    node = output.grad_fn if isinstance(output, Tensor) else None
+    return Trace(runs, sources or derived_sources, node, raw, modules)
+
+
+def _source(tensor: Tensor, sources: set[Any]) -> Tensor:
+    """A copy of a tensor, whose autograd node is remembered."""
+    # a clone, since networks may work in place on their input, which a leaf forbids
+    copy = tensor.detach().requires_grad_(True).clone()
+    sources.add(copy.grad_fn)
+    return copy
+
+
+def _weight_rows(module: nn.Module) -> int | None:
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.Embedding) or not isinstance(weight, Tensor) or weight.ndim < 2:
+        return None
+    return weight.shape[0]
+
+
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
+
+
+def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _map_tensors(item, change) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(_map_tensors(item, change) for item in value)
+    return value

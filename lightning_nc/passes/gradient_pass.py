@@ -1,0 +1,163 @@
+"""The gradients of a few samples compared, with one vote and one reduction."""
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_nc.functional.gradient_kernel import last_layer_kernel, output_directions
+from lightning_nc.functional.loss_gradients import loss_gradients
+from lightning_nc.guards.generators import seed_generators
+from lightning_nc.network.batches import ProbeBatch
+from lightning_nc.network.capture import Head, capture
+from lightning_nc.network.points import Point
+from lightning_nc.network.pooling import main_tensor
+from lightning_nc.passes.measuring_pass import MeasuringPass
+from lightning_nc.passes.plan import Plan
+from lightning_nc.passes.probe import Probe
+from lightning_nc.passes.request import Answer, KernelAnswer, KernelRequest
+from lightning_nc.passes.sums import Sums
+from lightning_nc.passes.sweeps import Reading, labelled_batches
+from lightning_nc.tangent.differentiable_network import Network
+from lightning_nc.tangent.kernel import output_changes, tangent_kernel
+
+
+class _Routes(NamedTuple):
+    """Of how many outputs there are gradients, and how they were taken; as of `KernelAnswer`."""
+
+    num_outputs: int
+    one_by_one: Mapping[str, str] = MappingProxyType({})
+    by_network: Sequence[str] = ()
+    seconds_of_moves: float = 0.0
+
+
+class _Share(NamedTuple):
+    """What a process knows after its share of the work."""
+
+    labels: Tensor
+    sums: Sums
+    routes: _Routes
+
+
+class GradientPass(MeasuringPass):
+    """Gradients of the same samples on every process, each in its share of the directions."""
+
+    def _answers(self) -> list[Answer | Exception]:
+        """Compare gradients for each request; as a rule there is one."""
+        return [self._answer(each.kernel) for each in self.requests if each.kernel is not None]
+
+    def _answer(self, wanted: KernelRequest) -> Answer:
+        local = self.processes.agree(partial(self._compare, wanted), self._digest)
+        totals = local.sums.over_processes(self.all_reduce)
+        answer = KernelAnswer(
+            totals["kernel"],
+            local.labels,
+            totals["squared moves"].sqrt() if wanted.relative_similarity else None,
+            **local.routes._asdict(),
+        )
+        counts = local.labels.bincount(minlength=self.plan.num_classes if self.plan else 0)
+        return Answer({}, None, counts, kernel=answer)
+
+    def _compare(self, wanted: KernelRequest) -> _Share:
+        """The share of this process."""
+        require_own_outputs(self.probe)
+        with self._settled() as (plan, samples):
+            batch = chosen_samples(plan, wanted, self.probe)
+            reading = Reading(samples, [batch], self.probe, plan.num_classes)
+            _, inputs, labels = next(labelled_batches(self.runner, reading))
+            m = len(labels)
+            sums = self._sums({"kernel": (m, m), "squared moves": (m, m)})
+            with self.runner.precision():
+                if wanted.parameters == "last_layer":
+                    routes = self._add_last_layer(sums, plan, inputs, m)
+                else:
+                    routes = self._add_share(sums, wanted, batch.number, inputs, labels)
+        return _Share(labels.cpu(), sums, routes)
+
+    def _add_share(
+        self, sums: Sums, wanted: KernelRequest, number: int, inputs: Any, labels: Tensor
+    ) -> _Routes:
+        """Add the directions of this process up."""
+        runner, held = self.runner, self.runner.generators()
+        read = wanted.outputs if callable(wanted.outputs) else main_tensor
+
+        def call(inputs: Any) -> Tensor:
+            seed_generators(self.probe.seed, number, held, runner.device)
+            return read(runner.call(inputs))
+
+        names = None if wanted.parameters is None else list(wanted.parameters)
+        network = Network(runner.model, call, inputs, len(labels), names)
+        v = output_directions(wanted.outputs, network.num_outputs, self.probe.seed)
+        own = range(self.processes.rank, len(v), self.processes.world)
+        found = tangent_kernel(network, v, own, runner.advance)
+        sums.add("kernel", found.kernel.to(sums.flat))
+        routes = _Routes(network.num_outputs, found.one_by_one, found.by_network)
+        if not wanted.relative_similarity:
+            return routes
+        started = time.perf_counter()
+        losses = partial(loss_gradients, targets=labels, loss=wanted.loss)
+        changes = output_changes(network, v, losses, own, runner.advance).changes
+        sums.add("squared moves", changes.square().sum(0).to(sums.flat))
+        return routes._replace(seconds_of_moves=time.perf_counter() - started)
+
+    def _add_last_layer(self, sums: Sums, plan: Plan, inputs: Any, m: int) -> _Routes:
+        """The closed form; every process runs the network, which may be sharded."""
+        point = plan.wanted[0].classifier
+        assert point is not None
+        features: list[Tensor] = []
+
+        def keep(_: Point, h: Tensor) -> None:
+            features.append((h.cpu() if h.device.type == "mps" else h).double())
+
+        uncast = torch.autocast(self.runner.device.type, enabled=False)
+        with uncast, capture(self.runner.model, [point], plan.head, self.runner.call) as watched:
+            watched.forward(inputs, m, keep)
+        head = watched.head
+        assert head is not None
+        C = len(_rows_of(head, point, features[0]))
+        if self.processes.rank == 0:  # the others have the same
+            kernel = last_layer_kernel(features[0], C, head.bias is not None).to(sums.flat)
+            sums.add("kernel", kernel)
+            # of a step on any loss: |v_i| |<h_i, h_j> + 1|, of which relative ones know no v
+            sums.add("squared moves", (kernel / C).square())
+        return _Routes(C)
+
+
+def require_own_outputs(probe: Probe) -> None:
+    """Refuse a probe with which the outputs of a sample are not its own.
+
+    Raises:
+        ValueError: If BatchNorm takes the statistics of probe batches.
+    """
+    if probe.batch_norm == "batch":
+        raise ValueError(
+            'With Probe(batch_norm="batch") the outputs of a sample depend on others, and it '
+            "has no gradient of its own: give LocalElasticity a probe without."
+        )
+
+
+def chosen_samples(plan: Plan, wanted: KernelRequest, probe: Probe) -> ProbeBatch:
+    """The first samples of each class of the probe, class by class, as one batch."""
+    known = [(torch.tensor(indices), of) for _, indices, of in plan.batches if of is not None]
+    indices, labels = (torch.cat(parts) for parts in zip(*known, strict=True))
+    random = torch.Generator().manual_seed(probe.seed)
+    K = plan.num_classes
+    classes = torch.randperm(K, generator=random)[: wanted.max_classes].sort().values
+    of_class = [(labels == k).nonzero().flatten()[: wanted.samples_per_class] for k in classes]
+    chosen = torch.cat(of_class)
+    return ProbeBatch(len(plan.batches), indices[chosen].tolist(), labels[chosen])
+
+
+def _rows_of(head: Head, point: Point, features: Tensor) -> Tensor:
+    """The head's weight, if its output is W h + b of these features."""
+    if not head.is_affine or head.weight.shape[1] != features.shape[1]:
+        raise ValueError(
+            f"The head '{point.module}' is not a linear layer on {features.shape[1]} features per "
+            'sample, so that parameters="last_layer" has no closed form: name its parameters, '
+            f'parameters=["{point.module}.*"].'
+        )
+    return head.weight

@@ -1,0 +1,86 @@
+"""What every pass over a probe starts with: a source, a guard, and a plan on which all agree."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_nc.guards.generators import generators_kept
+from lightning_nc.guards.unobtrusive import unobtrusive
+from lightning_nc.network.batches import Samples, samples_of
+from lightning_nc.network.runner import Runner
+from lightning_nc.passes.agreement import Processes
+from lightning_nc.passes.plan import Plan
+from lightning_nc.passes.planning import make_plan, still_holds
+from lightning_nc.passes.probe import Probe
+from lightning_nc.passes.request import Answer, Request
+from lightning_nc.passes.shared_buffers import buffers_of_first_process
+from lightning_nc.passes.sums import Sums
+
+
+class MeasuringPass(ABC):
+    """One measurement for several requests on one probe.
+
+    Args:
+        runner: The network.
+        source: Gives the Dataset or DataLoader to read; called under guard.
+        probe: How to read it.
+        requests: What is to be measured.
+        processes: The processes that measure together.
+        plan: The plan of an earlier measurement; a new one is made if it no longer fits the source.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        source: Callable[[], Any],
+        probe: Probe,
+        requests: Sequence[Request],
+        processes: Processes,
+        plan: Plan | None = None,
+    ) -> None:
+        self.runner, self.source, self.probe = runner, source, probe
+        self.requests, self.processes, self.plan = list(requests), processes, plan
+
+    def run(self) -> list[Answer | Exception]:
+        """Measure, and give each request its answer, or the reason why it has none.
+
+        Raises:
+            Exception: On all processes, if no request can be answered.
+        """
+        with buffers_of_first_process(self.runner.model, self.processes):
+            return self._answers()
+
+    @abstractmethod
+    def _answers(self) -> list[Answer | Exception]:
+        """Measure; as `run`, with the same network on all processes."""
+
+    @property
+    def all_reduce(self) -> Callable[[Tensor], Tensor] | None:
+        """Adds a tensor up over processes; None for one process."""
+        return self.processes.all_reduce if self.processes.world > 1 else None
+
+    def _digest(self) -> int:
+        return self.plan.digest if self.plan is not None else 0
+
+    def _guard(self, data: tuple[Any, ...]) -> Any:
+        touched = (*data, self.runner.around)
+        return unobtrusive(self.runner.model, touched, self.probe.batch_norm, self.runner.device)
+
+    @contextmanager
+    def _settled(self) -> Iterator[tuple[Plan, Samples]]:
+        """Under guard: the samples of the source, and a plan that fits them."""
+        with generators_kept(self.runner.generators()):  # the source may be code of the user
+            samples = samples_of(self.source(), self.probe.batch_size)
+        with self._guard((samples.dataset, samples.collate)):
+            if self.plan is None or not still_holds(self.plan, samples):
+                self.plan = make_plan(self.runner, samples, self.probe, self.requests)
+            yield self.plan, samples
+
+    def _sums(self, shapes: dict[Hashable, tuple[int, ...]]) -> Sums:
+        """Sums on the network's device, or on the CPU where the device has no float64."""
+        device = self.runner.device
+        return Sums(shapes, torch.device("cpu") if device.type == "mps" else device)

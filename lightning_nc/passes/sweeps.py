@@ -1,0 +1,169 @@
+"""Passes over the probe: the network runs, and each point's features are handed on."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_nc.guards.generators import seed_generators
+from lightning_nc.network.batches import ProbeBatch, Samples, read_batches
+from lightning_nc.network.capture import Head, capture
+from lightning_nc.network.labels import class_indices, unpack_batch
+from lightning_nc.network.points import Point
+from lightning_nc.network.runner import Runner
+from lightning_nc.passes.probe import Probe
+
+_REPLAYED = 1024  # samples at a time, so that (K, n) matrices stay small
+
+TakeBatch = Callable[[Point, Tensor, Tensor], None]
+
+
+class Reading(NamedTuple):
+    """What a sweep reads, and what it is to be.
+
+    Attributes:
+        samples: The source.
+        batches: Those of this process.
+        probe: How to read them.
+        num_classes: Number of classes K.
+        widths: Feature dimension of each point.
+        idle: So many batches at the end count nothing: they keep processes in step.
+    """
+
+    samples: Samples
+    batches: Sequence[ProbeBatch]
+    probe: Probe
+    num_classes: int | None = None
+    widths: Mapping[Point, int] = {}
+    idle: int = 0
+
+    @property
+    def own(self) -> Sequence[ProbeBatch]:
+        """The batches that count."""
+        return self.batches[: len(self.batches) - self.idle]
+
+
+def sweep(
+    runner: Runner,
+    reading: Reading,
+    points: Sequence[Point],
+    consume: TakeBatch,
+    head: str | None = None,
+) -> Head | None:
+    """Run the network over the batches and ``consume(point, features, labels)`` as it runs.
+
+    All random numbers are seeded batch by batch, so that a second sweep sees the same features
+    again, on any number of processes.
+
+    Args:
+        runner: The network.
+        reading: What to read.
+        points: Where to take features.
+        consume: Takes features, shape ``(n, d)``, and labels, shape ``(n,)``, on one device.
+        head: Name of the classifier.
+
+    Returns:
+        The classifier's weight and bias, if it was named and there was a batch.
+    """
+    held = runner.generators()
+    with capture(runner.model, points, head, runner.call) as watched:
+        for position, (number, inputs, labels) in enumerate(labelled_batches(runner, reading)):
+            seed_generators(reading.probe.seed, number, held, runner.device)
+            counts = position < len(reading.own)
+
+            def hand_on(
+                point: Point, features: Tensor, labels: Tensor = labels, counts: bool = counts
+            ) -> None:
+                if not counts:
+                    return
+                # devices without float64 accumulate on the CPU
+                h = features.cpu() if features.device.type == "mps" else features
+                require_width(point, h, reading.widths)
+                consume(point, h, labels.to(h.device))
+
+            with runner.precision():
+                watched.forward(inputs, len(labels), hand_on)
+    return watched.head
+
+
+def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, Any, Tensor]]:
+    """Read the batches: number, inputs on the device, labels.
+
+    Raises:
+        ValueError: If labels are no class indices, or not those the dataset declares.
+    """
+    probe = reading.probe
+    batches = read_batches(reading.samples, reading.batches, probe.seed, probe.num_workers)
+    held = runner.generators()
+    for planned, raw in batches:
+        # hooks of the transfer may draw, too
+        seed_generators(probe.seed, planned.number, held, runner.device)
+        inputs, targets = (probe.unpack or unpack_batch)(runner.move(raw))
+        labels = class_indices(targets, reading.num_classes)
+        check_labels(planned, labels)
+        yield planned.number, inputs, labels
+
+
+def check_labels(planned: ProbeBatch, labels: Tensor) -> None:
+    """Compare the labels of a batch with those known before, by which samples were chosen."""
+    if len(labels) != len(planned.indices):
+        raise ValueError(
+            f"A batch of {len(planned.indices)} samples came with {len(labels)} labels; the "
+            "collate function or unpack must keep one label per sample."
+        )
+    if planned.labels is None or torch.equal(labels.cpu(), planned.labels):
+        return
+    position = int((labels.cpu() != planned.labels).nonzero()[0])
+    raise ValueError(
+        f"Sample {planned.indices[position]} has label {int(labels[position])} in the batch that "
+        f"was read, but {int(planned.labels[position])} by what the dataset declares or gave "
+        "before: give a dataset that keeps to its labels, probe=Probe(source=dataset, name=...)."
+    )
+
+
+def require_width(point: Point, features: Tensor, widths: Mapping[Point, int]) -> None:
+    """Raise if the features of a point are not as wide as those of the first batch."""
+    if features.shape[1] != widths[point]:
+        raise ValueError(
+            f"'{point.name}' has {features.shape[1]} features per sample in this batch and had "
+            f"{widths[point]} in the first: inputs of varying size have no class means. Name "
+            'layers=[...] without "input", pool= them to a fixed size, or pad the data alike.'
+        )
+
+
+class FeatureCache:
+    """Features of a sweep, kept as they are, for a second look without running the network.
+
+    Args:
+        widths: Feature dimension of each point.
+        size: Number of samples in this process's batches.
+    """
+
+    def __init__(self, widths: Mapping[Point, int], size: int) -> None:
+        self.widths, self.size = widths, size
+        self._features: dict[Point, Tensor] = {}
+        self._filled = dict.fromkeys(widths, 0)
+        self._labels: dict[Point, list[Tensor]] = {point: [] for point in widths}
+
+    @staticmethod
+    def fits(widths: Mapping[Point, int], size: int, budget_mb: float, bytes_each: int) -> bool:
+        """Whether features of this many samples stay within a budget."""
+        return sum(widths.values()) * size * bytes_each <= budget_mb * 2**20
+
+    def keep(self, point: Point, features: Tensor, labels: Tensor) -> None:
+        """Store a batch; what the network does to its tensors later cannot change it."""
+        if point not in self._features:
+            self._features[point] = features.new_empty(self.size, self.widths[point])
+        start = self._filled[point]
+        self._filled[point] = start + len(features)
+        self._features[point][start : self._filled[point]] = features
+        self._labels[point].append(labels)
+
+    def replay(self, consume: TakeBatch) -> None:
+        """Hand on all that was kept, point by point, some samples at a time."""
+        for point, features in self._features.items():
+            labels = torch.cat(self._labels[point])
+            for start in range(0, len(labels), _REPLAYED):
+                part = slice(start, start + _REPLAYED)
+                consume(point, features[part], labels[part])

@@ -1,0 +1,1 @@
+"""Tangent kernels of networks without their m x P gradients: hooks, closed forms, fallbacks."""

@@ -1,0 +1,69 @@
+"""Convolutions as sums of outer products: the inputs at a place are a patch."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
+
+from lightning_nc.tangent.outer_products import OuterProducts
+
+_WEIGHT_GRADIENT: dict[int, Any] = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
+
+
+class Convolution(OuterProducts):
+    """`nn.Conv1d`, `nn.Conv2d` and `nn.Conv3d`."""
+
+    def __init__(
+        self, module: Any, names: set[str], inputs: Sequence[Tensor], samples: int, directions: int
+    ) -> None:
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        padded = [F.pad(x, module._reversed_padding_repeated_twice, mode=mode) for x in inputs]
+        super().__init__(module, names, padded, samples, directions)
+        self.in_groups = module.groups
+
+    def positions(self) -> int:
+        """Places of a sample's output, over all runs."""
+        return sum(len(x) * math.prod(self._places(x)) for x in self.runs) // self.m
+
+    def output_gradients(self, g: Sequence[Tensor]) -> Tensor:
+        """Those of all places of all runs, channels last."""
+        by_place = [each.flatten(2).mT for each in g]
+        return torch.cat([each.reshape(self.m, -1, each.shape[2]) for each in by_place], 1)
+
+    def input_products(self, samples: slice) -> Tensor:
+        """Of patches."""
+        patches = [self._patches(x) for x in self.runs]
+        a = torch.cat([each.reshape(self.m, -1, each.shape[2]) for each in patches], 1)
+        return a[samples].flatten(0, 1) @ a.flatten(0, 1).mT
+
+    def weight_gradients(self, g: Sequence[Tensor], rows: slice) -> Tensor:
+        """Sample by sample, which is faster than to write all patches down."""
+        layer = self.module
+        shape = layer.weight[rows].shape
+        step, gradient = (layer.stride, 0, layer.dilation), _WEIGHT_GRADIENT[len(layer.stride)]
+        of_runs = []
+        for x, each in zip(self.runs, g, strict=True):
+            cut = zip(x.chunk(self.m), each[:, rows].chunk(self.m), strict=True)
+            of_samples = [gradient(a, shape, b, *step, layer.groups).flatten() for a, b in cut]
+            of_runs.append(torch.stack(of_samples))
+        return torch.stack(of_runs).sum(0)
+
+    def _places(self, x: Tensor) -> list[int]:
+        sizes = zip(x.shape[2:], *self._windows(), strict=True)
+        return [(n - dilation * (k - 1) - 1) // s + 1 for n, k, s, dilation in sizes]
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """What the kernel sees at each place, shape ``(n, T, k)``."""
+        spatial = len(self.module.stride)
+        for axis, (k, stride, dilation) in enumerate(zip(*self._windows(), strict=True), 2):
+            x = x.unfold(axis, dilation * (k - 1) + 1, stride)[..., ::dilation]
+        # (n, channels, places..., within the kernel...)
+        by_place = x.movedim(1, 1 + spatial).flatten(1 + spatial)
+        return by_place.flatten(1, spatial)
+
+    def _windows(self) -> tuple[Any, Any, Any]:
+        return self.module.kernel_size, self.module.stride, self.module.dilation

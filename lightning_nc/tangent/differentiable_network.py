@@ -1,0 +1,220 @@
+"""A network as a function of parameters of our own, which can be differentiated unnoticed."""
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_map
+
+from lightning_nc.guards.precision import full_precision
+from lightning_nc.tangent.inner_products import widened
+from lightning_nc.tangent.parameter_owners import look
+
+INNER = "network."  # under which `_Outputs` has the parameters
+_BACKWARD = ("_backward_hooks", "_backward_pre_hooks")
+
+
+class Network:
+    """A network on m samples, whose outputs are rows of C numbers.
+
+    What is of half precision is taken in float32, parameters and inputs as they are rounded.
+
+    Args:
+        model: In evaluation mode.
+        call: Calls it with inputs, and gives outputs of shape (m, C) or (m,).
+        inputs: Of m samples: a tensor, or any nesting of tensors.
+        samples: Their number m.
+        parameters: Names or globs of parameters; None for those that are trained.
+
+    Attributes:
+        aliases: The parameters as leaves of our own, so that no hook on them runs.
+        selected: Names of those that count.
+        looks: At one sample, and at two.
+        num_outputs: C.
+        eps: Relative rounding error of its arithmetic.
+
+    Raises:
+        ValueError: If outputs are no rows, or change with the rest of the batch, or parameters
+            cannot be found.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        call: Callable[[Any], Any],
+        inputs: Any,
+        samples: int,
+        parameters: Iterable[str] | None = None,
+    ) -> None:
+        self.m = samples
+        self.whole = _Outputs(model, call)
+        _require_evaluation(model)
+        self.buffers = {INNER + name: widened(b) for name, b in model.named_buffers()}
+        with self.undisturbed():
+            self.aliases = _aliases(model, parameters)
+            self.selected = [name for name, p in self.aliases.items() if p.requires_grad]
+            self.inputs = tree_map(_differentiable, inputs)
+            self.looks = (
+                look(self.whole, lambda: self.run([0])),
+                look(self.whole, lambda: self.run([0, samples - 1])),
+            )
+        one, two = (each.output for each in self.looks)
+        self.num_outputs = one.shape[1]
+        # of the least precise arithmetic that may take part
+        floats = [x.dtype for x in (one, *self.aliases.values()) if x.is_floating_point()]
+        self.eps = max(torch.finfo(dtype).eps for dtype in floats)
+        _require_independent(one, two, self.eps**0.5)
+
+    def run(
+        self, samples: Sequence[int] | None = None, parameters: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Outputs of some samples or all, with the network's own parameters or others."""
+        # copies, for it may write to them
+        inputs = _take(self.inputs, self.m, range(self.m) if samples is None else samples)
+        w = self.aliases if parameters is None else parameters
+        buffers = {name: b.clone() for name, b in self.buffers.items()}
+        return functional_call(self.whole, {**w, **buffers}, (inputs,))
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """With gradients, in full precision, uncompiled, and without the user's backward hooks."""
+        device = next(self.whole.parameters(), torch.empty(0)).device
+        # what modules keep of a forward pass would be of another than their last
+        modules = [(vars(module), dict(vars(module))) for module in self.whole.modules()]
+        with ExitStack() as settings:
+            devices = [device] if device.type == "cuda" else []
+            settings.enter_context(torch.random.fork_rng(devices))
+            settings.enter_context(torch.inference_mode(False))
+            settings.enter_context(torch.enable_grad())
+            settings.enter_context(torch.autocast(device.type, enabled=False))
+            settings.enter_context(full_precision(device))
+            settings.enter_context(_new_tensors_of(widened(torch.empty(0)).dtype))
+            if "torch._dynamo" in sys.modules:  # hooks do not run in what is compiled
+                settings.enter_context(torch.compiler.set_stance("force_eager"))
+            try:
+                for attributes, _ in modules:
+                    attributes.update({name: OrderedDict() for name in _BACKWARD})
+                yield
+            finally:
+                for attributes, before in modules:
+                    for name in attributes.keys() - before.keys():
+                        del attributes[name]
+                    attributes.update(before)
+
+
+class _Outputs(nn.Module):
+    """A network as a function of its inputs, of shape (m, C)."""
+
+    def __init__(self, network: nn.Module, call: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.network, self.call = network, call
+
+    def forward(self, inputs: Any) -> Tensor:
+        f = self.call(inputs)
+        if not isinstance(f, Tensor) or not f.is_floating_point() or f.ndim not in (1, 2):
+            what = tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__
+            raise ValueError(
+                f"The network gives {what}, and a kernel wants a row of outputs per sample, shape "
+                "(m, C): give outputs=, a function that makes one number per sample of it."
+            )
+        return f[:, None] if f.ndim == 1 else f
+
+
+def _aliases(model: nn.Module, parameters: Iterable[str] | None) -> dict[str, Tensor]:
+    """The parameters as leaves; those selected need gradients."""
+    named = dict(model.named_parameters())
+    selected = {id(p) for p in named.values() if p.requires_grad}
+    if parameters is not None:
+        patterns = [parameters] if isinstance(parameters, str) else list(parameters)
+        # shared ones go by each of their names
+        by_all_names = dict(model.named_parameters(remove_duplicate=False))
+        names = {name for pattern in patterns for name in _matching(pattern, by_all_names)}
+        selected = {id(by_all_names[name]) for name in names}
+    if not selected and parameters is not None:
+        raise ValueError("parameters= names none; leave it out for all that are trained.")
+    if not selected:
+        raise ValueError(
+            "No parameter of the network is trained (requires_grad is False for all): name those "
+            'that count, parameters=["head.*"].'
+        )
+    leaves = {INNER + name: _differentiable(p.detach()) for name, p in named.items()}
+    for module in model.modules():
+        if getattr(module, "max_norm", None) is not None:  # an embedding that rescales its weight
+            name = next(n for n, p in named.items() if p is module.weight)  # which may be shared
+            leaves[INNER + name] = leaves[INNER + name].clone()
+    for name, p in named.items():
+        leaves[INNER + name].requires_grad_(id(p) in selected)
+    return leaves
+
+
+def _matching(pattern: str, named: Mapping[str, Any]) -> set[str]:
+    matching = {name for name in named if name == pattern or fnmatchcase(name, pattern)}
+    if not matching:
+        raise ValueError(
+            f"No parameter matches '{pattern}'; the last ones are {', '.join(list(named)[-5:])}."
+        )
+    return matching
+
+
+def _take(inputs: Any, samples: int, indices: Sequence[int]) -> Any:
+    """Some of the samples."""
+
+    def take(x: Any) -> Any:
+        rows = isinstance(x, Tensor) and x.ndim > 0 and len(x) == samples
+        if isinstance(x, Tensor):
+            return x[list(indices)] if rows else x.clone()
+        return x
+
+    return tree_map(take, inputs)
+
+
+def _require_evaluation(model: nn.Module) -> None:
+    """Modules that are random in training, or take the statistics of a batch, must not be in it."""
+    for name, module in model.named_modules():
+        random = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        of_batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if module.training and (random or of_batch):
+            raise ValueError(
+                f"The outputs of a sample are not its own while '{name}' ({type(module).__name__}) "
+                "is in training mode: call model.eval()."
+            )
+
+
+def _differentiable(x: Any) -> Any:
+    """A tensor that autograd can keep, which it cannot those of inference mode."""
+    if not isinstance(x, Tensor):
+        return x
+    return widened(x.clone() if x.is_inference() else x)
+
+
+@contextmanager
+def _new_tensors_of(dtype: torch.dtype) -> Iterator[None]:
+    """A type for what the network makes; Lightning makes it half for networks of half precision."""
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(dtype)
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _require_independent(one: Tensor, two: Tensor, precision: float) -> None:
+    """The outputs of a sample must be the same, whatever else is in its batch."""
+    if not bool(two.isfinite().all()):
+        raise ValueError(
+            "The network's outputs are not finite (NaN or infinity); it has diverged, or overflows "
+            "in its precision."
+        )
+    tolerance = precision * one.abs().max()
+    independent = len(one) == 1 and len(two) == 2
+    if not independent or not bool(((one - two[:1]).abs() <= tolerance).all()):
+        raise ValueError(
+            "The outputs of a sample change with what else is in its batch, or from call to call: "
+            "it has no gradient of its own. Call model.eval(), and take no batch statistics."
+        )

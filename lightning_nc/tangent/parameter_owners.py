@@ -1,0 +1,115 @@
+"""Which module answers for which parameters: the smallest that runs on samples side by side."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nc.tangent.recomputed_modules import ModuleCall, first_tensor
+
+Rows = tuple[list[int], int | None]  # of the tensors that a run takes, and of its output
+
+
+class Owner(NamedTuple):
+    """A module and the parameters for which it answers.
+
+    Attributes:
+        path: Its name.
+        module: The module.
+        parameters: Names within the module by full names.
+        batched: For each run and tensor argument, whether its first axis is that of samples.
+    """
+
+    path: str
+    module: nn.Module
+    parameters: dict[str, str]
+    batched: list[list[bool]]
+
+
+class Look(NamedTuple):
+    """One forward pass: its output, and the rows that each module was given and gave."""
+
+    output: Tensor
+    rows: dict[nn.Module, list[Rows]]
+
+
+def look(model: nn.Module, run: Callable[[], Tensor]) -> Look:
+    """ModuleCall a network and note what its modules are called with."""
+    rows: dict[nn.Module, list[Rows]] = {}
+
+    def note(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        taken = [len(x) if x.ndim else 0 for x in ModuleCall(args, kwargs).tensors()]
+        out = first_tensor(output)
+        given = len(out) if isinstance(out, Tensor) and out.ndim else None
+        rows.setdefault(module, []).append((taken, given))
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if not isinstance(module, torch.jit.ScriptModule):  # which take no hooks
+                hook = module.register_forward_hook(note, with_kwargs=True)
+                hooks.enter_context(hook)
+        return Look(run(), rows)
+
+
+def find_owners(
+    model: nn.Module, selected: Iterable[str], one: Look, two: Look, whole: Iterable[str] = ()
+) -> list[Owner]:
+    """Find the modules that answer for the selected parameters.
+
+    A parameter is answered for by the module that holds it, or the smallest that holds all its
+    holders if it is shared. A module that does not run, or not on rows of samples side by side,
+    leaves it to the module around it: attention uses the weight of its projection itself, say.
+
+    Args:
+        model: The network.
+        selected: Names of parameters.
+        one: A look at one sample.
+        two: A look at two.
+        whole: Parameters for which the network as a whole is to answer.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    places: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        places.setdefault(id(parameter), []).append(name)
+    parameters = dict(model.named_parameters())
+    owners: dict[str, Owner] = {}
+    for name in selected:
+        holders = [place.rpartition(".")[0] for place in places[id(parameters[name])]]
+        path = "" if name in whole else _smallest(holders, modules)
+        while path and side_by_side(modules[path], one, two) is None:
+            path = path.rpartition(".")[0]
+        batched = side_by_side(modules[path], one, two)
+        if batched is None:
+            raise ValueError(
+                "The network's output has not one row per sample, so that its gradients cannot be "
+                "told apart: give outputs=, a function that makes one number per sample of it."
+            )
+        local = name[len(path) + 1 :] if path else name
+        owners.setdefault(path, Owner(path, modules[path], {}, batched)).parameters[name] = local
+    return list(owners.values())
+
+
+def side_by_side(module: nn.Module, one: Look, two: Look) -> list[list[bool]] | None:
+    """Which tensors have samples in their rows, by run; None if outputs have not."""
+    of_one, of_two = one.rows.get(module, []), two.rows.get(module, [])
+    if not of_one or len(of_one) != len(of_two):
+        return None
+    batched = []
+    for (taken, given), (taken_by_two, given_by_two) in zip(of_one, of_two, strict=True):
+        if given is None or given_by_two != 2 * given or len(taken) != len(taken_by_two):
+            return None
+        if any(b not in (a, 2 * a) for a, b in zip(taken, taken_by_two, strict=True)):
+            return None
+        batched.append([b == 2 * a > 0 for a, b in zip(taken, taken_by_two, strict=True)])
+    return batched
+
+
+def _smallest(holders: list[str], modules: Mapping[str, nn.Module]) -> str:
+    """The module around all holders of a parameter; itself if it is one under several names."""
+    if len({id(modules[path]) for path in holders}) == 1:
+        return holders[0]
+    parts = [path.split(".") for path in holders]
+    common = next((i for i, at in enumerate(zip(*parts, strict=False)) if len(set(at)) > 1), None)
+    return ".".join(parts[0][: min(map(len, parts)) if common is None else common])

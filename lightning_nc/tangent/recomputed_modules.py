@@ -1,0 +1,165 @@
+"""Any other part of a network: the gradient of each sample, by the part's own backward pass."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from lightning_nc.tangent.inner_products import gram, widened
+
+_AT_ONCE = 2**26  # numbers in the gradients that are held at a time
+
+
+class ModuleCall:
+    """What a module was called with.
+
+    Args:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+    """
+
+    def __init__(self, args: Any, kwargs: Any) -> None:
+        leaves, self.structure = tree_flatten((args, kwargs))
+        self.leaves = [x.detach() if isinstance(x, Tensor) else x for x in leaves]
+        self._versions = self._now()
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors among the arguments, wherever they are in them."""
+        return [x for x in self.leaves if isinstance(x, Tensor)]
+
+    def unchanged(self) -> bool:
+        """Whether nothing has been written to them since."""
+        return self._versions == self._now()
+
+    def _now(self) -> list[int]:
+        return [x._version for x in self.tensors() if not x.is_inference()]
+
+    def arguments(self, tensors: Sequence[Tensor]) -> Any:
+        """Positional and keyword arguments, with other tensors."""
+        others = iter(tensors)
+        leaves = [next(others) if isinstance(x, Tensor) else x for x in self.leaves]
+        return tree_unflatten(leaves, self.structure)
+
+
+class Recomputed:
+    """A module that ran, of which nothing but its forward pass is known.
+
+    Gradients come from `torch.func.vmap` over samples; where that cannot be done (data-dependent
+    control flow, operations without a batching rule), from one backward pass per sample.
+
+    Args:
+        module: The module.
+        parameters: Those that count, by their names within the module.
+        runs: What it was called with.
+        batched: For each run and tensor, whether its first axis is that of samples.
+        samples: Their number m.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameters: Mapping[str, Tensor],
+        runs: Sequence[ModuleCall],
+        batched: Sequence[Sequence[bool]],
+        samples: int,
+    ) -> None:
+        self.module, self.runs, self.batched, self.m = module, runs, batched, samples
+        self.parameters = {name: p.detach() for name, p in parameters.items()}
+        self.others = _widened_others(module, parameters)
+        self.one_by_one: str | None = None  # why gradients are taken sample by sample
+
+    def gram(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+        """Inner products of the gradients of all samples, shape ``(m, m)``, float64."""
+        grams = []
+        for parameters in self._groups():
+            gradients = self._gradients(left, parameters)
+            others = gradients if left is right else self._gradients(right, parameters)
+            grams.append(gram(gradients, others))
+        return torch.stack(grams).sum(0)
+
+    def _groups(self) -> Iterator[dict[str, Tensor]]:
+        """The parameters in groups whose gradients fit into memory together."""
+        group: dict[str, Tensor] = {}
+        for name, p in self.parameters.items():
+            if group and self.m * sum(map(torch.numel, [*group.values(), p])) > _AT_ONCE:
+                yield group
+                group = {}
+            group[name] = p
+        yield group
+
+    def _gradients(self, g: Sequence[Tensor], parameters: dict[str, Tensor]) -> Tensor:
+        """Of each sample, summed over runs, shape ``(m, numbers in the parameters)``."""
+        if self.one_by_one is None:
+            try:
+                return self._by_vmap(g, parameters)
+            except Exception as error:  # whatever a module's code makes of tensors within vmap
+                self.one_by_one = str(error).partition("\n")[0] or type(error).__name__
+        return self._by_samples(g, parameters)
+
+    def _by_vmap(self, g: Sequence[Tensor], parameters: dict[str, Tensor]) -> Tensor:
+        of_runs = []
+        for number, each in enumerate(g):
+
+            def gradient(own: list[Tensor], out: Tensor, number: int = number) -> Tensor:
+                def forward(p: dict[str, Tensor]) -> Tensor:
+                    return self._output(number, own, p)
+
+                backward: Any = vjp(forward, parameters)[1]
+                (gradients,) = backward(out)
+                return torch.cat([gradients[name].flatten() for name in parameters])
+
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "There is a performance drop")  # of attention
+                of_runs.append(vmap(gradient)(self._own(number), self._cut(each)))
+        return torch.stack(of_runs).sum(0)
+
+    def _by_samples(self, g: Sequence[Tensor], parameters: dict[str, Tensor]) -> Tensor:
+        of_runs = []
+        for number, each in enumerate(g):
+            of_samples = []
+            for *own, out in zip(*self._own(number), self._cut(each), strict=True):
+                p = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+                with torch.enable_grad():
+                    output = self._output(number, own, p)
+                gradients = torch.autograd.grad(
+                    output, list(p.values()), out, materialize_grads=True
+                )
+                of_samples.append(torch.cat([gradient.flatten() for gradient in gradients]))
+            of_runs.append(torch.stack(of_samples))
+        return torch.stack(of_runs).sum(0)
+
+    def _output(self, number: int, own: Sequence[Tensor], p: dict[str, Tensor]) -> Tensor:
+        """The output of a run for one sample, whose own tensors are given."""
+        of_sample, run = iter(own), self.runs[number]
+        pairs = zip(run.tensors(), self.batched[number], strict=True)
+        args, kwargs = run.arguments([next(of_sample) if own else x for x, own in pairs])
+        buffers = {name: widened(b.clone()) for name, b in self.module.named_buffers()}
+        tensors = {**self.others, **buffers, **p}
+        return first_tensor(functional_call(self.module, tensors, args, kwargs))
+
+    def _own(self, number: int) -> list[Tensor]:
+        """Tensors of a run cut into samples, but for those that all samples have in common."""
+        pairs = zip(self.runs[number].tensors(), self.batched[number], strict=True)
+        return [self._cut(x) for x, own in pairs if own]
+
+    def _cut(self, x: Tensor) -> Tensor:
+        """Rows of each sample, which may be several, such as the windows of an image."""
+        return x.reshape(self.m, -1, *x.shape[1:])
+
+
+def _widened_others(module: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What else is of half precision, as the network that gave the inputs had it."""
+    by_all_names = dict(module.named_parameters(remove_duplicate=False))
+    given = {id(by_all_names[name]) for name in parameters}
+    others = {name: p for name, p in module.named_parameters() if id(p) not in given}
+    wide = {name: widened(p.detach()) for name, p in others.items()}
+    return {name: p for name, p in wide.items() if p.dtype != others[name].dtype}
+
+
+def first_tensor(output: Any) -> Any:
+    """The output itself, or the first of a tuple."""
+    return output[0] if type(output) in (tuple, list) and output else output

@@ -1,0 +1,253 @@
+import random
+from contextlib import nullcontext
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_nc.guards.generators import seed_generators
+from lightning_nc.guards.unobtrusive import unobtrusive
+
+
+class Interrupted(Exception):
+    pass
+
+
+def run_inside(fails, action, model=None, **options):
+    """Run an action under guard, which ends well or with an exception."""
+    model = nn.Identity() if model is None else model
+    with pytest.raises(Interrupted) if fails else nullcontext(), unobtrusive(model, **options):
+        action()
+        if fails:
+            raise Interrupted
+
+
+@pytest.fixture(params=[False, True], ids=["passes", "fails"])
+def inside(request):
+    return partial(run_inside, request.param)
+
+
+def draw():
+    return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
+
+
+def test_global_generators_go_on_as_if_nothing_had_been_drawn(inside):
+    seed_generators(7, 0)
+    expected = draw()
+    seed_generators(7, 0)
+    inside(lambda: (draw(), seed_generators(1, 2)))
+    assert draw() == expected
+
+
+def test_seeds_differ_by_seed_and_by_number():
+    drawn = set()
+    for seed, number in ((0, 0), (0, 1), (1, 0), (2**40, 5)):
+        seed_generators(seed, number)
+        drawn.add(str(draw()))
+    assert len(drawn) == 4
+
+
+@pytest.fixture(name="net")
+def frozen_net():
+    return make_net()
+
+
+def make_net():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.BatchNorm1d(4))
+    model[1].eval()  # frozen by the user
+    return model
+
+
+def test_the_mode_of_every_module_is_kept(net, inside):
+    modes = [module.training for module in net.modules()]
+    assert modes == [True, True, False, True, True]
+    seen = []
+    inside(lambda: seen.extend(module.training for module in net.modules()), net)
+    assert not any(seen)
+    assert [module.training for module in net.modules()] == modes
+
+
+class MergingLinear(nn.Linear):
+    """Merges its update into the weight on its way to evaluation, as LoRA layers do."""
+
+    def __init__(self):
+        super().__init__(3, 3)
+        self.update = nn.Parameter(torch.ones(3, 3))
+
+    def train(self, mode=True):
+        if self.training and not mode:
+            self.weight.data += self.update
+        return super().train(mode)
+
+
+def test_code_of_the_user_that_runs_on_changes_of_mode_is_not_run(inside):
+    model = nn.Sequential(MergingLinear())
+    before = model[0].weight.clone()
+    inside(lambda: model(torch.zeros(1, 3)), model)
+    assert torch.equal(model[0].weight, before)
+    assert model[0].training
+
+
+class Observer(nn.Module):
+    """Changes its buffers in evaluation, in every way there is."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(2))
+        self.register_buffer("replaced", torch.zeros(2))
+        self.register_buffer("hidden", torch.zeros(2), persistent=False)
+        self.register_buffer("empty", None)
+
+    def forward(self, x):
+        self.seen += 1
+        self.replaced = self.replaced + 1
+        self.hidden.copy_(x)
+        self.empty = x
+        self.register_buffer("new", x)
+        return x
+
+
+def test_buffers_come_back_with_content_and_identity(inside):
+    model = nn.Sequential(Observer())
+    before = dict(model[0]._buffers)
+    inside(lambda: model(torch.ones(2)), model)
+    after = dict(model[0]._buffers)
+    assert list(after) == list(before)
+    assert all(after[name] is buffer for name, buffer in before.items())
+    assert all(buffer is None or not buffer.any() for buffer in after.values())
+
+
+def test_running_statistics_come_back_after_batch_statistics(net, inside):
+    before = [(b, b.clone()) for b in net.buffers()]
+    inside(lambda: net(torch.randn(9, 3)), net, batch_norm="batch")
+    after = list(net.buffers())
+    assert len(before) == len(after) == 6
+    for (buffer, content), now in zip(before, after, strict=True):
+        assert now is buffer
+        assert torch.equal(now, content)
+
+
+def test_batch_statistics_are_those_of_training_without_dropout(net):
+    x = torch.randn(9, 3)
+    with unobtrusive(net, batch_norm="batch"):
+        observed = net(x)
+    net.train()[2].eval()
+    assert torch.equal(observed, net(x))
+
+
+def test_evaluation_uses_running_statistics(net):
+    x = torch.randn(9, 3)
+    with unobtrusive(net):
+        observed = net(x)
+    assert torch.equal(observed, net.eval()(x))
+
+
+def in_place(model):
+    model[0].bias.mul_(1.5)
+
+
+def through_data(model):  # which no version counter sees
+    model[0].bias.data.mul_(1.5)
+
+
+@pytest.mark.parametrize("change", [in_place, through_data])
+def test_parameters_changed_in_place_are_reported(change):
+    model = nn.Sequential(nn.Linear(2, 2))
+    message = r"changed the parameters 0\.bias in place"
+    with pytest.raises(RuntimeError, match=message), unobtrusive(model):
+        change(model)
+
+
+def test_parameters_whose_data_are_replaced_come_back(inside):
+    model = nn.Linear(2, 2)  # as layers of bounded norm do in their forward pass
+    before = model.weight.detach().clone()
+
+    def renormalise():
+        model.weight.data = torch.renorm(model.weight.data, 2, 0, 0.1)
+
+    inside(renormalise, model)
+    assert torch.equal(model.weight, before)
+
+
+def test_an_embedding_of_bounded_norm_that_changes_nothing_is_let_be():
+    model = nn.Embedding(4, 2, max_norm=100.0)
+    with unobtrusive(model):
+        model(torch.arange(4))
+
+
+def test_parameters_without_a_shape_are_asked_to_be_given_one():
+    model = nn.LazyLinear(2)
+    with pytest.raises(RuntimeError, match=r"weight.*no shape yet"), unobtrusive(model):
+        pass
+
+
+def test_generators_held_by_modules_are_put_back(inside):
+    model = nn.Linear(2, 2)
+    model.noise = torch.Generator().manual_seed(3)
+    before = model.noise.get_state()
+    inside(lambda: torch.rand(3, generator=model.noise), model)
+    assert torch.equal(model.noise.get_state(), before)
+
+
+def test_a_failure_is_not_hidden_by_a_changed_parameter():
+    model = nn.Linear(2, 2)
+    run_inside(True, lambda: model.bias.add_(1.0), model)
+
+
+def test_gradients_are_off_inside_and_as_before_outside(inside):
+    modes = []
+    for before in (True, False):
+        with torch.set_grad_enabled(before):
+            inside(lambda: modes.append(torch.is_grad_enabled()))
+            assert torch.is_grad_enabled() is before
+    assert modes == [False, False]
+
+
+def test_tensors_made_inside_can_be_kept_although_inference_mode_is_on_outside(inside):
+    made = []
+    with torch.inference_mode():
+        inside(lambda: made.append(torch.zeros(2)))
+        assert torch.is_inference_mode_enabled()
+    assert not made[0].is_inference()
+
+
+def test_compiled_networks_run_eagerly_inside(inside):
+    runs = []
+
+    def backend(graph, inputs):
+        runs.append("compiled")
+        return graph.forward
+
+    model = torch.compile(nn.Linear(2, 2), backend=backend)
+    inside(lambda: model(torch.zeros(1, 2)), model)
+    assert runs == []
+    model(torch.zeros(1, 2))
+    assert runs == ["compiled"]
+
+
+class Counting(nn.Module):
+    """Works with numbers, texts and tensors that are plain attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.largest, self.state = 0, None, "new"
+
+    def forward(self, x):
+        self.calls += 1
+        self.state = "run"
+        self.largest = x.max()
+        self.seen_shape = float(len(x))
+        return x + self.calls
+
+
+def test_plain_attributes_of_modules_are_kept(inside):
+    net = nn.Sequential(Counting())
+    net(torch.zeros(4, 3))
+    del net[0].seen_shape
+    largest = net[0].largest
+    inside(lambda: net(torch.ones(5, 3)), model=net)
+    assert (net[0].calls, net[0].state) == (1, "run")
+    assert net[0].largest is largest
+    assert not hasattr(net[0], "seen_shape")

@@ -1,0 +1,108 @@
+from contextlib import contextmanager, nullcontext
+from functools import partial
+
+import pytest
+import torch
+
+from lightning_nc.guards import unobtrusive as guards
+from lightning_nc.passes import geometry_pass
+from tests.guards import test_guards, test_held_generators
+from tests.measures import test_measure
+
+INFERENCE_MODE = torch.inference_mode
+
+
+@contextmanager
+def _eval_and_train(model):
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    yield
+    model.train()
+    for module, training in modes:
+        module.training = training
+
+
+def _stay_in_inference_mode(mode=True):
+    return INFERENCE_MODE() if mode else nullcontext()
+
+
+def _nothing(*_args):
+    return nullcontext()
+
+
+def _needing_a_net(test):
+    return lambda inside: test(test_guards.make_net(), inside)
+
+
+CASES = {
+    "global generators": (
+        (guards, "generators_kept", _nothing),
+        test_guards.test_global_generators_go_on_as_if_nothing_had_been_drawn,
+    ),
+    "generators of the data": (
+        (guards, "held_generators", lambda data: []),
+        lambda inside: test_held_generators.test_generators_held_by_the_data_are_put_back(
+            False, test_held_generators.as_attribute
+        ),
+    ),
+    "modes": (
+        (guards, "_evaluation_flags", _nothing),
+        _needing_a_net(test_guards.test_the_mode_of_every_module_is_kept),
+    ),
+    "flags instead of eval()": (
+        (guards, "_evaluation_flags", _eval_and_train),
+        test_guards.test_code_of_the_user_that_runs_on_changes_of_mode_is_not_run,
+    ),
+    "buffers": (
+        (guards, "buffers_kept", _nothing),
+        test_guards.test_buffers_come_back_with_content_and_identity,
+    ),
+    "attributes": (
+        (guards, "attributes_kept", lambda *_, **__: nullcontext()),
+        test_guards.test_plain_attributes_of_modules_are_kept,
+    ),
+    "running statistics": (
+        (guards, "buffers_kept", _nothing),
+        _needing_a_net(test_guards.test_running_statistics_come_back_after_batch_statistics),
+    ),
+    "batch statistics": (
+        (guards, "_batch_statistics", _nothing),
+        lambda inside: test_guards.test_batch_statistics_are_those_of_training_without_dropout(
+            test_guards.make_net()
+        ),
+    ),
+    "parameters": (
+        (guards, "parameters_watched", _nothing),
+        lambda inside: test_guards.test_parameters_changed_in_place_are_reported(
+            test_guards.in_place
+        ),
+    ),
+    "no gradients": (
+        (torch, "no_grad", _nothing),
+        test_guards.test_gradients_are_off_inside_and_as_before_outside,
+    ),
+    "no inference mode": (
+        (torch, "inference_mode", _stay_in_inference_mode),
+        test_guards.test_tensors_made_inside_can_be_kept_although_inference_mode_is_on_outside,
+    ),
+    "residual sums": (
+        (geometry_pass, "require_unchanged", _nothing),
+        lambda inside: test_measure.test_a_network_random_beyond_all_seeds_is_found_out(
+            test_measure.make_noisy(), test_measure.make_images()
+        ),
+    ),
+    "no compilation": (
+        (torch.compiler, "set_stance", _nothing),
+        test_guards.test_compiled_networks_run_eagerly_inside,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_guard_has_a_test_that_fails_without_it(monkeypatch, case):
+    (owner, name, replacement), test = CASES[case]
+    run = partial(test_guards.run_inside, False)
+    test(inside=run)
+    monkeypatch.setattr(owner, name, replacement)
+    with pytest.raises((AssertionError, RuntimeError, pytest.fail.Exception)):
+        test(inside=run)

@@ -1,0 +1,78 @@
+import pytest
+import torch
+
+import lightning_nc
+from lightning_nc.network.points import Point
+from lightning_nc.network.pooling import features_of
+
+STATES = torch.arange(24.0).reshape(2, 4, 3)
+RIGHT = {"attention_mask": torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])}
+LEFT = {"attention_mask": torch.tensor([[0, 1, 1, 1], [0, 0, 0, 1]])}
+BARE = {"input_ids": torch.zeros(2, 4)}
+POOLS = [lightning_nc.first_token, lightning_nc.masked_mean, lightning_nc.last_token]
+
+
+def pooled(pool, states, inputs):
+    return features_of(states, Point("layer", "layer", pool=pool), inputs, 2)
+
+
+def test_first_token_is_the_first_whatever_the_mask():
+    for inputs in (RIGHT, LEFT, BARE, torch.zeros(2, 4)):
+        assert torch.equal(pooled(lightning_nc.first_token, STATES, inputs), STATES[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "positions"), [(RIGHT, [2, 0]), (LEFT, [3, 3]), (BARE, [3, 3]), (None, [3, 3])]
+)
+def test_last_token_is_the_last_of_the_mask_on_either_side(inputs, positions):
+    expected = STATES[[0, 1], positions]
+    assert torch.equal(pooled(lightning_nc.last_token, STATES, inputs), expected)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "means"),
+    [
+        (RIGHT, [STATES[0, :3].mean(0), STATES[1, 0]]),
+        (LEFT, [STATES[0, 1:].mean(0), STATES[1, 3]]),
+        (BARE, [STATES[0].mean(0), STATES[1].mean(0)]),
+    ],
+)
+def test_masked_mean_leaves_padding_out(inputs, means):
+    torch.testing.assert_close(pooled(lightning_nc.masked_mean, STATES, inputs), torch.stack(means))
+
+
+def test_what_padding_holds_does_not_count_in_a_masked_mean():
+    padded = STATES.clone()
+    padded[0, 3] = 1e6
+    expected = pooled(lightning_nc.masked_mean, STATES, RIGHT)
+    assert torch.equal(pooled(lightning_nc.masked_mean, padded, RIGHT), expected)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_pools_read_tuples_and_mappings(pool):
+    expected = pooled(pool, STATES, RIGHT)
+    assert torch.equal(pooled(pool, (STATES, None), RIGHT), expected)
+    assert torch.equal(pooled(pool, {"last_hidden_state": STATES}, RIGHT), expected)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_pools_leave_what_is_pooled_already(pool):
+    assert torch.equal(pooled(pool, STATES[:, 0], RIGHT), STATES[:, 0])
+
+
+def test_a_pool_of_ones_own_sees_the_inputs_if_it_asks_for_them():
+    def count(states, inputs):
+        return states[:, 0] * inputs["attention_mask"].sum(1, keepdim=True)
+
+    expected = STATES[:, 0] * torch.tensor([[3.0], [1.0]])
+    assert torch.equal(pooled(count, STATES, RIGHT), expected)
+
+
+def test_a_pool_is_not_applied_to_a_classifier_input_that_is_pooled_by_the_network():
+    point = Point("input of head", "head", side="input", pool=lambda states: states.mean(1))
+    assert torch.equal(features_of(STATES[:, 0], point, RIGHT, 2), STATES[:, 0])
+    assert torch.equal(features_of(STATES, point, RIGHT, 2), STATES.mean(1))
+
+
+def test_modules_can_be_pools():
+    assert torch.equal(pooled(torch.nn.Flatten(), STATES, None), STATES.flatten(1))

@@ -1,0 +1,142 @@
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
+
+from lightning_nc import Probe, measure
+from lightning_nc.network.batches import form_batches, read_batches, samples_of
+from lightning_nc.network.runner import plain_runner
+from lightning_nc.passes.agreement import Processes
+from lightning_nc.passes.geometry_pass import GeometryPass
+from lightning_nc.passes.request import Request
+
+LABELS = torch.arange(60) % 3
+
+
+class Noisy(Dataset):
+    """Inputs with noise of a generator that the dataset holds; labels that it declares or not."""
+
+    def __init__(self, labels=LABELS, declared=True, noise=1.0):
+        self.labels_of = labels
+        self.noise = noise
+        self.generator = torch.Generator().manual_seed(5)
+        if declared:
+            self.targets = labels
+
+    def __len__(self):
+        return len(self.labels_of)
+
+    def __getitem__(self, index):
+        x = torch.randn(5, generator=torch.Generator().manual_seed(index))
+        x = x + self.noise * torch.randn(5, generator=self.generator)
+        return x, self.labels_of[index]
+
+
+class MeanOfTokens(nn.Module):
+    def forward(self, x):
+        return x.mean(1)
+
+
+def net(hidden=8, rows=3):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, hidden), nn.ReLU(), nn.Tanh(), nn.Linear(hidden, rows))
+
+
+def test_a_sampler_of_a_subset_limits_the_probe():
+    data = TensorDataset(torch.randn(60, 5), LABELS)
+    loader = DataLoader(data, 10, sampler=SubsetRandomSampler(range(30, 60)))
+    samples = samples_of(loader, None)
+    assert [int(samples.dataset.indices[i]) for i in range(len(samples.dataset))] == [
+        *range(30, 60)
+    ]
+    assert measure(net(), loader).counts.tolist() == [10, 10, 10]
+
+
+def test_generators_of_the_dataset_draw_the_same_for_a_batch_whoever_reads_it():
+    samples = samples_of(Noisy(), 10)
+    batches = form_batches(torch.arange(60), LABELS, 10)
+    all_read = [inputs for _, (inputs, _) in read_batches(samples, batches, seed=0)]
+    for rank in (0, 1):
+        own = [inputs for _, (inputs, _) in read_batches(samples, batches[rank::2], seed=0)]
+        assert all(torch.equal(a, b) for a, b in zip(own, all_read[rank::2], strict=True))
+
+
+def test_data_and_network_with_generators_of_their_own_can_be_read_twice():
+    class Noise(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.generator = torch.Generator().manual_seed(1)
+
+        def forward(self, x):
+            return x + torch.randn(x.shape, generator=self.generator)
+
+    model = nn.Sequential(Noise(), *net())
+    twice = measure(model, Probe(Noisy(), "data", cache_mb=0)).values
+    assert twice == pytest.approx(measure(model, Noisy()).values, nan_ok=True, rel=1e-12)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_hidden_layer_with_as_many_rows_as_classes_is_not_taken_for_the_head(declared):
+    model = net(hidden=3, rows=5)
+    with pytest.raises(ValueError, match=r"Cannot tell the head: '0' .* '3', .* head="):
+        measure(model, Noisy(declared=declared))
+
+
+def test_undeclared_labels_give_what_declared_ones_give():
+    # an early batch may lack the last class; head and classes are settled by all labels
+    labels = torch.cat([torch.zeros(28), torch.ones(28), torch.full((4,), 2)]).long()
+    of = [measure(net(), Probe(Noisy(labels, d), "data", batch_size=4)) for d in (True, False)]
+    assert of[0].values == pytest.approx(of[1].values, nan_ok=True)
+
+
+def test_inputs_of_varying_size_are_refused_in_a_sentence():
+    class Padded(Noisy):
+        def __getitem__(self, index):
+            return torch.randn(4 + index // 10, 5), self.labels_of[index]
+
+    def collate(samples):
+        inputs, labels = zip(*samples, strict=True)
+        return nn.utils.rnn.pad_sequence(inputs, batch_first=True), torch.stack(labels)
+
+    loader = DataLoader(Padded(), 10, collate_fn=collate)
+    model = nn.Sequential(MeanOfTokens(), *net())
+    with pytest.raises(ValueError, match=r"'input' has \d+ features.*in the first.*layers="):
+        measure(model, loader)
+
+
+def test_a_plan_is_made_anew_for_data_that_declare_other_labels():
+    plans = []
+    for shift in (0, 1):
+        data = TensorDataset(torch.randn(60, 5), (LABELS + shift) % 3)
+        one_pass = GeometryPass(
+            plain_runner(net()),
+            lambda data=data: data,
+            Probe("train"),
+            [Request(layers="blocks")],
+            Processes(),
+            plans[0] if plans else None,
+        )
+        one_pass.run()
+        plans.append(one_pass.plan)
+    assert plans[0].digest != plans[1].digest
+
+
+def test_a_cosine_head_has_no_decisions_to_speak_of():
+    class Cosine(nn.Linear):
+        def forward(self, h):
+            return nn.functional.linear(
+                nn.functional.normalize(h), nn.functional.normalize(self.weight)
+            )
+
+    model = nn.Sequential(*net()[:3], Cosine(8, 3))
+    with pytest.warns(RuntimeWarning, match="nc3, nc4, accuracy .*does not compute W h"):
+        values = measure(model, Noisy(), layers=None).values
+    assert all(values[f"nc/data/{key}"] != values[f"nc/data/{key}"] for key in ("nc3", "nc4"))
+    assert values["nc/data/nc1"] > 0
+
+
+def test_one_logit_has_no_simplex_to_speak_of():
+    with pytest.warns(RuntimeWarning, match="nc2_equinorm_weights"):
+        values = measure(net(rows=1), Noisy(LABELS % 2), layers=None).values
+    assert all(value != value for key, value in values.items() if "nc2_" in key)
+    assert 0 <= values["nc/data/accuracy"] <= 1
