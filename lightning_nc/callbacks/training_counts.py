@@ -16,7 +16,7 @@ from torch.utils.data import (
 
 from lightning_nc.callbacks.trainer_access import trainer_loader
 from lightning_nc.guards.generators import generators_kept
-from lightning_nc.network.batches import samples_of
+from lightning_nc.network.batches import inner_sampler, samples_of
 from lightning_nc.network.labels import class_indices, dataset_labels, unpack_batch
 
 _STASHED = 64  # batches whose labels are kept before they are counted, which waits for the device
@@ -150,8 +150,7 @@ def _draws_each_once(loader: Any) -> bool:
     """Whether an epoch has every sample of the loader's dataset, and once, but for a last batch."""
     if not isinstance(loader, DataLoader) or loader.batch_size is None:
         return False
-    sampler: Any = loader.sampler
-    sampler = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+    sampler = inner_sampler(loader.sampler)
     once = (
         isinstance(sampler, RandomSampler)
         and not sampler.replacement

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
-from lightning_nc.tangent.differentiable_network import Network
+from lightning_nc.tangent.differentiable_network import Network, number_of_samples
 from lightning_nc.tangent.kernel import tangent_kernel
 
 Outputs = Literal["all"] | int | Callable[[Any], Tensor]
@@ -106,15 +105,10 @@ def last_layer_kernel(features: Tensor, num_outputs: int, bias: bool = True) -> 
 def network_on(
     model: nn.Module, inputs: Any, outputs: Outputs, parameters: Iterable[str] | None
 ) -> Network:
-    """A network on inputs, of which the first tensor says how many samples there are."""
+    """A network whose outputs are ``outputs`` of what it gives, if that is a function."""
     inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
-    first = next((x for x in tree_leaves(inputs) if isinstance(x, Tensor)), None)
-    if first is None or first.ndim == 0 or len(first) == 0:
-        raise ValueError(
-            f"Inputs must have a tensor with a row per sample, got {type(inputs).__name__}."
-        )
     call = partial(_call, model, outputs if callable(outputs) else None)
-    return Network(model, call, inputs, len(first), parameters)
+    return Network(model, call, inputs, number_of_samples(inputs), parameters)
 
 
 def output_directions(outputs: Outputs, num_outputs: int, seed: int) -> Tensor:

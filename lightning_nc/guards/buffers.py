@@ -6,14 +6,16 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from lightning_nc.guards.torch_internals import buffers_held, parts_held
+
 
 @contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
     """Put back every buffer, and take away buffers and modules that a forward pass has added."""
     # of each module, for a forward pass may add buffers, or fill those that are None
-    held = [(module, dict(module._buffers)) for module in model.modules()]
+    held = [(module, dict(buffers_held(module))) for module in model.modules()]
     python = [m for m, _ in held if not isinstance(m, torch.jit.ScriptModule)]
-    parts = [part for m in python for part in (m._modules, m._parameters)]
+    parts = [part for module in python for part in parts_held(module)]
     names = [set(part) for part in parts]
     tensors = {b for _, buffers in held for b in buffers.values() if b is not None}
     contents = [(tensor, tensor.detach().clone()) for tensor in tensors]
@@ -21,10 +23,11 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, buffers in held:
-            for added in set(module._buffers.keys()) - set(buffers):
-                del module._buffers[added]
+            now = buffers_held(module)
+            for added in set(now.keys()) - set(buffers):
+                del now[added]
             for name, buffer in buffers.items():
-                module._buffers[name] = buffer
+                now[name] = buffer
         for part, before in zip(parts, names, strict=True):
             for added in part.keys() - before:
                 del part[added]  # built by a forward pass, and will be again

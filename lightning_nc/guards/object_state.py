@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_nc.guards.torch_internals import writes_so_far
+
 # torch's own of each module, kept by other guards or not changed by calls; ways to the Trainer
 OWN = {*vars(nn.Module()), "_trainer", "_fabric", "trainer"}
 _LONG = 1000  # longer containers hold samples, and are let be
@@ -64,11 +66,11 @@ class _Content(NamedTuple):
     """A tensor, its version, and what was in it."""
 
     itself: Tensor
-    version: int
+    version: float
     content: Tensor
 
     def put_back(self) -> None:
-        if self.itself._version != self.version:
+        if writes_so_far(self.itself) != self.version:
             with torch.no_grad():
                 self.itself.copy_(self.content)
 
@@ -80,7 +82,7 @@ def _note(
     if isinstance(value, Tensor):
         plain = type(value) is Tensor and not (value.requires_grad or value.is_inference())
         if tensors is not None and plain and id(value) not in tensors:
-            tensors[id(value)] = _Content(value, value._version, value.clone())
+            tensors[id(value)] = _Content(value, writes_so_far(value), value.clone())
     elif isinstance(value, tuple | list | dict | set | deque) and len(value) <= _LONG:
         if not isinstance(value, tuple):
             if id(value) in containers:

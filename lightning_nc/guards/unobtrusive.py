@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_nc.guards.buffers import buffers_kept
 from lightning_nc.guards.generators import generators_in_model, generators_kept, held_generators
 from lightning_nc.guards.object_state import attributes_kept
 from lightning_nc.guards.parameters import parameters_watched
 from lightning_nc.guards.shards import shards_kept
+from lightning_nc.guards.torch_internals import is_batch_norm
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def _batch_statistics(model: nn.Module) -> Iterator[None]:
 
     ``training`` stays False: so SyncBatchNorm does not communicate, and Dropout stays off.
     """
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    layers: list[Any] = [module for module in model.modules() if is_batch_norm(module)]
     for layer in layers:
         layer.running_mean = layer.running_var = None
     yield  # buffers are put back by `_buffers_kept`

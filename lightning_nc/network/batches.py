@@ -71,9 +71,17 @@ def samples_of(source: Any, batch_size: int | None) -> Samples:
     return Samples(dataset, size, source.collate_fn, source.worker_init_fn, source.pin_memory)
 
 
+def inner_sampler(sampler: Any) -> Any:
+    """The sampler that was given to a loader, where Lightning has wrapped it to distribute it.
+
+    Without the names that lead to it the wrapper counts as the sampler.
+    """
+    return getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+
+
 def _subset_of(sampler: Any) -> Any:
-    """The indices to which a sampler is limited, also one that Lightning has wrapped; or None."""
-    inner = getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+    """The indices to which a sampler is limited; None if it is not."""
+    inner = inner_sampler(sampler)
     return inner.indices if isinstance(inner, SubsetRandomSampler) else None
 
 

@@ -21,7 +21,7 @@ class Convolution(OuterProducts):
         self, module: Any, names: set[str], inputs: Sequence[Tensor], samples: int, directions: int
     ) -> None:
         mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-        padded = [F.pad(x, module._reversed_padding_repeated_twice, mode=mode) for x in inputs]
+        padded = [F.pad(x, _padding(module), mode=mode) for x in inputs]
         super().__init__(module, names, padded, samples, directions)
         self.in_groups = module.groups
 
@@ -67,3 +67,15 @@ class Convolution(OuterProducts):
 
     def _windows(self) -> tuple[Any, Any, Any]:
         return self.module.kernel_size, self.module.stride, self.module.dilation
+
+
+def _padding(module: Any) -> list[int]:
+    """Before and after each axis, the last axis first, as `F.pad` takes it."""
+    sides: list[int] = []
+    for axis in reversed(range(len(module.stride))):
+        if module.padding == "same":  # as much output as input; an odd rest goes after
+            total = module.dilation[axis] * (module.kernel_size[axis] - 1)
+            sides += [total // 2, total - total // 2]
+        else:
+            sides += [0 if module.padding == "valid" else module.padding[axis]] * 2
+    return sides

@@ -10,14 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_map
 
 from lightning_nc.guards.precision import full_precision
+from lightning_nc.guards.torch_internals import is_batch_norm, tree_leaves, tree_map
 from lightning_nc.tangent.inner_products import widened
 from lightning_nc.tangent.parameter_owners import look
 
 INNER = "network."  # under which `_Outputs` has the parameters
 _BACKWARD = ("_backward_hooks", "_backward_pre_hooks")
+_DROPOUTS = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
+    *(nn.AlphaDropout, nn.FeatureAlphaDropout),
+)
 
 
 class Network:
@@ -162,6 +166,20 @@ def _matching(pattern: str, named: Mapping[str, Any]) -> set[str]:
     return matching
 
 
+def number_of_samples(inputs: Any) -> int:
+    """The number of rows of the first tensor in a nesting.
+
+    Raises:
+        ValueError: If there is none with rows.
+    """
+    first = next((x for x in tree_leaves(inputs) if isinstance(x, Tensor)), None)
+    if first is None or first.ndim == 0 or len(first) == 0:
+        raise ValueError(
+            f"Inputs must have a tensor with a row per sample, got {type(inputs).__name__}."
+        )
+    return len(first)
+
+
 def _take(inputs: Any, samples: int, indices: Sequence[int]) -> Any:
     """Some of the samples."""
 
@@ -177,9 +195,8 @@ def _take(inputs: Any, samples: int, indices: Sequence[int]) -> Any:
 def _require_evaluation(model: nn.Module) -> None:
     """Modules that are random in training, or take the statistics of a batch, must not be in it."""
     for name, module in model.named_modules():
-        random = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-        of_batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if module.training and (random or of_batch):
+        random = isinstance(module, _DROPOUTS) and module.p > 0
+        if module.training and (random or is_batch_norm(module)):
             raise ValueError(
                 f"The outputs of a sample are not its own while '{name}' ({type(module).__name__}) "
                 "is in training mode: call model.eval()."

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lightning_nc.guards.torch_internals import tree_flatten, tree_unflatten, writes_so_far
 from lightning_nc.tangent.inner_products import gram, widened
 
 _AT_ONCE = 2**26  # numbers in the gradients that are held at a time
@@ -35,8 +35,8 @@ class ModuleCall:
         """Whether nothing has been written to them since."""
         return self._versions == self._now()
 
-    def _now(self) -> list[int]:
-        return [x._version for x in self.tensors() if not x.is_inference()]
+    def _now(self) -> list[float]:
+        return [writes_so_far(x) for x in self.tensors() if not x.is_inference()]
 
     def arguments(self, tensors: Sequence[Tensor]) -> Any:
         """Positional and keyword arguments, with other tensors."""

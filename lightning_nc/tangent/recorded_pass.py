@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from lightning_nc.guards.torch_internals import convolves_like
 from lightning_nc.tangent.affine_norms import AffineNorm
 from lightning_nc.tangent.convolution import Convolution
 from lightning_nc.tangent.outer_products import Embedding, Linear, OuterProducts
@@ -119,7 +120,7 @@ def _outer_products(module: Any, inputs: list[Tensor]) -> type[OuterProducts] | 
         plain = module.max_norm is None and not module.scale_grad_by_freq
         return Embedding if plain else None
     for kind in _CONVOLUTIONS:
-        if forward is kind.forward and type(module)._conv_forward is kind._conv_forward:
+        if convolves_like(module, kind):
             with_channels_second = all(x.ndim == len(module.stride) + 2 for x in inputs)
             return Convolution if with_channels_second else None
     return None
