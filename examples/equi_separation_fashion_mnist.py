@@ -22,16 +22,14 @@ Source:
 """
 
 import argparse
-import logging
 import math
 import sys
-import warnings
 from itertools import pairwise
-from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from fashion_mnist import FOLDER, subset, whole_batches
+from example_setup import options_of, save, train_quietly, use_one_thread
+from fashion_mnist import subset, whole_batches
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -126,16 +124,8 @@ def train(options: argparse.Namespace) -> tuple[list[Measurement], list[Measurem
         )
         for statistics in ("batch", "eval")
     )
-    trainer = pl.Trainer(
-        accelerator="cpu",  # faster than a GPU for layers this small
-        max_epochs=options.epochs,
-        callbacks=[batch, running],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=sys.stdout.isatty(),
-    )
-    trainer.fit(FeedForward(options), whole_batches(dataset, 128))
+    loader = whole_batches(dataset, 128)
+    train_quietly(FeedForward(options), loader, options.epochs, [batch, running])
     return batch.history, running.history
 
 
@@ -205,7 +195,7 @@ def draw_epochs(axes: Axes, history: list[Measurement]) -> None:
     axes.legend(title="epochs completed", ncols=3, fontsize="small", loc="best")
 
 
-def save_run(options: argparse.Namespace, batch: list[Measurement]) -> Path:
+def save_run(options: argparse.Namespace, batch: list[Measurement]) -> None:
     """D against depth at every measured epoch, and the law at the last."""
     figure = Figure(figsize=(9.6, 4.2), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
@@ -218,7 +208,7 @@ def save_run(options: argparse.Namespace, batch: list[Measurement]) -> Path:
         axes.set_xlabel("layer (0: raw input)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(f"FashionMNIST, {describe(options)}")
-    return save(figure, options.output / "equi_separation_fashion_mnist.png")
+    save(figure, options.output, "equi_separation_fashion_mnist")
 
 
 def describe(options: argparse.Namespace) -> str:
@@ -233,7 +223,7 @@ def without(options: argparse.Namespace) -> str:
     return f"without {' and '.join(left_out)}" if left_out else ""
 
 
-def save_panels(options: argparse.Namespace, laws: dict[tuple[str, int], Measurement]) -> Path:
+def save_panels(options: argparse.Namespace, laws: dict[tuple[str, int], Measurement]) -> None:
     """The law for every optimizer (rows) and depth (columns)."""
     figure = Figure(figsize=(9.6, 8.4), dpi=100, layout="constrained")
     grid = figure.subplots(3, 3, sharex="col", sharey=True)
@@ -246,14 +236,7 @@ def save_panels(options: argparse.Namespace, laws: dict[tuple[str, int], Measure
         axes.set_ylabel(f"{title}\n$D$")
     figure.supxlabel("layer (0: raw input)", fontsize="medium")
     figure.suptitle("Separation fuzziness $D$ of FashionMNIST after training")
-    return save(figure, options.output / "equi_separation_panels.png")
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure, and its folder if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    save(figure, options.output, "equi_separation_panels")
 
 
 def one(options: argparse.Namespace) -> bool:
@@ -261,7 +244,7 @@ def one(options: argparse.Namespace) -> bool:
     print(f"{describe(options)}, seed {options.seed}")
     batch, running = train(options)
     print_table(batch, running)
-    print(f"figure: {save_run(options, batch)}")
+    save_run(options, batch)
     return judge(options, batch)
 
 
@@ -277,14 +260,14 @@ def panels(options: argparse.Namespace) -> bool:
             print_table(batch, running)
             judged.append(judge(options, batch))
             laws[optimizer, layers] = batch[-1]
-    print(f"\nfigure: {save_panels(options, laws)}")
+    save_panels(options, laws)
     return all(judged)
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = options_of(
+        __doc__, seed="of images, initialisation and order of batches", fashion_mnist=True
     )
     add = parser.add_argument
     add("--layers", type=int, choices=LAYERS, default=8, help="hidden layers and classifier")
@@ -292,21 +275,14 @@ def parse() -> argparse.Namespace:
     add("--linear", action="store_true", help="without nonlinearity")
     add("--no-batch-norm", action="store_true", help="without BatchNorm")
     add("--panels", action="store_true", help="all nine of optimizer and depth")
-    add("--seed", type=int, default=0, help="of images, initialisation and order of batches")
     add("--epochs", type=int, default=EPOCHS, help="the learning rate's schedule scales with it")
-    add("--data", type=Path, default=FOLDER, help="folder of the FashionMNIST files")
-    add("--output", type=Path, default=Path("figures"), help="folder for the figure")
     return parser.parse_args()
 
 
 def main() -> int:
     """Run; 0 if everything claimed is so."""
     options = parse()
-    torch.set_num_threads(1)  # the layers are too small to be shared among threads
-    for name in ("pytorch_lightning", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers")
-    warnings.filterwarnings("ignore", module="pytorch_lightning", category=FutureWarning)
+    use_one_thread()
     return 0 if (panels if options.panels else one)(options) else 1
 
 

@@ -21,10 +21,10 @@ Source:
 
 import argparse
 import sys
-from pathlib import Path
 
 import torch
-from fashion_mnist import FOLDER, normalize, read, resize
+from example_setup import BLUE, GREEN, ORANGE, PINK, options_of, save
+from fashion_mnist import normalize, read, resize
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -41,11 +41,11 @@ Pair = tuple[int, int]
 NAMES = "T-shirt, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, boot"
 CLASSES = NAMES.split(", ")
 PAIRS: list[Pair] = [(2, 4), (2, 6), (0, 6), (4, 6)]
-BARS = {  # colours by Okabe and Ito
-    "NTK at initialisation": "#0072B2",
-    "LANTK, pair features": "#D55E00",
-    "LANTK, random features": "#009E73",
-    "NTK after training": "#CC79A7",
+BARS = {
+    "NTK at initialisation": BLUE,
+    "LANTK, pair features": ORANGE,
+    "LANTK, random features": GREEN,
+    "NTK after training": PINK,
 }
 
 
@@ -93,7 +93,7 @@ def ratios(
 
 def draw(rows: dict[Pair, list[float]]) -> Figure:
     """Bars for each pair, a colour for each kernel."""
-    figure = Figure((7.5, 4.2), layout="constrained")
+    figure = Figure((7.5, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(BARS)
     for bar, (name, colour) in enumerate(BARS.items()):
@@ -134,10 +134,7 @@ def main() -> int:
         columns = zip(BARS, rows[pair], strict=True)
         values = "  ".join(f"{value:{len(bar)}.4f}" for bar, value in columns)
         print(f"{CLASSES[pair[0]] + ' / ' + CLASSES[pair[1]]:20}  {values}", flush=True)
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "label_aware_kernel.png"
-    draw(rows).savefig(path, dpi=150)
-    print(f"Figure: {path}")
+    save(draw(rows), options.output, "label_aware_kernel")
     wrong = verdict(rows)
     for sentence in wrong:
         print(f"NOT REPRODUCED: {sentence}")
@@ -154,11 +151,8 @@ def pair_of(text: str) -> Pair:
 
 def parse() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0].lstrip("r"))
+    parser = options_of(__doc__, seed="of images, initialisation and features", fashion_mnist=True)
     parser.add_argument("--pairs", type=pair_of, nargs="+", default=PAIRS, help="as in 0:6")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", type=Path, default=FOLDER, help="folder of FashionMNIST")
-    parser.add_argument("--output", type=Path, default=Path("docs/figures"))
     return parser.parse_args()
 
 

@@ -27,10 +27,10 @@ Source:
 
 import argparse
 import sys
-from pathlib import Path
 
 import torch
-from fashion_mnist import FOLDER, read, resize
+from example_setup import BLUE, GREEN, GREY, ORANGE, PINK, options_of, save
+from fashion_mnist import read, resize
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -53,12 +53,12 @@ PAIRS: list[Pair] = [
     (2, 3, 4, 6),
     (3, 6, 0, 2),
 ]
-BARS = {  # colours by Okabe and Ito
-    "k-means on pixels": "#999999",
-    "linear, relative": "#CC79A7",
-    "linear, kernelized": "#009E73",
-    "network, relative": "#0072B2",
-    "network, kernelized": "#D55E00",
+BARS = {
+    "k-means on pixels": GREY,
+    "linear, relative": PINK,
+    "linear, kernelized": GREEN,
+    "network, relative": BLUE,
+    "network, kernelized": ORANGE,
 }
 EPOCHS, RATE, BATCH = 150, 0.3, 50
 RATE_OF_STEPS = 1e-3  # small, so that similarities are those of one network
@@ -111,7 +111,7 @@ def accuracies(pair: Pair, data: tuple[Tensor, Tensor], options: argparse.Namesp
 
 def draw(rows: dict[Pair, list[float]]) -> Figure:
     """Bars for each pair, a colour for each way to cluster."""
-    figure = Figure((9, 4.2), layout="constrained")
+    figure = Figure((9, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(BARS)
     for bar, (name, colour) in enumerate(BARS.items()):
@@ -158,10 +158,7 @@ def main() -> int:
         a, b, c, d = (CLASSES[k] for k in pair)
         print(line(f"{a} / {b} by {c}, {d}", rows[pair]), flush=True)
     print(line("mean", torch.tensor(list(rows.values())).mean(0).tolist()))
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "local_elasticity_clustering.png"
-    draw(rows).savefig(path, dpi=150)
-    print(f"Figure: {path}")
+    save(draw(rows), options.output, "local_elasticity_clustering")
     wrong = verdict(rows)
     for sentence in wrong:
         print(f"NOT REPRODUCED: {sentence}")
@@ -184,15 +181,12 @@ def pair_of(text: str) -> Pair:
 
 def parse() -> argparse.Namespace:
     """Options of the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0].lstrip("r"))
+    parser = options_of(__doc__, seed="of images, initialisation and steps", fashion_mnist=True)
     parser.add_argument(
         "--pairs", type=pair_of, nargs="+", default=PAIRS, help="primary and auxiliary: 0:3:2:6"
     )
     parser.add_argument("--per-class", type=int, default=100, help="images of each class")
     parser.add_argument("--width", type=int, default=2048, help="hidden units")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--data", type=Path, default=FOLDER, help="folder of FashionMNIST")
-    parser.add_argument("--output", type=Path, default=Path("docs/figures"))
     return parser.parse_args()
 
 

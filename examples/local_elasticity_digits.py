@@ -21,17 +21,14 @@ Source:
 """
 
 import argparse
-import logging
 import sys
-import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
+from example_setup import BLUE, ORANGE, options_of, save, train_quietly, use_one_thread
 from fashion_mnist import choose, whole_batches
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from sklearn.datasets import load_digits
@@ -44,7 +41,7 @@ from lightning_nc.functional.local_elasticity import relative_ratio
 PER_CLASS, WIDTH, RUNS = 20, 256, 3
 RISE = 0.04  # of the ratio; with seeds 0 to 11 it is 0.064 or more
 PRECISION = 1e-6  # a float32 network's, though pixels are sixteenths and their products exact
-STYLES = {"softmax regression": ("#D55E00", 4), "perceptron": ("#0072B2", 1.5)}  # colour, width
+STYLES = {"softmax regression": (ORANGE, 4), "perceptron": (BLUE, 1.5)}  # colour, width
 
 
 class Run(NamedTuple):
@@ -97,16 +94,7 @@ def split(seed: int) -> tuple[TensorDataset, TensorDataset]:
 def train(model: Classifier, trainset: TensorDataset, probe: Probe, epochs: int) -> LocalElasticity:
     """Train; return the callback, which has measured before training and after every epoch."""
     elasticity = LocalElasticity(PER_CLASS, probe=probe, figures=False, on_error="raise")
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        callbacks=[elasticity],
-        accelerator="cpu",  # on which networks as small as these are fastest
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
-    trainer.fit(model, whole_batches(trainset, 64))
+    train_quietly(model, whole_batches(trainset, 64), epochs, [elasticity])
     return elasticity
 
 
@@ -206,7 +194,6 @@ def draw_kernel(axes: Axes, measurement: Measurement, title: str) -> AxesImage:
 def draw(runs: list[Run]) -> Figure:
     """Ratios of all runs, kernels of the first."""
     figure = Figure(figsize=(14, 4.4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     of_ratios, *of_kernels = figure.subplots(1, 3)
     draw_ratios(of_ratios, runs)
     for axes, (name, history) in zip(of_kernels, runs[0].history.items(), strict=True):
@@ -220,14 +207,8 @@ def draw(runs: list[Run]) -> Figure:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = Path(__file__).parent.parent / "docs" / "figures"
-    add = parser.add_argument
-    add("--output", type=Path, default=default, help="folder for the figure")
-    add("--seed", type=int, default=0, help="of the first run: images, initialisation, batches")
-    add("--epochs", type=int, default=30)
+    parser = options_of(__doc__, seed="of the first run: images, initialisation, batches")
+    parser.add_argument("--epochs", type=int, default=30)
     options = parser.parse_args()
     if options.epochs < 1:
         parser.error("--epochs needs 1 or more.")
@@ -237,18 +218,11 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     """Run; 0 if all is as claimed."""
     options = parse()
-    torch.set_num_threads(1)  # the layers are too small to be shared among threads
-    for name in ("pytorch_lightning", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers")
-    warnings.filterwarnings("ignore", module="pytorch_lightning", category=FutureWarning)
+    use_one_thread()
     runs = [run(options.seed + number, options.epochs) for number in range(RUNS)]
     print_table(runs)
     right = judge(runs)
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "local_elasticity_digits.png"
-    draw(runs).savefig(path)
-    print(f"figure: {path}")
+    save(draw(runs), options.output, "local_elasticity_digits")
     return 0 if right else 1
 
 

@@ -20,15 +20,13 @@ Source:
     He & Su (2020), "The local elasticity of neural networks", ICLR.
 """
 
-import argparse
 import math
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from example_setup import BLUE, ORANGE, options_of, save, use_one_thread
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -40,7 +38,7 @@ PER_CLASS, STEPS, WIDTH = 100, 1000, 256
 TURNS, PITCH = 3, 0.5  # of a helix of radius 1: strands are 0.25 apart along its axis
 ARM, GAP = 5.0, 0.5  # of a folded box: length, and distance from the arms of the other one
 MARGIN = 0.15  # in r; with seeds 0 to 9 all differences are 0.23 or more
-COLORS = {"linear": "#D55E00", "ReLU": "#0072B2"}  # by Okabe and Ito
+COLORS = {"linear": ORANGE, "ReLU": BLUE}
 SIMILARITY = ScalarMappable(Normalize(0, 1), "viridis")
 
 
@@ -218,7 +216,6 @@ def draw_scatter(axes: Axes, data: Data, result: Result, color: str) -> None:
 def draw(datasets: dict[str, Data], results: dict[tuple[str, str], Result]) -> Figure:
     """A row for each data set; for each network the shape, and the pairs of points."""
     figure = Figure(figsize=(15, 7.6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 4, width_ratios=(1.4, 1, 1.4, 1))
     for row, (name, data) in enumerate(datasets.items()):
         for column, (kind, color) in enumerate(COLORS.items()):
@@ -233,14 +230,8 @@ def draw(datasets: dict[str, Data], results: dict[tuple[str, str], Result]) -> F
 
 def main() -> int:
     """Run; 0 if the similarities are as claimed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = Path(__file__).parent.parent / "docs" / "figures"
-    parser.add_argument("--output", type=Path, default=default, help="folder for the figure")
-    parser.add_argument("--seed", type=int, default=0, help="of heights and initialisation")
-    options = parser.parse_args()
-    torch.set_num_threads(1)  # several are slower on matrices as small as these
+    options = options_of(__doc__, seed="of heights and initialisation").parse_args()
+    use_one_thread()
     torch.manual_seed(options.seed)
     datasets = {"double helix": helix(), "folded boxes": boxes()}
     results = {}
@@ -251,10 +242,7 @@ def main() -> int:
             numbers = f"{found.accuracy:9.1%}{found.before:10.3f}{found.after:9.3f}"
             print(f"{name:14}{kind:9}{numbers}", flush=True)
     right = [judge(name, results[name, "linear"], results[name, "ReLU"]) for name in datasets]
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "local_elasticity_geometry.png"
-    draw(datasets, results).savefig(path)
-    print(f"figure: {path}")
+    save(draw(datasets, results), options.output, "local_elasticity_geometry")
     return 0 if all(right) else 1
 
 

@@ -15,13 +15,11 @@ Source:
     ICML.
 """
 
-import argparse
 import sys
-from pathlib import Path
 
 import torch
+from example_setup import BLUE, ORANGE, options_of, save, use_one_thread
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -33,7 +31,6 @@ from lightning_nc.theory.stability import (
     locally_elastic_stability,
 )
 
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # safe for colour-blind
 M, MU, PRECISION = 300, 0.2, 0.05
 NEGLIGIBLE = 0.01  # of the largest beta
 
@@ -125,25 +122,17 @@ def draw_stabilities(axes: Axes, retrained: Tensor) -> None:
 
 def main() -> int:
     """Run; 0 if estimates agree and the stabilities are far apart."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = Path(__file__).parent.parent / "docs" / "figures"
-    parser.add_argument("--output", type=Path, default=default, help="folder for the figure")
-    output = parser.parse_args().output
-    torch.set_num_threads(1)  # several are slower on matrices as small as these
+    options = options_of(__doc__).parse_args()
+    use_one_thread()
     influence, retrained = stabilities()
     right = print_table(influence, retrained)
     figure = Figure(figsize=(11, 4.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     of_agreement, of_stabilities = figure.subplots(1, 2)
     draw_agreement(of_agreement, influence, retrained)
     draw_stabilities(of_stabilities, retrained)
     for axes in (of_agreement, of_stabilities):
         axes.grid(True, alpha=0.3)
-    output.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output / "locally_elastic_stability.png")
-    print(f"figure: {output / 'locally_elastic_stability.png'}")
+    save(figure, options.output, "locally_elastic_stability")
     return 0 if right else 1
 
 

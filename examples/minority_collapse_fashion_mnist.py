@@ -19,16 +19,14 @@ Source:
 """
 
 import argparse
-import logging
 import math
 import sys
-import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from fashion_mnist import FOLDER, choose, normalize, read, resize, whole_batches
+from example_setup import BLUE, GREEN, ORANGE, options_of, save, train_quietly
+from fashion_mnist import choose, normalize, read, resize, whole_batches
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
@@ -38,7 +36,7 @@ from lightning_nc import MinorityCollapse, Probe
 
 K = 10
 RATIOS = (1.0, 10.0, 100.0, math.inf)
-COLOURS = ("#0072B2", "#D55E00", "#009E73")  # of the palette by Okabe and Ito
+COLOURS = (BLUE, ORANGE, GREEN)
 VGG11 = (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0)  # channels; 0 for pooling
 SMALL = (16, 0, 32, 0, 64, 0)
 
@@ -125,18 +123,10 @@ def train(
         merged_above=1,
         on_error="raise",
     )
-    trainer = pl.Trainer(
-        max_epochs=options.epochs,
-        callbacks=[collapse],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-    )
     channels = VGG11 if options.full else SMALL
     network = VGG(channels, images.shape[-1], options.epochs, options.rate)
     trainset = imbalanced(images, labels, majority, ratio, oversampled)
-    trainer.fit(network, whole_batches(trainset, 128))
+    train_quietly(network, whole_batches(trainset, 128), options.epochs, [collapse], "auto")
     values = {key.split("/")[-1]: v for key, v in collapse.history[-1].values.items()}
     run = Run(majority, ratio, oversampled, values)
     print(row(run), flush=True)
@@ -158,7 +148,7 @@ def row(run: Run) -> str:
 
 def draw(runs: list[Run]) -> Figure:
     """The cosine of minority rows against R, measured, oversampled and predicted."""
-    figure = Figure((6.4, 4.2), layout="constrained")
+    figure = Figure((6.4, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     places = {ratio: place for place, ratio in enumerate(RATIOS)}
     for colour, majority in zip(COLOURS, sorted({run.majority for run in runs}), strict=False):
@@ -216,10 +206,6 @@ def verdict(runs: list[Run]) -> list[str]:
 def main() -> int:
     """Train all networks, draw, and judge."""
     options = parse()
-    warnings.filterwarnings("ignore", category=UserWarning)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    for name in ("pytorch_lightning", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     images, labels = read("train", options.data)
     chosen = choose(labels, options.per_class, options.seed)
     data = normalize(resize(images[chosen], options.size)), labels[chosen]
@@ -228,10 +214,7 @@ def main() -> int:
     for majority in options.majority:
         runs += [train(data, options, majority, ratio) for ratio in RATIOS]
         runs.append(train(data, options, majority, 100.0, oversampled=True))
-    options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "minority_collapse_fashion_mnist.png"
-    draw(runs).savefig(path, dpi=150)
-    print(f"Figure: {path}")
+    save(draw(runs), options.output, "minority_collapse_fashion_mnist")
     wrong = verdict(runs)
     for sentence in wrong:
         print(f"NOT REPRODUCED: {sentence}")
@@ -240,16 +223,13 @@ def main() -> int:
 
 def parse() -> argparse.Namespace:
     """Options of the command line; ``--full`` is a preset."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0].lstrip("r"))
+    parser = options_of(__doc__, seed="of images, initialisation and batches", fashion_mnist=True)
     parser.add_argument("--majority", type=int, nargs="+", default=[5], choices=(3, 5, 7))
-    parser.add_argument("--per-class", type=int, default=500, help="images of frequent classes")
+    parser.add_argument("--per-class", type=int, default=500, help="images of each majority class")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--rate", type=float, default=0.05, help="learning rate")
     parser.add_argument("--size", type=int, default=14, help="height and width of images")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--full", action="store_true", help="VGG11, 6000 per class, 350 epochs")
-    parser.add_argument("--data", type=Path, default=FOLDER, help="folder of FashionMNIST")
-    parser.add_argument("--output", type=Path, default=Path("docs/figures"))
     options = parser.parse_args()
     if options.full:
         options.per_class, options.size, options.epochs, options.rate = 6000, 32, 350, 0.1

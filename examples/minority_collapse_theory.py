@@ -18,11 +18,10 @@ Source:
 import argparse
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
+from example_setup import BLUE, ORANGE, options_of, save
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_nc.theory import critical_imbalance, layer_peeled_model
@@ -40,7 +39,7 @@ PRECISION = 0.03
 ALL_MAJORITIES = range(2, K - 1)  # with one majority class R_0 is beyond 10^8
 VANISHED = "$\\times$ from here on the rows are zero:\nthey have no cosine"
 Critical = dict[tuple[int, int], float]  # R_0 by K_A and E_H
-STYLES = {5: ("#0072B2", "-", "o"), 10: ("#D55E00", "--", "s")}  # by E_H; safe for colour-blind
+STYLES = {5: (BLUE, "-", "o"), 10: (ORANGE, "--", "s")}  # by E_H
 
 
 def minority_cosine(majority: int, energy_h: float, R: float) -> float:
@@ -124,7 +123,6 @@ def draw_critical(axes: Axes, critical: Critical) -> None:
 def draw(points: int, critical: Critical) -> Figure:
     """All four panels."""
     figure = Figure(figsize=(10.4, 7.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     *of_cosines, of_critical = figure.subplots(2, 2).flat
     for axes, majority in zip(of_cosines, MAJORITIES, strict=True):
         draw_cosines(axes, majority, points, critical)
@@ -138,12 +136,7 @@ def draw(points: int, critical: Critical) -> Figure:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    folder = Path(__file__).parent.parent / "docs" / "figures"
-    default = folder / "minority_collapse_theory.png"
-    parser.add_argument("--out", type=Path, default=default, help="where the figure goes")
+    parser = options_of(__doc__)
     parser.add_argument("--points", type=int, default=81, help="imbalances between 1 and 10^4")
     return parser.parse_args()
 
@@ -158,9 +151,7 @@ def main() -> int:
     }
     right = print_table(critical)
     figure = draw(options.points, critical)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.out)
-    print(f"figure: {options.out}")
+    save(figure, options.output, "minority_collapse_theory")
     return 0 if right else 1
 
 

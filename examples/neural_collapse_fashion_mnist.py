@@ -17,15 +17,13 @@ Source:
 """
 
 import argparse
-import logging
 import sys
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from fashion_mnist import FOLDER, subset, whole_batches
+from example_setup import BLUE, GREEN, ORANGE, options_of, save, train_quietly, use_one_thread
+from fashion_mnist import subset, whole_batches
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -45,7 +43,6 @@ COLLAPSE = {
     "nc4": "NC4",
 }
 FALL = 10  # by which NC1 is divided in the terminal phase, at least
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # of the palette by Okabe and Ito
 
 
 class BasicBlock(nn.Module):
@@ -132,16 +129,8 @@ def train(options: argparse.Namespace) -> tuple[list[Measurement], list[float]]:
         epochs=measured_epochs(options.epochs),
         on_error="raise",
     )
-    trainer = pl.Trainer(
-        max_epochs=options.epochs,
-        callbacks=[collapse],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=sys.stdout.isatty(),
-    )
     model = ResNet(options)
-    trainer.fit(model, whole_batches(dataset, 50))
+    train_quietly(model, whole_batches(dataset, 50), options.epochs, [collapse], "auto")
     return collapse.history, model.training_error
 
 
@@ -196,7 +185,7 @@ def draw(axes: Axes, history: list[Measurement], lines: dict[str, tuple[str, str
     axes.grid(True, which="major", alpha=0.3)
 
 
-def save_figure(history: list[Measurement], start: int | None, options: argparse.Namespace) -> Path:
+def save_figure(history: list[Measurement], start: int | None, options: argparse.Namespace) -> None:
     """NC1 to NC4 over epochs, with the start of the terminal phase."""
     figure = Figure(figsize=(9.6, 6.4), dpi=110, layout="constrained")
     panels = {
@@ -227,38 +216,28 @@ def save_figure(history: list[Measurement], start: int | None, options: argparse
     for axes in grid[1]:
         axes.set_xlabel("epochs completed")
     figure.suptitle(f"ResNet on FashionMNIST, {options.per_class} images per class")
-    path = options.output / "neural_collapse_fashion_mnist.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    save(figure, options.output, "neural_collapse_fashion_mnist")
 
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = options_of(
+        __doc__, seed="of images, initialisation and order of batches", fashion_mnist=True
     )
     add = parser.add_argument
     add("--per-class", type=int, default=100, help="images of each class")
-    add("--seed", type=int, default=0, help="of images, initialisation and order of batches")
     add("--epochs", type=int, default=300, help="the learning rate's schedule scales with it")
-    add("--data", type=Path, default=FOLDER, help="folder of the FashionMNIST files")
-    add("--output", type=Path, default=Path("figures"), help="folder for the figure")
     return parser.parse_args()
 
 
 def main() -> int:
     """Run; 0 if the network collapses as claimed."""
     options = parse()
-    torch.set_num_threads(1)  # the layers are too small to be shared among threads
-    for name in ("pytorch_lightning", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers")
-    warnings.filterwarnings("ignore", module="pytorch_lightning", category=FutureWarning)
+    use_one_thread()
     history, training_error = train(options)
     start = training_error.index(0) + 1 if 0 in training_error else None
     print_table(history, start)
-    print(f"figure: {save_figure(history, start, options)}")
+    save_figure(history, start, options)
     first = next((m for m in history if start is not None and m.epochs_completed >= start), None)
     if first is None:
         print("NO : the training error never reached zero: there is no terminal phase.")

@@ -15,20 +15,17 @@ Source:
     arXiv:2112.09741.
 """
 
-import argparse
 import math
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import torch
+from example_setup import BLUE, GREEN, ORANGE, options_of, save
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lightning_nc.theory.neurashed import Neurashed, expected_amplification
 
-BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # safe for colour-blind
 DEPTHS = (1, 2, 3, 4)
 TYPES = ("12", "45", "23", "56")  # in each of the classes x and y
 DECAY, STEPS, THRESHOLD = 0.002, 3200, 0.4
@@ -250,7 +247,6 @@ def draw_bits(axes: Axes, pairs: Training) -> None:
 def draw(single: Training, pairs: Training, full: Training) -> Figure:
     """All four panels."""
     figure = Figure(figsize=(11, 8), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
     of_graph, of_elasticity, of_growth, of_bits = figure.subplots(2, 2).flat
     draw_graph(of_graph)
     draw_elasticity(of_elasticity)
@@ -266,17 +262,10 @@ def draw(single: Training, pairs: Training, full: Training) -> Figure:
 
 def main() -> int:
     """Run; 0 if all is as derived."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = Path(__file__).parent.parent / "docs" / "figures"
-    parser.add_argument("--output", type=Path, default=default, help="folder for the figure")
-    output = parser.parse_args().output
+    options = options_of(__doc__).parse_args()
     single, pairs, full = Training(batch_size=1), Training(batch_size=2), Training(batch_size=8)
     right = print_table(compare(single, pairs, full))
-    output.mkdir(parents=True, exist_ok=True)
-    draw(single, pairs, full).savefig(output / "neurashed.png")
-    print(f"figure: {output / 'neurashed.png'}")
+    save(draw(single, pairs, full), options.output, "neurashed")
     return 0 if right else 1
 
 

@@ -54,10 +54,10 @@ def test_the_law_does_not_hold_without_nonlinearity_or_batch_norm(tmp_path, cont
 
 @pytest.mark.slow
 def test_the_predictions_of_the_layer_peeled_model_are_those_of_the_paper(tmp_path):
-    out = tmp_path / "theory.png"
-    example = run("examples/minority_collapse_theory.py", "--out", str(out), "--points", "31")
+    options = ["--output", str(tmp_path), "--points", "31"]
+    example = run("examples/minority_collapse_theory.py", *options)
     assert example.returncode == 0, example.stdout + example.stderr
-    assert out.stat().st_size > 20_000
+    assert (tmp_path / "minority_collapse_theory.png").stat().st_size > 20_000
 
 
 @pytest.mark.slow

@@ -1,0 +1,77 @@
+"""What the examples share: options, a quiet Trainer, colours, and where figures go."""
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from fashion_mnist import FOLDER
+from matplotlib.figure import Figure
+
+# the palette of Okabe and Ito, which colour-blind readers can tell apart
+BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
+FIGURES = Path(__file__).parent.parent / "docs" / "figures"
+
+
+def options_of(
+    doc: str | None, seed: str = "", fashion_mnist: bool = False
+) -> argparse.ArgumentParser:
+    """A command line with ``--output``, and the other options that an example needs.
+
+    Args:
+        doc: The docstring of the example, shown by ``--help``.
+        seed: What ``--seed`` decides; without it there is no such option.
+        fashion_mnist: Whether the example reads FashionMNIST, from the folder ``--data``.
+    """
+    parser = argparse.ArgumentParser(
+        description=(doc or "").replace("::", ":"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--output", type=Path, default=FIGURES, help="folder for the figure")
+    if seed:
+        parser.add_argument("--seed", type=int, default=0, help=seed)
+    if fashion_mnist:
+        parser.add_argument("--data", type=Path, default=FOLDER, help="folder of FashionMNIST")
+    return parser
+
+
+def train_quietly(
+    model: pl.LightningModule,
+    loader: object,
+    epochs: int,
+    callbacks: Sequence[pl.Callback],
+    accelerator: str = "cpu",
+) -> None:
+    """Fit a model and print nothing; small networks are faster on the CPU than on a GPU."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
+    warnings.filterwarnings("ignore", module="pytorch_lightning", category=FutureWarning)
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        max_epochs=epochs,
+        callbacks=[*callbacks],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stdout.isatty(),
+    )
+    trainer.fit(model, loader)
+
+
+def use_one_thread() -> None:
+    """Several threads are slower on matrices as small as those of the examples."""
+    torch.set_num_threads(1)
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure as a PNG, and print where it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    figure.savefig(path)
+    print(f"figure: {path}")
