@@ -1,21 +1,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# pip takes torch as constraints.txt pins it, so that everyone develops on the same release
+# constraints.txt pins torch, so that everyone develops on the same release
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# bytecode is compiled when it is first used and kept, whatever the environment says of it: most of
-# what is installed is never used, and tests start many processes
+# bytecode is compiled on first use and kept, whatever the environment says: most of what is
+# installed is never imported, and tests start many processes
 INSTALL += --no-compile
 export PYTHONDONTWRITEBYTECODE :=
 
-# tests of a module together, since they share what is slow to make
+# the tests of a module run in one process, since they share objects that are slow to make
 PARALLEL := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help demo test test-fast lint types bench gpu gpu-table examples screenshots clean
+.PHONY: help demo test test-fast lint types tables bench gpu gpu-table examples screenshots clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/.demo ## Train on scikit-learn's digits with both callbacks and show what they see (2 minutes)
+demo: .venv/.demo ## Train on scikit-learn's digits with two callbacks and show their results (2 minutes)
 	$(BIN)/python -m lightning_nc
 
 test: .venv/.dev ## Run all tests and doctests, in two processes
@@ -31,16 +31,19 @@ lint: .venv/.dev ## Check style
 types: .venv/.dev ## Check types
 	$(BIN)/mypy
 
-bench: .venv/.dev ## Measure what a measurement costs, as ratios within one run
+tables: .venv/.dev ## Write the tables of quantities in README.md, docs/ and docstrings
+	$(BIN)/python docs/make_tables.py
+
+bench: .venv/.dev ## Measure the cost of measurements, as ratios within one run
 	$(BIN)/python -m tests.benchmarks.measurement_cost
 	$(BIN)/python -m tests.benchmarks.fuzziness_routes
 	$(BIN)/python -m tests.benchmarks.layer_peeled
 	$(BIN)/python -m tests.benchmarks.gradient_kernel
 
-gpu: ## Ask this machine's CUDA device what the package promises (on a CPU the same at small sizes)
+gpu: ## Check the package's guarantees on this machine's CUDA device (on a CPU at small sizes)
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.gpu --output .artifacts/gpu.json
 
-gpu-table: ## Make docs/benchmarks.md of what `make gpu` found
+gpu-table: ## Write docs/benchmarks.md from the results of `make gpu`
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.gpu.table .artifacts/gpu.json
 
 examples: .venv/.dev ## Reproduce the papers' figures (more than half an hour)
@@ -56,7 +59,7 @@ examples: .venv/.dev ## Reproduce the papers' figures (more than half an hour)
 	$(BIN)/python examples/locally_elastic_stability.py
 	$(BIN)/python examples/neurashed.py
 
-screenshots: .venv/.dev ## Look at TensorBoard and at reports in headless Chromium, in .artifacts/
+screenshots: .venv/.dev ## Take screenshots of TensorBoard and of reports in headless Chromium
 	REQUIRE_CHROMIUM=1 $(BIN)/python -m pytest -q tests/report tests/callbacks/test_loggers_tensorboard_server.py
 	rm -rf .artifacts/demo
 	$(BIN)/python -m lightning_nc --output .artifacts/demo

@@ -1,7 +1,7 @@
-"""Write what is said of each logged number wherever it is said, from the rows of the measures.
+"""Generate all tables and lists of logged quantities from the rows of the measures.
 
 ``python docs/make_tables.py`` rewrites the tables of README.md and docs/numbers.md and the lists in
-the docstrings of the callbacks; ``--check`` changes nothing, and fails if anything is out of date.
+the docstrings of the callbacks; ``--check`` changes nothing and fails if anything is out of date.
 """
 
 import argparse
@@ -36,7 +36,7 @@ FAMILIES = [Family.of(measure) for measure in CALLBACKS.values()]
 
 
 def keys_of(family: Family) -> Iterator[tuple[str, Quantity]]:
-    """All keys of a family but those of bookkeeping, and what is said of them."""
+    """Yield the keys of a family and their quantities, without those of bookkeeping."""
     for row in family.quantities:
         yield f"{family.name}/{{p}}/{row.name}", row
     for row in family.layer_quantities:
@@ -45,7 +45,7 @@ def keys_of(family: Family) -> Iterator[tuple[str, Quantity]]:
 
 
 def readme_table() -> str:
-    """Every key, what it means, and its ideal."""
+    """The table of README.md: every key, what it means, and its ideal."""
     rows = [
         (f"`{key}`", row.meaning, row.ideal) for family in FAMILIES for key, row in keys_of(family)
     ]
@@ -54,7 +54,7 @@ def readme_table() -> str:
 
 
 def numbers_table(name: str) -> str:
-    """The keys of a family, what they mean, and when to worry."""
+    """A table of docs/numbers.md: the keys of a family, what they mean, and when to worry."""
     if name == "bookkeeping":
         keyed = [(row.name, row) for row in BOOKKEEPING]
     else:
@@ -68,14 +68,19 @@ def numbers_table(name: str) -> str:
 
 
 def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table with typeset letters."""
+    """A Markdown table with typeset symbols.
+
+    Args:
+        head: Titles of the columns.
+        rows: Cells of each row.
+    """
     head = list(head)
     lines = [head, ["---"] * len(head), *(map(typeset, row) for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def typeset(cell: str) -> str:
-    """Greek letters and minus signs, but within code."""
+    """Replace names of Greek letters, and hyphens before digits, by symbols, except in code."""
     if cell.startswith("`"):
         return cell
     for word in ("rho", "alpha", "beta"):
@@ -86,7 +91,7 @@ def typeset(cell: str) -> str:
 
 
 def docstring_list(family: Family) -> str:
-    """The keys of a family and what they mean, as in the docstring of its callback."""
+    """The list of keys and their meanings in the docstring of a family's callback."""
     intro = "Logged under these keys, with the name of the probe for ``{p}``:"
     items = [f"- ``{key}``: {row.meaning}" for key, row in keys_of(family)]
     book = ", ".join(f"``{row.name}``" for row in BOOKKEEPING)
@@ -96,7 +101,7 @@ def docstring_list(family: Family) -> str:
 
 
 def written() -> dict[Path, str]:
-    """All files that say something of the numbers, as they should be."""
+    """The files with generated parts, by path, with the text that they should have."""
     files = {}
     for name in ("README.md", "docs/numbers.md"):
         files[ROOT / name] = MARKED.sub(_table, (ROOT / name).read_text())
@@ -112,7 +117,7 @@ def _table(match: re.Match[str]) -> str:
 
 
 def main() -> None:
-    """Write the files, or say which are out of date."""
+    """Write the files, or print which are out of date."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing")
     check = parser.parse_args().check

@@ -1,21 +1,21 @@
 r"""The law of equi-separation on FashionMNIST: the "8-layer" network of the paper's Figure 1.
 
-A feedforward network of seven Linear-BatchNorm-ReLU modules and a linear classifier learns 1000
-images. Once it is trained, every module reduces the separation fuzziness D by about the same
-ratio rho, so that ln D falls on a straight line in depth::
+A feedforward network of seven Linear-BatchNorm-ReLU blocks and a linear classifier learns 1000
+images. In the trained network, every block reduces the separation fuzziness D by about the same
+ratio rho, so that ln D against depth is a straight line::
 
     python examples/equi_separation_fashion_mnist.py
 
 The paper reports correlation -0.997, rho = 0.53, half-life 1.1. As in the paper, D is measured on
 the training set with BatchNorm using the statistics of each batch; a second callback measures with
-BatchNorm in evaluation mode. All nine panels of depth and optimizer, and two networks for which
-the law does not hold::
+BatchNorm in evaluation mode. These commands train all nine combinations of depth and optimizer, and
+two networks in which the law does not hold::
 
     python examples/equi_separation_fashion_mnist.py --panels
     python examples/equi_separation_fashion_mnist.py --linear
     python examples/equi_separation_fashion_mnist.py --layers 20 --no-batch-norm
 
-The exit status is 1 if a network does not do what is claimed here.
+The exit status is 1 if a network does not behave as claimed here.
 
 Source:
     He & Su (2023), "A law of data separation in deep learning", PNAS 120(36).
@@ -42,7 +42,7 @@ from lightning_nc.figures import draw_law
 
 EPOCHS, MILESTONES, MEASURED = 600, (200, 400), (0, 10, 20, 30, 50, 100, 200, 300, 600)
 LAYERS = (4, 8, 20)
-HOLDS, ABSENT = -0.99, -0.95  # r up to which the law holds, and above which it does not
+HOLDS, ABSENT = -0.99, -0.95  # the law holds up to the first r, and fails above the second
 LEARNING_RATES = {
     "sgd": {4: 0.3, 8: 0.03, 20: 0.01},
     "momentum": {4: 0.3, 8: 0.01, 20: 0.001},
@@ -54,7 +54,7 @@ TITLES = {"sgd": "SGD", "momentum": "SGD with momentum", "adam": "Adam"}
 class HiddenLayer(nn.Sequential):
     """Linear, BatchNorm, ReLU: the module that the law counts as one layer.
 
-    A class of its own, so that `EquiSeparation` finds its instances as the blocks.
+    It has a class of its own, so that `EquiSeparation` finds its instances as blocks.
     """
 
     def __init__(self, width_in: int, width: int, batch_norm: bool, nonlinear: bool) -> None:
@@ -79,16 +79,16 @@ class FeedForward(pl.LightningModule):
         self.net = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, 10))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits."""
+        """Return the logits."""
         return self.net(images)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         images, labels = batch
         return nn.functional.cross_entropy(self(images), labels)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[MultiStepLR]]:
-        """The learning rate falls to a tenth after a third of the epochs, and again after two."""
+        """Divide the learning rate by 10 after one third and after two thirds of the epochs."""
         lr = LEARNING_RATES[self.options.optimizer][self.options.layers]
         optimizer: torch.optim.Optimizer
         if self.options.optimizer == "adam":
@@ -101,12 +101,12 @@ class FeedForward(pl.LightningModule):
 
 
 def scaled(epoch: int, epochs: int) -> int:
-    """An epoch of the paper's 600 in a run of fewer."""
+    """Scale an epoch of the paper's 600 to the length of this run."""
     return round(epoch * epochs / EPOCHS)
 
 
 def train(options: argparse.Namespace) -> tuple[list[Measurement], list[Measurement]]:
-    """Train one network; return what was measured with batch and with running statistics."""
+    """Train one network; return the measurements with batch and with running statistics."""
     pl.seed_everything(options.seed, verbose=False)
     dataset = subset("train", per_class=100, size=10, seed=options.seed, folder=options.data)
     epochs = sorted({scaled(epoch, options.epochs) for epoch in MEASURED})
@@ -130,39 +130,39 @@ def train(options: argparse.Namespace) -> tuple[list[Measurement], list[Measurem
 
 
 def law(measurement: Measurement) -> dict[str, float]:
-    """What `EquiSeparation` logs, without family and probe in the keys."""
+    """The values that `EquiSeparation` logs, by key without family and probe."""
     return {key.rsplit("/", 1)[1]: value for key, value in measurement.values.items()}
 
 
 def claims(options: argparse.Namespace, batch: list[Measurement]) -> list[tuple[bool, str]]:
-    """What is claimed of a run with batch statistics: whether it is so, and a sentence."""
+    """The claims about a run with batch statistics: whether each is true, and a sentence."""
     before, after = law(batch[0]), law(batch[-1])
     found = [(absent(before), f"before training the law does not hold: {judged_by(before)}")]
     control = options.linear or options.no_batch_norm
-    if control and options.layers >= 8:  # 4 layers do without BatchNorm
-        found.append((absent(after), f"nor after it, {without(options)}: {judged_by(after)}"))
+    if control and options.layers >= 8:  # with 4 layers, the law can hold without BatchNorm
+        found.append((absent(after), f"nor does it after, {without(options)}: {judged_by(after)}"))
     elif not control and (options.layers, options.optimizer) == (8, "adam"):
         holds = after["pearson_r"] <= HOLDS
-        found.append((holds, f"after it the law holds, r <= {HOLDS}: {judged_by(after)}"))
+        found.append((holds, f"after training it holds, r <= {HOLDS}: {judged_by(after)}"))
     return found
 
 
 def absent(fit: dict[str, float]) -> bool:
-    """Whether the law clearly does not hold: ln D is no line, or D is not reduced to a half.
+    """Whether the law clearly fails: ln D is not a line, D is not halved, or D is undefined (NaN).
 
-    Four points may form a line by chance; NaN if D itself is undefined.
+    D must be halved because the ln D of four layers may form a line by chance.
     """
     r, total = fit["pearson_r"], fit["total"]
     return math.isnan(r) or r > ABSENT or total > 0.5
 
 
 def judged_by(fit: dict[str, float]) -> str:
-    """The numbers by which a claim is judged."""
+    """The numbers that decide whether a claim is true."""
     return f"r = {fit['pearson_r']:.4f}, D_last / D_first = {fit['total']:.3g}"
 
 
 def judge(options: argparse.Namespace, batch: list[Measurement]) -> bool:
-    """Print what is claimed of a run, and whether it is so."""
+    """Print the claims about a run and whether they are true; return whether all are."""
     found = claims(options, batch)
     for so, sentence in found:
         print(f"{'yes' if so else 'NO '}: {sentence}")
@@ -170,7 +170,7 @@ def judge(options: argparse.Namespace, batch: list[Measurement]) -> bool:
 
 
 def print_table(batch: list[Measurement], running: list[Measurement]) -> None:
-    """The law at every measured epoch."""
+    """Print the law at every measured epoch."""
     print("         batch statistics                       running statistics")
     columns = f"{'rho':>7}{'r':>9}{'half-life':>11}{'total':>11}"
     print(f"  epoch{columns}{columns}")
@@ -184,7 +184,7 @@ def print_table(batch: list[Measurement], running: list[Measurement]) -> None:
 
 
 def draw_epochs(axes: Axes, history: list[Measurement]) -> None:
-    """D against depth, one line per measured epoch, dark to light."""
+    """Draw D against depth, one line per measured epoch, from dark to light."""
     shades = colormaps["viridis"](torch.linspace(0, 0.9, len(history)).numpy())
     for shade, measurement in zip(shades, history, strict=True):
         D = measurement.arrays["fuzziness"]
@@ -196,7 +196,7 @@ def draw_epochs(axes: Axes, history: list[Measurement]) -> None:
 
 
 def save_run(options: argparse.Namespace, batch: list[Measurement]) -> None:
-    """D against depth at every measured epoch, and the law at the last."""
+    """Save a figure of D against depth at every measured epoch, and of the law at the last."""
     figure = Figure(figsize=(9.6, 4.2), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     draw_epochs(left, batch)
@@ -218,13 +218,13 @@ def describe(options: argparse.Namespace) -> str:
 
 
 def without(options: argparse.Namespace) -> str:
-    """What is left out of the network."""
+    """Name what is left out of the network."""
     left_out = ["nonlinearity"] * options.linear + ["BatchNorm"] * options.no_batch_norm
     return f"without {' and '.join(left_out)}" if left_out else ""
 
 
 def save_panels(options: argparse.Namespace, laws: dict[tuple[str, int], Measurement]) -> None:
-    """The law for every optimizer (rows) and depth (columns)."""
+    """Save a figure of the law for every optimizer (rows) and depth (columns)."""
     figure = Figure(figsize=(9.6, 8.4), dpi=100, layout="constrained")
     grid = figure.subplots(3, 3, sharex="col", sharey=True)
     for axes, measurement in zip(grid.flat, laws.values(), strict=True):
@@ -240,7 +240,7 @@ def save_panels(options: argparse.Namespace, laws: dict[tuple[str, int], Measure
 
 
 def one(options: argparse.Namespace) -> bool:
-    """Train one network and show what was measured."""
+    """Train one network, show its measurements, and return whether all claims are true."""
     print(f"{describe(options)}, seed {options.seed}")
     batch, running = train(options)
     print_table(batch, running)
@@ -249,7 +249,7 @@ def one(options: argparse.Namespace) -> bool:
 
 
 def panels(options: argparse.Namespace) -> bool:
-    """Train with every optimizer at every depth."""
+    """Train with every optimizer at every depth; return whether all claims are true."""
     laws: dict[tuple[str, int], Measurement] = {}
     judged = []
     for optimizer in LEARNING_RATES:
@@ -265,22 +265,22 @@ def panels(options: argparse.Namespace) -> bool:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = options_of(
-        __doc__, seed="of images, initialisation and order of batches", fashion_mnist=True
+        __doc__, seed="seed of images, initialisation and batch order", fashion_mnist=True
     )
     add = parser.add_argument
-    add("--layers", type=int, choices=LAYERS, default=8, help="hidden layers and classifier")
+    add("--layers", type=int, choices=LAYERS, default=8, help="hidden layers plus the classifier")
     add("--optimizer", choices=list(LEARNING_RATES), default="adam")
-    add("--linear", action="store_true", help="without nonlinearity")
-    add("--no-batch-norm", action="store_true", help="without BatchNorm")
-    add("--panels", action="store_true", help="all nine of optimizer and depth")
-    add("--epochs", type=int, default=EPOCHS, help="the learning rate's schedule scales with it")
+    add("--linear", action="store_true", help="leave out the nonlinearities")
+    add("--no-batch-norm", action="store_true", help="leave out BatchNorm")
+    add("--panels", action="store_true", help="all nine combinations of optimizer and depth")
+    add("--epochs", type=int, default=EPOCHS, help="the learning rate schedule scales with it")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Run; 0 if everything claimed is so."""
+    """Run the example; return 0 if all claims are true."""
     options = parse()
     use_one_thread()
     return 0 if (panels if options.panels else one)(options) else 1

@@ -1,4 +1,4 @@
-"""What the examples share: options, a quiet Trainer, colours, and where figures go."""
+"""What the examples share: options, a quiet Trainer, colours, and the folder of figures."""
 
 import argparse
 import logging
@@ -20,11 +20,11 @@ FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 def options_of(
     doc: str | None, seed: str = "", fashion_mnist: bool = False
 ) -> argparse.ArgumentParser:
-    """A command line with ``--output``, and the other options that an example needs.
+    """Return a parser with ``--output`` and the other options that an example needs.
 
     Args:
         doc: The docstring of the example, shown by ``--help``.
-        seed: What ``--seed`` decides; without it there is no such option.
+        seed: Help text of ``--seed``; without it there is no such option.
         fashion_mnist: Whether the example reads FashionMNIST, from the folder ``--data``.
     """
     parser = argparse.ArgumentParser(
@@ -46,7 +46,15 @@ def train_quietly(
     callbacks: Sequence[pl.Callback],
     accelerator: str = "cpu",
 ) -> None:
-    """Fit a model and print nothing; small networks are faster on the CPU than on a GPU."""
+    """Fit a model without printing anything.
+
+    Args:
+        model: The model.
+        loader: The training loader.
+        epochs: Number of epochs.
+        callbacks: Callbacks of the Trainer.
+        accelerator: Accelerator of the Trainer; small networks train faster on a CPU than a GPU.
+    """
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers")
@@ -65,12 +73,18 @@ def train_quietly(
 
 
 def use_one_thread() -> None:
-    """Several threads are slower on matrices as small as those of the examples."""
+    """Use one thread, which is faster than several on the small matrices of the examples."""
     torch.set_num_threads(1)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure as a PNG, and print where it is."""
+    """Write a figure as a PNG, and print its path.
+
+    Args:
+        figure: The figure.
+        folder: Where to write it.
+        name: Name of the file, without its ending.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
     figure.savefig(path)

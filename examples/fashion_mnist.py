@@ -1,6 +1,6 @@
-"""FashionMNIST for the examples: read, subsampled class by class, resized, normalised.
+"""FashionMNIST for the examples: read, subsampled class by class, resized and normalised.
 
-The files are those of the data set's authors (gzipped idx), as Debian and Ubuntu install them::
+The files are those of the data set's authors (gzipped idx). Debian and Ubuntu install them::
 
     apt-get install dataset-fashion-mnist
 """
@@ -21,14 +21,14 @@ _PREFIX = {"train": "train", "test": "t10k"}
 def subset(
     split: str, per_class: int, size: int = 28, seed: int = 0, folder: Path = FOLDER
 ) -> TensorDataset:
-    """A class-balanced part of FashionMNIST in memory.
+    """Load a class-balanced subset of FashionMNIST.
 
     Args:
         split: ``"train"`` or ``"test"``.
         per_class: Images of each class.
         size: Height and width to which images are resized.
-        seed: Decides which images are taken.
-        folder: Where the four files are.
+        seed: Seed of the choice of images.
+        folder: Folder of the four files.
 
     Returns:
         Images of shape ``(10 * per_class, 1, size, size)`` in [-1, 1], and labels.
@@ -39,29 +39,58 @@ def subset(
 
 
 def whole_batches(dataset: TensorDataset, batch_size: int) -> "DataLoader[tuple[Tensor, ...]]":
-    """Shuffled batches, each read from memory at once: several times faster than by sample."""
+    """Return a loader of shuffled batches that reads each batch at once.
+
+    This is several times faster than reading sample by sample.
+
+    Args:
+        dataset: Samples in memory.
+        batch_size: Samples per batch.
+    """
     batches = BatchSampler(RandomSampler(dataset), batch_size, drop_last=False)
     return DataLoader(dataset, sampler=batches, batch_size=None)
 
 
 def read(split: str, folder: Path = FOLDER) -> tuple[Tensor, Tensor]:
-    """All images, float32 in [0, 1], shape ``(N, 1, 28, 28)``, and labels, shape ``(N,)``."""
+    """Read all images of a split, and their labels.
+
+    Args:
+        split: ``"train"`` or ``"test"``.
+        folder: Folder of the four files.
+
+    Returns:
+        Images in [0, 1], float32 of shape ``(N, 1, 28, 28)``, and labels of shape ``(N,)``.
+    """
     images = _read_idx(folder / f"{_PREFIX[split]}-images-idx3-ubyte.gz")
     labels = _read_idx(folder / f"{_PREFIX[split]}-labels-idx1-ubyte.gz")
     return torch.from_numpy(images)[:, None] / 255, torch.from_numpy(labels).long()
 
 
 def choose(labels: Tensor, per_class: int, seed: int) -> Tensor:
-    """Indices of as many samples of each class, drawn without replacement."""
+    """Draw the same number of samples of each class, without replacement.
+
+    Args:
+        labels: Class of each sample, shape ``(N,)``.
+        per_class: Samples of each class.
+        seed: Seed of the draw.
+
+    Returns:
+        Their indices, class by class.
+    """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     fewest = int(labels.bincount().min())
     if not 1 <= per_class <= fewest:
-        raise SystemExit(f"Samples per class must be 1 to {fewest}, not {per_class}.")
+        raise SystemExit(f"Samples per class must be from 1 to {fewest}, not {per_class}.")
     return torch.cat([order[labels[order] == k][:per_class] for k in range(int(labels.max()) + 1)])
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """Bilinear interpolation with antialiasing, as of ``torchvision.transforms.Resize``."""
+    """Resize images bilinearly with antialiasing, as ``torchvision.transforms.Resize`` does.
+
+    Args:
+        images: Images of shape ``(N, 1, height, width)``.
+        size: New height and width.
+    """
     if images.shape[-1] == size:
         return images
     return interpolate(images, (size, size), mode="bilinear", antialias=True)
@@ -73,7 +102,7 @@ def normalize(images: Tensor) -> Tensor:
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """An array of the idx format: two zeros, type (8: bytes), axes, big-endian sizes, values."""
+    """Read the idx format: two zeros, type (8: bytes), axes, big-endian sizes, values."""
     if not path.exists():
         raise SystemExit(
             f"{path} is missing. Install FashionMNIST with `apt-get install dataset-fashion-mnist`,"
@@ -83,5 +112,5 @@ def _read_idx(path: Path) -> np.ndarray:
     if content[:3] != b"\0\0\x08":
         raise SystemExit(f"{path} is not an idx file of bytes.")
     shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
-    # a copy, because torch wants arrays that can be written to
+    # a copy, since torch needs a writable array
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape).copy()

@@ -1,18 +1,20 @@
 r"""The label-aware kernel on FashionMNIST: knowing labels makes a kernel more locally elastic.
 
-The tangent kernel of a network at initialisation knows nothing of labels: images of two like
-classes are almost as close to each other as images of one. LANTK adds to it an estimate Z(x, x') of
-the product of their labels, learned from training images. On held-out images the relative ratio,
-the share of the same class in the mean kernel, rises, as it does when the network is trained::
+The tangent kernel of a network at initialisation does not depend on labels: images of two similar
+classes are almost as close to each other as images of one class. The label-aware kernel (LANTK)
+adds an estimate Z(x, x') of the product of the labels, learned from training images. On held-out
+images this raises the relative ratio, the share of the same class in the mean kernel, as training
+the network does::
 
     python examples/label_aware_kernel.py
     python examples/label_aware_kernel.py --pairs 0:6 --seed 1
 
-Two estimates: from three features of a pair (inner product, distance, tangent kernel), and from
-coordinatewise products of random features. 200 training and 100 held-out images per class, 14x14
-pixels, one hidden layer of 512 units; Z has weight 1. For classes that are told apart easily the
-sum of kernel and Z is negative between classes, and there is no ratio: the pairs here are hard.
-The exit status is 1 unless both estimates raise the ratio on held-out images, for every pair.
+There are two estimates: one uses three features of a pair (inner product, distance, tangent
+kernel), the other coordinatewise products of random features. They are fitted to 200 training
+images of 14x14 pixels per class, with 100 held out; the network has one hidden layer of 512 units,
+and Z has weight 1. For classes that are easy to tell apart, the sum of kernel and Z is negative
+between classes and the ratio is undefined, so the pairs here are hard ones. The exit status is 1
+unless both estimates raise the ratio on held-out images for every pair.
 
 Source:
     Chen, He & Su (2020), "Label-aware neural tangent kernel: toward better generalization and local
@@ -52,7 +54,7 @@ BARS = {
 def images_of(
     pair: Pair, data: tuple[Tensor, Tensor], per_class: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """As many images of both classes, one row each, and their labels, -1 and 1."""
+    """Draw ``per_class`` images of each class, one per row, and their labels, -1 and 1."""
     images, labels = data
     order = torch.randperm(len(labels), generator=generator)
     chosen = torch.cat([order[labels[order] == k][:per_class] for k in pair])
@@ -61,7 +63,7 @@ def images_of(
 
 
 def train(network: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> None:
-    """Learn the two classes in 50 epochs of SGD, logistic loss."""
+    """Train on the two classes for 50 epochs of SGD with the logistic loss."""
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     for _ in range(50):
         for batch in torch.randperm(len(x), generator=generator).split(50):
@@ -92,7 +94,7 @@ def ratios(
 
 
 def draw(rows: dict[Pair, list[float]]) -> Figure:
-    """Bars for each pair, a colour for each kernel."""
+    """Draw bars for each pair, in a colour for each kernel."""
     figure = Figure((7.5, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(BARS)
@@ -102,7 +104,7 @@ def draw(rows: dict[Pair, list[float]]) -> Figure:
         axes.bar(places, heights, width, bottom=0.5, color=colour, label=name)
     names = [f"{CLASSES[a]} / {CLASSES[b]}" for a, b in rows]
     axes.set_xticks(range(len(rows)), names)
-    axes.set_ylabel("relative ratio on held-out images (none: 0.5)")
+    axes.set_ylabel("held-out relative ratio (not elastic: 0.5)")
     axes.set_title("Label-aware kernels on FashionMNIST")
     axes.grid(True, axis="y", alpha=0.3)
     axes.set_axisbelow(True)
@@ -111,7 +113,7 @@ def draw(rows: dict[Pair, list[float]]) -> Figure:
 
 
 def verdict(rows: dict[Pair, list[float]]) -> list[str]:
-    """What is not as the paper has it."""
+    """The results that contradict the paper, as sentences."""
     wrong = []
     for (a, b), (ntk, by_pairs, by_features, _) in rows.items():
         for name, lantk in (("pair", by_pairs), ("random", by_features)):
@@ -124,7 +126,7 @@ def verdict(rows: dict[Pair, list[float]]) -> list[str]:
 
 
 def main() -> int:
-    """Measure all pairs, draw, and judge."""
+    """Measure all pairs and draw them; return 0 if no result contradicts the paper."""
     options = parse()
     trainset, testset = read("train", options.data), read("test", options.data)
     print(f"{'pair':20}  " + "  ".join(BARS))
@@ -142,17 +144,23 @@ def main() -> int:
 
 
 def pair_of(text: str) -> Pair:
-    """Two different classes, as in ``0:6``."""
+    """Parse two different classes, such as ``0:6``."""
     a, b = map(int, text.split(":"))
     if a == b or not {a, b} <= set(range(len(CLASSES))):
-        raise argparse.ArgumentTypeError(f"{text} is not of two different classes of 0 to 9.")
+        raise argparse.ArgumentTypeError(
+            f"{text} is not two different classes from 0 to 9, such as 0:6."
+        )
     return a, b
 
 
 def parse() -> argparse.Namespace:
-    """Options of the command line."""
-    parser = options_of(__doc__, seed="of images, initialisation and features", fashion_mnist=True)
-    parser.add_argument("--pairs", type=pair_of, nargs="+", default=PAIRS, help="as in 0:6")
+    """Parse the command line."""
+    parser = options_of(
+        __doc__, seed="seed of images, initialisation and features", fashion_mnist=True
+    )
+    parser.add_argument(
+        "--pairs", type=pair_of, nargs="+", default=PAIRS, help="pairs of classes, such as 0:6"
+    )
     return parser.parse_args()
 
 

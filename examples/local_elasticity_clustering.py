@@ -1,25 +1,26 @@
-r"""Clustering by local elasticity on FashionMNIST: a step on one image moves its like the most.
+r"""Clustering by local elasticity on FashionMNIST: a step on one image moves similar ones most.
 
 Two primary classes are labelled 1, two auxiliary ones 0. A wide network with one hidden layer
-learns to tell primary from auxiliary, never one primary class from the other. Yet in one more epoch
-its steps on primary images move predictions for images of the same class most, and k-means on these
-similarities finds the two classes better than k-means on the pixels::
+learns to tell primary from auxiliary classes, but not the two primary classes from each other. Yet
+in one more epoch, its steps on primary images move the predictions for images of the same class
+most, and k-means on these similarities finds the two classes better than k-means on the pixels::
 
     python examples/local_elasticity_clustering.py
     python examples/local_elasticity_clustering.py --seed 1
     python examples/local_elasticity_clustering.py --pairs 0:3:2:6 0:3:5:7
 
-The primary classes are garments that k-means on pixels confuses, the auxiliary ones are like them:
-to tell shirts and pullovers from T-shirts and dresses takes features in which T-shirts and dresses
-differ. To tell garments from shoes (classes 5 and 7) takes none, and the network is no better than
-a linear model. Of eight such pairs that were tried, two are left out: trouser and dress, where the
-network gains nothing, and dress and coat, which k-means on pixels tells apart.
+The primary classes are garments that k-means on pixels confuses, and the auxiliary classes resemble
+them: telling shirts and pullovers from T-shirts and dresses takes features in which T-shirts and
+dresses differ. Telling garments from shoes (classes 5 and 7) takes none, and then the network is no
+better than a linear model. Of eight such pairs that were tried, two are left out: trouser and
+dress, for which the network gains nothing, and dress and coat, which k-means on pixels tells apart.
 
-100 images per class, 14x14 pixels less their mean; 2048 hidden units, logistic loss, SGD, 150
-epochs. The similarities of a linear model are those of its inputs, |x.x'| / |x|^2 and x.x' (but for
-the bias), whatever it has learned: kernel k-means on them is k-means on pixels. The exit status is
-1 unless the network's relative similarity beats k-means on pixels on more than half of the pairs,
-and both this and the linear model's relative similarity on average.
+There are 100 images per class, of 14x14 pixels minus their mean. The network has 2048 hidden units
+and trains for 150 epochs of SGD with the logistic loss. The similarities of a linear model are
+those of its inputs, |x.x'| / |x|^2 and x.x' (up to the bias), whatever it has learned: kernel
+k-means on the latter is k-means on pixels. The exit status is 1 unless the network's relative
+similarity beats k-means on pixels on more than half of the pairs, and on average beats both k-means
+on pixels and the linear model's relative similarity.
 
 Source:
     He & Su (2020), "The local elasticity of neural networks", ICLR.
@@ -61,12 +62,12 @@ BARS = {
     "network, kernelized": ORANGE,
 }
 EPOCHS, RATE, BATCH = 150, 0.3, 50
-RATE_OF_STEPS = 1e-3  # small, so that similarities are those of one network
+RATE_OF_STEPS = 1e-3  # small, so that the network hardly changes between steps
 logistic = nn.functional.binary_cross_entropy_with_logits
 
 
 def images_of(pair: Pair, data: tuple[Tensor, Tensor], per_class: int, seed: int) -> list[Tensor]:
-    """Pixels of each class about their mean over all, mean squared norm 25, one row per image."""
+    """Draw images of each class, one per row, minus their mean, with mean squared norm 25."""
     images, labels = data
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     chosen = [images[order[labels[order] == k][:per_class]].flatten(1) for k in pair]
@@ -76,7 +77,7 @@ def images_of(pair: Pair, data: tuple[Tensor, Tensor], per_class: int, seed: int
 
 
 def train(model: nn.Module, primary: Tensor, auxiliary: Tensor, seed: int) -> None:
-    """Learn to tell primary images, labelled 1, from auxiliary ones, labelled 0."""
+    """Train a model to tell primary images, labelled 1, from auxiliary ones, labelled 0."""
     x = torch.cat([primary, auxiliary])
     y = torch.cat([torch.ones(len(primary)), torch.zeros(len(auxiliary))])
     optimizer = torch.optim.SGD(model.parameters(), RATE)
@@ -89,7 +90,7 @@ def train(model: nn.Module, primary: Tensor, auxiliary: Tensor, seed: int) -> No
 
 
 def accuracies(pair: Pair, data: tuple[Tensor, Tensor], options: argparse.Namespace) -> list[float]:
-    """Of the two clusters that each way finds among the primary images, in the order of `BARS`."""
+    """Accuracy of the two clusters of primary images by each method, in the order of `BARS`."""
     first, second, *others = images_of(pair, data, options.per_class, options.seed)
     primary, auxiliary = torch.cat([first, second]), torch.cat(others)
     labels = torch.arange(2).repeat_interleave(options.per_class)
@@ -110,7 +111,7 @@ def accuracies(pair: Pair, data: tuple[Tensor, Tensor], options: argparse.Namesp
 
 
 def draw(rows: dict[Pair, list[float]]) -> Figure:
-    """Bars for each pair, a colour for each way to cluster."""
+    """Draw bars for each pair, in a colour for each method."""
     figure = Figure((9, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(BARS)
@@ -118,7 +119,7 @@ def draw(rows: dict[Pair, list[float]]) -> Figure:
         places = [place + (bar - (len(BARS) - 1) / 2) * width for place in range(len(rows))]
         heights = [values[bar] for values in rows.values()]
         axes.bar(places, heights, width, color=colour, label=name)
-    names = [f"{CLASSES[a]} / {CLASSES[b]}\nby {CLASSES[c]}, {CLASSES[d]}" for a, b, c, d in rows]
+    names = [f"{CLASSES[a]} / {CLASSES[b]}\nwith {CLASSES[c]}, {CLASSES[d]}" for a, b, c, d in rows]
     axes.set_xticks(range(len(rows)), names, fontsize="small")
     axes.set_ylim(0.5, 1.0)
     axes.set_ylabel("clustering accuracy (chance: 0.5)")
@@ -130,7 +131,7 @@ def draw(rows: dict[Pair, list[float]]) -> Figure:
 
 
 def verdict(rows: dict[Pair, list[float]]) -> list[str]:
-    """What is not as the paper has it."""
+    """The results that contradict the paper, as sentences."""
     pixels, linear, network = (
         [values[list(BARS).index(name)] for values in rows.values()]
         for name in ("k-means on pixels", "linear, relative", "network, relative")
@@ -138,7 +139,7 @@ def verdict(rows: dict[Pair, list[float]]) -> list[str]:
     better = sum(n > p for n, p in zip(network, pixels, strict=True))
     wrong = []
     if better <= len(rows) / 2:
-        wrong.append(f"the network beats k-means on pixels on {better} of {len(rows)} pairs only")
+        wrong.append(f"the network beats k-means on pixels on only {better} of {len(rows)} pairs")
     if sum(network) <= sum(pixels):
         wrong.append("the network does not beat k-means on pixels on average")
     if sum(network) <= sum(linear):
@@ -147,7 +148,7 @@ def verdict(rows: dict[Pair, list[float]]) -> list[str]:
 
 
 def main() -> int:
-    """Cluster all pairs, draw, and judge."""
+    """Cluster all pairs and draw the accuracies; return 0 if no result contradicts the paper."""
     options = parse()
     images, labels = read("test", options.data)
     data = resize(images, 14), labels
@@ -156,7 +157,7 @@ def main() -> int:
     for pair in options.pairs:
         rows[pair] = accuracies(pair, data, options)
         a, b, c, d = (CLASSES[k] for k in pair)
-        print(line(f"{a} / {b} by {c}, {d}", rows[pair]), flush=True)
+        print(line(f"{a} / {b} with {c}, {d}", rows[pair]), flush=True)
     print(line("mean", torch.tensor(list(rows.values())).mean(0).tolist()))
     save(draw(rows), options.output, "local_elasticity_clustering")
     wrong = verdict(rows)
@@ -166,24 +167,32 @@ def main() -> int:
 
 
 def line(name: str, values: list[float]) -> str:
-    """A line of the table."""
+    """Format a line of the table."""
     columns = zip(BARS, values, strict=True)
     return f"{name:36}  " + "  ".join(f"{value:{len(bar)}.3f}" for bar, value in columns)
 
 
 def pair_of(text: str) -> Pair:
-    """Four different classes, as in ``0:3:2:6``."""
+    """Parse four different classes, such as ``0:3:2:6``."""
     a, b, c, d = map(int, text.split(":"))
     if len({a, b, c, d}) < 4 or not {a, b, c, d} <= set(range(len(CLASSES))):
-        raise argparse.ArgumentTypeError(f"{text} is not of four different classes of 0 to 9.")
+        raise argparse.ArgumentTypeError(
+            f"{text} is not four different classes from 0 to 9, such as 0:3:2:6."
+        )
     return a, b, c, d
 
 
 def parse() -> argparse.Namespace:
-    """Options of the command line."""
-    parser = options_of(__doc__, seed="of images, initialisation and steps", fashion_mnist=True)
+    """Parse the command line."""
+    parser = options_of(
+        __doc__, seed="seed of images, initialisation and steps", fashion_mnist=True
+    )
     parser.add_argument(
-        "--pairs", type=pair_of, nargs="+", default=PAIRS, help="primary and auxiliary: 0:3:2:6"
+        "--pairs",
+        type=pair_of,
+        nargs="+",
+        default=PAIRS,
+        help="primary and auxiliary classes: 0:3:2:6",
     )
     parser.add_argument("--per-class", type=int, default=100, help="images of each class")
     parser.add_argument("--width", type=int, default=2048, help="hidden units")

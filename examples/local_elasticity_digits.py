@@ -2,18 +2,18 @@ r"""Local elasticity grows while a network learns digits, and never changes in s
 
 `LocalElasticity` watches two classifiers of scikit-learn's digits while they train. The relative
 ratio is 1/2 if a gradient step on an image moves images of all classes alike, and 1 if it moves
-those of its own class alone. It rises in a multilayer perceptron. In softmax regression a step on x
-moves x' in proportion to x.x' + 1 whatever has been learned: the ratio is that of the pixels, in
-closed form, from the first epoch to the last::
+only those of its own class. It rises in a multilayer perceptron. In softmax regression a step on x
+moves x' in proportion to x.x' + 1, whatever has been learned: from the first epoch to the last, the
+ratio equals a closed form of the pixels::
 
     python examples/local_elasticity_digits.py
     python examples/local_elasticity_digits.py --seed 3 --epochs 100
 
-Three runs, with this seed and the next two, each with its own 20 images per class on which the
-networks are measured and which they do not train on. The exit status is 1 unless in all of them
-every ratio of softmax regression is the closed form, that of the perceptron rises clearly, from
-below the closed form to above it, and the mean effect of a step within classes (alpha) is in the
-end larger than that between them (beta), in both networks.
+There are three runs, with the given seed and the next two. Each holds out its own 20 images per
+class, on which the networks are measured. The exit status is 1 unless, in all runs, every ratio of
+softmax regression equals the closed form, the ratio of the perceptron rises clearly, from below the
+closed form to above it, and after training the mean effect of a step within classes (alpha) is
+larger than that between classes (beta) in both networks.
 
 Source:
     He & Su (2020), "The local elasticity of neural networks", ICLR; Chen, He & Su (2020),
@@ -39,13 +39,13 @@ from lightning_nc import LocalElasticity, Measurement, Probe
 from lightning_nc.functional.local_elasticity import relative_ratio
 
 PER_CLASS, WIDTH, RUNS = 20, 256, 3
-RISE = 0.04  # of the ratio; with seeds 0 to 11 it is 0.064 or more
-PRECISION = 1e-6  # a float32 network's, though pixels are sixteenths and their products exact
+RISE = 0.04  # smallest rise of the ratio; with seeds 0 to 11 it is 0.064 or more
+PRECISION = 1e-6  # of a float32 network; pixels are sixteenths, so their products are exact
 STYLES = {"softmax regression": (ORANGE, 4), "perceptron": (BLUE, 1.5)}  # colour, width
 
 
 class Run(NamedTuple):
-    """What was measured of both networks on the same images."""
+    """Measurements of both networks on the same images."""
 
     seed: int
     closed_form: float
@@ -54,28 +54,28 @@ class Run(NamedTuple):
 
 
 class Classifier(pl.LightningModule):
-    """A network that learns by cross-entropy."""
+    """A network trained with cross-entropy."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
+        """Return the logits."""
         return self.network(x)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         x, y = batch
         return nn.functional.cross_entropy(self(x), y)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam."""
+        """Return an Adam optimizer."""
         return torch.optim.Adam(self.parameters(), 3e-3)
 
 
 def networks() -> dict[str, nn.Module]:
-    """By their names in `STYLES`."""
+    """The networks by their names in `STYLES`."""
     perceptron = nn.Sequential(
         nn.Linear(64, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10)
     )
@@ -83,7 +83,7 @@ def networks() -> dict[str, nn.Module]:
 
 
 def split(seed: int) -> tuple[TensorDataset, TensorDataset]:
-    """Images to measure on, as many of each class; and all others, to train on."""
+    """Split the digits into `PER_CLASS` per class to measure on, and the others to train on."""
     images, digits = (torch.as_tensor(each) for each in load_digits(return_X_y=True))
     x = (images / 16).float()  # pixels are 0 to 16
     measured = choose(digits, PER_CLASS, seed)
@@ -92,14 +92,14 @@ def split(seed: int) -> tuple[TensorDataset, TensorDataset]:
 
 
 def train(model: Classifier, trainset: TensorDataset, probe: Probe, epochs: int) -> LocalElasticity:
-    """Train; return the callback, which has measured before training and after every epoch."""
+    """Train; return the callback, which measured before training and after every epoch."""
     elasticity = LocalElasticity(PER_CLASS, probe=probe, figures=False, on_error="raise")
     train_quietly(model, whole_batches(trainset, 64), epochs, [elasticity])
     return elasticity
 
 
 def run(seed: int, epochs: int) -> Run:
-    """Train both networks."""
+    """Train and measure both networks."""
     torch.manual_seed(seed)
     measured, trainset = split(seed)
     x, y = measured.tensors
@@ -114,12 +114,12 @@ def run(seed: int, epochs: int) -> Run:
 
 
 def values(history: list[Measurement], key: str) -> list[float]:
-    """What `LocalElasticity` logs under a name, before training and after every epoch."""
+    """The values of a quantity, before training and after every epoch."""
     return [measurement.values[f"elasticity/digits/{key}"] for measurement in history]
 
 
 def print_table(runs: list[Run]) -> None:
-    """Ratios before and after training, effects after training."""
+    """Print ratios before and after training, and effects after training."""
     columns = ("accuracy", "closed form", "before", "after", "alpha", "beta")
     print(f"{'seed':6}{'network':20}" + "".join(f"{column:>13}" for column in columns))
     for each in runs:
@@ -131,7 +131,7 @@ def print_table(runs: list[Run]) -> None:
 
 
 def judge(runs: list[Run]) -> bool:
-    """Print whether all is as claimed, in every run."""
+    """Print whether each claim is true in every run; return whether all are."""
     errors, rises, crosses = [], [], True
     for each in runs:
         linear, perceptron = (
@@ -156,29 +156,29 @@ def judge(runs: list[Run]) -> bool:
 
 
 def draw_ratios(axes: Axes, runs: list[Run]) -> None:
-    """The relative ratio over epochs, a line for each run."""
+    """Draw the relative ratio over epochs, a line for each run."""
     for name, (color, width) in STYLES.items():
         for number, each in enumerate(runs):
             ratio = values(each.history[name], "relative_ratio")
             label = name if number == 0 else None
             axes.plot(ratio, color=color, linewidth=width, label=label)
     for number, each in enumerate(runs):
-        label = r"closed form, of $x \cdot x' + 1$" if number == 0 else None
+        label = r"closed form, from $x \cdot x' + 1$" if number == 0 else None
         axes.axhline(each.closed_form, color="black", linewidth=1, linestyle=":", label=label)
     axes.axhline(0.5, color="0.5", linestyle="--", label="no local elasticity")
     axes.set_xlabel("epochs completed")
     axes.set_ylabel("relative ratio")
     axes.set_xlim(0, len(ratio) - 1)
-    axes.set_title(f"on images not trained on, {len(runs)} runs")
+    axes.set_title(f"held-out images, {len(runs)} runs")
     axes.legend(fontsize="small", loc="center right")
     axes.grid(True, alpha=0.3)
 
 
 def draw_kernel(axes: Axes, measurement: Measurement, title: str) -> AxesImage:
-    """The normalised kernel after training, class by class."""
+    """Draw the normalised kernel after training, class by class."""
     K = measurement.arrays["kernel"]
     norms = K.diagonal().sqrt()
-    # a kernel is positive where all pixels are, so the scale starts at 0
+    # no pixel is negative, which makes the kernel positive: the scale starts at 0
     image = axes.imshow(K / norms[:, None] / norms, vmin=0, vmax=1, interpolation="nearest")
     for end in range(PER_CLASS, len(K), PER_CLASS):
         axes.axhline(end - 0.5, color="white", linewidth=0.5)
@@ -192,13 +192,13 @@ def draw_kernel(axes: Axes, measurement: Measurement, title: str) -> AxesImage:
 
 
 def draw(runs: list[Run]) -> Figure:
-    """Ratios of all runs, kernels of the first."""
+    """Draw the ratios of all runs and the kernels of the first."""
     figure = Figure(figsize=(14, 4.4), dpi=110, layout="constrained")
     of_ratios, *of_kernels = figure.subplots(1, 3)
     draw_ratios(of_ratios, runs)
     for axes, (name, history) in zip(of_kernels, runs[0].history.items(), strict=True):
         ratio = values(history, "relative_ratio")[-1]
-        image = draw_kernel(axes, history[-1], f"{name}, trained: ratio {ratio:.3f}")
+        image = draw_kernel(axes, history[-1], f"{name} after training: ratio {ratio:.3f}")
     of_kernels[0].set_ylabel("digit")
     label = r"$K(x, x')\,/\,\sqrt{K(x, x)\,K(x', x')}$"
     figure.colorbar(image, ax=of_kernels, label=label, shrink=0.85)
@@ -206,17 +206,17 @@ def draw(runs: list[Run]) -> Figure:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = options_of(__doc__, seed="of the first run: images, initialisation, batches")
+    """Parse the command line."""
+    parser = options_of(__doc__, seed="seed of the first run: images, initialisation, batches")
     parser.add_argument("--epochs", type=int, default=30)
     options = parser.parse_args()
     if options.epochs < 1:
-        parser.error("--epochs needs 1 or more.")
+        parser.error("--epochs must be 1 or more.")
     return options
 
 
 def main() -> int:
-    """Run; 0 if all is as claimed."""
+    """Run the example; return 0 if all claims are true."""
     options = parse()
     use_one_thread()
     runs = [run(options.seed + number, options.epochs) for number in range(RUNS)]

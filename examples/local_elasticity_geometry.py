@@ -1,20 +1,20 @@
 r"""Local elasticity follows the shape of the data in a ReLU network, not in a linear one.
 
-A gradient step on one point moves the predictions for its neighbours. Neighbours in which sense? On
-a folded curve or sheet, distance along it (geodesic) and distance in space are not the same. Two
-data sets in R^3, two classes of 100 points each, that no plane separates: the strands of a double
-helix, and two folded boxes, sheets bent to a U, hooked into each other such that an arm of each is
-between the arms of the other::
+A gradient step on one sample moves the predictions for its neighbours. On a folded curve or sheet,
+neighbours along it (by geodesic distance) and neighbours in space are not the same. There are two
+data sets in R^3, each of two classes of 100 samples that no plane separates: the strands of a
+double helix, and two folded boxes, which are sheets bent into a U and hooked into each other so
+that an arm of each lies between the arms of the other::
 
     python examples/local_elasticity_geometry.py
 
-A step of a linear network on x moves x' in proportion to x.x' + 1 whatever it has learned, across
-all folds; those of a trained ReLU network fade with geodesic distance, if not altogether: one turn
-further along the helix some similarity is left. Measured within the first class: the relative
-similarity S_rel in the limit of small steps, (S + S^T) / 2, and Pearson's correlation r with
-geodesic distance over all pairs. The exit status is 1 unless, on both data sets, training leaves
-the r of the linear network as it was and lowers that of the ReLU network, which separates the
-classes, well below it.
+A step of a linear network on x moves x' in proportion to x.x' + 1, whatever it has learned, across
+all folds. The effect of a step of a trained ReLU network fades with geodesic distance, though not
+completely: one turn further along the helix some similarity is left. Similarity within the first
+class is the relative similarity S_rel in the limit of small steps, symmetrised as (S + S^T) / 2; r
+is its Pearson correlation with geodesic distance over all pairs. The exit status is 1 unless, on
+both data sets, training leaves the r of the linear network unchanged, and the ReLU network
+separates the classes and lowers its r, to well below that of the linear one.
 
 Source:
     He & Su (2020), "The local elasticity of neural networks", ICLR.
@@ -35,9 +35,9 @@ from torch import Tensor, nn
 from lightning_nc.functional.local_elasticity import relative_similarity
 
 PER_CLASS, STEPS, WIDTH = 100, 1000, 256
-TURNS, PITCH = 3, 0.5  # of a helix of radius 1: strands are 0.25 apart along its axis
-ARM, GAP = 5.0, 0.5  # of a folded box: length, and distance from the arms of the other one
-MARGIN = 0.15  # in r; with seeds 0 to 9 all differences are 0.23 or more
+TURNS, PITCH = 3, 0.5  # of a helix of radius 1; its strands are 0.25 apart along the axis
+ARM, GAP = 5.0, 0.5  # of a folded box: length of an arm, and distance to arms of the other box
+MARGIN = 0.15  # smallest difference in r; with seeds 0 to 9 all are 0.23 or more
 COLORS = {"linear": ORANGE, "ReLU": BLUE}
 SIMILARITY = ScalarMappable(Normalize(0, 1), "viridis")
 
@@ -46,12 +46,12 @@ class Data(NamedTuple):
     """Two classes, one after the other.
 
     Attributes:
-        points: Shape (200, 3).
-        geodesic: Distances within the first class, shape (100, 100).
-        edges: Lines to draw, of the first class and of the second, shape (n, 3) each.
-        star: Number of the point whose similarities are shown.
-        aspect: Sizes at which the three axes are drawn.
-        view: Elevation and azimuth from which to look, in degrees.
+        points: Samples, shape (200, 3).
+        geodesic: Geodesic distances within the first class, shape (100, 100).
+        edges: Lines to draw for the first class and for the second, shape (n, 3) each.
+        star: Index of the sample whose similarities are shown.
+        aspect: Relative lengths of the three axes as drawn.
+        view: Elevation and azimuth of the viewer, in degrees.
     """
 
     points: Tensor
@@ -85,7 +85,7 @@ def helix() -> Data:
 
 
 def boxes() -> Data:
-    """Two sheets of width 1 along paths that enclose an arm of each other, about their mean."""
+    """Two sheets of width 1 along paths that each enclose an arm of the other, minus their mean."""
     first = [(ARM, 0), (0, 0), (0, 2 * GAP), (ARM, 2 * GAP)]
     second = [(GAP, GAP), (ARM + GAP, GAP), (ARM + GAP, 3 * GAP), (GAP, 3 * GAP)]
     length = torch.linspace(0, 2 * ARM + 2 * GAP, PER_CLASS, dtype=torch.float64)
@@ -98,13 +98,13 @@ def boxes() -> Data:
     points = torch.cat(sheets)
     of_first, of_second = ([edge - points.mean(0) for edge in sheet] for sheet in lines)
     geodesic = torch.cdist(unfolded[0], unfolded[0])
-    # arms are drawn farther apart than they are, or one would hide the other
+    # the aspect draws arms farther apart than they are, or one would hide the other
     edges = of_first, of_second
     return Data(points - points.mean(0), geodesic, edges, 25, (5, 4.5, 1.6), (42, -80))
 
 
 def along(corners: Tensor, length: Tensor) -> Tensor:
-    """Points of a path of three straight parts at these lengths from its start."""
+    """Points at given lengths along a path of three straight parts."""
     parts = corners.diff(dim=0)
     sizes = parts.norm(dim=1)
     within = (length[:, None] - (sizes.cumsum(0) - sizes)).clamp(min=0).minimum(sizes)
@@ -112,7 +112,7 @@ def along(corners: Tensor, length: Tensor) -> Tensor:
 
 
 def networks() -> dict[str, nn.Module]:
-    """One that is linear and one that is not, of one output."""
+    """A linear and a ReLU network, each with one output."""
     relu = nn.Sequential(
         nn.Linear(3, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1)
     )
@@ -120,7 +120,7 @@ def networks() -> dict[str, nn.Module]:
 
 
 def train(network: nn.Module, points: Tensor) -> float:
-    """Learn to tell the classes from each other; return the accuracy on the same points."""
+    """Train a network to tell the classes apart; return its accuracy on the same samples."""
     labels = torch.arange(2).repeat_interleave(PER_CLASS).double()
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
     for _ in range(STEPS):
@@ -132,10 +132,10 @@ def train(network: nn.Module, points: Tensor) -> float:
 
 
 def similarities(network: nn.Module, data: Data) -> Tensor:
-    """Of the points of the first class, symmetrised."""
+    """Symmetrised similarities of the samples of the first class."""
 
-    # with one output all losses have the same S_rel; the logistic one, once learned, is so flat
-    # that its gradients round to 0, while this has none that vanish
+    # with one output all losses have the same S_rel; in a trained network the logistic loss is so
+    # flat that its gradients round to 0, while those of the output itself do not vanish
     def output(f: Tensor, y: Tensor) -> Tensor:
         return f.sum()
 
@@ -144,18 +144,18 @@ def similarities(network: nn.Module, data: Data) -> Tensor:
 
 
 def pairs(matrix: Tensor) -> Tensor:
-    """Entries above the diagonal, each pair of points once."""
+    """Entries above the diagonal: each pair of samples once."""
     i, j = torch.triu_indices(PER_CLASS, PER_CLASS, offset=1)
     return matrix[i, j]
 
 
 def correlation(similarity: Tensor, data: Data) -> float:
-    """Pearson's r of similarity and geodesic distance."""
+    """Pearson correlation r of similarity and geodesic distance."""
     return float(torch.corrcoef(torch.stack([pairs(similarity), pairs(data.geodesic)]))[0, 1])
 
 
 def measure(network: nn.Module, data: Data) -> Result:
-    """Train, and compare similarities with distances before and after."""
+    """Train a network; compare similarities with distances before and after."""
     before = correlation(similarities(network, data), data)
     accuracy = train(network, data.points)
     similarity = similarities(network, data)
@@ -163,7 +163,7 @@ def measure(network: nn.Module, data: Data) -> Result:
 
 
 def judge(name: str, linear: Result, relu: Result) -> bool:
-    """Print whether similarity follows geodesic distance in one network and not in the other."""
+    """Print whether each claim about a data set is true; return whether all are."""
     constant = abs(linear.after - linear.before) < 1e-9  # rounding
     found = [
         (constant, f"training leaves the linear network's r at {linear.after:.2f}"),
@@ -183,7 +183,7 @@ def judge(name: str, linear: Result, relu: Result) -> bool:
 
 
 def draw_shape(axes: Any, data: Data, result: Result, title: str) -> None:
-    """The first class coloured by similarity to the star, the second one in grey."""
+    """Draw the first class coloured by similarity to the star, and the second in grey."""
     for edges, color in zip(data.edges, ("0.55", "0.85"), strict=True):
         for edge in edges:
             axes.plot(*edge.T, color=color, linewidth=0.8, zorder=1)
@@ -201,7 +201,7 @@ def draw_shape(axes: Any, data: Data, result: Result, title: str) -> None:
 
 
 def draw_scatter(axes: Axes, data: Data, result: Result, color: str) -> None:
-    """Similarity against geodesic distance, pair by pair."""
+    """Draw similarity against geodesic distance, pair by pair."""
     x, y = pairs(data.geodesic), pairs(result.similarity)
     axes.plot(x, y, ".", color=color, markersize=2, alpha=0.3, rasterized=True)
     axes.text(
@@ -214,7 +214,7 @@ def draw_scatter(axes: Axes, data: Data, result: Result, color: str) -> None:
 
 
 def draw(datasets: dict[str, Data], results: dict[tuple[str, str], Result]) -> Figure:
-    """A row for each data set; for each network the shape, and the pairs of points."""
+    """Draw a row for each data set; for each network, its shape and the pairs of samples."""
     figure = Figure(figsize=(15, 7.6), dpi=110, layout="constrained")
     grid = figure.add_gridspec(2, 4, width_ratios=(1.4, 1, 1.4, 1))
     for row, (name, data) in enumerate(datasets.items()):
@@ -229,8 +229,8 @@ def draw(datasets: dict[str, Data], results: dict[tuple[str, str], Result]) -> F
 
 
 def main() -> int:
-    """Run; 0 if the similarities are as claimed."""
-    options = options_of(__doc__, seed="of heights and initialisation").parse_args()
+    """Run the example; return 0 if all claims are true."""
+    options = options_of(__doc__, seed="seed of heights and initialisation").parse_args()
     use_one_thread()
     torch.manual_seed(options.seed)
     datasets = {"double helix": helix(), "folded boxes": boxes()}

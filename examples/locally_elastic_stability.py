@@ -1,14 +1,14 @@
-r"""Locally elastic against uniform stability, by influence and by training again, on digits.
+r"""Locally elastic and uniform stability on digits, by influence functions and by retraining.
 
-The loss on a sample z changes by beta(z_j, z) if z_j is left out of the training set. Bounds of the
-generalisation gap by uniform stability take the largest change of all; those by locally elastic
-stability the mean over z_j, for the worst z::
+The loss on a sample z changes by beta(z_j, z) if z_j is left out of the training set. Bounds on the
+generalisation gap from uniform stability use the largest change of all. Those from locally elastic
+stability use the mean over z_j, for the worst z::
 
     python examples/locally_elastic_stability.py
 
-Logistic regression, L2-regularised, tells the threes from the eights in scikit-learn's digits. The
-exit status is 1 unless the influence estimate is within 5 % of training again without each sample,
-and the locally elastic stability below half of the uniform one.
+L2-regularised logistic regression tells the threes from the eights in scikit-learn's digits. The
+exit status is 1 unless the influence estimate is within 5 % of retraining without each sample, and
+locally elastic stability is less than half of uniform stability.
 
 Source:
     Deng, He & Su (2021), "Toward better generalization bounds with locally elastic stability",
@@ -36,7 +36,7 @@ NEGLIGIBLE = 0.01  # of the largest beta
 
 
 def three_or_eight() -> tuple[Tensor, Tensor]:
-    """Pixels in [0, 1] and a one for the bias; whether it is an eight. In random order."""
+    """Pixels in [0, 1] with a one for the bias, and whether each is an eight, in random order."""
     images, digits = (torch.as_tensor(each) for each in load_digits(return_X_y=True))
     chosen = ((digits == 3) | (digits == 8)).nonzero().flatten()
     chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))]
@@ -45,12 +45,12 @@ def three_or_eight() -> tuple[Tensor, Tensor]:
 
 
 def stabilities() -> tuple[Tensor, Tensor]:
-    """Estimates of beta by influence and by training again, shape (m, n) each."""
+    """Estimates of beta by influence and by retraining, shape (m, n) each."""
     x, y = three_or_eight()
     x, x_test, y, y_test = x[:M], x[M:], y[:M], y[M:]
     w = logistic_regression(x, y, MU)
     accuracy = ((x_test @ w > 0) == y_test).double().mean()
-    print(f"m = {M} training samples, n = {len(x_test)} others, test accuracy {accuracy:.1%}")
+    print(f"m = {M} training samples, n = {len(x_test)} test samples, test accuracy {accuracy:.1%}")
     influence = influence_stability(
         logistic_gradients(x, y, w),
         logistic_hessian(x, w, MU),
@@ -60,7 +60,7 @@ def stabilities() -> tuple[Tensor, Tensor]:
 
 
 def print_table(influence: Tensor, retrained: Tensor) -> bool:
-    """Both stabilities of both estimates; whether they agree and differ as they should."""
+    """Print both stabilities by both estimates; return whether all claims are true."""
     estimated, exact = locally_elastic_stability(influence), locally_elastic_stability(retrained)
     print(f"{'m beta, in nats':32}{'influence':>11}{'retraining':>12}{'error':>9}")
     close = True
@@ -78,12 +78,14 @@ def print_table(influence: Tensor, retrained: Tensor) -> bool:
     print(f"largest error of the {int(matters.sum())} betas above {NEGLIGIBLE:.0%}: {largest:.1%}")
     far = float(exact.ratio) < 0.5
     print(f"{'yes' if close else 'NO '}: influence is within {PRECISION:.0%} of retraining")
-    print(f"{'yes' if far else 'NO '}: locally elastic is less than half of uniform stability")
+    print(
+        f"{'yes' if far else 'NO '}: locally elastic stability is below half of uniform stability"
+    )
     return close and far
 
 
 def draw_agreement(axes: Axes, influence: Tensor, retrained: Tensor) -> None:
-    """Influence against retraining, entry by entry."""
+    """Draw influence against retraining, entry by entry."""
     x, y = M * retrained.flatten(), M * influence.flatten()
     ends = [float(x.max()) * 1e-4, float(x.max()) * 2]
     axes.plot(ends, ends, color="0.3", linewidth=1, label="equal")
@@ -94,12 +96,12 @@ def draw_agreement(axes: Axes, influence: Tensor, retrained: Tensor) -> None:
     axes.set_ylim(*ends)
     axes.set_xlabel(r"retraining without $z_j$: $m\,\beta(z_j, z)$")
     axes.set_ylabel(r"influence: $|\nabla l(z)^\top H^{-1} \nabla l(z_j)|$")
-    axes.set_title("influence is what retraining gives")
+    axes.set_title("influence agrees with retraining")
     axes.legend(loc="upper left")
 
 
 def draw_stabilities(axes: Axes, retrained: Tensor) -> None:
-    """Largest and mean change of the loss on each z, and their suprema."""
+    """Draw the largest and the mean change of the loss on each z, and their suprema."""
     beta = M * retrained
     of_z = beta.mean(0)
     order = of_z.argsort()
@@ -114,14 +116,14 @@ def draw_stabilities(axes: Axes, retrained: Tensor) -> None:
         axes.text(len(z), top * 1.06, f"{supremum}: {top:.2f}", color=color, ha="right")
     axes.set_yscale("log")
     axes.set_ylim(float(mean.min()) / 2, float(largest.max()) * 2)
-    axes.set_xlabel("samples $z$, by the mean")
+    axes.set_xlabel("samples $z$, sorted by the mean")
     axes.set_ylabel("change of the loss, times $m$ (nats)")
-    axes.set_title("a sample matters to few others")
+    axes.set_title("each sample matters to few others")
     axes.legend(loc="lower right")
 
 
 def main() -> int:
-    """Run; 0 if estimates agree and the stabilities are far apart."""
+    """Run the example; return 0 if all claims are true."""
     options = options_of(__doc__).parse_args()
     use_one_thread()
     influence, retrained = stabilities()

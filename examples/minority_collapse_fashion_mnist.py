@@ -1,17 +1,17 @@
-r"""Minority collapse on FashionMNIST: the rarer half of the classes are, the closer their rows.
+r"""Minority collapse on FashionMNIST: the smaller the minority classes, the closer their rows.
 
-The first K_A classes keep 500 images each, the others 500 / R. The mean cosine between the
-classifier's rows of the rare classes rises with R, from -1/9 towards 1; drawing their images as
-often as those of the others (oversampling) undoes the rise::
+The K_A majority classes keep 500 images each, the minority classes 500 / R. The mean cosine between
+the classifier rows of minority classes rises with R, from -1/9 towards 1. Drawing their images as
+often as those of majority classes (oversampling) undoes the rise::
 
     python examples/minority_collapse_fashion_mnist.py               # K_A = 5
     python examples/minority_collapse_fashion_mnist.py --majority 3 5 7
     python examples/minority_collapse_fashion_mnist.py --full         # as in the paper, on a GPU
 
-A VGG-style network of three convolutions, 14x14 pixels, SGD with momentum and weight decay, 60
-epochs. Beside each measured cosine stands what the layer-peeled model predicts from the class
-counts and the measured energies. The exit status is 1 unless the cosine rises with every step of R,
-and oversampling at R = 100 takes back more than half of the rise.
+A VGG-style network of three convolutions trains on images of 14x14 pixels for 60 epochs of SGD with
+momentum and weight decay. Beside each measured cosine is the prediction of the layer-peeled model
+from the class counts and the measured energies. The exit status is 1 unless the cosine rises with
+every step of R, and oversampling at R = 100 undoes more than half of the rise.
 
 Source:
     Fang, He, Long & Su (2021), "Exploring deep neural networks via layer-peeled model: minority
@@ -42,7 +42,7 @@ SMALL = (16, 0, 32, 0, 64, 0)
 
 
 class Run(NamedTuple):
-    """What a network was trained on, and what was measured of it at the end."""
+    """The training set of a network, and the values measured after training."""
 
     majority: int
     ratio: float
@@ -71,16 +71,16 @@ class VGG(pl.LightningModule):
         self.classifier = nn.Linear(hidden, K)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits."""
+        """Return the logits."""
         return self.classifier(self.features(images))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy."""
         images, labels = batch
         return nn.functional.cross_entropy(self(images), labels)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[MultiStepLR]]:
-        """Divide the rate by 10 after one and two thirds of the epochs."""
+        """Divide the learning rate by 10 after one third and after two thirds of the epochs."""
         optimizer = torch.optim.SGD(self.parameters(), self.rate, momentum=0.9, weight_decay=5e-4)
         thirds = [self.epochs // 3, 2 * self.epochs // 3]
         return [optimizer], [MultiStepLR(optimizer, thirds, gamma=0.1)]
@@ -89,7 +89,7 @@ class VGG(pl.LightningModule):
 def imbalanced(
     images: Tensor, labels: Tensor, majority: int, ratio: float, oversampled: bool
 ) -> TensorDataset:
-    """Keep the first ``n_A / R`` images of the rare classes; oversampled, n_A / n_B times each."""
+    """Keep n_A / R images of each minority class; if oversampled, each of them n_A / n_B times."""
     n_A = int(labels.bincount()[0])
     n_B = 0 if math.isinf(ratio) else max(1, int(n_A / ratio))
     chosen = []
@@ -112,11 +112,11 @@ def train(
     """Train a network and measure it at the end on a balanced probe."""
     pl.seed_everything(options.seed, verbose=False)
     images, labels = data
-    # the probe has all classes, also those that are not trained on
+    # the probe has all classes, including those without training samples
     probe = Probe(TensorDataset(images, labels), "all", samples_per_class=100, batch_size=250)
     collapse = MinorityCollapse(
         minority=range(majority, K),
-        theory=math.isfinite(ratio),  # there is no model of classes without samples
+        theory=math.isfinite(ratio),  # the model needs samples of every class
         probe=probe,
         epochs=[options.epochs],
         figures=False,
@@ -137,7 +137,7 @@ HEADER = "K_A      R  oversampled  cos rows  predicted  R_0        cos means  no
 
 
 def row(run: Run) -> str:
-    """A line of the table."""
+    """Format a line of the table."""
     v = {"predicted_cos": math.nan, "critical_ratio": math.nan} | run.values
     return (
         f"{run.majority:3}  {run.ratio:5g}  {'yes' if run.oversampled else 'no':11}  "
@@ -147,7 +147,7 @@ def row(run: Run) -> str:
 
 
 def draw(runs: list[Run]) -> Figure:
-    """The cosine of minority rows against R, measured, oversampled and predicted."""
+    """Draw the mean cosine of minority rows against R: measured, oversampled and predicted."""
     figure = Figure((6.4, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     places = {ratio: place for place, ratio in enumerate(RATIOS)}
@@ -176,7 +176,7 @@ def draw(runs: list[Run]) -> Figure:
     axes.set_xticks(list(places.values()), [f"{ratio:g}" for ratio in RATIOS])
     axes.set_xlim(-0.2, 3.6)
     axes.set_xlabel("imbalance $R$")
-    axes.set_ylabel("mean cosine between rows of rare classes")
+    axes.set_ylabel("mean cosine of minority classifier rows")
     axes.set_title("Minority collapse on FashionMNIST")
     axes.grid(True, alpha=0.3)
     axes.legend(fontsize="small", loc="upper left")
@@ -184,7 +184,7 @@ def draw(runs: list[Run]) -> Figure:
 
 
 def verdict(runs: list[Run]) -> list[str]:
-    """What is not as the paper has it."""
+    """The results that contradict the paper, as sentences."""
     wrong = []
     for majority in sorted({run.majority for run in runs}):
         cosines = {
@@ -204,7 +204,7 @@ def verdict(runs: list[Run]) -> list[str]:
 
 
 def main() -> int:
-    """Train all networks, draw, and judge."""
+    """Train all networks and draw; return 0 if no result contradicts the paper."""
     options = parse()
     images, labels = read("train", options.data)
     chosen = choose(labels, options.per_class, options.seed)
@@ -222,8 +222,10 @@ def main() -> int:
 
 
 def parse() -> argparse.Namespace:
-    """Options of the command line; ``--full`` is a preset."""
-    parser = options_of(__doc__, seed="of images, initialisation and batches", fashion_mnist=True)
+    """Parse the command line; ``--full`` is a preset."""
+    parser = options_of(
+        __doc__, seed="seed of images, initialisation and batches", fashion_mnist=True
+    )
     parser.add_argument("--majority", type=int, nargs="+", default=[5], choices=(3, 5, 7))
     parser.add_argument("--per-class", type=int, default=500, help="images of each majority class")
     parser.add_argument("--epochs", type=int, default=60)

@@ -1,14 +1,15 @@
-r"""Minority Collapse as the Layer-Peeled Model predicts it, without a network or data.
+r"""Minority collapse as predicted by the layer-peeled model, without a network or data.
 
-Ten classes, K_A of them with R times as many samples as the others. As R grows, the classifier's
-rows of the minority classes come closer to each other, from cosine -1/(K-1) at R = 1, and from a
-finite R_0 on they are one and the same: the minority classes cannot be told apart any more::
+Of ten classes, the K_A majority classes have R times as many samples as the minority classes. As R
+grows, the classifier rows of the minority classes move closer to each other, from cosine -1/(K-1)
+at R = 1. From a finite R_0 on they coincide, and the classifier can no longer tell the minority
+classes apart::
 
     python examples/minority_collapse_theory.py
 
-The figure has the mean cosine between minority rows for three K_A, and R_0 for every K_A. Beyond a
-second imbalance the minority's rows vanish for K_A = 7, and no cosine is left to show. The exit
-status is 1 if an R_0 is not what it should be.
+The figure shows the mean cosine of minority rows for three values of K_A, and R_0 for every K_A.
+For K_A = 7, the minority rows are zero beyond a second imbalance, and their cosine is undefined.
+The exit status is 1 if an R_0 is not as expected.
 
 Source:
     Fang, He, Long & Su (2021), "Exploring deep neural networks via layer-peeled model: minority
@@ -37,19 +38,19 @@ EXPECTED = {  # R_0 by K_A and E_H
 }
 PRECISION = 0.03
 ALL_MAJORITIES = range(2, K - 1)  # with one majority class R_0 is beyond 10^8
-VANISHED = "$\\times$ from here on the rows are zero:\nthey have no cosine"
+VANISHED = "$\\times$: from here on the rows are zero,\nand the cosine is undefined"
 Critical = dict[tuple[int, int], float]  # R_0 by K_A and E_H
 STYLES = {5: (BLUE, "-", "o"), 10: (ORANGE, "--", "s")}  # by E_H
 
 
 def minority_cosine(majority: int, energy_h: float, R: float) -> float:
-    """Mean cosine between minority rows."""
+    """Mean cosine of minority rows; NaN if they are zero."""
     counts = [R] * majority + [1.0] * (K - majority)
     return layer_peeled_model(counts, ENERGY_W, energy_h).mean_cosine_w(range(majority, K))
 
 
 def last_cosine(majority: int, energy_h: float, low: float, high: float) -> float:
-    """The imbalance from which on minority rows are zero, between one where not and one where."""
+    """The R from which on minority rows are zero, given that they are at high and not at low."""
     while high / low > 1.001:
         middle = math.sqrt(low * high)
         vanished = math.isnan(minority_cosine(majority, energy_h, middle))
@@ -58,7 +59,7 @@ def last_cosine(majority: int, energy_h: float, low: float, high: float) -> floa
 
 
 def print_table(critical: Critical) -> bool:
-    """R_0 against what it should be; whether all are."""
+    """Print every R_0 beside its expected value; return whether all agree."""
     print(f"R_0 for K = {K}, E_W = {ENERGY_W}")
     print(f"{'K_A':>5}{'E_H':>5}{'R_0':>12}{'expected':>12}")
     right = True
@@ -71,7 +72,7 @@ def print_table(critical: Critical) -> bool:
 
 
 def draw_cosines(axes: Axes, majority: int, points: int, critical: Critical) -> None:
-    """Mean cosine of minority rows against R, missing where the rows have vanished."""
+    """Draw the mean cosine of minority rows against R, up to where the rows vanish."""
     for energy_h in ENERGIES_H:
         color, line, marker = STYLES[energy_h]
         R_0 = critical[majority, energy_h]
@@ -106,7 +107,7 @@ def draw_cosines(axes: Axes, majority: int, points: int, critical: Critical) -> 
 
 
 def draw_critical(axes: Axes, critical: Critical) -> None:
-    """R_0 against the number of majority classes."""
+    """Draw R_0 against the number of majority classes."""
     for energy_h in ENERGIES_H:
         color, line, marker = STYLES[energy_h]
         R_0 = [critical[majority, energy_h] for majority in ALL_MAJORITIES]
@@ -116,12 +117,12 @@ def draw_critical(axes: Axes, critical: Critical) -> None:
     axes.set_xticks(ALL_MAJORITIES)
     axes.set_xlabel("majority classes $K_A$")
     axes.set_ylabel("critical imbalance $R_0$")
-    axes.set_title("from $R_0$ on, minority rows are the same")
+    axes.set_title("from $R_0$ on, minority rows coincide")
     axes.legend()
 
 
 def draw(points: int, critical: Critical) -> Figure:
-    """All four panels."""
+    """Draw all four panels."""
     figure = Figure(figsize=(10.4, 7.6), dpi=120, layout="constrained")
     *of_cosines, of_critical = figure.subplots(2, 2).flat
     for axes, majority in zip(of_cosines, MAJORITIES, strict=True):
@@ -130,19 +131,19 @@ def draw(points: int, critical: Critical) -> Figure:
     draw_critical(of_critical, critical)
     for axes in (*of_cosines, of_critical):
         axes.grid(True, which="major", alpha=0.3)
-    figure.suptitle(f"Minority Collapse in the Layer-Peeled Model, $K = {K}$, $E_W = {ENERGY_W}$")
+    figure.suptitle(f"Minority collapse in the layer-peeled model, $K = {K}$, $E_W = {ENERGY_W}$")
     return figure
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = options_of(__doc__)
-    parser.add_argument("--points", type=int, default=81, help="imbalances between 1 and 10^4")
+    parser.add_argument("--points", type=int, default=81, help="number of imbalances, 1 to 10^4")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Run; 0 if every R_0 is what it should be."""
+    """Run the example; return 0 if every R_0 is as expected."""
     options = parse()
     critical = {
         (majority, energy_h): critical_imbalance(majority, K - majority, ENERGY_W, energy_h)

@@ -1,15 +1,16 @@
 r"""Neural collapse on FashionMNIST: a small ResNet trained far past zero training error.
 
 The terminal phase of training starts with the first epoch without a training error. From there on
-the features of every class collapse to their mean (NC1), the class means and the classifier's rows
-approach a simplex ETF (NC2) and each other (NC3), and classifying comes to mean choosing the
-nearest class mean (NC4)::
+the features of every class collapse to their mean (NC1), the class means and the classifier rows
+approach a simplex ETF (NC2) and each other (NC3), and the classifier comes to choose the nearest
+class mean (NC4)::
 
     python examples/neural_collapse_fashion_mnist.py
 
-1000 images of 14x14 pixels, 308,000 parameters, SGD with momentum and weight decay. As in the
-paper all quantities are of the whole training set, with the network in evaluation mode. The exit
-status is 1 unless NC1 falls at least tenfold in the terminal phase and all others decrease.
+The network has 308,000 parameters and trains on 1000 images of 14x14 pixels by SGD with momentum
+and weight decay. As in the paper, all quantities are measured on the whole training set, with the
+network in evaluation mode. The exit status is 1 unless NC1 falls at least tenfold in the terminal
+phase and all other quantities decrease.
 
 Source:
     Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of deep
@@ -42,7 +43,7 @@ COLLAPSE = {
     "nc3": "NC3",
     "nc4": "NC4",
 }
-FALL = 10  # by which NC1 is divided in the terminal phase, at least
+FALL = 10  # smallest factor by which NC1 falls in the terminal phase
 
 
 class BasicBlock(nn.Module):
@@ -64,12 +65,12 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape ``(N, channels, H / stride, W / stride)``."""
+        """Return features of shape ``(N, channels, H / stride, W / stride)``."""
         return torch.relu(self.residual(x) + self.shortcut(x))
 
 
 class ResNet(pl.LightningModule):
-    """Three blocks, mean over the image, linear classifier."""
+    """Three blocks, mean over the image, and a linear classifier."""
 
     def __init__(self, options: argparse.Namespace, width: int = 32) -> None:
         super().__init__()
@@ -88,11 +89,11 @@ class ResNet(pl.LightningModule):
         self.classifier = nn.Linear(4 * width, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits."""
+        """Return the logits."""
         return self.classifier(self.features(images))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Cross-entropy; the training error is that of the batches as they are trained on."""
+        """Return the cross-entropy, and log the error on the training batches."""
         images, labels = batch
         logits = self(images)
         error = (logits.argmax(1) != labels).float().mean()
@@ -100,28 +101,28 @@ class ResNet(pl.LightningModule):
         return nn.functional.cross_entropy(logits, labels)
 
     def on_train_epoch_end(self) -> None:
-        """Keep the training error of the epoch."""
+        """Record the training error of the epoch."""
         self.training_error.append(float(self.trainer.callback_metrics["train_error"]))
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[CosineAnnealingLR]]:
-        """The learning rate falls to zero as a cosine.
+        """Let the learning rate fall to zero as a cosine.
 
-        Held at 0.1 for half of the run, it lets the collapse break down on the way: weight decay
-        shrinks weights whose scale BatchNorm takes out, and relative to them the steps grow.
+        If it stays at 0.1 for half of the run, the collapse breaks down on the way: weight decay
+        shrinks weights whose scale BatchNorm removes, and the steps grow relative to them.
         """
         optimizer = torch.optim.SGD(self.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
         return [optimizer], [CosineAnnealingLR(optimizer, self.options.epochs)]
 
 
 def measured_epochs(epochs: int) -> list[int]:
-    """Every epoch of the first third, in which the error reaches zero; then log-spaced."""
+    """Every epoch of the first third, in which the error reaches zero; then log-spaced ones."""
     third = epochs // 3
     spaced = np.geomspace(max(third, 1), epochs, 20).round().astype(int).tolist()
     return sorted({*range(third + 1), *spaced})
 
 
 def train(options: argparse.Namespace) -> tuple[list[Measurement], list[float]]:
-    """Train; return what was measured, and the training error of every epoch."""
+    """Train; return the measurements, and the training error of every epoch."""
     pl.seed_everything(options.seed, verbose=False)
     dataset = subset("train", options.per_class, 14, options.seed, options.data)
     collapse = NeuralCollapse(
@@ -135,12 +136,12 @@ def train(options: argparse.Namespace) -> tuple[list[Measurement], list[float]]:
 
 
 def value(measurement: Measurement, name: str) -> float:
-    """What `NeuralCollapse` logs under a name."""
+    """The value of a quantity."""
     return measurement.values[f"nc/train/{name}"]
 
 
 def print_table(history: list[Measurement], start: int | None) -> None:
-    """NC1 to NC4 at about log-spaced epochs, at the start of the terminal phase and at the end."""
+    """Print NC1 to NC4 at log-spaced epochs, at the start of the terminal phase and at the end."""
     measured = [measurement.epochs_completed for measurement in history]
     spaced = np.geomspace(1, measured[-1], 16).tolist()
     shown = {0, start, *(min(measured, key=lambda epoch: abs(epoch - at)) for at in spaced)}
@@ -153,7 +154,7 @@ def print_table(history: list[Measurement], start: int | None) -> None:
 
 
 def judge(first: Measurement, last: Measurement) -> bool:
-    """Print whether features and classifier collapse between two measurements."""
+    """Print whether each claim is true between two measurements; return whether all are."""
     fall = value(first, "nc1") / value(last, "nc1")
     found = [(fall >= FALL, f"NC1 falls at least {FALL} times: {fall:.1f} times")]
     for name in list(COLLAPSE)[1:]:
@@ -167,18 +168,18 @@ def judge(first: Measurement, last: Measurement) -> bool:
 
 
 def draw(axes: Axes, history: list[Measurement], lines: dict[str, tuple[str, str, str]]) -> None:
-    """Quantities over epochs, on logarithmic axes.
+    """Draw quantities over epochs, on logarithmic axes.
 
     Args:
-        axes: Of matplotlib.
-        history: What was measured; before training is left out, which has no logarithm.
+        axes: Matplotlib axes.
+        history: Measurements; that before training is left out, since epoch 0 has no logarithm.
         lines: Label, colour and line style of each quantity.
     """
     trained = [measurement for measurement in history if measurement.epochs_completed > 0]
     epochs = [measurement.epochs_completed for measurement in trained]
     for name, (label, color, style) in lines.items():
         values = np.array([value(measurement, name) for measurement in trained])
-        values[values == 0] = np.nan  # leaves a gap
+        values[values == 0] = np.nan  # a gap in the curve
         axes.plot(epochs, values, style, color=color, label=label)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -186,10 +187,10 @@ def draw(axes: Axes, history: list[Measurement], lines: dict[str, tuple[str, str
 
 
 def save_figure(history: list[Measurement], start: int | None, options: argparse.Namespace) -> None:
-    """NC1 to NC4 over epochs, with the start of the terminal phase."""
+    """Save a figure of NC1 to NC4 over epochs, with the start of the terminal phase."""
     figure = Figure(figsize=(9.6, 6.4), dpi=110, layout="constrained")
     panels = {
-        "NC1: variability within classes": {"nc1": ("", BLUE, "-")},
+        "NC1: within-class variability": {"nc1": ("", BLUE, "-")},
         "NC2: distance from a simplex ETF": {
             f"nc2_{quantity}_{of}": (f"NC2 {label}, {of}", color, style)
             for quantity, label, color in (
@@ -199,8 +200,8 @@ def save_figure(history: list[Measurement], start: int | None, options: argparse
             )
             for of, style in (("means", "-"), ("weights", "--"))
         },
-        "NC3: distance of classifier and means": {"nc3": ("", BLUE, "-")},
-        "NC4: not in the nearest class (gap: none)": {"nc4": ("", BLUE, ".-")},
+        "NC3: distance from classifier to means": {"nc3": ("", BLUE, "-")},
+        "NC4: not the nearest class mean (gap: 0)": {"nc4": ("", BLUE, ".-")},
     }
     grid = figure.subplots(2, 2, sharex=True)
     for axes, (title, lines) in zip(grid.flat, panels.items(), strict=True):
@@ -220,18 +221,18 @@ def save_figure(history: list[Measurement], start: int | None, options: argparse
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = options_of(
-        __doc__, seed="of images, initialisation and order of batches", fashion_mnist=True
+        __doc__, seed="seed of images, initialisation and batch order", fashion_mnist=True
     )
     add = parser.add_argument
     add("--per-class", type=int, default=100, help="images of each class")
-    add("--epochs", type=int, default=300, help="the learning rate's schedule scales with it")
+    add("--epochs", type=int, default=300, help="the learning rate schedule scales with it")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Run; 0 if the network collapses as claimed."""
+    """Run the example; return 0 if the network collapses as claimed."""
     options = parse()
     use_one_thread()
     history, training_error = train(options)
@@ -240,7 +241,7 @@ def main() -> int:
     save_figure(history, start, options)
     first = next((m for m in history if start is not None and m.epochs_completed >= start), None)
     if first is None:
-        print("NO : the training error never reached zero: there is no terminal phase.")
+        print("NO : the training error never reached zero, so there is no terminal phase.")
         return 1
     return 0 if judge(first, history[-1]) else 1
 

@@ -1,14 +1,14 @@
-r"""Three things that networks do, in a model that is small enough to work them out by hand.
+r"""Three properties of neural networks, in a model small enough to derive them by hand.
 
-A neurashed is a graph of features. What a batch activates is amplified more, the rest less. From
-this rule alone follow local elasticity, implicit regularisation and the information bottleneck::
+A neurashed is a graph of features. Those that a batch activates are amplified, the others fade.
+This rule alone implies local elasticity, implicit regularisation and the information bottleneck::
 
     python examples/neurashed.py
 
 The graphs and the numbers are derived in the docstrings of ``lightning_nc/theory/neurashed.py``.
-In the first graph, cat shares a feature with tiger at each of L levels, plane at the first alone,
-and a step on tiger raises their logits by 3^L - 2^L and 2^(L-1). In the second, two classes have
-four types each. The exit status is 1 if a number is not what it should be.
+In the first graph, cat shares a feature with tiger at each of L levels, and plane only at the
+first; a step on tiger raises the logits of cat and plane by 3^L - 2^L and 2^(L-1). In the second
+graph, two classes have four types each. The exit status is 1 if a number is not as derived.
 
 Source:
     Su (2021), "Envisioning future deep learning theories: some basic concepts and characteristics",
@@ -29,16 +29,16 @@ from lightning_nc.theory.neurashed import Neurashed, expected_amplification
 DEPTHS = (1, 2, 3, 4)
 TYPES = ("12", "45", "23", "56")  # in each of the classes x and y
 DECAY, STEPS, THRESHOLD = 0.002, 3200, 0.4
-# b t at which a ratio of amplifications falls to the threshold, see Neurashed.bits: for the middle
-# (1 - e^(-b t / 2)) / (b t), for the bottom (1 - u^3) / (3 (1 - u^2)) with u = e^(-b t / 4)
+# b t at which a ratio of amplifications falls to the threshold (see Neurashed.bits): in the middle
+# (1 - e^(-b t / 2)) / (b t), at the bottom (1 - u^3) / (3 (1 - u^2)) with u = e^(-b t / 4)
 FALL = {"middle": 0.9284, "bottom": 4 * math.log(10 / (1 + math.sqrt(21)))}
 NOTE = "batches of one sample of each class;\ndotted: the derived steps"
-COLORS = {4: BLUE, 2: GREEN, 1: ORANGE}  # of features that so many of the 8 types have
+COLORS = {4: BLUE, 2: GREEN, 1: ORANGE}  # of a feature, by how many of the 8 types have it
 Row = tuple[str, float, float, float]  # what, expected, measured, relative tolerance
 
 
 def animals(depth: int) -> Neurashed:
-    """Cat and tiger share a feature at every level; plane has one of them at the first alone."""
+    """Cat and tiger share a feature at every level; plane has only the one at the first level."""
     levels: list[dict[str, list[str]]] = [{} for _ in range(depth + 1)]
     pathways: dict[str, list[str]] = {}
     for kind in ("tiger", "cat", "plane"):
@@ -55,12 +55,12 @@ def animals(depth: int) -> Neurashed:
 
 
 def logits_of(neurashed: Neurashed) -> list[float]:
-    """The logit of each type's own class."""
+    """The logit that each type gives its own class."""
     return [float(neurashed.logits(kind)[c]) for c, kind in enumerate(neurashed.graph.types)]
 
 
 def step_on_tiger(depth: int) -> tuple[Neurashed, float, float]:
-    """From where all are amplified by 1; with the rise of cat's logit and that of plane's."""
+    """Step on tiger when all amplifications are 1; also return the rises of cat and plane."""
     neurashed = animals(depth)
     neurashed.step("tiger", "cat", "plane")
     _, *before = logits_of(neurashed)
@@ -70,7 +70,7 @@ def step_on_tiger(depth: int) -> tuple[Neurashed, float, float]:
 
 
 def two_classes() -> Neurashed:
-    """Types activate the pairs 12, 23, 45 and 56 of their class's six features."""
+    """Two classes, whose types activate the pairs 12, 23, 45 and 56 of six features."""
     levels: list[dict[str, list[str]]] = [{}, {}, {}]
     pathways = {}
     for c in "xy":
@@ -85,7 +85,7 @@ def two_classes() -> Neurashed:
 
 
 class Training:
-    """On two classes: after each epoch the step, amplifications by how common, and bits."""
+    """Training on two classes: steps, amplifications and bits after each epoch."""
 
     def __init__(self, batch_size: int, seed: int = 0) -> None:
         neurashed = two_classes()
@@ -95,7 +95,7 @@ class Training:
         self.bits = [neurashed.bits(THRESHOLD).tolist()]
         self.amplification = {shared_by: [0.0] for shared_by in COLORS}
         for _ in self.steps[1:]:
-            # each type once, of the two classes in turn
+            # each type once, alternating between the two classes
             order = torch.stack([torch.randperm(4, generator=generator) for _ in "xy"])
             types = [
                 c + TYPES[i] for pair in order.T.tolist() for c, i in zip("xy", pair, strict=True)
@@ -108,18 +108,18 @@ class Training:
             self.bits.append(neurashed.bits(THRESHOLD).tolist())
 
     def fall(self, level: int) -> float:
-        """The step from which on a level has lost a bit; NaN if it never does."""
+        """The first step at which a level has lost a bit; NaN if it never does."""
         lost = (bits[level] <= self.bits[0][level] - 1 for bits in self.bits)
         return next((t for t, gone in zip(self.steps, lost, strict=True) if gone), math.nan)
 
 
 def expected(p: float, steps: int) -> float:
-    """Mean amplification of what is activated with probability p."""
+    """Expected amplification of a feature that is activated with probability p."""
     return expected_amplification(p, steps, growth=1, decay=DECAY)
 
 
 def compare(single: Training, pairs: Training, full: Training) -> list[Row]:
-    """All that is derived against what is measured."""
+    """Rows of derived and measured numbers."""
     rows: list[Row] = []
     for L in DEPTHS:
         _, cat, plane = step_on_tiger(L)
@@ -136,7 +136,7 @@ def compare(single: Training, pairs: Training, full: Training) -> list[Row]:
             (f"bits of the {name} level before training", before, pairs.bits[0][level], 0),
             (f"bits of the {name} level, last epoch", after, pairs.bits[-1][level], 0),
             (
-                f"    at which step it falls, in 1/b = {1 / DECAY:g}",
+                f"    step of the fall, in units of 1/b = {1 / DECAY:g}",
                 FALL[name],
                 pairs.fall(level) * DECAY,
                 0.05,
@@ -147,19 +147,19 @@ def compare(single: Training, pairs: Training, full: Training) -> list[Row]:
 
 
 def print_table(rows: list[Row]) -> bool:
-    """Expected against measured; whether they agree."""
+    """Print expected and measured numbers; return whether all agree."""
     print(f"{'':46}{'expected':>10}{'measured':>10}")
     right = True
     for what, derived, measured, tolerance in rows:
         agrees = abs(measured - derived) <= tolerance * derived + 1e-9
         right &= agrees
         print(f"{what:46}{derived:10.4f}{measured:10.4f}{'' if agrees else '   NO'}")
-    print(f"{'yes' if right else 'NO '}: all are as derived")
+    print(f"{'yes' if right else 'NO '}: all numbers are as derived")
     return right
 
 
 def draw_graph(axes: Axes) -> None:
-    """The graph of two levels after a step on tiger."""
+    """Draw the graph of two levels after a step on tiger."""
     neurashed, _, _ = step_on_tiger(2)
     places = {
         node: (4 * (i + 0.5) / len(level), height)
@@ -191,7 +191,7 @@ def draw_graph(axes: Axes) -> None:
 
 
 def draw_elasticity(axes: Axes) -> None:
-    """The ratio of the rises of cat and plane against depth."""
+    """Draw the ratio of the rises of cat and plane against depth."""
     L = torch.linspace(DEPTHS[0], DEPTHS[-1], 100, dtype=torch.float64)
     axes.plot(L, 2 * (1.5**L - 1), color="0.6", label="$2\\,((3/2)^L - 1)$")
     for depth in DEPTHS:
@@ -208,14 +208,14 @@ def draw_elasticity(axes: Axes) -> None:
     axes.set_xlim(0.4, 4.4)
     axes.set_ylim(0, 9.5)
     axes.set_xlabel("levels $L$ below the classes")
-    axes.set_ylabel("rise of cat's logit by plane's")
-    axes.set_title("local elasticity: it grows with depth")
+    axes.set_ylabel("rise of cat's logit / rise of plane's")
+    axes.set_title("local elasticity grows with depth")
     axes.legend(loc="lower right")
 
 
 def draw_growth(axes: Axes, single: Training, full: Training) -> None:
-    """Amplifications of common and of rare features."""
-    axes.plot(full.steps, full.amplification[1], "--", color="0.3", label="any, full batches")
+    """Draw the amplifications of common and of rare features."""
+    axes.plot(full.steps, full.amplification[1], "--", color="0.3", label="all, full batches")
     for shared_by, color in COLORS.items():
         label = f"of {shared_by} of 8 types, single samples"
         axes.plot(single.steps, single.amplification[shared_by], color=color, label=label)
@@ -224,12 +224,12 @@ def draw_growth(axes: Axes, single: Training, full: Training) -> None:
     axes.text(STEPS - 30, 10, "dotted: the limits $(a/b)\\,p/(1-p)$", ha="right", color="0.3")
     axes.set_ylim(0, 780)
     axes.set_ylabel(r"mean amplification $\lambda$")
-    axes.set_title("implicit regularisation: small batches favour the common")
+    axes.set_title("implicit regularisation: small batches favour common features")
     axes.legend(loc="upper right")
 
 
 def draw_bits(axes: Axes, pairs: Training) -> None:
-    """What each level tells apart."""
+    """Draw the bits that each level tells apart."""
     levels = (("bottom", ORANGE, "-"), ("middle", GREEN, "-"), ("classes", BLUE, "--"))
     for level, (name, color, line) in enumerate(levels):
         bits = [each[level] for each in pairs.bits]
@@ -245,7 +245,7 @@ def draw_bits(axes: Axes, pairs: Training) -> None:
 
 
 def draw(single: Training, pairs: Training, full: Training) -> Figure:
-    """All four panels."""
+    """Draw all four panels."""
     figure = Figure(figsize=(11, 8), dpi=120, layout="constrained")
     of_graph, of_elasticity, of_growth, of_bits = figure.subplots(2, 2).flat
     draw_graph(of_graph)
@@ -261,7 +261,7 @@ def draw(single: Training, pairs: Training, full: Training) -> Figure:
 
 
 def main() -> int:
-    """Run; 0 if all is as derived."""
+    """Run the example; return 0 if all numbers are as derived."""
     options = options_of(__doc__).parse_args()
     single, pairs, full = Training(batch_size=1), Training(batch_size=2), Training(batch_size=8)
     right = print_table(compare(single, pairs, full))

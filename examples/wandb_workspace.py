@@ -1,13 +1,13 @@
-r"""A saved view of Weights & Biases that shows what the callbacks log, section by section.
+r"""Save a view on Weights & Biases that shows what the callbacks log, section by section.
 
-Once per project; every run of the project then has it, whenever it was logged::
+Save it once per project; it then applies to every run of the project, past or future::
 
     pip install wandb-workspaces
     python examples/wandb_workspace.py ENTITY PROJECT --probe train val
 
-It has a section per callback and probe, each panel over epochs completed, NC1 to NC4 and D on
-logarithmic axes, and the figures. With ``--json view.json`` its specification is written to a file
-instead, and no server is asked.
+The view has a section per callback and probe, with panels over epochs completed (NC1 to NC4 and D
+on logarithmic axes) and the figures. With ``--json view.json`` its specification is written to a
+file instead, without a server.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from lightning_nc.measures.family import Family
 
 
 def section_of(family: Family, figures: tuple[str, ...], probe: str) -> workspaces.Section:
-    """The panels of a family on one probe, and its figures."""
+    """The section of a family on one probe: its panels and its figures."""
     start = f"{family.name}/{probe}/"
     axis = start + "epochs_completed"
     plots = [
@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("entity", help="user or team")
     parser.add_argument("project")
     parser.add_argument("--probe", nargs="+", default=["train"], help="names of probes")
-    parser.add_argument("--json", type=Path, help="write the specification here, and save nothing")
+    parser.add_argument("--json", type=Path, help="write the specification here instead of saving")
     options = parser.parse_args()
     view = workspaces.Workspace(
         entity=options.entity,
@@ -74,7 +74,7 @@ def main() -> int:
         view.save()
         print(view.url)
     else:
-        # private, for want of another way to have it without a server
+        # private: there is no public way to get it without a server
         options.json.write_text(view._to_model().model_dump_json(by_alias=True, indent=1))
     return 0
 

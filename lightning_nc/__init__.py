@@ -1,10 +1,10 @@
-"""The geometry a classifier learns, as drop-in callbacks for PyTorch Lightning.
+"""Drop-in callbacks for PyTorch Lightning that measure the geometry a classifier learns.
 
 Callbacks: `EquiSeparation`, `NeuralCollapse`, `MinorityCollapse`, `LocalElasticity`.
 Without a Trainer: `measure`. For measures of your own: `Measure`, `Quantity`, `MeasureCallback`.
-The formulas are in `lightning_nc.functional`, torchmetrics in `lightning_nc.metrics`.
+The formulas are in `lightning_nc.functional`, metrics for torchmetrics in `lightning_nc.metrics`.
 
-Names are loaded when they are used, so that `lightning_nc.functional` can be imported without
+Names are imported on first use, so that `lightning_nc.functional` can be imported without
 Lightning.
 """
 
@@ -64,7 +64,7 @@ __all__ = sorted(name for names in _HOMES.values() for name in names)
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name when it is asked for."""
+    """Import a public name on first use."""
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
 
@@ -79,5 +79,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, loaded or not."""
+    """Return the public names, imported or not."""
     return sorted({*globals(), *__all__, "__version__"})

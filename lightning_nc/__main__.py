@@ -1,4 +1,4 @@
-"""``python -m lightning_nc``: a demo on scikit-learn's digits, and the report of a run."""
+"""``python -m lightning_nc``: a demo on scikit-learn's digits, and a report on a run."""
 
 import argparse
 import sys
@@ -18,7 +18,7 @@ from lightning_nc.report.runs import read_runs
 
 _DEMO = "train an 8-layer network on scikit-learn's digits and watch it"
 _REPORT = "Turn what a run logged into one HTML page that needs no server and no network."
-_RUN_DIR = "log directory of TensorBoardLogger or CSVLogger, or a folder above several runs"
+_RUN_DIR = "log directory of a TensorBoardLogger or CSVLogger, or a folder that holds several runs"
 _DESCRIPTION = f"Without a command: {_DEMO}."
 _COLUMNS = ("nc1", "nc2_etf_error", "nc3", "nc4")
 
@@ -37,18 +37,18 @@ class DigitsClassifier(LightningModule):
         self.classifier = nn.Linear(width, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images, shape ``(N, 64)``."""
+        """Return the logits of images of shape ``(N, 64)``."""
         return self.classifier(self.hidden(images))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy of a batch."""
+        """Return the cross-entropy of a batch."""
         images, labels = batch
         loss = nn.functional.cross_entropy(self(images), labels)
         self.log("loss", loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Adam, with the learning rate brought down to 0."""
+        """Return Adam with a learning rate that decays to 0."""
         optimizer = torch.optim.Adam(self.parameters(), lr=1e-3, weight_decay=5e-4)
         epochs = self.trainer.max_epochs or 1
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
@@ -56,11 +56,11 @@ class DigitsClassifier(LightningModule):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the demo, or report on a run."""
+    """Run the demo, or write the report on a run."""
     parser = argparse.ArgumentParser(prog="python -m lightning_nc", description=_DESCRIPTION)
     _add_demo_options(parser)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="")
-    # what was given before the command is not to be overwritten by defaults
+    # otherwise its defaults would overwrite options given before the command
     demo = commands.add_parser("demo", help=_DEMO, argument_default=argparse.SUPPRESS)
     _add_demo_options(demo, defaults=False)
     report = commands.add_parser("report", help=_REPORT, description=_REPORT)
@@ -77,13 +77,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _add_demo_options(parser: argparse.ArgumentParser, defaults: bool = True) -> None:
     given = {"epochs": 100, "output": Path("lightning_logs")} if defaults else {}
-    parser.add_argument("--epochs", type=int, help="of the demo's training (default: 100)")
-    parser.add_argument("--output", type=Path, help="the demo's logs (default: lightning_logs)")
+    parser.add_argument("--epochs", type=int, help="epochs of the demo (default: 100)")
+    parser.add_argument(
+        "--output", type=Path, help="folder for the demo's logs (default: lightning_logs)"
+    )
     parser.set_defaults(**given)
 
 
 def _report(parser: argparse.ArgumentParser, run_dir: Path, page: Path) -> None:
-    """Write the page, or say what is wrong and exit with status 2."""
+    """Write the page, or print what is wrong and exit with status 2."""
     try:
         runs = read_runs(run_dir)
         text = report_page(runs)
@@ -99,7 +101,7 @@ def _report(parser: argparse.ArgumentParser, run_dir: Path, page: Path) -> None:
 
 
 def _demo(epochs: int, output: Path) -> None:
-    """Train, measure, and say where to look."""
+    """Train, measure, and print where the results are."""
     try:
         from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
         from sklearn.datasets import load_digits
@@ -116,7 +118,7 @@ def _demo(epochs: int, output: Path) -> None:
     measured = sorted({0, *(min(2**k, epochs) for k in range(12))})
     separation = EquiSeparation(epochs=measured)
     collapse = NeuralCollapse(epochs=measured)
-    files = CSVLogger(tensorboard.log_dir, name="", version="csv")  # keeps the figures, too
+    files = CSVLogger(tensorboard.log_dir, name="", version="csv")  # also keeps the figures
     trainer = Trainer(
         max_epochs=epochs,
         accelerator="cpu",
@@ -133,7 +135,7 @@ def _demo(epochs: int, output: Path) -> None:
         f"\n\nFigures:      {Path(files.log_dir, 'figures')}"
         f"\nEvent files:  {tensorboard.log_dir}"
         f"\nOpen them:    tensorboard --logdir {output}"
-        f"\nOne page:     python -m lightning_nc report {tensorboard.log_dir}"
+        f"\nHTML page:    python -m lightning_nc report {tensorboard.log_dir}"
     )
 
 

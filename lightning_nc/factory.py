@@ -1,7 +1,7 @@
-"""What Lightning asks for callbacks whenever a Trainer is made, in any program.
+"""The entry point that Lightning asks for callbacks whenever any program creates a Trainer.
 
-Programs that do not want our callbacks are not to pay for them: nothing of the package is loaded
-before the environment variable says so.
+Programs that do not use our callbacks must not pay for them: nothing else of the package is
+imported unless the environment variable is set.
 """
 
 import os
@@ -12,9 +12,9 @@ VARIABLE = "LIGHTNING_NC_CALLBACKS"
 
 
 def callbacks() -> list[Any]:
-    """Callbacks of the YAML file that the environment variable names; none without it.
+    """Return a callback that adds those of the YAML file the variable names; none if it is unset.
 
-    It never raises: what it raised would stop every Trainer of the environment.
+    It never raises: an error here would stop every Trainer in the environment.
     """
     path = os.environ.get(VARIABLE)
     if not path:
@@ -25,8 +25,8 @@ def callbacks() -> list[Any]:
         return [CallbacksOfFile(path, VARIABLE)]
     except Exception as error:
         warnings.warn(
-            f"{VARIABLE} names {path!r}, but lightning_nc cannot be imported, and nothing is "
-            f"measured: {error!r}. Install it again, or unset the variable.",
+            f"{VARIABLE} names {path!r}, but lightning_nc cannot be imported, so nothing is "
+            f"measured: {error!r}. Reinstall it, or unset the variable.",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -26,54 +26,54 @@ class MinorityCollapse(lightning_nc.MinorityCollapse):
     __doc__ = lightning_nc.MinorityCollapse.__doc__
 
     def __init__(self, minority=(1, 2), **options):
-        # in a few batches of tiny data it would be left open which classes are rare
+        # a few batches of tiny data need not tell which classes are minority classes
         super().__init__(minority, **options)
 
 
-# every callback of the package, also those that are still to be written
+# every callback of the package, including those still to be written
 CALLBACKS = [
     {lightning_nc.MinorityCollapse: MinorityCollapse}.get(kind, kind)
     for kind in (getattr(lightning_nc, name) for name in lightning_nc.__all__)
     if isinstance(kind, type) and issubclass(kind, MeasureCallback) and kind is not MeasureCallback
 ]
 
-# and those of others that are to keep the same contract, as module:Class
+# and callbacks of others that must keep the same contract, as module:Class
 CALLBACKS += [resolve_name(path) for path in os.environ.get("CALLBACKS_UNDER_TEST", "").split()]
 
-# those that share a pass over layers
+# the callbacks that share a pass over layers
 GEOMETRY = [kind for kind in CALLBACKS if kind().measure.passes is GeometryPass]
 
-# what Lightning warns about is not our concern, what this package warns about is an error
+# Lightning's warnings are not our concern; this package's warnings are errors
 only_our_warnings = (
     "ignore",
     "error::RuntimeWarning",
-    # as it is for classes on opposite sides, of which tiny data have some
+    # expected in tiny data, in which some classes lie on opposite sides
     "ignore:LocalElasticity on .*gradients of .* took a backward pass for each sample",
     "ignore:LocalElasticity on .*relative_ratio.*the mean kernel between classes is not positive",
 )
 
 
 def family_of(kind):
-    """The first part of the keys of a callback."""
+    """The family of a callback, the first part of its keys."""
     return kind().family
 
 
 def through(callback, place, change):
-    """Have what a method of the callback's measure returns go through a function."""
+    """Make a method of the callback's measure return its result changed by a function."""
     method = getattr(callback.measure, place)
     setattr(callback.measure, place, lambda argument: change(method(argument)))
     return callback
 
 
 def drawings(callback, number=-1):
-    """What draws the figures of a measurement, by their tags."""
+    """The functions that draw the figures of a measurement, by tag."""
     record = callback.record
     timeline = record.timeline(callback.history[number])
     return {record.prefix + name: draw for name, draw in record.measure.draw(timeline).items()}
 
 
 def drawings_at_end(callback, number=-1):
-    """What draws the figures over the whole run, by their tags."""
+    """The functions that draw the figures of the whole run, by tag."""
     record = callback.record
     timeline = record.timeline(callback.history[number])
     drawn = record.measure.draw_at_end(timeline)
@@ -81,7 +81,7 @@ def drawings_at_end(callback, number=-1):
 
 
 class Blobs(Dataset):
-    """Three classes of unequal size; each reading adds noise from four random generators."""
+    """Three classes of unequal size; each read adds noise from four random generators."""
 
     def __init__(self, counts=(16, 12, 12), augment=True, d=6):
         generator = torch.Generator().manual_seed(7)
@@ -111,12 +111,12 @@ class Broken(Blobs):
 
 
 class Training:
-    """What the modules of both namespaces have in common."""
+    """The common part of the modules of both namespaces."""
 
     def __init__(self, net=None, freeze=1):
         super().__init__()
         self.net = net if net is not None else mlp()
-        self.freeze = freeze  # so many BatchNorm layers keep their running statistics
+        self.freeze = freeze  # number of BatchNorm layers that keep their running statistics
         self.steps: list[Any] = []
         self.held: dict[str, Any] = {}  # random generators of data and loader
 
@@ -160,12 +160,12 @@ class UnifiedClassifier(Training, lightning.pytorch.LightningModule):
 
 
 class Observer(nn.Module):
-    """Counts how often it runs, also in evaluation, and how often ``train()`` is called."""
+    """Counts how often it runs, in evaluation too, and how often ``train()`` is called."""
 
     def __init__(self):
         super().__init__()
         self.register_buffer("runs", torch.zeros((), dtype=torch.long))
-        self.switches = 0  # no buffer: it would be put back
+        self.switches = 0  # not a buffer, which would be restored
 
     def train(self, mode=True):
         self.switches += 1
@@ -191,7 +191,7 @@ def mlp(d=6, K=3):
 
 
 def convnet(K=3):
-    """For images (1, 6, 6)."""
+    """A network for images of shape (1, 6, 6)."""
     return nn.Sequential(
         nn.Conv2d(1, 4, 3),
         nn.BatchNorm2d(4),
@@ -261,22 +261,22 @@ def train_and_trace(
     ckpt_path=None,
     **options,
 ):
-    """Train with augmentations from fixed seeds, and write down everything that could differ.
+    """Train with augmentations from fixed seeds, and record everything that could differ.
 
     Args:
-        root: Where Trainers write.
-        callbacks: Those under test.
-        workers: Of the training loader.
-        persistent: Whether they live on.
+        root: Folder that the Trainer writes to.
+        callbacks: Callbacks under test.
+        workers: Number of workers of the training loader.
+        persistent: Whether the workers persist from epoch to epoch.
         generator: Whether the training loader has a generator of its own.
-        wrap: Makes of the module what is trained, such as a compiled one.
-        net: Makes the network.
-        kind: Class that goes before the module's own, and changes what it does.
-        beside: Given the callbacks under test, makes all callbacks of the Trainer.
-        validate: Whether there is validation.
-        reload: Whether loaders are asked of the module, and can be asked for again.
-        ckpt_path: Checkpoint to go on from.
-        options: Of the Trainer.
+        wrap: Function that wraps the module before training, such as ``torch.compile``.
+        net: Function that makes the network.
+        kind: Class that precedes the module's own in the method resolution order.
+        beside: Function that makes all callbacks of the Trainer from those under test.
+        validate: Whether to validate.
+        reload: Whether the module provides the training loader, so that it can be reloaded.
+        ckpt_path: Checkpoint to resume from.
+        options: Options of the Trainer.
     """
     torch.manual_seed(11)
     np.random.seed(12)

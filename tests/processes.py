@@ -13,13 +13,14 @@ import torch.distributed as dist
 
 
 def run_processes(function, world_size, *args, timeout=600):
-    """Call ``function(rank, world_size, *args)`` in each process; the results, by rank.
+    """Call ``function(rank, world_size, *args)`` in each process; return the results by rank.
 
-    The function must be importable (defined at the top of a module) and its result picklable.
-    Fails with the child's traceback if one raises, and at the deadline; no process outlives it.
+    The function must be importable (defined at the top of a module) and its result picklable. If a
+    child raises, this fails with its traceback; it also fails at the deadline. No process outlives
+    the call.
     """
     context = torch.multiprocessing.get_context("forkserver")
-    # imported once, not by each child
+    # imported once, instead of by each child
     context.set_forkserver_preload(["lightning_nc", "tests.nets"])
     results = context.Queue()
     deadline = time.monotonic() + timeout
@@ -83,9 +84,9 @@ def _child(function, rank, world_size, rendezvous, timeout, results, args):
             timeout=timedelta(seconds=timeout),
         )
         result = function(rank, world_size, *args)
-        # plain pickle copies tensors; the queue's own would share memory of a process that ends
+        # plain pickle copies tensors; the queue's own would share memory with a process that ends
         results.put((rank, pickle.dumps(result), None))
-        dist.barrier()  # nobody leaves while others still talk
+        dist.barrier()  # no process leaves while others still communicate
         dist.destroy_process_group()
     except BaseException:
         results.put((rank, None, traceback.format_exc()))

@@ -1,7 +1,7 @@
-"""Every quantity in the slowest and most obvious way; shares no code with the package.
+"""Reference implementations of all quantities: slow, obvious, and without code of the package.
 
-Float64 NumPy with d x d matrices, straight from the formulas; and, where float64 matrices lose
-digits themselves, the same with 60 decimal digits (`precise_*`), for small sizes.
+They use float64 NumPy with d x d matrices, straight from the formulas. Where float64 matrices lose
+digits themselves, `precise_*` functions do the same with 60 decimal digits, for small sizes.
 """
 
 from fractions import Fraction
@@ -154,7 +154,7 @@ def simplex_symmetry(values, weight):
 
 
 def precise_fuzziness(features, labels, class_weights=None):
-    """`separation_fuzziness`, from the K x K Gram matrix of the class means, in 60 digits.
+    """`separation_fuzziness` in 60 digits, from the K x K Gram matrix of the class means.
 
     With A = diag(sqrt(weights)) (means - their weighted mean), A A^T = sum_j l_j u_j u_j^T, this
     is the mean over samples of sum_j (u_j^T A (h - mu_y))^2 / l_j^2.
@@ -180,7 +180,7 @@ def precise_variability_collapse(features, labels):
 
 
 def group_cosine(vectors, members, others=None):
-    """Mean over pairs of members, or over pairs of a member and one of the others."""
+    """Mean cosine over pairs of members, or over pairs of a member and one of the others."""
     total, pairs = 0.0, 0
     for i in members:
         for j in members if others is None else others:
@@ -211,7 +211,7 @@ def imbalance_ratio(counts, minority):
 
 
 def minority_classes(counts):
-    """Up to the count of which the next larger one is most times as large; of equals the first."""
+    """Whether a class is below the largest ratio of successive counts (the first of equals)."""
     sizes = sorted(set(counts))
     if len(sizes) == 1:
         return [False] * len(counts)
@@ -221,7 +221,7 @@ def minority_classes(counts):
 
 
 def sample_gradients(model, inputs, outputs=None, names=None):
-    """d f_c(x_i) / dw, shape (m, C, P): one sample, and one backward pass per output, at a time."""
+    """d f_c(x_i) / dw, shape (m, C, P), by one backward pass per sample and output."""
     chosen = [
         p for n, p in model.named_parameters() if (p.requires_grad if names is None else n in names)
     ]
@@ -250,7 +250,7 @@ def tangent_kernel(gradients):
 
 
 def changes_by_step(gradients, loss_gradients):
-    """Minus the changes of the outputs of x_j by a step on x_i, by unit rate: shape (i, j, C)."""
+    """Minus the changes of the outputs of x_j by a step on x_i, per unit rate; shape (i, j, C)."""
     steps = [g.T @ v for g, v in zip(gradients, loss_gradients, strict=True)]
     return np.array([[g @ step for g in gradients] for step in steps])
 

@@ -156,7 +156,7 @@ CASES = {
     "a layer that never runs": (
         {"layers": ["spare"]},
         ValueError,
-        ["'spare' never runs", "name a module that is called"],
+        ["'spare' never runs", "Name a module that is called"],
     ),
     "a layer of integers": (
         {"layers": ["codes"]},

@@ -233,16 +233,16 @@ WRONG = {
     "": "must be a list of entries",
     "[{class_path: NeuralColapse}]": "'NeuralColapse' cannot be found .* lightning_nc has Equi",
     "[{class_path: no_such.module.Callback}]": "'no_such.module.Callback' cannot be found",
-    "[{class_path: Probe}]": "is no callback of lightning_nc; give class_path: one of EquiS",
+    "[{class_path: Probe}]": "is not a callback of lightning_nc; set class_path to one of EquiS",
     "[{class_path: 3}]": "3 cannot be found",
-    "[NeuralCollapse]": "'NeuralCollapse' is no callback of lightning_nc",
+    "[NeuralCollapse]": "'NeuralCollapse' is not a callback of lightning_nc",
     "[{class_path: NeuralCollapse, every_n_epochs: 2}]": "'every_n_epochs' beside class_path",
     "[{class_path: NeuralCollapse, init_args: {every: 2}}]": "unexpected keyword argument 'every'",
     "[{class_path: NeuralCollapse, init_args: {probe: train}}, {class_path: NeuralCollapse}]": (
-        "2 of its callbacks would log the keys nc/train/"
+        "2 callbacks of the file would log the keys nc/train/"
     ),
     "[{class_path: NeuralCollapse, init_args: {probe: tran}}]": "Probe source 'tran' is none of",
-    "[{class_path: NeuralCollapse, init_args: [2]}]": "NeuralCollapse has init_args .2., which are",
+    "[{class_path: NeuralCollapse, init_args: [2]}]": "NeuralCollapse has init_args .2., which do",
     "[{class_path: NeuralCollapse, init_args: {every_n_epochs: two}}]": "TypeError",
     "[{class_path: NeuralCollapse": "while parsing",
 }
@@ -256,7 +256,7 @@ def test_with_a_file_that_is_wrong_training_goes_on_with_one_warning(text, asked
     assert run.current_epoch == 2
     assert ours(run) == []
     assert len(told) == 1
-    assert f"LIGHTNING_NC_CALLBACKS names {path}, which gives no callbacks" in told[0]
+    assert f"LIGHTNING_NC_CALLBACKS names {path}, which adds no callbacks" in told[0]
     assert re.search(WRONG[text], told[0]), told[0]
 
 
@@ -274,7 +274,7 @@ def test_a_callback_that_cannot_be_set_up_is_left_out_and_the_others_measure(ask
     assert [callback.probe.key for callback in ours(run)] == ["train"]
     assert epochs(ours(run)[0]) == [0, 1, 2]
     assert len(told) == 1
-    assert "Refusing, which is left out of this run: ValueError: it cannot measure here" in told[0]
+    assert "Refusing; it is left out of this run: ValueError: it cannot measure here" in told[0]
 
 
 def test_where_the_package_cannot_be_imported_trainers_can_still_be_made(
@@ -282,7 +282,7 @@ def test_where_the_package_cannot_be_imported_trainers_can_still_be_made(
 ):
     asked_for(EVERY_EPOCH)
     monkeypatch.setitem(sys.modules, "lightning_nc.callbacks.from_file", None)
-    with pytest.warns(RuntimeWarning, match="lightning_nc cannot be imported, and nothing is"):
+    with pytest.warns(RuntimeWarning, match="lightning_nc cannot be imported, so nothing is"):
         run = nets.trainer(tmp_path)
     assert ours(run) == []
 

@@ -1,4 +1,4 @@
-"""Callbacks that watch the geometry of a network while it trains."""
+"""Callbacks that measure the geometry of a network while it trains."""
 
 from lightning_nc.callbacks.equi_separation import EquiSeparation as EquiSeparation
 from lightning_nc.callbacks.local_elasticity import LocalElasticity as LocalElasticity

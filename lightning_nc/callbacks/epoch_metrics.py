@@ -1,10 +1,10 @@
-"""Metrics that Lightning has yet to compute of an epoch, which takes all processes.
+"""Metrics of an epoch that Lightning has not computed yet and that need all processes.
 
-A metric that is logged with ``on_epoch=True, sync_dist=True`` is computed, by collectives, when
-somebody reads it for the first time. That may be one process alone: a progress bar reads at the end
-of an epoch, and only process 0 shows one. Lightning goes on all the same, since the others compute
-the same metrics a moment later. They would not if they met process 0 for a measurement first: so
-process 0 announces what it is computing, and who waits for it computes the same.
+A metric logged with ``on_epoch=True, sync_dist=True`` is computed, by collectives, when it is first
+read. A single process may read it first: a progress bar reads metrics at the end of an epoch, and
+only process 0 shows one. This works because the other processes compute the same metrics a moment
+later. It would not work if they waited for process 0 at a measurement instead. So process 0
+announces what it is computing, and the processes that wait for it compute the same.
 """
 
 import json
@@ -20,7 +20,7 @@ from lightning_nc.passes.meeting import Place, meeting_place
 
 
 def announce_computing(trainer: Any) -> None:
-    """Have this process say so whenever it computes metrics that take all processes."""
+    """Make this process announce the metrics it computes if they need all processes."""
     stop_announcing(trainer)
     results, place = epoch_results(trainer), meeting_place()
     if results is None or place is None:
@@ -31,7 +31,7 @@ def announce_computing(trainer: Any) -> None:
         names = [] if on_step else pending_metrics(results)
         if not names:
             return compute(on_step)
-        with suppress(Exception):  # a store that is gone: nobody meets there any more
+        with suppress(Exception):  # if the store is gone, no process meets there
             mine.store.set(str(mine.rank), json.dumps(names))
         try:
             return compute(on_step)
@@ -50,13 +50,13 @@ def stop_announcing(trainer: Any) -> None:
 
 
 def compute_with_others(trainer: Any, place: Place) -> None:
-    """Compute what other processes are computing right now, and are waiting for.
+    """Compute the metrics that other processes have begun to compute.
 
-    No metric is computed that no process has begun to compute: the user's may be incomplete.
+    No other metric is computed: metrics of the user may still be incomplete.
 
     Args:
         trainer: The Trainer.
-        place: Where its processes meet.
+        place: The meeting place of its processes.
     """
     results, all_of_them = epoch_results(trainer), _announcements(place)
     for rank in range(place.world):

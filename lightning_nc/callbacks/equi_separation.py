@@ -1,4 +1,4 @@
-"""The law of equi-separation, watched while a network trains."""
+"""The law of equi-separation, measured while a network trains."""
 
 import warnings
 from collections.abc import Sequence
@@ -16,35 +16,41 @@ from lightning_nc.passes.probe import Probe
 
 
 class EquiSeparation(MeasureCallback):
-    """Log how fuzzily each layer separates the classes, and the law ``D_t ~ c rho^t`` they obey.
+    """Callback that logs how well each layer separates the classes, and the law ``D_t ~ c rho^t``.
 
-    At a well-trained classifier every layer reduces the separation fuzziness
-    ``D = Tr(SS_W SS_B^+)`` by about the same ratio rho. Training is left as it was, bit by bit.
+    In a well-trained classifier every layer multiplies the separation fuzziness
+    ``D = Tr(SS_W SS_B^+)`` by about the same ratio rho. Training is unchanged, bit for bit.
 
     Logged under these keys, with the name of the probe for ``{p}``:
 
-    - ``separation/{p}/rho``: Every layer multiplies the separation fuzziness D by about this much.
-    - ``separation/{p}/pearson_r``: Correlation of ln D with depth: how nearly every layer
-      contributes the same.
-    - ``separation/{p}/half_life``: Number of layers in which D halves, ln 2 / ln(1/rho).
-    - ``separation/{p}/total``: What is left of the input's fuzziness after all layers.
+    - ``separation/{p}/rho``: Every layer multiplies the separation fuzziness D by about this
+      factor.
+    - ``separation/{p}/pearson_r``: Correlation of ln D with depth: how evenly the layers
+      contribute.
+    - ``separation/{p}/half_life``: Number of layers over which D halves, ln 2 / ln(1/rho).
+    - ``separation/{p}/total``: What remains of D after all layers: D of the last layer divided by D
+      of the first.
     - ``separation_layers/{p}/{layer}``: Separation fuzziness: noise within classes along the
-      directions in which classes differ, in units of their differences.
+      directions in which class means differ, in units of their differences.
     - ``separation/{p}/...``: ``epochs_completed``, ``seconds``, ``failures`` of each measurement.
 
     Args:
         layers: ``"blocks"`` (see `lightning_nc.find_blocks`), names or globs as in
-            ``named_modules()``, or ``{name: callable}`` where the callable makes (N, d) features
-            of the module's output; ``"input"`` is the raw input.
-        pool: Makes (N, d) features of the outputs of all layers; by default they are flattened.
+            ``named_modules()``, or ``{name: callable}`` where the callable turns the module's
+            output into (N, d) features; ``"input"`` is the raw input.
+        pool: Turns the output of each layer into (N, d) features; by default it is flattened.
             Sequences need one: `lightning_nc.first_token`, `masked_mean` or `last_token`.
-        probe: ``"train"``, ``"val"``, ``"test"``, or a `Probe`.
-        every_n_epochs: Measure before training, after every n-th epoch, and after the last.
+        probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.
+        every_n_epochs: Measure before training, after every n-th epoch, and after the last one.
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
-        when: ``"train_epoch_end"`` or ``"validation_end"``.
+        when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
+            validation, ``"validation_end"``.
         figures: Whether to log figures.
-        on_error: ``"warn"`` skips a measurement that fails and trains on, ``"raise"`` stops the
-            run.
+        on_error: ``"warn"`` skips a measurement that fails and continues training; ``"raise"``
+            stops the run.
+
+    Raises:
+        ValueError: If an argument is out of range.
 
     Example::
 
@@ -69,34 +75,35 @@ class EquiSeparation(MeasureCallback):
         super().__init__(measure, probe, every_n_epochs, epochs, when, figures, on_error)
 
     def plot_against(self, *others: "EquiSeparation") -> Any:
-        """Draw the last D of this callback against that of others, such as on validation data.
+        """Compare the last D of this callback with that of others, such as on validation data.
 
         Args:
-            others: Callbacks with probes of other names, on the same layers.
+            others: Callbacks on the same layers whose probes have other names.
 
         Returns:
             A matplotlib ``Figure``.
 
         Raises:
-            ValueError: If one of them has measured nothing yet, or other layers.
+            ValueError: If a callback has measured nothing yet, or has other layers.
 
         Warns:
-            RuntimeWarning: If they have other numbers of samples per class, on which D depends.
+            RuntimeWarning: If the numbers of samples per class differ, since D depends on them.
         """
         names = _layers_of(self)
         drawn = {}
         for each in (self, *others):
             if not each.history or _layers_of(each) != names:
                 raise ValueError(
-                    f"EquiSeparation on '{each.probe.key}' has measured nothing yet, or other "
-                    f"layers than that on '{self.probe.key}'."
+                    f"EquiSeparation on '{each.probe.key}' has measured nothing yet, or has other "
+                    f"layers than the one on '{self.probe.key}'. Fit first, or give both the same "
+                    "layers=."
                 )
             drawn[_compared(each)] = each.history[-1].arrays["fuzziness"]
         if any(not torch.equal(o.history[-1].counts, self.history[-1].counts) for o in others):
             warnings.warn(
-                "D depends on the number of samples per class, and is not comparable here: "
-                f"{'; '.join(drawn)}. Give the probes equal numbers, Probe(samples_per_class=...), "
-                "of which there are enough in all of the data.",
+                "D depends on the number of samples per class and is not comparable here: "
+                f"{'; '.join(drawn)}. Give the probes the same Probe(samples_per_class=...), small "
+                "enough for every class of every data set.",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -104,13 +111,13 @@ class EquiSeparation(MeasureCallback):
 
 
 def _layers_of(callback: EquiSeparation) -> list[str]:
-    """The layers of the last measurement, in depth."""
+    """Return the layers of the last measurement, in order of depth."""
     history = callback.history
     return callback.record.timeline(history[-1]).layers if history else []
 
 
 def _compared(callback: EquiSeparation) -> str:
-    """Which probe, of how many samples, when."""
+    """Return a label: the probe, its number of samples per class, and the epoch."""
     last = callback.history[-1]
     low, high = int(last.counts.min()), int(last.counts.max())
     each = f"{low}" if low == high else f"{low} to {high}"

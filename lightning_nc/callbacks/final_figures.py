@@ -1,4 +1,4 @@
-"""What is logged once, when training is over: figures over the whole run, and films."""
+"""Figures and films over the whole run, logged once at the end of training."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from lightning_nc.callbacks.record import Record
 from lightning_nc.guards.generators import generators_kept
 
 
-@generators_kept()  # what draws may draw random numbers
+@generators_kept()  # plotting may use random numbers
 def log_final_figures(trainer: Any, record: Record) -> None:
-    """Log what a measure draws at the end, on the first process, without communication."""
+    """Log the final figures and films of a measure, on the first process, without communication."""
     fitted = record.fitted()
     if not (fitted and record.figures and trainer.is_global_zero):
         return

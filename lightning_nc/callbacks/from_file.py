@@ -1,4 +1,4 @@
-"""Callbacks of a YAML file, for a Trainer whose program does not know of them."""
+"""Callbacks from a YAML file, for programs that do not configure them in code."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,19 +17,20 @@ from lightning_nc.passes.meeting import meeting_place
 
 Ours = MeasureCallback | GeometrySummary
 
-_PATIENCE = 60  # seconds that a process waits for others before it is told the text of the file
-_FUNCTIONS = ("pool", "loss", "unpack")  # arguments that a file can only name
+_PATIENCE = 60  # seconds that a process waits for the others before the text is broadcast
+_FUNCTIONS = ("pool", "loss", "unpack")  # arguments that are functions, which a file can only name
 
 
 class CallbacksOfFile(CallbackBase):
-    """Gives a Trainer the callbacks of a file where it has none that log the same keys.
+    """Callback that adds those of a file to a Trainer, unless others log the same keys.
 
-    It joins them when a run is set up: before, Lightning refuses two callbacks of one state, and
-    the callbacks of the module are not known. Whatever is wrong, the run goes on with a warning.
+    They are added when a run is set up. Before that, Lightning refuses two callbacks with the same
+    state key, and the callbacks of the module are not known yet. Whatever goes wrong, the run
+    continues with a warning.
 
     Args:
-        path: A YAML file, as `callbacks_of` reads it; the first process reads it for all.
-        variable: The environment variable that names it, for messages.
+        path: The YAML file, in the format of `callbacks_of`; the first process reads it for all.
+        variable: The environment variable that names the file, for messages.
     """
 
     def __init__(self, path: str, variable: str) -> None:
@@ -37,11 +38,11 @@ class CallbacksOfFile(CallbackBase):
         self.callbacks: list[Ours] | None = None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Read the file, once, and let its callbacks join."""
+        """Read the file once, and add its callbacks to the Trainer."""
         if self.callbacks is None:
             self.callbacks = self._read(trainer)
         for callback in self.callbacks:
-            if callback in trainer.callbacks:  # of the run before: now others may log these keys
+            if callback in trainer.callbacks:  # from the last run; others may now log its keys
                 trainer.callbacks.remove(callback)
         for callback in reversed(self.callbacks):
             self._join(callback, trainer, pl_module, stage)
@@ -53,8 +54,8 @@ class CallbacksOfFile(CallbackBase):
             who = ", ".join(map(str, absent))
             self._tell(
                 trainer,
-                "gives no callbacks, and nothing is measured: before a run is set up, process "
-                f"{who} was waited for {_PATIENCE} s.",
+                f"adds no callbacks, so nothing is measured: process {who} did not reach setup "
+                f"within {_PATIENCE} s.",
             )
             return []
         text = trainer.strategy.broadcast(_text_of(self.path) if trainer.is_global_zero else None)
@@ -63,36 +64,42 @@ class CallbacksOfFile(CallbackBase):
                 raise text
             return callbacks_of(text)
         except Exception as error:
-            self._tell(trainer, f"gives no callbacks, and nothing is measured: {_said(error)}")
+            self._tell(trainer, f"adds no callbacks, so nothing is measured: {_said(error)}")
             return []
 
     def _join(self, callback: Ours, trainer: Any, pl_module: Any, stage: str) -> None:
         others = trainer.callbacks
         if any(_does_the_same(other, callback) for other in others):
-            return  # what the program asks for holds
+            return  # callbacks of the program take precedence
         after = others.index(self) + 1
-        # a new list: Lightning is still going through the other, and would set up once more
+        # a new list: Lightning is iterating over the old one and would set up a second time
         trainer.callbacks = [*others[:after], callback, *others[after:]]
         try:
             callback.setup(trainer, pl_module, stage)
         except Exception as error:
             trainer.callbacks = others
             name = type(callback).__name__
-            self._tell(trainer, f"has {name}, which is left out of this run: {_said(error)}")
+            self._tell(trainer, f"lists {name}; it is left out of this run: {_said(error)}")
 
     def _tell(self, trainer: Any, text: str) -> None:
         tell(trainer, f"{self.variable} names {self.path}, which {text}")
 
 
 def callbacks_of(text: str) -> list[Ours]:
-    """Make the callbacks that a YAML text asks for.
+    """Create the callbacks that a YAML text lists.
 
     Args:
-        text: A list as in a configuration of LightningCLI: ``class_path``, of which the package
-            may be left out, and ``init_args``. A probe may be its arguments alone.
+        text: A list as in a configuration of LightningCLI, with ``class_path`` and ``init_args``.
+            The class path of our own classes may omit the package. A probe may be given by its
+            arguments alone.
+
+    Returns:
+        The callbacks, in the order of the list.
 
     Raises:
-        ValueError: If it asks for what there is not; it says for what, and what there is.
+        ValueError: If the text is not such a list, or names something that does not exist.
+        TypeError: If a class does not accept its arguments.
+        yaml.YAMLError: If the text is not YAML.
 
     Example:
         >>> made, = callbacks_of('''
@@ -105,7 +112,7 @@ def callbacks_of(text: str) -> list[Ours]:
     entries = yaml.safe_load(text)
     if not isinstance(entries, list):
         raise ValueError(
-            "It must be a list of entries such as {class_path: NeuralCollapse, init_args: "
+            "The file must be a list of entries such as {class_path: NeuralCollapse, init_args: "
             f"{{every_n_epochs: 10}}}}, got {entries!r}."
         )
     callbacks = [_callback(entry) for entry in entries]
@@ -114,7 +121,7 @@ def callbacks_of(text: str) -> list[Ours]:
     for prefix, times in prefixes.items():
         if times > 1:
             raise ValueError(
-                f"{times} of its callbacks would log the keys {prefix}...; give their probes "
+                f"{times} callbacks of the file would log the keys {prefix}...; give their probes "
                 "different names: probe: {name: other}."
             )
     return callbacks
@@ -124,14 +131,14 @@ def _callback(entry: Any) -> Ours:
     made = _made(entry) if isinstance(entry, Mapping) and "class_path" in entry else None
     if not isinstance(made, MeasureCallback | GeometrySummary):
         raise ValueError(
-            f"{entry!r} is no callback of lightning_nc; give class_path: one of {_names()}, or "
-            "the path of a MeasureCallback of your own, and init_args."
+            f"{entry!r} is not a callback of lightning_nc; set class_path to one of {_names()}, "
+            "or to the path of your own MeasureCallback, and put arguments under init_args."
         )
     return made
 
 
 def _made(value: Any) -> Any:
-    """An object where a class and its arguments are given, also within arguments."""
+    """Build the object that a class path and its arguments describe; nested ones first."""
     if not isinstance(value, Mapping) or "class_path" not in value:
         return value
     unknown = set(value) - {"class_path", "init_args"}
@@ -143,8 +150,8 @@ def _made(value: Any) -> Any:
     given = value.get("init_args") or {}
     if not isinstance(given, Mapping):
         raise ValueError(
-            f"{value['class_path']} has init_args {given!r}, which are not arguments by name: give "
-            "init_args: {every_n_epochs: 10}."
+            f"{value['class_path']} has init_args {given!r}, which do not map names to values; "
+            "write init_args: {every_n_epochs: 10}."
         )
     kind, arguments = _named(value["class_path"]), dict(given)
     probe = arguments.get("probe")
@@ -158,13 +165,13 @@ def _made(value: Any) -> Any:
 
 
 def _named(path: Any) -> Any:
-    """What is at a dotted path, or of this name in `lightning_nc`."""
+    """Return the object at a dotted path; a name without dots is looked up in `lightning_nc`."""
     try:
         return resolve_name(path if "." in path else f"lightning_nc.{path}")
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path!r} cannot be found ({error}); lightning_nc has {_names()}, and anything else "
-            "needs its whole path, as in my_package.my_module.MyClass."
+            "needs its full path, such as my_package.my_module.MyClass."
         ) from error
 
 
@@ -174,14 +181,14 @@ def _names() -> str:
 
 
 def _does_the_same(other: Any, callback: Ours) -> bool:
-    """Whether one of a Trainer's callbacks logs the same keys, or also prints the summary."""
+    """Whether a callback of the Trainer logs the same keys, or both print the summary."""
     if isinstance(callback, GeometrySummary):
         return isinstance(other, GeometrySummary)
     return isinstance(other, MeasureCallback) and other.record.prefix == callback.record.prefix
 
 
 def _text_of(path: Path) -> str | OSError:
-    """The text, or why there is none: other processes wait to be told of either."""
+    """Return the text, or the error: the other processes wait for one or the other."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""One base class for both import styles of Lightning, which are two class trees."""
+"""One base class for both import names of Lightning, whose class trees are separate."""
 
 import importlib
 import importlib.util
@@ -11,8 +11,8 @@ else:
     from lightning_utilities.core import rank_zero
 
     def _callback_classes() -> tuple[type[Any], ...]:
-        """`Callback` of every installed Lightning."""
-        # the namespace imported last takes over the log that both share; give it back
+        """Return the `Callback` class of every installed Lightning."""
+        # the package imported last takes over the log that both share; restore it
         imported_before = {"lightning.pytorch", "pytorch_lightning"} & set(sys.modules)
         shared_log = rank_zero.log
         found = []

@@ -1,7 +1,7 @@
-"""The names of Lightning that are not public, each behind one function.
+"""The private names of Lightning that the package uses, each behind one function.
 
-Lightning may rename them at any time. Each function says what its names stand for and what is lost
-without them; none of them may stop a run. `tests/callbacks/test_private_names.py` takes them away
+Lightning may rename them at any time. Each docstring says what a name stands for and what is lost
+without it; a missing name must not stop a run. `tests/callbacks/test_private_names.py` removes them
 one by one.
 """
 
@@ -13,14 +13,14 @@ import torch
 
 
 class Progress(NamedTuple):
-    """How far training has come.
+    """How far training has progressed.
 
     Attributes:
-        between_epochs: Whether no epoch has begun that is not complete.
-        batches_ready: Batches of the current epoch that have begun.
-        batches_processed: Batches of the current epoch that have been trained on.
+        between_epochs: Whether every epoch that has begun is complete.
+        batches_ready: Number of batches of the current epoch that have begun.
+        batches_processed: Number of batches of the current epoch that have been trained on.
         last_batch: Whether the current batch is the last of its epoch.
-        counted: Whether the last batch that was trained on is in the step of loggers.
+        counted: Whether the loggers' step includes the last batch that was trained on.
     """
 
     between_epochs: bool
@@ -31,9 +31,9 @@ class Progress(NamedTuple):
 
 
 def progress_of(trainer: Any) -> Progress:
-    """The counters of the training loop.
+    """Return the counters of the training loop.
 
-    Without them it cannot be told when a measurement is due: none is taken, which is told once.
+    Without them it is unknown whether a measurement is due: none is made, and one warning says so.
     """
     epochs = trainer.fit_loop.epoch_progress.current
     progress = trainer.fit_loop.epoch_loop.batch_progress
@@ -48,18 +48,18 @@ def progress_of(trainer: Any) -> Progress:
 
 
 def batches_that_stepped(trainer: Any) -> int:
-    """The step under which Lightning logs: batches, not steps of optimizers.
+    """Return the step under which Lightning logs: it counts batches, not optimizer steps.
 
-    Without it values are logged under the steps of optimizers.
+    Without it, values are logged under the number of optimizer steps.
     """
     return getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
 
 
 def monitored_metrics(trainer: Any) -> dict[str, torch.Tensor]:
-    """What ``trainer.callback_metrics`` shows, without computing what others have logged.
+    """Return the dictionary behind ``trainer.callback_metrics`` without computing metrics.
 
-    Reading the property would compute metrics of the user before they are complete, and
-    communicate. Without the name, EarlyStopping and ModelCheckpoint find none of our values.
+    Reading the property would compute the user's metrics before they are complete, and
+    communicate. Without the name, EarlyStopping and ModelCheckpoint do not find our values.
     """
     with suppress(AttributeError):
         return trainer._logger_connector._callback_metrics
@@ -67,33 +67,33 @@ def monitored_metrics(trainer: Any) -> dict[str, torch.Tensor]:
 
 
 def loaders_of_loop(loop: Any) -> Any:
-    """The loaders of a loop, as the user gave them; None if it has none yet.
+    """Return the loaders of a loop, as the user gave them; None if it has none yet.
 
-    A loop that has not begun has a source instead, which may call code of the user. Without either
-    name the probe finds no loader; the error says to give one.
+    A loop that has not begun has a data source instead, which may call the user's code. Without
+    these names the probe finds no loader, and the error says to give one.
     """
     with suppress(AttributeError):
         if loop._combined_loader is not None:
             return loop._combined_loader.iterables
         if loop._data_source.is_defined():
             loaders = loop._data_source.dataloader()
-            return getattr(loaders, "iterables", loaders)  # of a CombinedLoader
+            return getattr(loaders, "iterables", loaders)  # it may be a CombinedLoader
     return None
 
 
 def before_transfer(pl_module: Any) -> Callable[..., Any]:
-    """``on_before_batch_transfer`` with what Lightning does around it.
+    """Return ``on_before_batch_transfer`` together with what Lightning does around it.
 
-    Without the name it is the public hook alone.
+    Without the name, only the public hook is called.
     """
     return getattr(pl_module, "_on_before_batch_transfer", pl_module.on_before_batch_transfer)
 
 
 def epoch_results(trainer: Any) -> Any:
-    """What the training epoch has logged so far; None without the name.
+    """Return what the training epoch has logged so far; None without the name.
 
-    Without it, or the names below, a process that computes metrics alone is one that does not come
-    to a measurement.
+    Without this name or those below, a process that computes metrics alone counts as one that does
+    not come to the measurement.
     """
     with suppress(AttributeError):
         return trainer.fit_loop.epoch_loop._results
@@ -101,7 +101,7 @@ def epoch_results(trainer: Any) -> Any:
 
 
 def pending_metrics(results: Any) -> list[str]:
-    """Metrics of an epoch that no one has computed yet, and that take all processes, in order."""
+    """Return the names of metrics not computed yet that need all processes, in order."""
     with suppress(AttributeError):
         return [
             name
@@ -112,21 +112,21 @@ def pending_metrics(results: Any) -> list[str]:
 
 
 def compute_metric(results: Any, name: str) -> None:
-    """Compute a metric of the epoch, which takes all processes."""
+    """Compute a metric of the epoch; all processes have to take part."""
     with suppress(AttributeError):
         results._get_cache(results[name], on_step=False)
 
 
 def _takes_all(metric: Any) -> bool:
-    """Whether a value that was logged, or the torchmetric, is computed from all processes."""
+    """Whether computing a logged value or torchmetric needs all processes."""
     if metric.is_tensor:
         return metric.meta.sync.should and not metric.meta.sync.rank_zero_only
     return metric.value.sync_on_compute and metric.value._computed is None
 
 
 def looks_at_epoch_end(watcher: Any, option: str) -> bool | None:
-    """What a monitor was told to look at; None if it is to decide, or the name is gone.
+    """Whether a monitor is set to look at epoch ends; None if it decides, or without the name.
 
-    Without it advice on when to look may be missing or needless.
+    Without the name, advice on when to look may be missing or unnecessary.
     """
     return getattr(watcher, f"_{option}", None)

@@ -1,4 +1,4 @@
-"""Local elasticity, watched while a network trains."""
+"""Local elasticity, measured while a network trains."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,60 +16,62 @@ from lightning_nc.passes.request import Parameters
 
 
 class LocalElasticity(MeasureCallback):
-    """Log whether a gradient step on one sample moves its own class more than others.
+    """Callback that logs whether a gradient step on a sample moves its own class more than others.
 
-    Of a few samples per class, the tangent kernel is computed exactly: how a step that raises an
-    output at one sample raises it at another. Training is left as it was, bit by bit.
+    The tangent kernel of a few samples per class is computed exactly: how much a step that raises
+    an output at one sample raises it at another. Training is unchanged, bit for bit.
 
     Logged under these keys, with the name of the probe for ``{p}``:
 
     - ``elasticity/{p}/relative_ratio``: How much of a gradient step's effect stays in the sample's
       own class: 1/2 without local elasticity, up to 1.
-    - ``elasticity/{p}/relative_ratio_self_pairs``: The relative ratio where a sample with itself
-      counts as a pair.
-    - ``elasticity/{p}/intra``: Mean change of a logit at samples of the same class, per unit of
+    - ``elasticity/{p}/relative_ratio_self_pairs``: The relative ratio if each sample also counts as
+      a pair with itself.
+    - ``elasticity/{p}/intra``: Mean change of a logit at other samples of the same class, per unit
       step.
-    - ``elasticity/{p}/inter``: Mean change of a logit at samples of other classes, per unit of
-      step.
-    - ``elasticity/{p}/relative_similarity_intra``: Mean move of samples of the same class by a step
-      on the loss of one, by how far it moves that sample itself.
-    - ``elasticity/{p}/relative_similarity_inter``: Mean move of samples of other classes by a step
-      on the loss of one, by how far it moves that sample itself.
-    - ``elasticity/{p}/relative_similarity_seconds``: What steps on the loss cost, within the
-      seconds of the measurement.
+    - ``elasticity/{p}/inter``: Mean change of a logit at samples of other classes, per unit step.
+    - ``elasticity/{p}/relative_similarity_intra``: Mean change of the outputs at other samples of
+      the same class by a step on the loss of one sample, divided by the change at that sample.
+    - ``elasticity/{p}/relative_similarity_inter``: Mean change of the outputs at samples of other
+      classes by a step on the loss of one sample, divided by the change at that sample.
+    - ``elasticity/{p}/relative_similarity_seconds``: Duration of the steps on the loss, included in
+      the seconds of the measurement.
     - ``elasticity/{p}/...``: ``epochs_completed``, ``seconds``, ``failures`` of each measurement.
 
-    ``intra`` and ``inter`` are mean changes of a logit per unit of learning rate and of its
-    gradient; classes separate where the first is larger.
+    ``intra`` and ``inter`` are mean changes of a logit when a step raises the same logit of another
+    sample, per unit of learning rate and of the loss gradient at that logit. Classes separate where
+    ``intra`` is larger.
 
-    It costs one backward pass per output on ``samples_per_class * max_classes`` samples, without
-    gradients by weights being stored, and less for each process the more there are. The network
-    runs in evaluation mode, in the precision of its parameters (float32 if that is half), without
-    autocast.
+    A measurement costs one backward pass per output over ``samples_per_class * max_classes``
+    samples, divided among the processes; gradients with respect to the weights are not stored. The
+    network runs in evaluation mode, without autocast, in the precision of its parameters (float32
+    if that is half precision).
 
     Args:
-        samples_per_class: Samples of each class, the first of the probe.
-        max_classes: Number of classes at most; which they are is drawn by the probe's seed.
-        outputs: ``"all"``; or a number of random directions, the same for all samples, that
-            estimate the sum over all; or a function of the network's output that gives one number
-            per sample.
-        relative_similarity: Whether to log S_rel of small steps on the loss, at about the same
-            cost again.
-        parameters: Names or globs of the parameters that are stepped on, all that are trained by
-            default; ``"last_layer"`` takes the classifier's alone, from one forward pass, and its
-            own outputs, whatever the network makes of them.
-        loss: ``loss(outputs, labels)`` of the steps; by default cross-entropy of logits.
-        head: Name of the classifier, for ``parameters="last_layer"``.
-        probe: ``"train"``, ``"val"``, ``"test"``, or a `Probe`.
-        every_n_epochs: Measure before training, after every n-th epoch, and after the last.
+        samples_per_class: Number of samples per class; the first ones of the probe are used.
+        max_classes: Maximum number of classes; if there are more, the probe's seed selects which.
+        outputs: ``"all"``; or a number of random directions, the same for all samples, which
+            estimate the sum over all outputs; or a function that maps the network's output to one
+            number per sample.
+        relative_similarity: Whether to log S_rel of small steps on the loss, which about doubles
+            the cost.
+        parameters: Names or globs of the parameters that a step changes; by default all that are
+            trained. ``"last_layer"`` means those of the head alone, and the head's own outputs,
+            whatever the network computes from them; this needs only one forward pass.
+        loss: The loss of these steps, ``loss(outputs, labels)``; by default the cross-entropy of
+            logits.
+        head: Name of the module that computes the logits, for ``parameters="last_layer"``.
+        probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.
+        every_n_epochs: Measure before training, after every n-th epoch, and after the last one.
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
-        when: ``"train_epoch_end"`` or ``"validation_end"``.
+        when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
+            validation, ``"validation_end"``.
         figures: Whether to log figures.
-        on_error: ``"warn"`` skips a measurement that fails and trains on, ``"raise"`` stops the
-            run.
+        on_error: ``"warn"`` skips a measurement that fails and continues training; ``"raise"``
+            stops the run.
 
     Raises:
-        ValueError: If arguments are out of range or contradict each other.
+        ValueError: If an argument is out of range, or arguments contradict each other.
 
     Example::
 
@@ -105,7 +107,7 @@ class LocalElasticity(MeasureCallback):
         self.parameters = parameters
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """As of all callbacks; and refuse networks whose parameters are in parts."""
+        """Set up as `MeasureCallback` does, and refuse strategies that shard the parameters."""
         super().setup(trainer, pl_module, stage)
         if self.parameters != "last_layer":
             require_whole_parameters(trainer, type(self).__name__)

@@ -1,4 +1,4 @@
-"""The base of all callbacks: a schedule around a measure."""
+"""The base class of all callbacks: a measure with a schedule."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,23 +20,27 @@ from lightning_nc.passes.probe import Probe
 
 
 class MeasureCallback(CallbackBase):
-    """Measures a probe at chosen epochs, and logs what it finds.
+    """Callback that measures a probe at chosen epochs and logs the results.
 
-    Callbacks of equal probes that are due at the same moment share one pass over the network, if
-    their measures have the same kind of pass.
+    Callbacks with equal probes that are due at the same moment share one pass over the probe, if
+    their measures use the same kind of pass.
 
     Args:
-        measure: What is measured.
+        measure: The measure.
         probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.
-        every_n_epochs: Measure before training, after every n-th epoch, and after the last.
+        every_n_epochs: Measure before training, after every n-th epoch, and after the last one.
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
-        when: At the end of training epochs, or of validation.
+        when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
+            validation, ``"validation_end"``.
         figures: Whether to log figures.
-        on_error: ``"warn"`` skips a measurement that fails, on all processes, and trains on;
-            ``"raise"`` stops the run.
+        on_error: ``"warn"`` skips a measurement that fails, on all processes, and continues
+            training; ``"raise"`` stops the run.
 
     Attributes:
-        record: All that it keeps: history, failures, schedule.
+        record: The state of the callback: history, failures, schedule.
+
+    Raises:
+        ValueError: If an argument is out of range.
 
     Example::
 
@@ -58,7 +62,7 @@ class MeasureCallback(CallbackBase):
 
     @property
     def measure(self) -> Measure:
-        """What is measured."""
+        """The measure."""
         return self.record.measure
 
     @property
@@ -68,12 +72,12 @@ class MeasureCallback(CallbackBase):
 
     @property
     def family(self) -> str:
-        """The first part of its logged keys."""
+        """The first part of the logged keys."""
         return self.measure.family
 
     @property
     def schedule(self) -> Schedule:
-        """When it measures."""
+        """The schedule of the measurements."""
         return self.record.schedule
 
     @property
@@ -83,40 +87,41 @@ class MeasureCallback(CallbackBase):
 
     @property
     def failures(self) -> int:
-        """How many measurements were skipped."""
+        """The number of skipped measurements."""
         return self.record.failures
 
     def plot(self, name: str | None = None, measurement: int = -1) -> Any:
         """Draw a figure of the history, in a notebook or after a run.
 
         Args:
-            name: The name of a figure; by default the first of those that are logged.
-            measurement: Which of `history`; large arrays are kept for the last one alone.
+            name: Name of the figure; by default the first one that is logged.
+            measurement: Index into `history`; large arrays are kept only for the last measurement.
 
         Returns:
             A matplotlib ``Figure``.
 
         Raises:
-            ValueError: If nothing has been measured, or there is no such figure.
+            ValueError: If nothing has been measured, there is no such figure, or its arrays are no
+                longer kept.
         """
         if not self.history:
             raise ValueError(
-                f"{type(self).__name__} has measured nothing yet, and has no figures; fit first."
+                f"{type(self).__name__} has measured nothing yet, so there is no figure; fit first."
             )
         timeline = self.record.timeline(self.history[measurement])
         drawings = self.measure.draw(timeline) | self.measure.draw_at_end(timeline)
         if name is not None and name not in drawings:
-            raise ValueError(f"There is no figure '{name}'; there are {', '.join(drawings)}.")
+            raise ValueError(f"There is no figure '{name}'; choose from {', '.join(drawings)}.")
         try:
             return drawings[name if name is not None else next(iter(drawings))]()
         except KeyError as missing:
             raise ValueError(
-                f"Measurement {measurement} has no {missing} any more: arrays of more than 1,000 "
-                "numbers are kept for the last one alone."
+                f"Measurement {measurement} no longer has {missing}: arrays of more than 1,000 "
+                "numbers are kept only for the last one. Plot measurement=-1."
             ) from None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Refuse what cannot be measured, and two with the same keys; begin a run."""
+        """Refuse what cannot be measured and callbacks with the same keys, and begin a run."""
         prefix = self.record.prefix
         same = [record for record in records_of(trainer) if record.prefix == prefix]
         if len(same) > 1:
@@ -127,15 +132,17 @@ class MeasureCallback(CallbackBase):
         require_processes(trainer, type(self).__name__)
         self.record.begin_run(stage, fresh=trainer.global_step == 0)
         if stage == "fit":
-            self._attempt(trainer, "advise", lambda: advise_at_setup(trainer, self, self.record))
-            self._attempt(trainer, "announce", lambda: announce_computing(trainer))
+            self._attempt(
+                trainer, "check monitors", lambda: advise_at_setup(trainer, self, self.record)
+            )
+            self._attempt(trainer, "announce metrics", lambda: announce_computing(trainer))
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Undo what `setup` has done to the Trainer."""
-        self._attempt(trainer, "stop announcing", lambda: stop_announcing(trainer))
+        """Undo what `setup` did to the Trainer."""
+        self._attempt(trainer, "stop announcing metrics", lambda: stop_announcing(trainer))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Measure before training; on resuming, what was missed, and give monitors their values."""
+        """Measure before training or, on resuming, what is still due; restore monitored values."""
         self._at(trainer, pl_module, moments.start_of_training)
         for measurement in self.record.fitted():
             give_to_monitors(trainer, measurement.values)
@@ -145,7 +152,7 @@ class MeasureCallback(CallbackBase):
         self._at(trainer, pl_module, moments.end_of_training_epoch)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Measure after validation, within ``fit`` or by itself."""
+        """Measure after validation, within ``fit`` or ``validate``."""
         if not trainer.sanity_checking:
             self._at(trainer, pl_module, moments.end_of_validation)
 
@@ -154,40 +161,42 @@ class MeasureCallback(CallbackBase):
         self._at(trainer, pl_module, moments.end_of_test)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Measure after the last epoch, if training ended before it was known to be the last.
+        """Measure after the last epoch, if training ended early, and log the final figures.
 
-        Only now is it known which measurement is the last, so that figures of all can be logged.
+        Only now is it known which measurement is the last one.
         """
         self._at(trainer, pl_module, moments.end_of_training)
         log_final_figures(trainer, self.record)
 
     @property
     def state_key(self) -> str:
-        """Unique among callbacks, since no two may log the same keys."""
+        """The key of the state; unique, since no two callbacks may log the same keys."""
         own = {} if type(self) is not MeasureCallback else {"family": self.measure.family}
         return self._generate_state_key(**own, probe=self.probe.key)
 
     def state_dict(self) -> dict[str, Any]:
-        """History and failures, as primitives and tensors."""
+        """Return history and failures as primitives and tensors."""
         return self.record.to_state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the history of a checkpoint."""
+        """Restore history and failures from a checkpoint."""
         self.record.load_state(state_dict)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Remember after which training the network is that `validate` or `test` is to measure."""
+        """Note how far the loaded weights were trained, for `validate` and `test`."""
         self.record.loaded = moments.of_checkpoint(checkpoint)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is sent to other processes: plans hold on to data of this one."""
+        """Return the state to pickle, without plans: they refer to data of this process."""
         self.record.plans.clear()
         return dict(vars(self))
 
     def _at(self, trainer: Any, pl_module: Any, moment_of: Callable[[Any], Moment]) -> None:
-        """Let the first of the callbacks that are due on this probe measure for all of them."""
+        """Measure for all callbacks that are due on this probe, if this one is their first."""
         moments_found: list[Moment] = []
-        self._attempt(trainer, "tell when", lambda: moments_found.append(moment_of(trainer)))
+        self._attempt(
+            trainer, "determine when to measure", lambda: moments_found.append(moment_of(trainer))
+        )
         for moment in moments_found:
             moment = self.record.of_loaded_weights(moment)
             everything = records_of(trainer)
@@ -202,11 +211,11 @@ class MeasureCallback(CallbackBase):
                 measure_together(trainer, pl_module, due, everything, moment)
 
     def _attempt(self, trainer: Any, what: str, do: Callable[[], Any]) -> None:
-        """Do what may depend on names of Lightning that are no longer there; tell of it once."""
+        """Do something that may need private names of Lightning; report a failure once."""
         safely(trainer, self.record.told, what, do)
 
 
 def records_of(trainer: Any) -> list[Record]:
-    """What the callbacks of a Trainer that are ours keep, in their order."""
+    """Return the records of our callbacks in a Trainer, in their order."""
     ours = [each for each in trainer.callbacks if isinstance(each, MeasureCallback)]
     return [callback.record for callback in ours]

@@ -1,4 +1,4 @@
-"""Messages to the user, none of which may stop a process for which others wait."""
+"""Messages to the user. None of them may stop a process that others wait for."""
 
 import logging
 import warnings
@@ -8,16 +8,16 @@ from typing import Any
 
 
 def tell(trainer: Any, text: str) -> None:
-    """Warn, on the first process alone.
+    """Warn, on the first process only.
 
-    Where warnings are errors, a single process stops with it, as was asked for; one of several goes
-    on, since others would wait for it, and the text goes to the log.
+    If warnings are errors, a single process stops with the warning, as the user requested. One of
+    several processes continues, since the others would wait for it, and the text is logged instead.
     """
     if not trainer.is_global_zero:
         return
     try:
         warnings.warn(text, RuntimeWarning, stacklevel=3)
-    except Exception as refused:  # what shows warnings may be anybody's code
+    except Exception as refused:  # user code that shows warnings may raise anything
         if trainer.world_size == 1 and isinstance(refused, RuntimeWarning):
             raise
         with suppress(Exception):
@@ -25,16 +25,16 @@ def tell(trainer: Any, text: str) -> None:
 
 
 def tell_once(trainer: Any, told: set[str], topic: str, text: str) -> bool:
-    """Warn, unless this topic has been told before.
+    """Warn, unless this topic has been reported before.
 
     Args:
         trainer: The Trainer.
-        told: Topics that have been told; this one is added.
+        told: Topics reported so far; this one is added.
         topic: What the text is about.
         text: The message.
 
     Returns:
-        Whether it was told now.
+        Whether the topic is new.
     """
     new = topic not in told
     told.add(topic)
@@ -44,14 +44,14 @@ def tell_once(trainer: Any, told: set[str], topic: str, text: str) -> bool:
 
 
 def safely(trainer: Any, told: set[str], what: str, do: Callable[[], Any]) -> None:
-    """Do something that may fail, at the cost of one message and no more.
+    """Do something that may fail; a failure costs one warning and nothing else.
 
     Args:
         trainer: The Trainer.
-        told: What has been told before. A failure is told once, whatever file it is about: most
-            come back with every measurement.
-        what: What is done; a verb and its object.
-        do: Does it, without communication.
+        told: Topics reported so far. A failure is reported once, whatever file it concerns, since
+            most failures recur at every measurement.
+        what: What is done, as a verb and its object.
+        do: A function without arguments that does it, without communication.
     """
     try:
         do()
@@ -68,5 +68,5 @@ def _shown(error: Exception) -> str:
 
 
 def _place(error: Exception) -> str:
-    """The file or folder that an error is about, which `repr` leaves out."""
+    """Return the file or folder that an error concerns, which `repr` leaves out."""
     return f" at {error.filename!r}" if isinstance(error, OSError) and error.filename else ""

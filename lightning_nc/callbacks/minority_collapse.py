@@ -1,4 +1,4 @@
-"""Minority collapse, watched while a network trains."""
+"""Minority collapse, measured while a network trains."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,28 +15,28 @@ from lightning_nc.passes.probe import Probe
 
 
 class MinorityCollapse(MeasureCallback):
-    """Log whether the classifier still tells minority classes apart.
+    """Callback that logs whether the classifier still tells minority classes apart.
 
-    Where some classes have few training samples, the classifier's rows for them draw together, and
-    from a finite imbalance on they can coincide. Training is left as it was, bit by bit.
+    If some classes have few training samples, the classifier rows for them move closer together;
+    beyond a finite imbalance they can coincide. Training is unchanged, bit for bit.
 
     Logged under these keys, with the name of the probe for ``{p}``:
 
-    - ``minority/{p}/cos_weights``: Mean cosine between the classifier's rows of minority classes;
-      at 1 they are one.
-    - ``minority/{p}/predicted_cos``: What the layer-peeled model has for these rows, at the
+    - ``minority/{p}/cos_weights``: Mean cosine between the classifier rows of minority classes; at
+      1 these have merged.
+    - ``minority/{p}/predicted_cos``: The layer-peeled model's prediction of cos_weights, at the
       measured class counts and energies.
     - ``minority/{p}/cos_means``: Mean cosine between the centred class means of minority classes.
-    - ``minority/{p}/cos_majority_weights``: Mean cosine between the classifier's rows of majority
-      classes, to compare with.
-    - ``minority/{p}/norm_ratio``: Mean norm of the rows of minority classes by that of majority
-      ones.
+    - ``minority/{p}/cos_majority_weights``: Mean cosine between the classifier rows of majority
+      classes, for comparison.
+    - ``minority/{p}/norm_ratio``: Mean norm of the rows of minority classes divided by that of
+      majority classes.
     - ``minority/{p}/minority_accuracy``: Mean accuracy over the minority classes, on the probe.
-    - ``minority/{p}/imbalance_ratio``: Training samples of a majority class by those of a minority
-      one, as training has drawn them.
-    - ``minority/{p}/critical_ratio``: The imbalance from which on the layer-peeled model has all
-      minority rows coincide.
-    - ``minority/{p}/energy_weights``: Mean squared norm of the classifier's rows, E_W in the layer-
+    - ``minority/{p}/imbalance_ratio``: Mean training samples of majority classes divided by those
+      of minority classes, as drawn in training.
+    - ``minority/{p}/critical_ratio``: The imbalance above which all minority rows coincide in the
+      layer-peeled model.
+    - ``minority/{p}/energy_weights``: Mean squared norm of the classifier rows, E_W in the layer-
       peeled model.
     - ``minority/{p}/energy_features``: Mean squared norm of last-layer features, E_H in the layer-
       peeled model.
@@ -44,36 +44,38 @@ class MinorityCollapse(MeasureCallback):
       mean of the class means.
     - ``minority/{p}/...``: ``epochs_completed``, ``seconds``, ``failures`` of each measurement.
 
-    Cosines are -1/(K-1) on the simplex that balanced classes make, and 1 where rows have merged.
+    Cosines are -1/(K-1) on the simplex of balanced classes, and 1 where rows have merged.
 
-    Class counts are those of the last complete training epoch, as its batches came (before one is
-    complete, those that the dataset declares, NaN if it does not); the probe, which is stratified,
-    has no say in them.
+    Class counts are those of the training batches in the last complete epoch. Before one is
+    complete they are those that the dataset declares; without them, what depends on class counts is
+    undefined (NaN). The probe is stratified and does not affect them.
 
-    With ``theory`` the layer-peeled model is solved for these counts and the measured energies
-    (features as they are). It knows no BatchNorm, bias or weight decay: its prediction is a
-    question to ask of a network, not a claim about it.
+    With ``theory`` the layer-peeled model is solved for these counts and the measured energies (of
+    features that are not centred). The model has no BatchNorm, bias or weight decay: its prediction
+    is something to compare a network with, not a claim about it.
 
     Args:
-        minority: Minority classes; by default those below the largest gap in the log counts. Give
-            them where there is no clear gap: long tails, or nearly balanced sampling.
-        head: Name of the classifier, as of `NeuralCollapse`.
-        class_counts: Training samples per class, if batches cannot tell.
-        theory: Whether to predict, too; needs ``lightning-neural-collapse[theory]``.
-        pool: Makes (N, d) features of the classifier's input, if that is a sequence.
-        merged_above: ``cos_weights`` above which a warning (on W&B an alert) says, once, that
-            minority classes have merged.
-        probe: ``"train"``, ``"val"``, ``"test"``, or a `Probe`.
-        every_n_epochs: Measure before training, after every n-th epoch, and after the last.
+        minority: The minority classes; by default those below the largest gap in the log counts.
+            Give them if there is no clear gap: with long tails, or nearly balanced sampling.
+        head: Name of the module that computes the logits, as in `NeuralCollapse`.
+        class_counts: Training samples per class, if they cannot be counted in the batches.
+        theory: Whether to log the prediction of the layer-peeled model; needs
+            ``lightning-neural-collapse[theory]``.
+        pool: Turns the head's input into (N, d) features, if it is a sequence.
+        merged_above: Value of ``cos_weights`` above which one warning (on W&B also an alert) says
+            that minority classes have merged.
+        probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.
+        every_n_epochs: Measure before training, after every n-th epoch, and after the last one.
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
-        when: ``"train_epoch_end"`` or ``"validation_end"``.
+        when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
+            validation, ``"validation_end"``.
         figures: Whether to log figures.
-        on_error: ``"warn"`` skips a measurement that fails and trains on, ``"raise"`` stops the
-            run.
+        on_error: ``"warn"`` skips a measurement that fails and continues training; ``"raise"``
+            stops the run.
 
     Raises:
-        ValueError: If arguments are out of range.
-        ImportError: If ``theory`` is wanted without cvxpy.
+        ValueError: If an argument is out of range.
+        ImportError: If ``theory`` is requested and cvxpy is not installed.
 
     Example::
 
@@ -109,7 +111,7 @@ class MinorityCollapse(MeasureCallback):
         self.processes = 1
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """As of all callbacks; a fresh run counts afresh."""
+        """Set up as `MeasureCallback` does; a fresh run counts from zero."""
         super().setup(trainer, pl_module, stage)
         self.processes = trainer.world_size
         if stage == "fit" and trainer.global_step == 0:
@@ -117,7 +119,7 @@ class MinorityCollapse(MeasureCallback):
         self.counts.rank = trainer.global_rank
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Take the declared class counts, and measure before training."""
+        """Use the declared class counts, and measure before training."""
         if self._counts:
             self.counts.declare(trainer)
         super().on_train_start(trainer, pl_module)
@@ -134,17 +136,17 @@ class MinorityCollapse(MeasureCallback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Have the counts of an epoch ready when its last batch is over."""
+        """Complete the counts of an epoch after its last batch."""
         if trainer.is_last_batch:
             self.counts.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
-        """As of all callbacks, and the class counts."""
+        """Return the state of `MeasureCallback` and the class counts."""
         known = self.counts.complete if self.processes == 1 else self.counts.of_all_processes
         return super().state_dict() | {"class_counts": None if known is None else known.tolist()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with history and class counts of a checkpoint."""
+        """Restore history, failures and class counts from a checkpoint."""
         super().load_state_dict(state_dict)
         if state_dict.get("class_counts") is not None:
             self.counts.set_total(torch.tensor(state_dict["class_counts"]))

@@ -1,4 +1,4 @@
-"""Points of a run at which callbacks may be due, as Lightning's hooks and counters give them."""
+"""Points of a run at which callbacks may be due, from Lightning's hooks and counters."""
 
 import math
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ class Moment(NamedTuple):
 
     Attributes:
         stage: ``"fit"``, ``"validate"`` or ``"test"``.
-        whens: The schedules that may be due.
-        epochs_completed: Training epochs before it, with a fraction within an epoch.
-        last_epoch: Number of epochs after which training ends, if it is known.
-        step: Under which to log.
+        whens: The values of `Schedule.when` that may be due.
+        epochs_completed: Training epochs completed so far; fractional within an epoch.
+        last_epoch: Number of epochs after which training ends; None if unknown.
+        step: The step under which to log.
     """
 
     stage: str
@@ -29,68 +29,68 @@ class Moment(NamedTuple):
 
     @property
     def epoch(self) -> int:
-        """Lightning's number of the epoch, from 0; within ``fit`` of the one just trained."""
+        """Lightning's number of the epoch, from 0; in ``fit`` that of the epoch just trained."""
         completed = math.ceil(self.epochs_completed)
         return max(completed - 1, 0) if self.stage == "fit" else completed
 
 
 def start_of_training(trainer: Any) -> Moment:
-    """Before training; or, on resuming, after what the checkpoint has trained.
+    """Return the moment before training or, on resuming, the moment of the checkpoint.
 
-    Lightning does not repeat the hooks that were to follow where a checkpoint was written: the end
-    of the epoch for one written on its last batch, validation for one on the batch before.
+    Lightning does not repeat the hooks that were still to follow when a checkpoint was written: the
+    end of the epoch if it was written on the last batch, validation if that was due next.
     """
     progress = progress_of(trainer)
     ended, processed = progress.between_epochs, progress.batches_processed
     share = 0 if ended else min(processed / trainer.num_training_batches, 1)
     completed = trainer.current_epoch + share
     whens: list[When] = ["train_epoch_end"] if ended else []
-    # with fewer batches per epoch than before, the share of the epoch cannot be told
+    # if epochs have fewer batches than before, the share of the epoch is unknown
     told = ended or progress.last_batch or processed < trainer.num_training_batches
     if (ended and completed == 0) or (told and _validates(trainer, completed)):
         whens.append("validation_end")
-    # the step of a last batch that Lightning had not counted yet is one less
+    # if Lightning has not counted the last batch yet, its step is already one less
     step = _step(trainer, at_epoch_end=ended and progress.counted)
     return Moment("fit", tuple(whens), completed, trainer.max_epochs, step)
 
 
 def end_of_training_epoch(trainer: Any) -> Moment:
-    """After a training epoch."""
+    """Return the moment after a training epoch."""
     completed, step = trainer.current_epoch + 1, _step(trainer, at_epoch_end=True)
     return Moment("fit", ("train_epoch_end",), completed, trainer.max_epochs, step)
 
 
 def end_of_validation(trainer: Any) -> Moment:
-    """After validation, within ``fit`` or by itself."""
+    """Return the moment after validation, within ``fit`` or ``validate``."""
     step = _step(trainer, at_epoch_end=False)
     if trainer.state.fn == "validate":
         return Moment("validate", _ALWAYS, trainer.current_epoch, None, step)
     progress = progress_of(trainer)
-    # the number of batches is infinity for an iterable dataset
+    # the number of batches is infinite for an iterable dataset
     share = min(progress.batches_ready / trainer.num_training_batches, 1)
     completed = trainer.current_epoch + (1 if progress.last_batch else share)
     return Moment("fit", ("validation_end",), completed, trainer.max_epochs, step)
 
 
 def end_of_test(trainer: Any) -> Moment:
-    """After testing."""
+    """Return the moment after testing."""
     step = _step(trainer, at_epoch_end=False)
     return Moment("test", _ALWAYS, trainer.current_epoch, None, step)
 
 
 def end_of_training(trainer: Any) -> Moment:
-    """After the last epoch, whether or not it was known to be the last."""
+    """Return the moment after the last epoch, whether or not it was known to be the last."""
     completed, step = trainer.current_epoch, _step(trainer, at_epoch_end=True)
     return Moment("fit", _ALWAYS, completed, completed, step)
 
 
 def of_checkpoint(checkpoint: Mapping[str, Any]) -> tuple[float, int]:
-    """Epochs completed, and the step under which Lightning logged, where a checkpoint was written.
+    """Return the epochs completed and Lightning's logging step at the time of a checkpoint.
 
-    Within the first epoch, whose length a checkpoint does not tell, there is none completed.
+    Within the first epoch, whose length a checkpoint does not contain, no epochs are completed.
     """
     loop = checkpoint.get("loops", {}).get("fit_loop")
-    if loop is None:  # of another program
+    if loop is None:  # not written by Lightning
         return checkpoint.get("epoch", 0), checkpoint.get("global_step", 0)
     epochs = loop["epoch_progress"]["current"]["processed"]
     progress = loop["epoch_loop.batch_progress"]
@@ -104,15 +104,15 @@ def of_checkpoint(checkpoint: Mapping[str, Any]) -> tuple[float, int]:
 
 
 def _step(trainer: Any, at_epoch_end: bool) -> int:
-    """The step under which Lightning itself logs at this moment: batches, not optimizer steps."""
+    """Return the step under which Lightning itself logs now: batches, not optimizer steps."""
     batches = batches_that_stepped(trainer)
     return max(batches - 1, 0) if at_epoch_end else batches
 
 
 def _validates(trainer: Any, epochs_completed: float) -> bool:
-    """Whether Lightning validates after so many epochs, which may end with a fraction."""
+    """Whether Lightning validates after this number of epochs, which may be fractional."""
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_batch
-    if not trainer.enable_validation or interval is None:  # or by the clock
+    if not trainer.enable_validation or interval is None:  # None: by the clock
         return False
     epoch, per_epoch = math.ceil(epochs_completed) - 1, trainer.num_training_batches
     if every is not None and (epoch + 1) % every:

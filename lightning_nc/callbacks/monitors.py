@@ -1,4 +1,4 @@
-"""What EarlyStopping and ModelCheckpoint are told, and what their users should know."""
+"""Values for EarlyStopping and ModelCheckpoint, and advice on their options."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,45 +12,45 @@ from lightning_nc.callbacks.record import Record
 
 
 def give_to_monitors(trainer: Any, values: Mapping[str, float]) -> None:
-    """Give finite values to the Trainer's monitors: EarlyStopping stops at a NaN."""
+    """Pass finite values to the Trainer's monitors; EarlyStopping would stop at a NaN."""
     finite = {key: value for key, value in values.items() if math.isfinite(value)}
     monitored = {k: torch.tensor(v, dtype=torch.float64) for k, v in finite.items()}
     monitored_metrics(trainer).update(monitored)
 
 
 def advise_at_setup(trainer: Any, callback: Any, record: Record) -> None:
-    """Say so if a monitor would look for a value before there can be one, or at an old one.
+    """Warn if a monitor would look for a value before it can exist, or at an old one.
 
     Args:
         trainer: The Trainer.
-        callback: Whose values are monitored.
-        record: What the callback keeps.
+        callback: The callback whose values are monitored.
+        record: The record of that callback.
     """
     epochs, when, name = record.schedule.epochs, record.schedule.when, record.name
     for watcher, key in _watchers(trainer, record):
         kind = type(watcher).__name__
         looks_after_validation = _looks_after_validation(trainer, watcher)
         if record.probe.source == "test":
-            advice = f"but trainer.test() alone measures '{record.probe.key}': monitor another."
+            advice = f"but only trainer.test() measures '{record.probe.key}'. Monitor another key."
         elif epochs is not None and not {0, 1} & set(epochs) and _is_strict(watcher):
-            # a value from before training is there whenever a monitor looks
+            # a value from before training exists whenever a monitor looks
             advice = (
-                f"of which there is no value before epoch {min(epochs, default=math.inf):g}: add 0 "
-                f"to {name}(epochs=...){_or_not_strict(watcher)}."
+                f"which has no value before epoch {min(epochs, default=math.inf):g}. Add 0 to "
+                f"{name}(epochs=...){_or_not_strict(watcher)}."
             )
         elif looks_after_validation and when == "validation_end":
             places = trainer.callbacks.index(watcher), trainer.callbacks.index(callback)
             if places[0] > places[1]:
                 continue
             advice = (
-                f"and looks before {name} measures, at the value of the validation before: list it "
-                f"after {name} in Trainer(callbacks=...)."
+                f"but looks before {name} measures, at the value of the previous validation. To "
+                f"see the new value, list it after {name} in Trainer(callbacks=...)."
             )
         elif looks_after_validation:
             option = _epoch_end_option(watcher)
             advice = (
-                "and looks at the end of validation, before that epoch is measured: it would see "
-                f'the value of an earlier one. Set {kind}({option}=True), or {name}(when="'
+                "but looks at the end of validation, before that epoch is measured: it would see "
+                f'the value of an earlier epoch. Set {kind}({option}=True), or {name}(when="'
                 'validation_end").'
             )
         else:
@@ -59,7 +59,7 @@ def advise_at_setup(trainer: Any, callback: Any, record: Record) -> None:
 
 
 def advise_without_value(trainer: Any, records: Sequence[Record]) -> None:
-    """Say so, once, if a monitor is about to look for what no measurement has given yet."""
+    """Warn once if a monitor is about to look for a value that does not exist yet."""
     has_value = monitored_metrics(trainer)
     for record in records:
         for watcher, key in _watchers(trainer, record):
@@ -68,27 +68,27 @@ def advise_without_value(trainer: Any, records: Sequence[Record]) -> None:
                     trainer,
                     record.told,
                     key,
-                    f"{type(watcher).__name__} monitors '{key}', of which there is no finite value "
-                    "yet; without one it can stop the run with an error: monitor another key"
+                    f"{type(watcher).__name__} monitors '{key}', which has no finite value yet; "
+                    "this can stop the run with an error. Monitor another key"
                     f"{_or_not_strict(watcher)}.",
                 )
 
 
 def _watchers(trainer: Any, record: Record) -> Iterator[tuple[Any, str]]:
-    """The callbacks of a Trainer that monitor keys of this one, and the keys."""
+    """Yield the callbacks of a Trainer that monitor keys of a record, with these keys."""
     family, probe = record.measure.family, record.probe.key
     ours = f"{family}/{probe}/", f"{family}_layers/{probe}/"
     for watcher in trainer.callbacks:
         try:
             key = getattr(watcher, "monitor", None)
         except Exception:
-            continue  # a property of somebody's callback
+            continue  # in user code, `monitor` may be a property that fails
         if isinstance(key, str) and key.startswith(ours):
             yield watcher, key
 
 
 def _is_strict(watcher: Any) -> bool:
-    """Whether a key without a value is an error to a monitor; some have no say in it."""
+    """Whether a monitor treats a missing value as an error; not all have this option."""
     return bool(getattr(watcher, "strict", True))
 
 
@@ -103,7 +103,7 @@ def _epoch_end_option(watcher: Any) -> str:
 
 
 def _looks_after_validation(trainer: Any, watcher: Any) -> bool:
-    """Whether a monitor looks at the end of validation rather than of training epochs."""
+    """Whether a monitor looks at the end of validation, not at the end of training epochs."""
     chosen = looks_at_epoch_end(watcher, _epoch_end_option(watcher))
     if chosen is not None:
         return not chosen
@@ -111,6 +111,6 @@ def _looks_after_validation(trainer: Any, watcher: Any) -> bool:
         return True
     # with validation by the clock, the interval in batches does not exist
     within_epochs = getattr(trainer, "val_check_interval", None) != 1.0
-    # an EarlyStopping does not mind that there is no validation, and never looks
+    # EarlyStopping ignores whether there is validation; without any, it never looks
     is_checkpoint = hasattr(watcher, "_save_on_train_epoch_end")
     return within_epochs and (trainer.enable_validation or not is_checkpoint)

@@ -1,4 +1,4 @@
-"""A line of progress while a measurement takes long, where the Trainer shows progress at all."""
+"""A progress line for long measurements, if the Trainer shows progress at all."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,19 +10,19 @@ _SECONDS = 1.0  # shorter measurements show nothing
 
 @contextmanager
 def progress_line(trainer: Any, text: str) -> Iterator[Callable[[], None]]:
-    """Show how many passes through the network have been made, forward or backward.
+    """Show how many forward or backward passes through the network have been made.
 
-    It is shown on the first process alone, where nothing of it may raise: others would wait.
+    The line is shown on the first process only, and must not raise there: the others would wait.
 
     Args:
         trainer: The Trainer; with ``enable_progress_bar=False`` nothing is shown.
         text: What is being measured.
 
     Yields:
-        To be called after each pass.
+        A function to call after each forward or backward pass.
     """
     line = _NoLine()
-    with suppress(Exception):  # a display that fails is no measurement that does
+    with suppress(Exception):  # a display that fails must not fail the measurement
         line = _line_of(trainer, text)
     try:
         yield line.advance
@@ -32,18 +32,18 @@ def progress_line(trainer: Any, text: str) -> Iterator[Callable[[], None]]:
 
 
 def _line_of(trainer: Any, text: str) -> "_NoLine":
-    """What suits the bar of a Trainer, which may be anybody's code."""
+    """Return a line that suits the Trainer's progress bar, which may be user code."""
     bar = getattr(trainer, "progress_bar_callback", None)
     if bar is None or not trainer.is_global_zero or not getattr(bar, "is_enabled", True):
         return _NoLine()
-    tasks = getattr(bar, "progress", None)  # of a RichProgressBar, once training has started
+    tasks = getattr(bar, "progress", None)  # RichProgressBar has it once training has started
     if tasks is not None and tasks.live.is_started:
         return _RichLine(tasks, text)
     return _PlainLine(text)
 
 
 class _NoLine:
-    """In place of a line."""
+    """A line that is not shown."""
 
     def advance(self) -> None:
         pass
@@ -53,7 +53,7 @@ class _NoLine:
 
 
 class _PlainLine(_NoLine):
-    """Below the bar of `TQDMProgressBar`, and gone afterwards."""
+    """A line below the bar of `TQDMProgressBar`, removed when it is closed."""
 
     def __init__(self, text: str) -> None:
         from tqdm.auto import tqdm
@@ -69,7 +69,7 @@ class _PlainLine(_NoLine):
 
 
 class _RichLine(_NoLine):
-    """Among the tasks of `RichProgressBar`."""
+    """A task of `RichProgressBar`, removed when it is closed."""
 
     def __init__(self, progress: Any, text: str) -> None:
         self.progress, self.text, self.started = progress, text, time.perf_counter()

@@ -1,7 +1,7 @@
-"""Where values go: to monitors on every process, to loggers and figures on the first.
+"""Publish values to monitors on every process, and values and figures to loggers on the first.
 
-After the last reduction of a measurement nothing here communicates, so that what fails on the first
-process keeps no other waiting.
+Nothing here communicates: it comes after the last reduction of a measurement, so that a failure on
+the first process keeps no other waiting.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,9 +25,9 @@ from lightning_nc.measures.charts import charts_of
 from lightning_nc.measures.family import Family, write_families
 from lightning_nc.measures.measurement import Measurement
 
-Attempt = Callable[[str, Callable[[], Any]], None]  # does what is named, see `safely`
-Drawings = Mapping[str, Callable[[], Any]]  # by tag, what draws a figure
-Films = Mapping[str, Callable[[Path], None]]  # by tag, what writes a GIF
+Attempt = Callable[[str, Callable[[], Any]], None]  # does what the text says, see `safely`
+Drawings = Mapping[str, Callable[[], Any]]  # by tag, a function that draws a figure
+Films = Mapping[str, Callable[[Path], None]]  # by tag, a function that writes a GIF
 
 
 def publish_values(
@@ -37,13 +37,13 @@ def publish_values(
     values: Mapping[str, float],
     moment: Moment,
 ) -> None:
-    """Give values to the Trainer's monitors and, in one row, to its loggers.
+    """Pass values to the Trainer's monitors and, in one row, to its loggers.
 
     Args:
         trainer: The Trainer.
-        told: What has been told before; a failure is told once.
-        everything: What all callbacks of the Trainer keep, which dashboards are laid out for.
-        values: Scalars under their keys.
+        told: Topics reported so far; a failure is reported once.
+        everything: Records of all our callbacks in the Trainer, for the layout of dashboards.
+        values: Scalars by logged key.
         moment: When they were measured.
     """
     give_to_monitors(trainer, values)
@@ -65,7 +65,7 @@ def publish_values(
 
 
 def publish_figures_and_tables(trainer: Any, record: Record, measurement: Measurement) -> None:
-    """Give the figures of a measurement to loggers, and tables to those that take them."""
+    """Send the figures of a measurement to loggers, and tables to those that accept them."""
     if not (record.figures and trainer.is_global_zero):
         return
     timeline, prefix = record.timeline(measurement), record.prefix
@@ -88,16 +88,17 @@ def publish_figures_and_tables(trainer: Any, record: Record, measurement: Measur
 def publish_figures(
     trainer: Any, told: set[str], figures: Callable[[], Drawings], step: int
 ) -> None:
-    """Draw figures and give them to the loggers; on the first process.
+    """Draw figures and send them to the loggers, on the first process.
 
-    Each is drawn and logged by itself, whatever becomes of the others. Without a logger they become
-    files in the Trainer's ``default_root_dir``, but for runs that are to leave nothing.
+    Each figure is drawn and logged separately, so that a failure does not affect the others.
+    Without a logger they are written to the Trainer's ``default_root_dir``, except in runs that
+    must leave no files (``fast_dev_run`` and ``barebones``).
 
     Args:
         trainer: The Trainer.
-        told: What has been told before; a failure is told once.
-        figures: Gives what draws them, by tag.
-        step: Of the loggers.
+        told: Topics reported so far; a failure is reported once.
+        figures: Returns the functions that draw the figures, by tag.
+        step: The step under which to log.
     """
     attempt = partial(safely, trainer, told)
     if trainer.loggers or _leaves_files(trainer):
@@ -105,15 +106,15 @@ def publish_figures(
 
 
 def publish_films(trainer: Any, told: set[str], films: Callable[[], Films], step: int) -> None:
-    """Make films and give them to the loggers, but for runs that are to leave nothing.
+    """Make films and send them to the loggers, except in runs that must leave no files.
 
-    What fails is told in the words of figures, so that one cause is told once.
+    Failures are worded as for figures, so that a cause they share is reported once.
 
     Args:
         trainer: The Trainer.
-        told: What has been told before.
-        films: Gives what writes GIFs, by tag.
-        step: Of the loggers.
+        told: Topics reported so far.
+        films: Returns the functions that write the GIFs, by tag.
+        step: The step under which to log.
     """
     attempt = partial(safely, trainer, told)
     if _leaves_files(trainer):
@@ -121,14 +122,14 @@ def publish_films(trainer: Any, told: set[str], films: Callable[[], Films], step
 
 
 def send_alerts(trainer: Any, told: set[str], title: str, text: str) -> None:
-    """Send a message by those loggers that can; on the first process."""
+    """Send an alert through the loggers that support alerts, on the first process."""
     for logger in trainer.loggers if trainer.is_global_zero else ():
-        what = f"send an alert by {type(logger).__name__}"
+        what = f"send an alert through {type(logger).__name__}"
         safely(trainer, told, what, partial(send_alert, logger, title, text))
 
 
 def tagged(prefix: str, by_name: Mapping[str, Any]) -> dict[str, Any]:
-    """The same under tags, which begin as the keys of the values do."""
+    """Return the items under tags, which have the same prefix as the logged keys."""
     return {prefix + name: value for name, value in by_name.items()}
 
 
@@ -146,7 +147,7 @@ def _log_figure(
 ) -> None:
     figure = drawing()
     if not trainer.loggers:
-        # not `trainer.log_dir`, which is the same without loggers, and communicates
+        # not `trainer.log_dir`: without loggers it is the same folder, and it communicates
         folder = trainer.default_root_dir
         attempt("write a figure", partial(save_figure, folder, tag, figure, step))
     for logger in trainer.loggers:

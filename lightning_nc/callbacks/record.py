@@ -1,4 +1,4 @@
-"""What a callback keeps: what it is to measure, when, and all that it has measured."""
+"""The state of a callback: what to measure, when, and everything measured so far."""
 
 import math
 import warnings
@@ -18,27 +18,30 @@ OnError = Literal["warn", "raise"]
 
 
 class Record:
-    """The measure of one callback, and its history.
+    """The settings and the history of one callback.
 
     Args:
         name: The name of the callback, for messages.
-        measure: What is measured.
-        probe: On which samples.
-        schedule: When.
+        measure: The measure.
+        probe: The probe, or ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data.
+        schedule: When to measure.
         figures: Whether figures are logged.
-        on_error: Whether a measurement that fails is skipped or stops the run.
+        on_error: ``"warn"`` skips a measurement that fails; ``"raise"`` stops the run.
 
     Attributes:
         history: All measurements, in order.
-        failures: How many measurements were skipped.
-        skipped: After how many epochs.
-        missed: Meetings of processes that failed since the last that all came to.
-        runs: How often a Trainer was set up with it.
-        stage: The stage of the run; None before the first.
+        failures: The number of skipped measurements.
+        skipped: The epochs completed at the skipped measurements of this run.
+        missed: The number of measurements missed by a process since the last one all came to.
+        runs: How often a Trainer was set up with this record.
+        stage: The stage of the run; None before the first run.
         loaded: Epochs completed and step of the checkpoint whose weights are measured; None if
-            they are those of the run.
-        plans: Plans of earlier measurements, by the callbacks that shared them.
-        told: Topics of messages that have been told.
+            the weights are those of the run.
+        plans: Plans of earlier measurements, by the key prefixes of the callbacks that share them.
+        told: Topics of messages that have been reported.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
 
     def __init__(
@@ -65,11 +68,11 @@ class Record:
 
     @property
     def prefix(self) -> str:
-        """The beginning of its keys: ``family/probe/``."""
+        """The prefix of the logged keys: ``family/probe/``."""
         return f"{self.measure.family}/{self.probe.key}/"
 
     def begin_run(self, stage: str, fresh: bool) -> None:
-        """Forget what belongs to the run before; a fresh one starts with an empty history.
+        """Forget what belongs to the previous run; a fresh run also forgets the history of ``fit``.
 
         Args:
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
@@ -77,7 +80,7 @@ class Record:
         """
         self.stage, self.loaded = stage, None
         self.runs, self.missed = self.runs + 1, 0
-        self.plans.clear()  # the network or the data may be others than before
+        self.plans.clear()  # the network or the data may have changed
         self.skipped.clear()
         if stage == "fit" and fresh:
             self.history = [m for m in self.history if m.stage != "fit"]
@@ -98,7 +101,7 @@ class Record:
         return self.schedule.due(math.ceil(moment.epochs_completed), moment.last_epoch)
 
     def of_loaded_weights(self, moment: Moment) -> Moment:
-        """The moment at which the weights were saved, if they come from a checkpoint."""
+        """Return the moment at which the weights were saved, if a checkpoint was loaded."""
         if moment.stage == "fit" or self.loaded is None:
             return moment
         completed, step = self.loaded
@@ -107,7 +110,17 @@ class Record:
     def add(
         self, answer: Answer, evaluation: Evaluation, moment: Moment, seconds: float
     ) -> Measurement:
-        """Add a measurement to the history; large arrays are kept for this one alone."""
+        """Add a measurement to the history; large arrays are kept only for this one.
+
+        Args:
+            answer: What the pass returned.
+            evaluation: What the measure computed from it.
+            moment: When it was measured.
+            seconds: How long it took.
+
+        Returns:
+            The measurement.
+        """
         family, probe = self.measure.family, self.probe.key
         book = {
             "epochs_completed": float(moment.epochs_completed),
@@ -128,7 +141,7 @@ class Record:
         return measurement
 
     def timeline(self, measurement: Measurement) -> Timeline:
-        """The measurements of its stage up to this one."""
+        """Return the measurements of the same stage up to this one."""
         known = [m for m in self.history if m.stage == measurement.stage]
         place = next((i for i, m in enumerate(known) if m is measurement), len(known))
         of_training = self.probe.source == "train" and measurement.stage == "fit"
@@ -136,24 +149,24 @@ class Record:
         return Timeline(self.measure.family, self.probe.key, past, of_training)
 
     def fitted(self) -> Sequence[Measurement]:
-        """The measurements of ``fit``."""
+        """Return the measurements of ``fit``."""
         return [m for m in self.history if m.stage == "fit"]
 
     def to_state(self) -> dict[str, Any]:
-        """History and failures, as primitives and tensors."""
+        """Return history and failures as primitives and tensors."""
         history = [measurement.to_state() for measurement in self.history]
         return {"version": 1, "history": history, "failures": self.failures}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on with the history of a checkpoint."""
+        """Restore history and failures from a checkpoint."""
         if self.stage != "fit" and self.history:
-            return  # testing an early checkpoint does not undo the training after it
+            return  # testing an early checkpoint must not discard the later history
         try:
             history = [Measurement.from_state(each) for each in state.get("history", [])]
             self.failures = int(state.get("failures", 0))
         except (TypeError, ValueError, AttributeError) as error:
             warnings.warn(
-                f"{self.name} cannot read its state in the checkpoint, and starts with an empty "
+                f"{self.name} cannot read its state in the checkpoint and starts with an empty "
                 f"history: {error!r}",
                 RuntimeWarning,
                 stacklevel=2,

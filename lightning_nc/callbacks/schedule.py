@@ -1,4 +1,4 @@
-"""When to measure, counted in epochs completed."""
+"""When to measure, in completed epochs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,16 @@ When = Literal["train_epoch_end", "validation_end"]
 class Schedule:
     """Epochs at which a callback measures.
 
-    Without a list of epochs it is due before training, after every n-th epoch, and after the last.
+    Without ``epochs``, these are 0 (before training), every n-th epoch, and the last one.
 
     Args:
         every_n_epochs: Measure after every n-th epoch.
-        epochs: Epochs completed at which to measure, and no others; 0 is before training.
-        when: Whether to measure at the end of training epochs or of validation.
+        epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
+        when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
+            validation, ``"validation_end"``.
+
+    Raises:
+        ValueError: If an argument is out of range.
 
     Example:
         >>> schedule = Schedule(every_n_epochs=10)
@@ -31,14 +35,14 @@ class Schedule:
     when: When = "train_epoch_end"
 
     def __post_init__(self) -> None:
-        """Refuse what would never be due."""
+        """Refuse schedules that would never be due."""
         if self.epochs is not None:
             object.__setattr__(self, "epochs", tuple(self.epochs))
         if self.every_n_epochs < 1:
             raise ValueError(f"every_n_epochs must be 1 or more, got {self.every_n_epochs}.")
         if self.epochs is not None and any(epoch < 0 for epoch in self.epochs):
             raise ValueError(
-                f"epochs counts epochs completed, from 0 before training; got {list(self.epochs)}."
+                f"epochs must be 0 (before training) or more, got {list(self.epochs)}."
             )
         if self.when not in ("train_epoch_end", "validation_end"):
             raise ValueError(
@@ -46,7 +50,7 @@ class Schedule:
             )
 
     def due(self, epochs_completed: int, last_epoch: int | None = None) -> bool:
-        """Whether to measure after so many epochs; the last one is always due."""
+        """Whether to measure after this number of epochs; ``last_epoch`` is None if unknown."""
         if self.epochs is not None:
             return epochs_completed in self.epochs
         return epochs_completed % self.every_n_epochs == 0 or epochs_completed == last_epoch

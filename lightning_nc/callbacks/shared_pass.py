@@ -31,8 +31,8 @@ from lightning_nc.passes.request import Answer
 Found = tuple[Answer, Evaluation] | Exception
 
 
-@generators_kept()  # what draws figures, or solves a model, may draw random numbers
-@torch.inference_mode(False)  # of which `trainer.validate()` and `test()` make use
+@generators_kept()  # plotting and solvers may use random numbers
+@torch.inference_mode(False)  # which `trainer.validate()` and `test()` turn on
 @torch.no_grad()
 def measure_together(
     trainer: Any,
@@ -41,16 +41,17 @@ def measure_together(
     everything: Sequence[Record],
     moment: Moment,
 ) -> None:
-    """Measure once for several callbacks of equal probes and passes.
+    """Measure once for several callbacks with equal probes and passes.
 
-    A failure is one on all processes, by vote, and the first process tells of it. It is raised if
-    any of the callbacks concerned has ``on_error="raise"``; else they skip this measurement.
+    By vote, a failure on one process is a failure on all, and the first process reports it. It is
+    raised if any of the callbacks concerned has ``on_error="raise"``; otherwise they skip this
+    measurement.
 
     Args:
         trainer: The Trainer.
         pl_module: The network.
-        records: What the callbacks keep that measure now; the first of them leads.
-        everything: The same of all callbacks of the Trainer, for the layout of dashboards.
+        records: Records of the callbacks that measure now; the first of them leads.
+        everything: Records of all our callbacks in the Trainer, for the layout of dashboards.
         moment: The moment of the run.
     """
     started = time.perf_counter()
@@ -75,7 +76,7 @@ def measure_together(
 
 
 def _found(trainer: Any, pl_module: Any, records: Sequence[Record], moment: Moment) -> list[Found]:
-    """What each callback is answered and makes of it, or why it has nothing."""
+    """Return the answer and its evaluation for each callback, or its error."""
     try:
         answers = _answers(trainer, pl_module, records, moment)
     except Exception as error:
@@ -84,7 +85,7 @@ def _found(trainer: Any, pl_module: Any, records: Sequence[Record], moment: Mome
 
 
 def _evaluated(record: Record, answer: Answer | Exception) -> Found:
-    """All processes have the same sums, so that what fails here fails on all of them."""
+    """Evaluate an answer; all processes have the same sums, so a failure occurs on all of them."""
     if isinstance(answer, Exception):
         return _kept(answer, [record])
     try:
@@ -94,7 +95,7 @@ def _evaluated(record: Record, answer: Answer | Exception) -> Found:
 
 
 def _kept(error: Exception, records: Sequence[Record]) -> Exception:
-    """An error that is only told of, without the frames that hold memory of what has failed."""
+    """Return an error; unless it is raised, drop its frames, which hold memory of the pass."""
     if any(record.on_error == "raise" for record in records):
         return error
     error.__context__ = error.__cause__ = None
@@ -104,7 +105,7 @@ def _kept(error: Exception, records: Sequence[Record]) -> Exception:
 def _answers(
     trainer: Any, pl_module: Any, records: Sequence[Record], moment: Moment
 ) -> list[Answer | Exception]:
-    """One pass over the network; its plan is kept for the next."""
+    """Run one pass for all records; its plan is kept for the next measurement."""
     leader, probe = records[0], records[0].probe
     together = tuple(record.prefix for record in records)
     _gather(trainer, records, moment)
@@ -125,10 +126,10 @@ def _answers(
 
 
 def _gather(trainer: Any, records: Sequence[Record], moment: Moment) -> None:
-    """Let no process enter a collective of the measurement before all have come to it.
+    """Wait until all processes have come to the measurement, before any enters a collective.
 
     Raises:
-        MissedMeeting: On all processes, if some did not come in time.
+        MissedMeeting: On all processes, if some have not come in time.
     """
     leader, place = records[0], meeting_place()
     if trainer.world_size == 1 or place is None:
@@ -141,9 +142,10 @@ def _gather(trainer: Any, records: Sequence[Record], moment: Moment) -> None:
     if absent:
         who = ", ".join(map(str, absent))
         raise MissedMeeting(
-            f"process {who} did not come to it within {seconds:.3g} s. If it is slower than the "
-            "others, raise Probe(wait_seconds=...). If it is in a communication that the others "
-            f"enter later, such as that of another callback, list {leader.name} first."
+            f"process {who} did not reach this measurement within {seconds:.3g} s. If it is slower "
+            "than the others, increase Probe(wait_seconds=...). If it waits in a communication "
+            "that the others enter later, such as one of another callback, list "
+            f"{leader.name} first."
         )
 
 
@@ -152,9 +154,9 @@ def _source(trainer: Any, source: Any) -> Any:
 
 
 def _tell(trainer: Any, record: Record, evaluation: Evaluation, measurement: Measurement) -> None:
-    """Tell what is undefined and what needs attention, once, and what has happened.
+    """Report notes and alerts once each, and the events of this measurement.
 
-    What fails on the first process alone must not stop it: the others would wait.
+    A failure on the first process alone must not stop it: the others would wait.
     """
     who = f"{record.name} on '{record.probe.key}'"
     for topic, text in {**evaluation.notes, **evaluation.alerts}.items():
@@ -163,18 +165,18 @@ def _tell(trainer: Any, record: Record, evaluation: Evaluation, measurement: Mea
 
     def tell_events() -> None:
         for title, text in record.measure.events(record.timeline(measurement)).items():
-            # nothing is wrong: where Lightning's own messages are, since that is set up to show
+            # nothing is wrong, so it goes to Lightning's log, which is set up to be shown
             rank_zero_info(f"{who}: {text}")
             send_alerts(trainer, record.told, title, f"{who}: {text}")
 
     if trainer.is_global_zero:
-        safely(trainer, record.told, "tell what has happened", tell_events)
+        safely(trainer, record.told, "report what has happened", tell_events)
 
 
 def _count(failed: Sequence[tuple[Record, Exception]], moment: Moment) -> None:
-    """Note that measurements were skipped."""
+    """Count the skipped measurements."""
     for record, _ in failed:
-        record.plans.clear()  # the data may no longer be those they were made for
+        record.plans.clear()  # the data may have changed since
         record.failures += 1
         if moment.stage == "fit":
             record.skipped.add(moment.epochs_completed)
@@ -183,7 +185,7 @@ def _count(failed: Sequence[tuple[Record, Exception]], moment: Moment) -> None:
 def _tell_of_failures(
     trainer: Any, failed: Sequence[tuple[Record, Exception]], moment: Moment
 ) -> None:
-    """Raise a failure if that was asked for, else tell of it; a cause that several have, once."""
+    """Raise a failure if a callback requests it, else report it; a shared cause only once."""
     for record, error in failed:
         if record.on_error == "raise":
             raise error
@@ -198,9 +200,9 @@ def _tell_of_failures(
 
 
 def _way_out(cause: str) -> str:
-    """What to do about an error that is not ours, and does not say so itself."""
+    """Return what to do about an error that is not ours and whose message does not say."""
     if "MemoryError" in cause or "out of memory" in cause.lower():
-        return ". Give Probe(cache_mb=0) or a smaller Probe(batch_size=...)."
+        return ". Use Probe(cache_mb=0) or a smaller Probe(batch_size=...)."
     return ""
 
 

@@ -7,10 +7,10 @@ from lightning_nc.passes.agreement import Processes
 
 
 def require_processes(trainer: Any, name: str) -> None:
-    """Refuse strategies whose processes could not agree, or see parts of the features each.
+    """Refuse strategies whose processes cannot agree, or each see only part of the features.
 
     Raises:
-        ValueError: Names the strategy and those that can be measured.
+        ValueError: If the strategy cannot be measured; the message names those that can.
     """
     kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
     _, replicas = replicas_of(trainer)
@@ -19,34 +19,34 @@ def require_processes(trainer: Any, name: str) -> None:
         refused = f"{kinds[0]} with tensor_parallel_size={trainer.world_size // replicas}"
     if refused is not None:
         raise ValueError(
-            f"{name} cannot measure under {refused}: take DDP, FSDP or ModelParallelStrategy("
+            f"{name} cannot measure under {refused}. Use DDP, FSDP or ModelParallelStrategy("
             "tensor_parallel_size=1), or leave the callback out and measure a checkpoint with "
             "lightning_nc.measure(model, loader)."
         )
 
 
 def require_whole_parameters(trainer: Any, name: str) -> None:
-    """Refuse strategies under which a process has a part of the parameters.
+    """Refuse strategies that shard the parameters over the processes.
 
     Raises:
-        ValueError: Names the strategy and the way out.
+        ValueError: If the strategy does; the message names alternatives.
     """
     kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
     sharding = next((kind for kind in kinds if kind in SHARDING), None)
     if sharding is not None:
         raise ValueError(
-            f"{name} cannot compare gradients under {sharding}, where each process has a part of "
-            f'the parameters: take {name}(parameters="last_layer"), DDP, or '
+            f"{name} cannot compare gradients under {sharding}, where each process has only part "
+            f'of the parameters. Use {name}(parameters="last_layer"), DDP, or '
             "lightning_nc.functional.gradient_kernel on a checkpoint."
         )
 
 
 def replicas_of(trainer: Any) -> tuple[int, int]:
-    """Which of the processes that read different data this one is, and how many there are."""
+    """Return this process's index among those that read different data, and their number."""
     sampling = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
     return sampling["rank"], sampling["num_replicas"]
 
 
 def trainer_processes(trainer: Any) -> Processes:
-    """The processes of a Trainer that read different data."""
+    """Return the processes of a Trainer that read different data."""
     return Processes(*replicas_of(trainer), trainer.strategy.root_device)

@@ -1,4 +1,4 @@
-"""A table of what was measured, when training is over."""
+"""A table of the measured quantities, printed at the end of training."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ from lightning_nc.measures.measurement import Measurement
 
 
 class GeometrySummary(CallbackBase):
-    """Print a table of all measured quantities at the end of ``fit``: the first and the last value.
+    """Callback that prints the first and the last value of each quantity at the end of ``fit``.
 
     Values of single layers are left out; `callback.plot()` shows them.
 
@@ -28,7 +28,7 @@ class GeometrySummary(CallbackBase):
 
 
 def _lines_of(record: Record) -> list[str]:
-    """The lines of a callback: a heading, and one per quantity."""
+    """Return the lines of one callback: a heading, then one per quantity."""
     fitted, heading = record.fitted(), f"{record.name} on '{record.probe.key}'"
     if not fitted:
         return [f"{heading}: nothing measured."]

@@ -1,4 +1,4 @@
-"""A Trainer's way to its network and its data."""
+"""Access to a Trainer's network and data."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,20 +9,20 @@ from lightning_nc.callbacks.lightning_internals import before_transfer, loaders_
 from lightning_nc.network.capture import call_model
 from lightning_nc.network.runner import Runner
 
-# names of strategies whose processes have parts of the parameters each
+# names of strategies that shard the parameters over the processes
 SHARDING = {"FSDPStrategy", "ModelParallelStrategy"}
 
 
 def trainer_runner(
     trainer: Any, pl_module: Any, in_step: Callable[[], None], advance: Callable[[], None]
 ) -> Runner:
-    """Bring batches to the module as the Trainer's own loops do.
+    """Return a runner that passes batches to the module as the Trainer's own loops do.
 
     Args:
         trainer: The Trainer.
         pl_module: The network.
-        in_step: Called before each forward pass of a sharded network, which communicates.
-        advance: Called after each pass through the network.
+        in_step: Called before each forward pass of a sharded network, since that communicates.
+        advance: Called after each forward or backward pass through the network.
     """
     prepare = before_transfer(pl_module)
 
@@ -31,7 +31,7 @@ def trainer_runner(
         return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
     strategies = {kind.__name__ for kind in type(trainer.strategy).__mro__}
-    # an FSDPStrategy keeps parameters in its wrapper; that of DDP would communicate
+    # FSDPStrategy keeps the parameters in its wrapper; the one of DDP would communicate
     model = trainer.strategy.model if "FSDPStrategy" in strategies else pl_module
 
     def call(inputs: Any) -> Any:
@@ -48,7 +48,11 @@ def trainer_runner(
 
 
 def trainer_loader(trainer: Any, source: str) -> Any:
-    """The loader of the Trainer that a source names, as the user gave it.
+    """Return the loader of the Trainer that a source names, as the user gave it.
+
+    Args:
+        trainer: The Trainer.
+        source: ``"train"``, ``"val"`` or ``"test"``.
 
     Raises:
         ValueError: If there is none, or more than one.
@@ -71,7 +75,7 @@ def trainer_loader(trainer: Any, source: str) -> Any:
             f'The Trainer has {found} "{source}" loader{"s" if loaders else ""}; say what to '
             'measure: probe=Probe(source=loader_or_dataset, name="my_probe").'
         )
-    # Lightning puts the samples in order, but for a batch sampler of the user (batch_size None)
+    # Lightning puts the samples in order, except under a batch sampler (batch_size None)
     in_order = isinstance(loaders, DataLoader) and loaders.batch_size is not None
     if source == "train" and trainer.overfit_batches > 0 and in_order:
         return _first_batches(trainer, loaders)
@@ -79,7 +83,7 @@ def trainer_loader(trainer: Any, source: str) -> Any:
 
 
 def _first_batches(trainer: Any, loader: DataLoader[Any]) -> DataLoader[Any]:
-    """What ``overfit_batches`` trains on: the first batches in order, of all processes."""
+    """Return a loader of what ``overfit_batches`` trains on: the first batches of all processes."""
     world = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
     dataset: Any = loader.dataset
     size = min(trainer.num_training_batches * (loader.batch_size or 1) * world, len(dataset))

@@ -1,4 +1,4 @@
-"""How many samples of each class training has seen: the batches tell, whatever the sampler does."""
+"""Class counts of the training samples, taken from the batches, whatever the sampler does."""
 
 import copy
 from collections.abc import Callable
@@ -19,21 +19,22 @@ from lightning_nc.guards.generators import generators_kept
 from lightning_nc.network.batches import inner_sampler, samples_of
 from lightning_nc.network.labels import class_indices, dataset_labels, unpack_batch
 
-_STASHED = 64  # batches whose labels are kept before they are counted, which waits for the device
+_STASHED = 64  # batches whose labels are collected before counting, which waits for the device
 
 
 class TrainingCounts:
-    """Class counts of the last complete training epoch, of this process.
+    """Class counts of the last complete training epoch, on this process.
 
-    Until one is complete they are those that the dataset declares, if each sample is drawn once.
+    Before an epoch is complete, the counts are those that the dataset declares, if each sample is
+    drawn once.
 
     Args:
-        unpack: Splits a training batch into inputs and labels.
+        unpack: Splits a training batch into inputs and labels; by default as a `Probe` does.
 
     Attributes:
-        complete: Samples per class; None if not known.
-        of_all: Whether these are of all processes already.
-        of_all_processes: Samples per class over all processes, as they were last added up.
+        complete: Samples per class; None if unknown.
+        of_all: Whether ``complete`` already covers all processes.
+        of_all_processes: Samples per class over all processes, as last added up; None if unknown.
         lost: Why the batches of the last epoch could not be counted; empty if they could.
         rank: The number of this process.
     """
@@ -45,15 +46,15 @@ class TrainingCounts:
         self.of_all_processes: Tensor | None = None
         self.lost, self.rank = "", 0
         self._trouble = ""
-        self._declared = False  # and may be of other classes than those of the batches
+        self._declared = False  # declared counts may have other classes than the batches
         self._whole = False  # whether the epoch was seen from its first batch on
         self._current = torch.zeros(0, dtype=torch.long)
         self._stash: list[Tensor] = []
 
     def declare(self, trainer: Any) -> None:
-        """Before training: what the dataset declares, unless something better is known."""
+        """Before training, use the counts the dataset declares, unless better ones are known."""
         if self.complete is not None or self.unpack is not None:
-            return  # what is known, or known of classes that `unpack` may number anew
+            return  # better counts are known, or `unpack` may renumber classes
         try:
             with generators_kept():
                 loader = trainer_loader(trainer, "train")
@@ -62,34 +63,34 @@ class TrainingCounts:
                 self.set_total(labels.bincount())
                 self._declared = True
         except Exception:
-            return  # no such data, or none that can be counted; the batches will tell
+            return  # no such data, or not countable; the batches will be counted
 
     def set_total(self, counts: Tensor) -> None:
-        """Take the counts of all processes."""
+        """Set the counts over all processes, shape ``(K,)``."""
         self.complete, self.of_all = counts.cpu().long(), True
         self._declared = False
 
     def begin_epoch(self) -> None:
-        """Count anew."""
+        """Start counting from zero."""
         self._current = torch.zeros(0, dtype=torch.long)
         self._stash.clear()
         self._trouble, self._whole = "", True
 
     def see(self, batch: Any, device: torch.device) -> None:
-        """Stash the labels of a training batch."""
+        """Collect the labels of a training batch."""
         if self._trouble:
             return
         try:
             if self.unpack is None:
                 _, labels = unpack_batch(batch)
             else:
-                # the user's code may draw random numbers, or change the batch that it is given
+                # the user's code may draw random numbers or change its batch
                 with generators_kept(device=device):
                     _, labels = self.unpack(copy.deepcopy(batch))
             if not isinstance(labels, Tensor):
-                raise TypeError(f"labels are of type {type(labels).__name__}, no tensor")
+                raise TypeError(f"labels are of type {type(labels).__name__}, not a tensor")
             if labels.ndim > 1 and labels[0].numel() > 1:
-                raise ValueError(f"labels of shape {tuple(labels.shape)} are no class indices")
+                raise ValueError(f"labels of shape {tuple(labels.shape)} are not class indices")
             self._stash.append(labels.detach().clone())
             if len(self._stash) >= _STASHED:
                 self._count()
@@ -97,7 +98,7 @@ class TrainingCounts:
             self._trouble = f"{type(error).__name__}: {error}"
 
     def end_epoch(self) -> None:
-        """The epoch is complete."""
+        """Complete the counts of an epoch."""
         try:
             self._count()
         except Exception as error:
@@ -110,13 +111,14 @@ class TrainingCounts:
         self._whole = False
 
     def take_total(self, n: Tensor | None) -> None:
-        """Learn what all processes have counted together; None if it is not known."""
+        """Store the counts over all processes, shape ``(K,)``; None if unknown."""
         self.of_all_processes = n
 
     def tally(self, K: int) -> Tensor:
-        """This process's share of the counts, shape ``(K,)``.
+        """Return this process's share of the counts, shape ``(K,)``.
 
-        Zeros if it knows none, NaN if it could not count its batches, by which the sum is NaN.
+        Zeros if it has no counts to add. NaN if its batches could not be counted, which makes the
+        sum over all processes NaN.
 
         Raises:
             ValueError: If training has labels beyond the K classes.
@@ -130,7 +132,7 @@ class TrainingCounts:
         if len(self.complete) > K:
             raise ValueError(
                 f"Label {len(self.complete) - 1} of the training batches is out of range for {K} "
-                "classes: renumber the labels, or give class_counts=."
+                "classes. Renumber the labels, or give class_counts=[...]."
             )
         return torch.nn.functional.pad(self.complete, (0, K - len(self.complete)))
 
@@ -147,7 +149,7 @@ class TrainingCounts:
 
 
 def _draws_each_once(loader: Any) -> bool:
-    """Whether an epoch has every sample of the loader's dataset, and once, but for a last batch."""
+    """Whether an epoch draws every sample of the dataset once, except for a dropped last batch."""
     if not isinstance(loader, DataLoader) or loader.batch_size is None:
         return False
     sampler = inner_sampler(loader.sampler)
@@ -159,5 +161,5 @@ def _draws_each_once(loader: Any) -> bool:
     in_order = isinstance(
         sampler, SequentialSampler | SubsetRandomSampler | torch.utils.data.DistributedSampler
     )
-    # a collate function of the user may number classes anew
+    # a custom collate function may renumber classes
     return (once or in_order) and loader.collate_fn is default_collate

@@ -1,4 +1,4 @@
-"""What all figures are drawn on: no pyplot, so that no window or state is left."""
+"""The canvas and the axis labels of all figures, without pyplot and its global state."""
 
 import importlib
 from collections.abc import Sequence
@@ -9,32 +9,40 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# of Okabe and Ito, safe for the colour-blind
+# the palette of Okabe and Ito, which colour-blind readers can tell apart
 COLOURS = POINTS, LINE, THIRD, *_ = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
-_LETTERS = 18  # of a name below an axis
+_LETTERS = 18  # longest name below an axis
 
 
 def require_matplotlib() -> None:
-    """Say what to do where matplotlib, which is an extra, is not installed.
+    """Check that matplotlib, an optional dependency, is installed.
 
     Raises:
-        ModuleNotFoundError: Names the extra, and how to do without figures.
+        ModuleNotFoundError: If it is not; the message names the extra to install.
     """
     try:
         importlib.import_module("matplotlib.figure")
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("matplotlib"):
-            raise  # of what matplotlib itself needs
+            raise  # a dependency of matplotlib is missing
         raise ModuleNotFoundError(
-            "figures need matplotlib, which is not installed: pip install "
-            "'lightning-neural-collapse[plot]', or give the callback figures=False.",
+            "figures need matplotlib, which is not installed. Run pip install "
+            "'lightning-neural-collapse[plot]', or pass figures=False to the callback.",
             name="matplotlib",
         ) from error
 
 
 def canvas(columns: int, size: tuple[float, float]) -> tuple["Figure", Any]:
-    """A figure and its axes, in one row."""
+    """Return a figure and its axes in one row.
+
+    Args:
+        columns: Number of axes.
+        size: Width and height of the figure in inches.
+
+    Returns:
+        The figure, and an array of its axes, shape ``(columns,)``.
+    """
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -45,7 +53,12 @@ def canvas(columns: int, size: tuple[float, float]) -> tuple["Figure", Any]:
 
 
 def label_depth(axes: Any, names: Sequence[str]) -> None:
-    """Name the layers below, and D beside."""
+    """Label the axes of D against depth.
+
+    Args:
+        axes: Matplotlib axes.
+        names: Layers in order of depth.
+    """
     depth = np.arange(len(names))
     shown = depth if len(names) <= 12 else depth[:: -(-len(names) // 12)]
     short = shortened(names)
@@ -55,7 +68,7 @@ def label_depth(axes: Any, names: Sequence[str]) -> None:
 
 
 def label_epochs(axes: Any) -> None:
-    """Whole epochs below, and room around a single one."""
+    """Label the horizontal axis with whole epochs, and widen it around a single one."""
     from matplotlib.ticker import MaxNLocator
 
     left, right = axes.get_xlim()
@@ -67,17 +80,20 @@ def label_epochs(axes: Any) -> None:
 
 
 def shortened(names: Sequence[str]) -> list[str]:
-    """Module names without what the long ones begin and end with in common, still told apart.
+    """Shorten long module names by the parts they share, and keep them distinct.
 
     Args:
-        names: In depth; those of up to 18 letters are left as they are.
+        names: Layers in order of depth; names of up to 18 letters are left as they are.
+
+    Returns:
+        A name for each layer, with an ellipsis for what is left out.
     """
     parts = [name.split(".") for name in names if len(name) > _LETTERS]
     start, end = _in_common(parts), _in_common([part[::-1] for part in parts])
     short = []
     for name in names:
         own = name.split(".")
-        # what is left of each is at least a part
+        # at least one part of each name is kept
         kept = own[start : len(own) - min(end, len(own) - start - 1)]
         shown = ("…" if start else "") + ".".join(kept) + ("…" if end else "")
         short.append(shown if len(name) > _LETTERS else name)
@@ -86,7 +102,7 @@ def shortened(names: Sequence[str]) -> list[str]:
 
 
 def _in_common(parts: Sequence[Sequence[str]]) -> int:
-    """How many parts all begin with, but for their last."""
+    """The number of leading parts that all names share, not counting their last."""
     if len(parts) < 2:
         return 0
     most = min(map(len, parts)) - 1

@@ -1,4 +1,4 @@
-"""Class means and classifier rows: their cosines and norms."""
+"""Cosines and norms of class means and classifier rows."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,13 +18,13 @@ def cosine_figure(
     classes: Sequence[int] | None = None,
     border: int | None = None,
 ) -> "Figure":
-    """K x K cosines of class vectors; at neural collapse all but the diagonal are -1/(K-1).
+    """Cosines between class vectors; at neural collapse all off the diagonal are -1/(K-1).
 
     Args:
-        cosines: Matrices of shape ``(K, K)`` by what they are of.
-        title: Above the figure.
-        classes: Which class each row is of, the largest first; by default in their order.
-        border: A line before this row and column, where a group of classes begins.
+        cosines: Matrices of shape ``(K, K)``, by the name of the vectors.
+        title: Title of the figure.
+        classes: The class of each row, largest class first; 0 to K - 1 by default.
+        border: First row and column of the second group of classes, marked by a line.
     """
     figure, all_axes = canvas(len(cosines), (4.0 * len(cosines) + 0.8, 4.3))
     for axes, (name, matrix) in zip(all_axes, cosines.items(), strict=True):
@@ -34,7 +34,7 @@ def cosine_figure(
         names = [int(k) if classes is None else classes[int(k)] for k in ticks]
         axes.set_xticks(ticks, names)
         axes.set_yticks(ticks, names)
-        axes.set_xlabel("class" if classes is None else "class, the largest first")
+        axes.set_xlabel("class" if classes is None else "class, largest first")
         axes.set_title(name)
         if border is not None:
             axes.axhline(border - 0.5, color="black", linewidth=1)
@@ -49,13 +49,13 @@ def cosine_figure(
 def class_size_figure(
     class_counts: Tensor, norms: dict[str, Tensor], minority: Tensor, title: str
 ) -> "Figure":
-    """Norms of class vectors in the order of class size.
+    """Norms of class vectors, largest class first.
 
     Args:
-        class_counts: Training samples per class, shape ``(K,)``.
-        norms: Of shape ``(K,)`` each, by what they are of.
-        minority: 1 for minority classes, shape ``(K,)``.
-        title: Above the figure.
+        class_counts: Training samples per class, shape ``(K,)``; not finite if unknown.
+        norms: Norms, shape ``(K,)`` each, by the name of the vectors.
+        minority: 1 for minority and 0 for majority classes, shape ``(K,)``.
+        title: Title of the figure.
     """
     figure, all_axes = canvas(len(norms), (4.6 * len(norms), 3.4))
     known = bool(class_counts.isfinite().all())
@@ -71,7 +71,7 @@ def class_size_figure(
         shown = places if len(places) <= 12 else places[:: -(-len(places) // 12)]
         sizes = [f"\n{class_counts[order[k]]:g}" if known else "" for k in shown]
         axes.set_xticks(shown, [f"{int(order[k])}{n}" for k, n in zip(shown, sizes, strict=True)])
-        axes.set_xlabel("class and its training samples" if known else "class")
+        axes.set_xlabel("class and number of training samples" if known else "class")
         axes.margins(y=0.25)  # room for the legend
         axes.set_title(name)
     all_axes[0].set_ylabel("norm")
@@ -89,15 +89,15 @@ def prediction_figure(
     simplex: float,
     title: str,
 ) -> "Figure":
-    """The measured cosine between minority rows, and the layer-peeled model's against R.
+    """Mean cosine of minority classifier rows: measured, and by the layer-peeled model against R.
 
     Args:
         ratio: Measured imbalance R.
         cosine: Measured mean cosine.
-        ratios: Imbalances for which the model was solved.
-        predicted: Its mean cosines.
+        ratios: Imbalances R for which the model was solved.
+        predicted: The model's mean cosine at each of them.
         simplex: Cosine of balanced classes, -1/(K-1).
-        title: Above the figure.
+        title: Title of the figure.
     """
     figure, (axes,) = canvas(1, (5.0, 3.6))
     axes.axhline(simplex, color="0.6", linestyle=":", label="balanced: $-1/(K-1)$")
@@ -105,8 +105,8 @@ def prediction_figure(
     axes.plot([ratio], [cosine], "o", color=POINTS, label="measured", zorder=3)
     axes.set_xscale("log")
     axes.set_ylim(-1.05 if min(cosine, simplex) < -0.5 else -0.55, 1.05)
-    axes.set_xlabel("imbalance $R$: samples of a majority by a minority class")
-    axes.set_ylabel("mean cosine of minority rows")
+    axes.set_xlabel("imbalance $R$ (majority : minority class size)")
+    axes.set_ylabel("mean cosine of minority classifier rows")
     axes.grid(True, alpha=0.3)
     axes.legend()
     axes.set_title(title)

@@ -1,4 +1,4 @@
-"""Local elasticity: the kernel class by class."""
+"""The kernel of local elasticity, class by class."""
 
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,12 @@ _LINES = 20
 
 
 def similarity_figure(kernel: Tensor, labels: Tensor, title: str) -> "Figure":
-    """Normalised kernel between samples, class by class: bright blocks are local elasticity.
+    """Normalised kernel between samples, sorted by class; local elasticity shows as red blocks.
 
     Args:
-        kernel: K, shape ``(m, m)``.
-        labels: Classes, shape ``(m,)``; samples are shown in their order.
-        title: Above the figure.
+        kernel: Kernel K, shape ``(m, m)``.
+        labels: Class of each sample, shape ``(m,)``.
+        title: Title of the figure.
     """
     figure, (axes,) = canvas(1, (5.4, 4.6))
     order = labels.argsort(stable=True)
@@ -29,7 +29,7 @@ def similarity_figure(kernel: Tensor, labels: Tensor, title: str) -> "Figure":
     classes = counts.nonzero().flatten()
     counts = counts[classes]
     ends = counts.cumsum(0)
-    few = len(classes) <= _LINES  # the lines between more would hide what is between them
+    few = len(classes) <= _LINES  # lines between more classes would hide the entries
     for end in ends[:-1].tolist() if few else ():
         axes.axhline(end - 0.5, color="black", linewidth=0.6)
         axes.axvline(end - 0.5, color="black", linewidth=0.6)

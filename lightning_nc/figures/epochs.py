@@ -20,14 +20,14 @@ def collapse_figure(
     """NC1 to NC4 over epochs; all fall towards 0 as classes collapse to a simplex.
 
     Args:
-        epochs: Epochs completed.
-        measures: By how they are called.
-        terminal: Epoch from which on the classifier makes no error; not drawn if it is later.
-        title: Above the figure.
+        epochs: Epochs completed at each measurement.
+        measures: Values at each measurement, by label.
+        terminal: First epoch without an error on the probe; not drawn if None, or after the last.
+        title: Title of the figure.
     """
     figure, (axes,) = canvas(1, (5.8, 4.0))
     for (name, values), colour in zip(measures.items(), COLOURS, strict=False):
-        positive = [value if value > 0 else np.nan for value in values]  # a logarithm has no 0
+        positive = [value if value > 0 else np.nan for value in values]  # 0 has no logarithm
         axes.plot(epochs, positive, "o-", color=colour, label=name, markersize=3, linewidth=1)
     axes.set_yscale("log")
     label_epochs(axes)
@@ -48,14 +48,14 @@ def over_epochs_figure(
     label: str,
     title: str,
 ) -> "Figure":
-    """Curves over epochs, with horizontal lines for what they are compared with.
+    """Curves over epochs, with horizontal lines at reference values.
 
     Args:
-        epochs: Epochs completed.
-        values: By what they are of.
-        references: Values of the lines.
-        label: Of the vertical axis.
-        title: Above the figure.
+        epochs: Epochs completed at each measurement.
+        values: Values at each measurement, by label.
+        references: Reference values, by label.
+        label: Label of the vertical axis.
+        title: Title of the figure.
     """
     figure, (axes,) = canvas(1, (5.0, 3.6))
     for (name, curve), colour in zip(values.items(), COLOURS, strict=False):

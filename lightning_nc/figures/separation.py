@@ -21,16 +21,16 @@ from lightning_nc.functional.separation import separation_law
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PAPER_R = -0.997  # of the network that the paper shows first
+_PAPER_R = -0.997  # of the first network in the paper by He & Su
 
 
 def separation_figure(names: Sequence[str], fuzziness: Tensor, title: str) -> "Figure":
-    """D against depth on a logarithmic axis, with the line of the law and its rho and r.
+    """D against depth on a logarithmic axis, with the line of the law, its rho and its r.
 
     Args:
-        names: Of the points, in depth.
-        fuzziness: D at each, shape ``(T,)``.
-        title: Above the figure.
+        names: Layers in order of depth.
+        fuzziness: D at each layer, shape ``(T,)``.
+        title: Title of the figure.
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
     draw_law(axes, fuzziness, _PAPER_R)
@@ -40,12 +40,12 @@ def separation_figure(names: Sequence[str], fuzziness: Tensor, title: str) -> "F
 
 
 def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> None:
-    """D against depth and the fitted law, on axes of one's own.
+    """Draw D against depth and the fitted law on existing axes.
 
     Args:
-        axes: Of matplotlib.
-        fuzziness: D at each point in depth, shape ``(T,)``.
-        reference: The correlation r that He & Su have, to be shown beside that of the fit.
+        axes: Matplotlib axes.
+        fuzziness: D at each layer, in order of depth, shape ``(T,)``.
+        reference: The correlation r of He & Su, shown below that of the fit.
     """
     D = fuzziness.double().cpu()
     t = torch.arange(len(D))
@@ -69,13 +69,13 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
 def class_separation_figure(
     names: Sequence[str], class_fuzziness: Tensor, fuzziness: Tensor, title: str
 ) -> "Figure":
-    """D of each class against depth, beside that of all; the law holds for each.
+    """D of each class and D of all classes against depth; the law holds for each class, too.
 
     Args:
-        names: Of the points, in depth.
-        class_fuzziness: D of each class at each point, shape ``(T, K)``.
-        fuzziness: D at each, shape ``(T,)``.
-        title: Above the figure.
+        names: Layers in order of depth.
+        class_fuzziness: D of each class at each layer, shape ``(T, K)``.
+        fuzziness: D of all classes at each layer, shape ``(T,)``.
+        title: Title of the figure.
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
     depth = np.arange(len(names))
@@ -84,13 +84,13 @@ def class_separation_figure(
     axes.plot([], [], "-", color=POINTS, linewidth=1, label=f"one of {K} classes")
     for D_k in class_fuzziness.mT:
         axes.plot(depth, D_k.numpy(), "-", color=POINTS, alpha=faint, linewidth=1)
-    # which classes are told apart worst and best in the end
+    # name the classes that the last layer separates worst and best
     for k in {int(class_fuzziness[-1].argmax()), int(class_fuzziness[-1].argmin())}:
         end = (len(names) - 1, float(class_fuzziness[-1, k]))
         axes.annotate(
             str(k), end, xytext=(4, 0), textcoords="offset points", va="center", color=POINTS
         )
-    axes.margins(x=0.08)  # room for these
+    axes.margins(x=0.08)  # room for their names
     axes.plot(depth, fuzziness.numpy(), "o-", color=LINE, label="all classes", zorder=3)
     if bool((fuzziness > 0).any()):
         axes.set_yscale("log")
@@ -106,9 +106,9 @@ def separation_comparison_figure(
     """D against depth on several data sets, such as training and validation data.
 
     Args:
-        names: Of the points, in depth.
-        fuzziness: D at each, shape ``(T,)``, by what it is of.
-        title: Above the figure.
+        names: Layers in order of depth.
+        fuzziness: D at each layer, shape ``(T,)``, by the name of the data set.
+        title: Title of the figure.
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
     for (name, D), colour in zip(fuzziness.items(), cycle(COLOURS), strict=False):
@@ -123,13 +123,13 @@ def separation_comparison_figure(
 def separation_epochs_figure(
     names: Sequence[str], epochs: Sequence[float], fuzziness: Sequence[Tensor], title: str
 ) -> "Figure":
-    """D against depth, one line per measurement from dark to light, in steps of one shade.
+    """D against depth, one line per measurement, from dark to light in equal steps.
 
     Args:
-        names: Of the points, in depth.
-        epochs: Epochs completed.
-        fuzziness: D at each point, shape ``(T,)``, by epoch.
-        title: Above the figure.
+        names: Layers in order of depth.
+        epochs: Epochs completed at each measurement.
+        fuzziness: D at each layer, shape ``(T,)``, for each measurement.
+        title: Title of the figure.
     """
     require_matplotlib()
     from matplotlib import colormaps
@@ -137,8 +137,8 @@ def separation_epochs_figure(
     from matplotlib.colors import Normalize
 
     figure, (axes,) = canvas(1, (5.8, 4.0))
-    # by number, since epochs are often measured the more sparsely the later; and not to the very
-    # end of the map, whose yellow is pale on white
+    # shades follow the number of the measurement, since later epochs are often measured more
+    # sparsely; the end of the map is left out, since its yellow is pale on white
     last = max(len(epochs) - 1, 1)
     colours, scale = colormaps["viridis"], Normalize(0, last / 0.9)
     depth = np.arange(len(names))

@@ -1,4 +1,4 @@
-"""Snapshots of neural collapse, and the film that they make."""
+"""Snapshots of neural collapse, and the film made of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ def snapshot_figure(means: Tensor, rows: Tensor, title: str) -> "Figure":
     """Class means and classifier rows of three classes on the simplex that they collapse to.
 
     Args:
-        means: In the plane, shape ``(3, 2)``.
-        rows: Of the classifier, shape ``(3, 2)``.
-        title: Above the figure.
+        means: Class means in the plane, shape ``(3, 2)``.
+        rows: Classifier rows in the plane, shape ``(3, 2)``.
+        title: Title of the figure.
     """
     figure, (axes,) = canvas(1, (4.6, 4.8))
     _draw(axes, means, rows, title)
@@ -32,12 +32,12 @@ def save_snapshots(
     """Write a film of snapshots as a GIF.
 
     Args:
-        path: Of the file.
-        snapshots: Means, rows and title of each.
-        frames_per_second: How fast.
+        path: Path of the GIF.
+        snapshots: Means, rows and title of each frame, as in `snapshot_figure`.
+        frames_per_second: Frame rate.
     """
     require_matplotlib()
-    from PIL import Image  # which matplotlib depends on
+    from PIL import Image  # a dependency of matplotlib
 
     figure: Any
     figure, (axes,) = canvas(1, (4.6, 4.8))
@@ -46,16 +46,17 @@ def save_snapshots(
         axes.clear()
         _draw(axes, *snapshot)
         figure.canvas.draw()
-        figure.set_layout_engine("none")  # as the first is laid out, so that nothing jumps
+        figure.set_layout_engine("none")  # all frames keep the first layout
         pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
         frames.append(Image.fromarray(pixels).quantize(64))
     each = 1000 // frames_per_second
-    durations = [each] * (len(frames) - 1) + [each + 2000]  # milliseconds; the last is held
+    durations = [each] * (len(frames) - 1) + [each + 2000]  # milliseconds; the last frame is held
     first, *others = frames
     first.save(path, save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def _draw(axes: Any, means: Tensor, rows: Tensor, title: str) -> None:
+    """Draw means and rows, shape ``(3, 2)`` each, on axes."""
     phi = np.pi * (0.5 + 2 * np.arange(4) / 3)
     axes.plot(np.cos(phi), np.sin(phi), ":", color="0.6", zorder=0, label="simplex")
     for k, colour in enumerate((POINTS, LINE, THIRD)):

@@ -1,4 +1,4 @@
-"""Tables and lines, for loggers that draw them by themselves."""
+"""Tables and lines, for loggers that draw charts themselves."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-_LINES = 10  # in one plot
-_CLASSES = 32  # a row per pair of classes: with 100 they take half a second and 300 kB each time
+_LINES = 10  # most lines in one plot
+_CLASSES = 32  # most classes of a matrix; with 100, each table takes half a second and 300 kB
 
 
 class Table(NamedTuple):
@@ -21,9 +21,9 @@ class Lines(NamedTuple):
     """Lines in one plot.
 
     Attributes:
-        title: Above the plot.
-        x_name: What the horizontal axis shows.
-        lines: Horizontal and vertical coordinates by label.
+        title: Title of the plot.
+        x_name: Label of the horizontal axis.
+        lines: Horizontal and vertical coordinates of each line, by label.
     """
 
     title: str
@@ -32,12 +32,12 @@ class Lines(NamedTuple):
 
 
 def layer_table(epochs_completed: float, values: Mapping[str, float], name: str) -> Table:
-    """A row per layer.
+    """Return a table with a row per layer.
 
     Args:
-        epochs_completed: When the values were measured.
-        values: One for each layer, in depth.
-        name: What the values are called.
+        epochs_completed: Epochs completed at the measurement.
+        values: The value of each layer, in order of depth.
+        name: Column name of the values.
     """
     rows = [(epochs_completed, layer, t, value) for t, (layer, value) in enumerate(values.items())]
     return Table(("epochs_completed", "layer", "depth", name), rows)
@@ -46,12 +46,12 @@ def layer_table(epochs_completed: float, values: Mapping[str, float], name: str)
 def logarithms_over_depth(
     title: str, epochs: Sequence[float], values: Sequence[Sequence[float]]
 ) -> Lines | None:
-    """The logarithms of positive values over depth: a line per epoch, of many epochs some.
+    """Return logarithms of positive values over depth, with a line per epoch for up to ten epochs.
 
     Args:
-        title: Above the plot.
-        epochs: Epochs completed.
-        values: At each of them, one value for each layer, in depth.
+        title: Title of the plot.
+        epochs: Epochs completed at each measurement.
+        values: For each measurement, one value per layer, in order of depth.
 
     Returns:
         The lines; None if there is nothing to draw.
@@ -67,11 +67,14 @@ def logarithms_over_depth(
 
 
 def matrix_tables(epochs_completed: float, matrices: Mapping[str, Tensor]) -> dict[str, Table]:
-    """A row per entry of each matrix, if it is not too large.
+    """Return a table per matrix of up to 32 classes, with a row per entry.
 
     Args:
-        epochs_completed: When they were measured.
-        matrices: Of shape ``(K, K)``, by name.
+        epochs_completed: Epochs completed at the measurement.
+        matrices: Matrices of shape ``(K, K)``, by name.
+
+    Returns:
+        Tables by the name of the matrix.
     """
     return {
         name: Table(

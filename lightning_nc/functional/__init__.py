@@ -1,4 +1,4 @@
-"""Pure functions of features, class means and classifiers: torch in, float64 out."""
+"""Pure functions of features, class means, classifiers and networks; results are in float64."""
 
 from lightning_nc.functional.class_distance import (
     class_distance_normalized_variance as class_distance_normalized_variance,

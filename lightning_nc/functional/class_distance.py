@@ -1,4 +1,4 @@
-"""CDNV: how compact two classes are against the distance between them."""
+"""CDNV: the variance of two classes relative to the distance between them."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from lightning_nc.functional.cosines import centred
 
 
 def class_distance_normalized_variance(features: Tensor, labels: Tensor) -> Tensor:
-    r"""CDNV: variance of two classes against the squared distance of their means; ideal 0.
+    r"""CDNV: the variance of two classes relative to the squared distance of their means; ideal 0.
 
     .. math:: \operatorname{mean}_{i<j} \frac{v_i + v_j}{2 \lVert \mu_i - \mu_j \rVert^2},
         \quad v_k = \operatorname{mean}_{i \in k} \lVert h_i - \mu_k \rVert^2
@@ -22,12 +22,12 @@ def class_distance_normalized_variance(features: Tensor, labels: Tensor) -> Tens
         labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
 
     Returns:
-        A float64 scalar >= 0 without unit; infinite if two means coincide, NaN if the variance
-        of those classes is zero, too, or, with a warning, if all means coincide.
+        A float64 scalar >= 0, dimensionless. It is infinite if two means coincide, and NaN if
+        those two classes also have zero variance or, with a warning, if all means coincide.
 
     Raises:
-        TypeError: If features are not floating point, or labels not integers.
-        ValueError: If shapes do not fit, features are not finite, or a class has no samples.
+        TypeError: If features are not floating point, or labels are not integers.
+        ValueError: If shapes do not match, features are not finite, or a class has no samples.
 
     Example:
         Variances 1 and 1, squared distance 16:
@@ -44,9 +44,9 @@ def class_distance_normalized_variance(features: Tensor, labels: Tensor) -> Tens
 
 
 def class_distance_normalized_variance_of(geometry: ClassGeometry) -> Tensor:
-    """`class_distance_normalized_variance` of a layer whose class geometry is known."""
+    """Return `class_distance_normalized_variance` from the class geometry of a layer."""
     v = geometry.squares / geometry.counts
     i, j = torch.triu_indices(len(v), len(v), 1, device=v.device)
-    distances = torch.nn.functional.pdist(centred(geometry.means))  # pairs in the order of i, j
+    distances = torch.nn.functional.pdist(centred(geometry.means))  # pairs in the order of (i, j)
     cdnv = ((v[i] + v[j]) / (2 * distances.square())).mean()
     return undefined_without_signal(cdnv, geometry.rank)

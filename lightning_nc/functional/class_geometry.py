@@ -1,9 +1,9 @@
 """Class means, the directions they span, and how far samples stray from their means along them.
 
-Everything that this package says about a layer is read off a `ClassGeometry`. It is made in two
-passes over the features, in float64: the first gives the class means, the second the residuals
-about those final means. No d x d matrix is formed and nothing is subtracted that is not first
-centred, so a collapsed class (D ~ 1e-12) far from the origin is measured as exactly as any other.
+The quantities of a layer are computed from its `ClassGeometry`, which takes two sweeps over the
+features, in float64: the first computes the class means, the second the residuals about those
+final means. No d x d matrix is formed and only centred vectors are squared, so a collapsed class
+(D ~ 1e-12) far from the origin is measured as accurately as any other.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,12 +19,12 @@ from lightning_nc.functional.input_checks import (
     warn_if_degenerate,
 )
 
-# Residuals are formed for a block of columns at a time, small enough to stay in the cache.
+# Residuals are computed for a block of columns at a time, small enough to fit in the cache.
 _BLOCK_ELEMENTS = 2**18
 
 
 class ClassSums(NamedTuple):
-    """What the first pass accumulates; sums over disjoint sets of samples add up.
+    """The class sums that the first sweep accumulates; those of disjoint sets of samples add up.
 
     Attributes:
         counts: Samples per class, n_k, shape ``(K,)``.
@@ -36,12 +36,12 @@ class ClassSums(NamedTuple):
 
 
 class ProjectedResiduals(NamedTuple):
-    """What the second pass makes of the residuals ``r_i = h_i - mu_{y_i}`` of a batch.
+    """The residuals ``r_i = h_i - mu_{y_i}`` of a batch, as the second sweep projects them.
 
     Attributes:
         along: ``P^T r_i`` for signal directions P of m columns, shape ``(m, N)``.
         squares: ``||r_i||^2``, shape ``(N,)``.
-        class_sums: Sum of ``r_i`` over each class, shape ``(K, d)``; None if not asked for.
+        class_sums: Sum of ``r_i`` over each class, shape ``(K, d)``; None if not requested.
     """
 
     along: Tensor
@@ -50,19 +50,20 @@ class ProjectedResiduals(NamedTuple):
 
 
 class ClassGeometry(NamedTuple):
-    """A layer as its class means and the spread of samples about them.
+    """The class means of a layer and the spread of its samples about them.
 
-    With signal directions ``P = V S^-1`` and residuals ``r_i = h_i - mu_{y_i}``:
+    The signal directions are ``P = V S^-1`` (see `signal_directions`), and the residuals are
+    ``r_i = h_i - mu_{y_i}``.
 
     Attributes:
         counts: Samples per class, n_k, shape ``(K,)``.
         means: Class means mu_k, shape ``(K, d)``.
         rank: Number of signal directions, at most min(K - 1, d), a scalar.
-        fuzziness: Sum of ``||P^T r_i||^2`` over each class, P weighted by n_k/n as D asks, shape
-            ``(K,)``.
-        collapse: The same with P weighted by 1/K, as NC1 asks, shape ``(K,)``.
+        fuzziness: Sum of ``||P^T r_i||^2`` over each class, with the class weights n_k/n of D in P,
+            shape ``(K,)``.
+        collapse: The same with the class weights 1/K of NC1, shape ``(K,)``.
         squares: Sum of ``||r_i||^2`` over each class, shape ``(K,)``.
-        statistics: Further sums over samples by name, if a measure has declared some.
+        statistics: Further sums over samples, by name, if a measure declares any.
     """
 
     counts: Tensor
@@ -75,12 +76,15 @@ class ClassGeometry(NamedTuple):
 
 
 def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
-    """Sum the features of each class; the first of the two passes.
+    """Sum the features of each class, in the first of the two sweeps.
 
     Args:
         features: ``h_i``, any floating dtype, shape ``(N, d)``.
         labels: Class indices in ``0 .. num_classes - 1``, shape ``(N,)``.
         num_classes: Number of classes K.
+
+    Returns:
+        `ClassSums`, float64.
 
     Example:
         >>> class_sums(torch.tensor([[1.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]), 2).sums
@@ -97,25 +101,26 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
 def signal_directions(
     means: Tensor, weights: Tensor, terms: float | Tensor = 1
 ) -> tuple[Tensor, Tensor]:
-    r"""Whiten the space that the class means span: the directions along which classes differ.
+    r"""Return the directions along which class means differ, scaled to whiten their covariance.
 
-    With ``A = diag(sqrt(weights)) (means - weighted mean) = U S V^T``, so that the between-class
-    covariance is ``A^T A``, return ``P = V S^-1``: for every residual r,
-    ``||P^T r||^2 = r^T (A^T A)^+ r``.
+    Let ``A = diag(sqrt(weights)) (means - weighted mean) = U S V^T``, so that the between-class
+    covariance is ``A^T A``. Then ``P = V S^-1`` satisfies ``||P^T r||^2 = r^T (A^T A)^+ r`` for
+    every residual r.
 
-    At most ``min(K - 1, d)`` directions are kept by construction, since the means are centred (a
-    relative cut alone keeps the null direction when the offset of the means is large). Of these,
-    directions below 1e-12 of the largest, or below the rounding error of the means themselves
-    (a layer of dead units has nothing else), are dropped, and come back as zero columns.
+    Since the means are centred, at most ``min(K - 1, d)`` directions are kept: a relative cutoff
+    alone would keep the null direction when the means have a large common offset. Of these,
+    directions whose singular value is below 1e-12 of the largest, or below the rounding error of
+    the means (as for a layer of dead units), are dropped and returned as zero columns.
 
     Args:
         means: Class means, float64, shape ``(K, d)``.
-        weights: Weights of the classes, sum 1, shape ``(K,)``.
-        terms: How many numbers were added up for a mean: its error is so many units in the last
-            place at most.
+        weights: Weights of the classes, with sum 1, shape ``(K,)``.
+        terms: Number of terms summed for a mean, which bounds its relative rounding error in units
+            of the machine epsilon.
 
     Returns:
-        ``P``, shape ``(d, min(K - 1, d))``, and the number of directions kept.
+        ``P``, float64, shape ``(d, min(K - 1, d))``, and the number of directions kept, a scalar
+        tensor.
 
     Example:
         >>> P, rank = signal_directions(torch.tensor([[2.0, 0.0], [-2.0, 0.0]]).double(),
@@ -125,7 +130,7 @@ def signal_directions(
                 [0.0000]], dtype=torch.float64), tensor(1))
     """
     centred = means - weights @ means
-    centred = centred - weights @ centred  # the first mean is rounded; what is left of it goes here
+    centred = centred - weights @ centred  # removes the rounding error of the first mean
     _, s, Vh = torch.linalg.svd(weights.sqrt()[:, None] * centred, full_matrices=False)
     directions = min(means.shape[0] - 1, means.shape[1])
     s, V = s[:directions], Vh[:directions].mT
@@ -138,15 +143,18 @@ def signal_directions(
 def project_residuals(
     features: Tensor, labels: Tensor, means: Tensor, P: Tensor, sum_residuals: bool = False
 ) -> ProjectedResiduals:
-    """Take the residuals about final class means, and project them; the second of the two passes.
+    """Project the residuals about the final class means, in the second of the two sweeps.
 
     Args:
         features: ``h_i``, any floating dtype, shape ``(N, d)``.
         labels: Class indices, shape ``(N,)``.
         means: Final class means, float64, shape ``(K, d)``.
         P: Directions to project on, float64, shape ``(d, m)``.
-        sum_residuals: Whether to add up the residuals of each class: they sum to zero, unless the
-            features have changed since the means were taken.
+        sum_residuals: Whether to sum the residuals of each class. The sums are zero unless the
+            features have changed since the means were computed.
+
+    Returns:
+        `ProjectedResiduals`, float64.
 
     Example:
         >>> means, P = torch.tensor([[0.0], [4.0]]).double(), torch.tensor([[0.5]]).double()
@@ -169,16 +177,22 @@ def project_residuals(
 
 
 def class_geometry(features: Tensor, labels: Tensor) -> ClassGeometry:
-    """Measure the class means of a set of features and the spread about them.
+    """Compute the class means of a set of features and the spread about them.
 
     Args:
         features: ``h_i``, any floating dtype, shape ``(N, d)``.
         labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
 
+    Returns:
+        `ClassGeometry`, float64.
+
     Raises:
-        TypeError: If features are not floating point, or labels not integers.
-        ValueError: If shapes do not fit, if features are not finite, if fewer than two classes
+        TypeError: If features are not floating point, or labels are not integers.
+        ValueError: If shapes do not match, if features are not finite, if fewer than two classes
             have samples, or if a class up to the largest label has none.
+
+    Warns:
+        UserWarning: If the class means span fewer than ``min(K - 1, d)`` directions.
 
     Example:
         >>> geometry = class_geometry(torch.tensor([[1.0], [3.0], [-2.0]]), torch.tensor([0, 0, 1]))
@@ -205,7 +219,13 @@ def class_geometry(features: Tensor, labels: Tensor) -> ClassGeometry:
 
 
 class SeparatingDirections(NamedTuple):
-    """The signal directions of D and of NC1: one tensor where classes are balanced."""
+    """The signal directions of D and of NC1; the same tensor for both if classes are balanced.
+
+    Attributes:
+        fuzziness: P with the class weights n_k/n of D, shape ``(d, min(K - 1, d))``.
+        collapse: P with the class weights 1/K of NC1, of the same shape.
+        rank: Number of directions of D that were kept, a scalar.
+    """
 
     fuzziness: Tensor
     collapse: Tensor
@@ -213,20 +233,20 @@ class SeparatingDirections(NamedTuple):
 
     @property
     def stacked(self) -> Tensor:
-        """All columns to project on, each once."""
+        """All columns to project on, without duplicates."""
         balanced = self.collapse is self.fuzziness
         return self.fuzziness if balanced else torch.cat([self.fuzziness, self.collapse], 1)
 
     def squares(self, along: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared lengths along the directions of D and of NC1, from projections on all columns."""
+        """The squared lengths along the directions of D and of NC1, from projections ``(m, N)``."""
         of_fuzziness, of_collapse = along.square().tensor_split([self.fuzziness.shape[1]])
         fuzziness = of_fuzziness.sum(0)
         return fuzziness, of_collapse.sum(0) if len(of_collapse) else fuzziness
 
 
 def separating_directions(counts: Tensor, means: Tensor) -> SeparatingDirections:
-    """Signal directions of class means, weighted by n_k/n for D and by 1/K for NC1."""
-    terms = counts.max() + 16  # and a few for centring and decomposing
+    """The signal directions of class means, weighted by n_k/n for D and by 1/K for NC1."""
+    terms = counts.max() + 16  # 16 more for the centring and the decomposition
     fuzziness, rank = signal_directions(means, counts / counts.sum(), terms)
     if bool((counts == counts[0]).all()):
         return SeparatingDirections(fuzziness, fuzziness, rank)
@@ -235,12 +255,12 @@ def separating_directions(counts: Tensor, means: Tensor) -> SeparatingDirections
 
 
 def undefined_without_signal(value: Tensor, rank: Tensor) -> Tensor:
-    """NaN where class means coincide: a ratio to no signal has no value."""
+    """Return the value, or NaN if the class means coincide and leave no signal to divide by."""
     return torch.where(rank > 0, value, torch.nan)
 
 
 def class_members(labels: Tensor, num_classes: int) -> Tensor:
-    """The (K, N) matrix with a one where sample i belongs to class k."""
+    """The ``(K, N)`` matrix with entry 1 where sample i belongs to class k, and 0 elsewhere."""
     classes = torch.arange(num_classes, device=labels.device)
     return (classes[:, None] == labels).double()
 

@@ -1,9 +1,9 @@
-"""Moments of features class by class, and the one rule that pools them: one pass, exact.
+"""Moments of features by class, computed in one sweep, and the exact rule that pools them.
 
-For users with a loop of their own. The within-class scatter is kept as a factor R of up to 3d
-rows, scatter = R^T R, and never multiplied out: squares along a direction are then sums of squares,
-never negative and exact however much larger the scatter is in other directions. The callbacks take
-two passes instead and keep nothing d x d (see `class_geometry`).
+For users with their own loop. The within-class scatter R^T R is stored as the factor R, with up to
+3d rows, and never multiplied out: the scatter along a direction is then a sum of squares, never
+negative, and accurate however much larger the scatter is in other directions. The callbacks make
+two sweeps instead and store nothing d x d (see `class_geometry`).
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from lightning_nc.functional.input_checks import warn_if_degenerate
 
 
 class ClassMoments(NamedTuple):
-    """The moments of a set of features.
+    """The moments of a set of features, by class.
 
     Attributes:
         counts: Samples per class, n_k, shape ``(K,)``.
@@ -44,6 +44,9 @@ def class_moments(features: Tensor, labels: Tensor, num_classes: int) -> ClassMo
         labels: Class indices in ``0 .. num_classes - 1``, shape ``(N,)``.
         num_classes: Number of classes K.
 
+    Returns:
+        `ClassMoments`, float64.
+
     Example:
         >>> moments = class_moments(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 0]), 2)
         >>> moments.means.flatten(), moments.factor.mT @ moments.factor  # (1 - 2)^2 + (3 - 2)^2
@@ -57,11 +60,19 @@ def class_moments(features: Tensor, labels: Tensor, num_classes: int) -> ClassMo
 
 
 def pool_moments(a: ClassMoments, b: ClassMoments) -> ClassMoments:
-    """Pool the moments of two disjoint sets of samples, batches and processes alike.
+    """Pool the moments of two disjoint sets of samples, such as batches or processes.
 
-    ``scatter = scatter_a + scatter_b + sum_k (n_a n_b / (n_a + n_b)) delta_k delta_k^T``
-    with ``delta_k`` the difference of the two means of class k: the factors are stacked, with rows
+    ``scatter = scatter_a + scatter_b + sum_k (n_a n_b / (n_a + n_b)) delta_k delta_k^T``,
+    where n_a and n_b are the counts of class k in the two sets and ``delta_k`` is the difference of
+    its two means. The factors are stacked, together with the rows
     ``sqrt(n_a n_b / (n_a + n_b)) delta_k``.
+
+    Args:
+        a: Moments of the first set.
+        b: Moments of the second set, with the same K and d.
+
+    Returns:
+        `ClassMoments` of the union, float64.
 
     Example:
         >>> label = torch.tensor([0])
@@ -86,10 +97,10 @@ def pool_moments(a: ClassMoments, b: ClassMoments) -> ClassMoments:
 
 
 def geometry_of_moments(moments: ClassMoments) -> ClassGeometry:
-    """The class geometry that moments determine; squared residuals are shared out by class size.
+    """The class geometry of moments, with projected residuals split among classes by their size.
 
-    The pooled factor does not tell classes apart: only the sums over classes of ``fuzziness`` and
-    ``collapse`` mean anything here.
+    The pooled factor does not tell classes apart, so only the sums of ``fuzziness`` and
+    ``collapse`` over classes are meaningful.
     """
     counts, means, squares, factor = moments
     directions = separating_directions(counts, means)
@@ -110,10 +121,10 @@ def geometry_of_moments(moments: ClassMoments) -> ClassGeometry:
 
 
 def _compressed(factor: Tensor) -> Tensor:
-    """A factor with the same Gram matrix and no more than d rows, once it has three times as many.
+    """Reduce a factor of more than 3d rows to d rows with the same ``R^T R``.
 
-    An orthogonal decomposition keeps the small directions that a d x d product would round away;
-    waiting for 3d rows spreads its cost over as many samples.
+    A QR decomposition keeps the small directions that a d x d product would round away. Waiting
+    for 3d rows spreads its cost over many samples.
     """
     d = factor.shape[1]
     return torch.linalg.qr(factor, mode="r").R if len(factor) > 3 * d else factor

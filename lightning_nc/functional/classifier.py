@@ -1,4 +1,4 @@
-"""What a linear classifier decides, and what the nearest class centre does."""
+"""The decisions of a linear classifier and of the nearest class centre."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,17 @@ from torch import Tensor
 
 
 def two_row_head(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Read a one-logit head as two classes: rows -w/2 and +w/2, biases -b/2 and +b/2.
+    """Read a one-logit classifier as two rows, -w/2 and +w/2, with biases -b/2 and +b/2.
 
-    The logit speaks for class 1, so that row 1 is +w/2; the two differ by the logit.
+    The logit is that of class 1, so row 1 is +w/2. The two resulting logits differ by the original
+    one.
+
+    Args:
+        weight: Weight w, shape ``(1, d)``.
+        bias: Bias b, shape ``(1,)``, if there is one.
+
+    Returns:
+        Classifier rows, shape ``(2, d)``, and biases, shape ``(2,)`` or None.
 
     Example:
         >>> two_row_head(torch.tensor([[4.0]]), torch.tensor([2.0]))
@@ -29,15 +37,15 @@ def classifier_decisions(features: Tensor, weight: Tensor, bias: Tensor | None) 
 
 def nearest_class_centers(features: Tensor, means: Tensor) -> Tensor:
     """The class ``argmin_k ||h - mu_k||`` of each sample, shape ``(N,)``."""
-    origin = means.mean(0)  # distances of numbers with a large common offset would cancel
+    origin = means.mean(0)  # a large common offset would cost digits by cancellation
     M = means - origin
-    # ||h - m||^2 - ||h||^2, which has its minimum where the distance has
+    # ||h - m||^2 - ||h||^2, which is smallest for the same class as the distance
     square_norms = M.square().sum(1)
     nearest = [(square_norms - 2 * (h - origin) @ M.mT).argmin(1) for h in _in_float64(features)]
     return torch.cat(nearest)
 
 
 def _in_float64(features: Tensor) -> Iterator[Tensor]:
-    """The features a few samples at a time, so that wide layers are not copied whole."""
+    """Yield the features a few samples at a time, so that wide layers are not copied as a whole."""
     rows = max(1, 2**22 // features.shape[1])
     return (part.detach().double() for part in torch.split(features, rows))

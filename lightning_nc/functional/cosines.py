@@ -1,4 +1,4 @@
-"""Class vectors about their mean, and cosines between them: all pairs, or pairs of groups."""
+"""Centred class vectors, and the cosines between class vectors: of all pairs, or of groups."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,20 @@ from torch import Tensor
 
 
 def centred(means: Tensor) -> Tensor:
-    """The rows ``mu_k - mu_G`` about the plain mean of the class means, in float64."""
+    """The rows ``mu_k - mu_G``, centred on the plain mean of the class means, in float64."""
     M = means.double()
     M = M - M.mean(0)
-    return M - M.mean(0)  # the first mean is rounded; what is left of it goes here
+    return M - M.mean(0)  # removes the rounding error of the first mean
 
 
 def cosines(vectors: Tensor) -> Tensor:
-    """Cosines between all vectors, shape ``(K, K)``; NaN where one is zero."""
+    """The cosines between all vectors, shape ``(K, K)``; NaN where one of the two is zero."""
     units = _units(vectors)
     return units @ units.mT
 
 
 def pair_cosines(vectors: Tensor) -> Tensor:
-    """Cosines of all pairs i < j, shape ``(K (K - 1) / 2,)``."""
+    """The cosines of all pairs i < j, shape ``(K (K - 1) / 2,)``."""
     i, j = torch.triu_indices(len(vectors), len(vectors), 1, device=vectors.device)
     return cosines(vectors)[i, j]
 
@@ -28,26 +28,26 @@ def pair_cosines(vectors: Tensor) -> Tensor:
 def group_cosine(
     vectors: Tensor, members: Sequence[int] | Tensor, others: Sequence[int] | Tensor | None = None
 ) -> Tensor:
-    r"""Mean cosine between the vectors of a group of classes; -1/(K-1) on a simplex, 1 if merged.
+    r"""The mean cosine within a group of class vectors; -1/(K-1) for a simplex, 1 if merged.
 
     .. math:: \operatorname{mean}_{i<j} \cos(w_i, w_j), \quad i, j \in \text{members}
 
-    or, with a second group, over pairs of a member of each.
+    or, with a second group, the mean over all pairs of one member from each group.
 
     Args:
-        vectors: Classifier rows or class means, taken as given, shape ``(K, d)``.
+        vectors: Classifier rows or class means, used as given (not centred), shape ``(K, d)``.
         members: Indices of the classes of the group.
         others: Indices of the classes of a second group, disjoint from the first.
 
     Returns:
-        A float64 scalar in [-1, 1]; NaN without a pair, or if a vector of the pairs is zero.
+        A float64 scalar in [-1, 1]; NaN if there is no pair, or if a vector in a pair is zero.
 
     Raises:
         IndexError: If an index is out of range.
 
     Example:
-        Rows at 0, 60 and 90 degrees; the first two have cosine 1/2, and with the third 0 and
-        sqrt(3)/2:
+        Rows at 0, 60 and 90 degrees. The first two have cosine 1/2; their cosines with the third
+        are 0 and sqrt(3)/2:
 
         >>> rows = torch.tensor([[2.0, 0.0], [0.5, 0.75**0.5], [0.0, 3.0]])
         >>> group_cosine(rows, [0, 1])

@@ -1,4 +1,4 @@
-r"""The tangent kernel of a network: how much a step on one sample moves another."""
+r"""The tangent kernel of a network: how far a step on one sample moves the outputs on another."""
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -21,43 +21,47 @@ def gradient_kernel(
     parameters: Iterable[str] | None = None,
     seed: int = 0,
 ) -> Tensor:
-    r"""Trace of the empirical tangent kernel: how alike samples are to a gradient step.
+    r"""The trace of the empirical tangent kernel: how similar two samples are to gradient steps.
 
     .. math:: K(a, b) = \sum_c \langle \partial_w f_c(a), \partial_w f_c(b) \rangle
 
-    No gradient is stored: of one forward pass and one backward pass per output, each layer adds
-    its part from its inputs and output gradients, in closed form for linear, convolutional,
-    embedding and normalisation layers, else by its own backward pass for each sample. The sum of
-    each layer's gradients is compared with that of an ordinary backward pass; where they differ
-    (a weight that is used outside of its layer), the network as a whole is differentiated.
+    Gradients of single samples are not stored. There is one forward pass, and one backward pass per
+    output. Each layer adds its part of the kernel from its inputs and output gradients: in closed
+    form for linear, convolutional, embedding and normalisation layers, otherwise by a backward pass
+    through the layer for each sample. The sum of each layer's gradients is compared with that of an
+    ordinary backward pass. Where they differ (a weight is used outside its layer), the whole
+    network is differentiated for each sample.
 
     Args:
-        model: The network, in evaluation mode: the outputs of a sample must be its own. Neither it
-            nor its gradients are touched.
-        inputs: Of m samples: a tensor, or a tuple or dict of arguments.
-        outputs: ``"all"`` sums over all outputs, at a backward pass each. A number takes as many
-            random directions in their place, the same for all samples: an unbiased estimate, exact
-            from C on. A function of the network's output gives one number per sample, the same one
-            for all samples; not the logit of each sample's own class, for which a linear network
-            would have no kernel between classes.
-        parameters: Names or globs of the parameters w, as in ``named_parameters()``; by default
-            those that are trained.
-        seed: Of random directions.
+        model: The network, in evaluation mode, so that the outputs of a sample do not depend on the
+            other samples. Neither the network nor its gradients are modified.
+        inputs: The m samples: a tensor, or a tuple or dict of arguments.
+        outputs: ``"all"`` sums over all C outputs, with one backward pass each. An integer R uses R
+            random output directions instead, the same for all samples: an unbiased estimate, exact
+            if R is a multiple of C. A function maps the network's output to one number per sample.
+            It must treat all samples alike and not, say, pick the logit of each sample's own class,
+            for which the kernel of a linear network between classes is zero.
+        parameters: Names or glob patterns of the parameters w, as in ``named_parameters()``; by
+            default those with ``requires_grad``.
+        seed: Seed of the random directions.
 
     Returns:
-        Symmetric and positive semidefinite, shape ``(m, m)``, float64; in squared units of f by
-        those of w. Gradients are of the network's precision, or float32 if that is half (not
-        with activation checkpointing): take ``model.double()`` for all digits.
+        The kernel, symmetric and positive semidefinite, shape ``(m, m)``, float64, in squared units
+        of f per squared unit of w. Gradients are computed in the network's precision, or in float32
+        if that is half (except with activation checkpointing); pass ``model.double()`` for full
+        precision.
 
     Raises:
-        ValueError: If a sample's outputs depend on the others, or are no row of numbers, or
-            parameters are used by another reference than the module that holds them.
+        TypeError: If ``outputs`` is none of the above.
+        ValueError: If the outputs of a sample depend on other samples or are not a row of numbers,
+            if a parameter is used through a reference other than the module that holds it, or if a
+            number of directions is below 1.
 
     Warns:
-        RuntimeWarning: If gradients of a layer took a backward pass for each sample.
+        RuntimeWarning: If the gradients of a layer took a backward pass for each sample.
 
     Example:
-        For a linear network K(a, b) is the number of outputs times (a.b + 1):
+        For a linear network, K(a, b) is the number of outputs times (a.b + 1):
 
         >>> model = nn.Linear(2, 3)
         >>> gradient_kernel(model, torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
@@ -75,20 +79,20 @@ def gradient_kernel(
 
 
 def last_layer_kernel(features: Tensor, num_outputs: int, bias: bool = True) -> Tensor:
-    r"""The part of the tangent kernel that the last linear layer has.
+    r"""The contribution of the last linear layer to the tangent kernel.
 
     .. math:: K(a, b) = C (\langle h_a, h_b \rangle + 1)
 
-    for C outputs, since :math:`\partial f_c / \partial w_{c'} = h` if c = c', else 0; without the 1
-    for a layer without bias.
+    for C outputs, since :math:`\partial f_c / \partial w_{c'}` is h if c = c' and 0 otherwise. The
+    1 comes from the bias and is absent without one.
 
     Args:
         features: Inputs h of the layer, shape ``(m, d)``.
-        num_outputs: C.
-        bias: Whether the layer has one.
+        num_outputs: Number of outputs C.
+        bias: Whether the layer has a bias.
 
     Returns:
-        Shape ``(m, m)``, float64.
+        The kernel, shape ``(m, m)``, float64.
 
     Example:
         >>> last_layer_kernel(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), num_outputs=3)
@@ -105,7 +109,7 @@ def last_layer_kernel(features: Tensor, num_outputs: int, bias: bool = True) -> 
 def network_on(
     model: nn.Module, inputs: Any, outputs: Outputs, parameters: Iterable[str] | None
 ) -> Network:
-    """A network whose outputs are ``outputs`` of what it gives, if that is a function."""
+    """Wrap a model and its inputs as a `Network`; ``outputs`` is applied if it is a function."""
     inputs = dict(inputs) if isinstance(inputs, Mapping) else inputs
     call = partial(_call, model, outputs if callable(outputs) else None)
     return Network(model, call, inputs, number_of_samples(inputs), parameters)
@@ -114,8 +118,8 @@ def network_on(
 def output_directions(outputs: Outputs, num_outputs: int, seed: int) -> Tensor:
     r"""Directions v_r with :math:`\sum_r \mathbb{E} v_r v_r^T = I`, shape ``(R, C)``, float64.
 
-    Random ones are orthogonal within blocks of C, so that R = C is exact, and R < C varies less
-    than with independent ones.
+    Random directions are orthogonal within blocks of C, so that R = C is exact and R < C has less
+    variance than with independent directions.
     """
     require_outputs(outputs)
     C = num_outputs
@@ -130,9 +134,9 @@ def output_directions(outputs: Outputs, num_outputs: int, seed: int) -> Tensor:
 
 
 def require_outputs(outputs: Outputs) -> None:
-    """Raise unless these are outputs of which a kernel can be."""
+    """Raise unless this is ``"all"``, a positive number of directions, or a function."""
     if isinstance(outputs, bool) or (isinstance(outputs, int) and outputs < 1):
-        raise ValueError(f"outputs needs a number of directions of 1 or more, got {outputs}.")
+        raise ValueError(f"The number of directions in outputs must be 1 or more, got {outputs}.")
     if not (callable(outputs) or outputs == "all" or isinstance(outputs, int)):
         raise TypeError(
             f'outputs must be "all", a number of directions, or a function, got {outputs!r}.'
@@ -140,13 +144,13 @@ def require_outputs(outputs: Outputs) -> None:
 
 
 def warn_of_slow_layers(one_by_one: Mapping[str, str]) -> None:
-    """Say which layers took a backward pass for each sample, and why."""
+    """Warn about layers whose gradients took a backward pass for each sample."""
     if one_by_one:
         warnings.warn(slow_layers(one_by_one), RuntimeWarning, stacklevel=3)
 
 
 def slow_layers(one_by_one: Mapping[str, str]) -> str:
-    """A sentence on layers whose gradients took a backward pass for each sample."""
+    """A sentence that names the layers that took a backward pass for each sample, and why."""
     names = ", ".join(repr(name) for name in list(one_by_one)[:5])
     return (
         f"gradients of {names} took a backward pass for each sample, which is slow: "

@@ -1,4 +1,4 @@
-"""What features and labels must be, said in a sentence where they are not."""
+"""Checks of features and labels, with messages that say what is wrong."""
 
 import warnings
 
@@ -7,28 +7,28 @@ from torch import Tensor
 
 
 def check_features(features: Tensor, labels: Tensor) -> Tensor:
-    """Return the labels as int64, or say what is wrong with features or labels."""
+    """Return the labels as int64; raise if features or labels are invalid."""
     if not features.is_floating_point():
         raise TypeError(f"Features must be floating point, got {features.dtype}.")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"Labels must be class indices (integers), got {labels.dtype}.")
     if features.ndim != 2 or features.shape[1] == 0 or labels.shape != features.shape[:1]:
         raise ValueError(
-            "Need features of shape (N, d) and labels of shape (N,), "
+            "Features must have shape (N, d) and labels shape (N,), "
             f"got {tuple(features.shape)} and {tuple(labels.shape)}."
         )
     if not bool(features.isfinite().all()):
         raise ValueError("Features must be finite, got NaN or infinity.")
     if len(labels) == 0 or int(labels.min()) < 0:
         raise ValueError(
-            "Labels must be 0 or more, and at least one; "
+            "Need at least one label, and no negative labels; "
             f"got {'none' if len(labels) == 0 else int(labels.min())}."
         )
     return labels.long()
 
 
 def require_every_class(counts: Tensor) -> None:
-    """Raise unless there are two classes or more, each with samples."""
+    """Raise unless there are two or more classes, each with samples."""
     present = counts > 0
     if int(present.sum()) < 2:
         raise ValueError(
@@ -38,20 +38,20 @@ def require_every_class(counts: Tensor) -> None:
     if not bool(present.all()):
         raise ValueError(
             f"No samples of class {', '.join(map(str, (~present).nonzero().flatten().tolist()))} "
-            f"among {len(counts)} classes: give samples of every class, or renumber the labels "
-            "0 .. K-1."
+            f"among {len(counts)} classes: provide samples of every class, or renumber the labels "
+            "to 0 .. K-1."
         )
 
 
 def missing_directions(rank: Tensor, means: Tensor) -> str | None:
-    """How many directions class means span, as "2 of 3", if they could span more."""
+    """The number of directions that class means span, as "2 of 3"; None if it is full."""
     full = min(means.shape[0] - 1, means.shape[1])
     return f"{int(rank)} of {full}" if int(rank) < full else None
 
 
 def warn_if_degenerate(rank: Tensor, means: Tensor) -> None:
-    """Warn when class means span fewer directions than they could."""
+    """Warn if class means span fewer directions than ``min(K - 1, d)``."""
     missing = missing_directions(rank, means)
     if missing is not None:
-        result = "D and NC1 are undefined" if int(rank) == 0 else "D and NC1 use those alone"
+        result = "D and NC1 are undefined" if int(rank) == 0 else "D and NC1 use only these"
         warnings.warn(f"The class means span {missing} directions; {result}.", stacklevel=3)

@@ -1,4 +1,4 @@
-"""Label-aware kernels: a tangent kernel, and an estimate of whether two samples share a label."""
+"""Label-aware kernels: a tangent kernel plus an estimate of whether two samples share a label."""
 
 from typing import NamedTuple
 
@@ -9,18 +9,19 @@ from lightning_nc.functional.local_elasticity import normalised_kernel
 
 
 class PairFeatureRegression(NamedTuple):
-    r"""Labels of pairs from three features of a pair; `fit_pair_features` makes one.
+    r"""A regression of label products on three features of a pair; see `fit_pair_features`.
 
     Attributes:
         intercept: beta_0, a scalar.
-        coefficients: beta of ``x.x'``, ``||x - x'||^2`` and ``NTK(x, x')``, shape ``(3,)``.
+        coefficients: beta_1, beta_2 and beta_3, of ``x.x'``, ``||x - x'||^2`` and ``NTK(x, x')``,
+            shape ``(3,)``.
     """
 
     intercept: Tensor
     coefficients: Tensor
 
     def __call__(self, first: Tensor, second: Tensor, kernel: Tensor) -> Tensor:
-        r"""Z(x, x'): estimated product of the labels of x and x'; 1 alike, -1 different, 0 unknown.
+        r"""Estimate the product of the labels of x and x': 1 same, -1 different, 0 unknown.
 
         .. math:: Z(x, x') = \beta_0 + \beta_1 \, x \cdot x' + \beta_2 \lVert x - x' \rVert^2
             + \beta_3 \, NTK(x, x')
@@ -28,21 +29,24 @@ class PairFeatureRegression(NamedTuple):
         Args:
             first: Samples x, shape ``(a, d)``.
             second: Samples x', shape ``(b, d)``.
-            kernel: ``NTK(x, x')``, shape ``(a, b)``, of the same network as for the fit.
+            kernel: ``NTK(x, x')`` of the same network as in the fit, shape ``(a, b)``.
 
         Returns:
-            float64, shape ``(a, b)``; mostly in [-1, 1], not bounded.
+            Z, float64, shape ``(a, b)``; mostly in [-1, 1], but not bounded.
+
+        Raises:
+            ValueError: If the kernel does not have shape ``(a, b)``.
         """
         return self.intercept + _pair_features(first, second, kernel) @ self.coefficients
 
 
 class RandomFeatureRegression(NamedTuple):
-    r"""Labels of pairs from products of random features; `fit_random_features` makes one.
+    r"""A regression of label products on products of random features; see `fit_random_features`.
 
     Attributes:
-        directions: Random r_k, shape ``(D, d)``.
-        offsets: Random b_k, shape ``(D,)``.
-        means: Mean of each feature over training samples, shape ``(D,)``.
+        directions: Random directions r_k, shape ``(D, d)``.
+        offsets: Random offsets b_k, shape ``(D,)``.
+        means: Mean m_k of each feature over the training samples, shape ``(D,)``.
         coefficients: beta_k, shape ``(D,)``.
     """
 
@@ -52,7 +56,7 @@ class RandomFeatureRegression(NamedTuple):
     coefficients: Tensor
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        r"""Z(x, x'): estimated product of the labels of x and x'; 1 alike, -1 different, 0 unknown.
+        r"""Estimate the product of the labels of x and x': 1 same, -1 different, 0 unknown.
 
         .. math:: Z(x, x') = \sum_k \beta_k \, \phi_k(x) \, \phi_k(x')
 
@@ -61,12 +65,12 @@ class RandomFeatureRegression(NamedTuple):
             second: Samples x', shape ``(b, d)``.
 
         Returns:
-            float64, shape ``(a, b)``; mostly in [-1, 1], not bounded.
+            Z, float64, shape ``(a, b)``; mostly in [-1, 1], but not bounded.
         """
         return self.features(first) * self.coefficients @ self.features(second).mT
 
     def features(self, samples: Tensor) -> Tensor:
-        r"""Random features about their means over training samples, shape ``(a, D)``.
+        r"""The random features, centred on their means over the training samples, ``(a, D)``.
 
         .. math:: \phi_k(x) = \max(0, r_k \cdot x + b_k) - m_k
         """
@@ -74,29 +78,30 @@ class RandomFeatureRegression(NamedTuple):
 
 
 def label_aware_kernel(kernel: Tensor, label_products: Tensor, weight: float = 1.0) -> Tensor:
-    r"""A tangent kernel that knows labels: above the mean for samples of one class, below for two.
+    r"""Add label information to a tangent kernel: it rises within classes and falls between them.
 
     .. math:: LANTK(x, x') = \frac{NTK(x, x')}{\sqrt{NTK(x, x) \, NTK(x', x')}}
         + \text{weight} \cdot Z(x, x')
 
-    Z is without unit, so that the kernel is divided by its diagonal before Z is added; with weight
-    1 the certain knowledge of a label (Z = 1) counts as much as a sample does for itself. On the
-    diagonal there is nothing to estimate, any label times itself is 1: Z(x, x) = 1 is taken there.
+    Z is dimensionless, so the kernel is normalised by its diagonal before Z is added. With weight
+    1, certainty that two samples share a label (Z = 1) counts as much as the normalised kernel of a
+    sample with itself. On the diagonal nothing needs to be estimated: a label times itself is 1,
+    so Z(x, x) = 1 there.
 
     Args:
         kernel: NTK, symmetric, shape ``(m, m)``.
         label_products: Z of the same samples, from `PairFeatureRegression` or
             `RandomFeatureRegression`, shape ``(m, m)``.
-        weight: Of Z relative to the normalised kernel.
+        weight: Weight of Z relative to the normalised kernel.
 
     Returns:
-        float64, shape ``(m, m)``; 1 + weight on the diagonal. NaN for samples whose kernel with
-        themselves is not positive. Not positive semidefinite in general, as Z need not be; its mean
-        over different classes is negative, and the relative ratio undefined, where Z tells easy
-        classes apart for certain: a smaller weight then helps.
+        The kernel, float64, shape ``(m, m)``, with 1 + weight on the diagonal; NaN for samples with
+        a diagonal entry of NTK that is not positive. It need not be positive semidefinite, since Z
+        need not be. Where Z separates easy classes with certainty, the mean over pairs of different
+        classes is negative and the relative ratio undefined: use a smaller weight.
 
     Raises:
-        ValueError: If the shapes differ, or are not square.
+        ValueError: If the shapes differ or are not square.
 
     Example:
         >>> ntk = torch.tensor([[4.0, 1.0], [1.0, 1.0]])
@@ -124,7 +129,7 @@ def fit_pair_features(
 ) -> PairFeatureRegression:
     r"""Learn which pairs share a label from their inner products, distances and kernel.
 
-    Ridge regression over the ordered training pairs i != j, with ``z_ij`` the three features
+    This is ridge regression over the ordered training pairs i != j, on three features ``z_ij``:
 
     .. math:: z_{ij} = (x_i \cdot x_j, \lVert x_i - x_j \rVert^2, NTK(x_i, x_j)), \qquad
         \min_{\beta_0, \beta} \operatorname{mean}_{i \ne j}
@@ -134,19 +139,20 @@ def fit_pair_features(
 
     Args:
         samples: Training samples x_i, shape ``(n, d)``.
-        labels: y_i, -1 or 1, shape ``(n,)``.
+        labels: Labels y_i, -1 or 1, shape ``(n,)``.
         kernel: NTK of the training samples, shape ``(n, n)``.
-        ridge: Positive, without unit: of the variance of a feature.
+        ridge: Strength of the penalty relative to the variance of each feature; positive,
+            dimensionless.
 
     Returns:
-        A function of samples and their kernel, in float64. Features that are the same for all pairs
-        have coefficient 0.
+        `PairFeatureRegression`, float64, to be called with samples and their kernel. A feature that
+        is the same for all pairs has coefficient 0.
 
     Raises:
-        ValueError: If labels are not -1 and 1, shapes do not fit, or the ridge is not positive.
+        ValueError: If labels are not -1 and 1, shapes do not match, or the ridge is not positive.
 
     Example:
-        Where y_i y_j is 0.5 times the kernel and the samples say nothing, 0.5 is found:
+        If y_i y_j is half the kernel and the samples carry no information, the coefficient is 0.5:
 
         >>> x, y = torch.zeros(4, 2), torch.tensor([1, 1, -1, -1])
         >>> Z = fit_pair_features(x, y, kernel=2 * torch.outer(y, y), ridge=1e-9)
@@ -161,11 +167,12 @@ def fit_pair_features(
     n = len(y)
     if kernel.shape != (n, n):
         raise ValueError(
-            f"The kernel of {n} training samples has shape ({n}, {n}), got {tuple(kernel.shape)}."
+            f"The kernel of {n} training samples must have shape ({n}, {n}), "
+            f"got {tuple(kernel.shape)}."
         )
     pairs = ~torch.eye(n, dtype=torch.bool, device=y.device)
     z, t = _pair_features(samples, samples, kernel)[pairs], torch.outer(y, y)[pairs]
-    # a feature without variance says nothing of any pair: s = 1 leaves it at 0
+    # a feature without variance carries no information: s = 1 leaves its coefficient at 0
     s = z.std(0, correction=0)
     s = torch.where(s > 0, s, 1)
     F, b = (z - z.mean(0)) / s, t - t.mean()
@@ -179,32 +186,32 @@ def fit_random_features(
 ) -> RandomFeatureRegression:
     r"""Learn which pairs share a label from coordinatewise products of random features.
 
-    Ridge regression over the ordered training pairs i != j on ``z_ij = phi(x_i) * phi(x_j)``, with
-    rectified random features phi, about their means:
+    This is ridge regression over the ordered training pairs i != j on
+    ``z_ij = phi(x_i) * phi(x_j)``, where phi are rectified random features, centred on their means:
 
     .. math:: \min_\beta \sum_{i \ne j} \Bigl(y_i y_j
         - \sum_k \beta_k \phi_k(x_i) \phi_k(x_j)\Bigr)^2
         + \text{ridge} \cdot \bar A \lVert \beta \rVert^2
 
-    with A-bar the mean over k of ``sum_{i != j} (phi_k(x_i) phi_k(x_j))^2``, so that the units of
-    the samples do not matter.
+    where A-bar is the mean over k of ``sum_{i != j} (phi_k(x_i) phi_k(x_j))^2``, so that the units
+    of the samples do not matter.
 
     Args:
         samples: Training samples x_i, shape ``(n, d)``.
-        labels: y_i, -1 or 1, shape ``(n,)``.
-        num_features: D.
-        ridge: Positive, without unit.
-        seed: Decides the random features.
+        labels: Labels y_i, -1 or 1, shape ``(n,)``.
+        num_features: Number of random features D.
+        ridge: Strength of the penalty relative to A-bar; positive, dimensionless.
+        seed: Seed of the random features.
 
     Returns:
-        A function of samples, in float64.
+        `RandomFeatureRegression`, float64, to be called with samples.
 
     Raises:
-        ValueError: If labels are not -1 and 1, shapes do not fit, the ridge is not positive, or all
-            samples are the same.
+        ValueError: If labels are not -1 and 1, shapes do not match, the ridge is not positive, or
+            all samples are the same.
 
     Example:
-        Two samples of each class on either side of 0:
+        Two samples of each class, one class on either side of 0:
 
         >>> x, y = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]]), torch.tensor([-1, -1, 1, 1])
         >>> Z = fit_random_features(x, y)
@@ -218,7 +225,7 @@ def fit_random_features(
     """
     y = _check_training(samples, labels, ridge)
     phi, regression = _random_features(samples.double(), num_features, seed)
-    # The sum over all n^2 pairs factorises, since z_ij is a product; the pairs i = j are taken off:
+    # The sum over all n^2 pairs factorises, as z_ij is a product; the pairs i = j are subtracted:
     #   A_kl = sum_{i != j} z_ijk z_ijl = (sum_i phi_ik phi_il)^2 - sum_i phi_ik^2 phi_il^2
     #   b_k = sum_{i != j} y_i y_j z_ijk = (sum_i y_i phi_ik)^2 - sum_i phi_ik^2
     squares = phi.square()
@@ -230,12 +237,12 @@ def fit_random_features(
 
 
 def _pair_features(first: Tensor, second: Tensor, kernel: Tensor) -> Tensor:
-    """Inner product, squared distance and kernel of each pair, shape ``(a, b, 3)``."""
+    """The inner product, squared distance and kernel of each pair, shape ``(a, b, 3)``."""
     x, x_ = first.double(), second.double()
     inner = x @ x_.mT
     if kernel.shape != inner.shape:
         raise ValueError(
-            f"The kernel of {len(x)} and {len(x_)} samples has shape {tuple(inner.shape)}, "
+            f"The kernel of {len(x)} and {len(x_)} samples must have shape {tuple(inner.shape)}, "
             f"got {tuple(kernel.shape)}."
         )
     distances = x.square().sum(1)[:, None] + x_.square().sum(1) - 2 * inner
@@ -245,15 +252,15 @@ def _pair_features(first: Tensor, second: Tensor, kernel: Tensor) -> Tensor:
 def _random_features(
     samples: Tensor, num_features: int, seed: int
 ) -> tuple[Tensor, RandomFeatureRegression]:
-    """Features of the training samples, shape ``(n, D)``, and a regression with coefficients 0."""
+    """Return the training samples' features, ``(n, D)``, and a regression with coefficients 0."""
     centre = samples.mean(0)
     radius = (samples - centre).square().sum(1).mean().sqrt()
     if not radius > 0:
-        raise ValueError("All training samples are the same: nothing tells their labels apart.")
+        raise ValueError("All training samples are the same, so their labels cannot be told apart.")
     random = torch.Generator().manual_seed(seed)
     normal = torch.randn(num_features, samples.shape[1] + 1, dtype=torch.float64, generator=random)
     normal = normal.to(samples.device)
-    # r.x + b = r.(x - centre) + a normal number: the kinks lie among the samples, wherever they are
+    # r.x + b = r.(x - centre) + a standard normal number: the kinks lie among the samples
     directions = normal[:, 1:] / radius
     offsets = normal[:, 0] - directions @ centre
     zero = torch.zeros(num_features, dtype=torch.float64, device=samples.device)
@@ -263,7 +270,7 @@ def _random_features(
 
 
 def _check_training(samples: Tensor, labels: Tensor, ridge: float) -> Tensor:
-    """Labels in float64, or say what is wrong with what is to be learned from."""
+    """Return the labels in float64; raise if samples, labels or ridge are invalid."""
     if samples.ndim != 2 or labels.shape != samples.shape[:1] or len(samples) < 2:
         raise ValueError(
             "Need two or more samples of shape (n, d) and labels of shape (n,), "
@@ -273,9 +280,9 @@ def _check_training(samples: Tensor, labels: Tensor, ridge: float) -> Tensor:
     values = set(y.tolist())
     if values != {-1.0, 1.0}:
         raise ValueError(
-            f"Labels must be -1 and 1, both of them, got {sorted(values)[:5]}: "
+            f"Labels must be -1 and 1, and both must occur, got {sorted(values)[:5]}: "
             "map one class to -1 and the other to 1."
         )
     if not ridge > 0:
-        raise ValueError(f"The ridge must be positive, got {ridge}: 1e-6 is nearly none.")
+        raise ValueError(f"The ridge must be positive, got {ridge}; 1e-6 is almost none.")
     return y

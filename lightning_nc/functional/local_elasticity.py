@@ -25,7 +25,7 @@ def relative_similarity(
     rate: float | None = None,
     parameters: Iterable[str] | None = None,
 ) -> Tensor:
-    r"""How much a gradient step on one sample moves the others, relative to itself.
+    r"""How far a gradient step on one sample moves the outputs on others, relative to its own.
 
     .. math:: S_{rel}(x, x') = \frac{\lVert f(x', w^+) - f(x', w) \rVert}
         {\lVert f(x, w^+) - f(x, w) \rVert}, \quad w^+ = w - \gamma \partial_w L(f(x, w), y)
@@ -33,23 +33,30 @@ def relative_similarity(
     The vector norm over outputs is the multi-class form; for one output it is the absolute value.
 
     Args:
-        model: The network, in evaluation mode; it is not touched.
-        inputs: Of m samples: a tensor, or a tuple or dict of arguments.
+        model: The network, in evaluation mode; it is not modified.
+        inputs: The m samples: a tensor, or a tuple or dict of arguments.
         targets: Their labels or targets, shape ``(m, ...)``.
-        loss: ``loss(outputs, targets)``; by default cross-entropy (of logits, also for one output).
-        rate: The learning rate gamma of a real step, at m forward passes; None takes the limit of
-            small rates exactly, from derivatives.
-        parameters: Names or globs of the parameters w; by default those that are trained.
+        loss: A function ``loss(outputs, targets)``; by default the cross-entropy of the logits,
+            binary for one output.
+        rate: Learning rate gamma of an actual step, which needs m forward passes; None computes the
+            limit of small rates exactly, from derivatives.
+        parameters: Names or glob patterns of the parameters w; by default those with
+            ``requires_grad``.
 
     Returns:
-        S_rel(x_i, x_j) for a step on x_i, shape ``(m, m)``, float64, in units of 1; 1 on the
-        diagonal, elsewhere >= 0, and NaN in rows whose step moves its own sample nowhere.
+        S_rel(x_i, x_j) for a step on x_i, shape ``(m, m)``, float64, dimensionless: 1 on the
+        diagonal, >= 0 elsewhere, and NaN in row i if the step does not move the outputs on x_i.
 
     Raises:
-        ValueError: If a sample's outputs depend on the others, or are no row of numbers.
+        ValueError: If the outputs of a sample depend on other samples or are not a row of numbers,
+            or if the rate is not positive.
+
+    Warns:
+        RuntimeWarning: If the gradients of a layer took a backward pass for each sample.
 
     Example:
-        A linear network of one output moves in proportion to x.x' + 1, here 6, 4 and 10:
+        The output of a linear network with one output moves in proportion to x.x' + 1, here 6, 4
+        and 10:
 
         >>> model, inputs = nn.Linear(2, 1), torch.tensor([[1.0, 2.0], [3.0, 0.0]])
         >>> relative_similarity(model, inputs, torch.tensor([1.0, 0.0]))
@@ -71,34 +78,40 @@ def kernelized_similarity(
     rate: float | None = None,
     parameters: Iterable[str] | None = None,
 ) -> Tensor:
-    r"""How much a gradient step on one sample moves the others, by unit of its loss gradient.
+    r"""How far a gradient step on one sample moves the others, per unit of its loss gradient.
 
     .. math:: S_{ker}(x, x') = \frac{f(x', w^+) - f(x', w)}{-\gamma\, \partial L / \partial f(x)}
 
-    which for small rates is the tangent kernel :math:`\langle \partial f(x'), \partial f(x)
-    \rangle`. With several outputs and :math:`v = \partial L / \partial f(x)`, both samples along v:
+    For small rates this is the tangent kernel :math:`\langle \partial f(x'), \partial f(x)
+    \rangle`. With several outputs, the change is projected on :math:`v = \partial L / \partial
+    f(x)`:
 
     .. math:: S_{ker}(x, x') = \frac{\langle v, f(x', w^+) - f(x', w) \rangle}
         {-\gamma \lVert v \rVert^2}
 
     Args:
-        model: The network, in evaluation mode; it is not touched.
-        inputs: Of m samples: a tensor, or a tuple or dict of arguments.
+        model: The network, in evaluation mode; it is not modified.
+        inputs: The m samples: a tensor, or a tuple or dict of arguments.
         targets: Their labels or targets, shape ``(m, ...)``.
-        loss: As of `relative_similarity`.
-        rate: The learning rate gamma of a real step; None takes the limit of small rates exactly.
-        parameters: Names or globs of the parameters w; by default those that are trained.
+        loss: As in `relative_similarity`.
+        rate: Learning rate gamma of an actual step; None computes the limit of small rates exactly.
+        parameters: Names or glob patterns of the parameters w; by default those with
+            ``requires_grad``.
 
     Returns:
-        S_ker(x_i, x_j) for a step on x_i, shape ``(m, m)``, float64; of any sign, positive on the
-        diagonal in the limit; NaN in rows without a loss gradient. Not symmetric in general; the
-        papers take (S + S^T) / 2.
+        S_ker(x_i, x_j) for a step on x_i, shape ``(m, m)``, float64, of either sign; the diagonal
+        is positive in the limit of small rates. NaN in row i if the loss gradient at x_i is zero.
+        Not symmetric in general; the papers use (S + S^T) / 2.
 
     Raises:
-        ValueError: If a sample's outputs depend on the others, or are no row of numbers.
+        ValueError: If the outputs of a sample depend on other samples or are not a row of numbers,
+            or if the rate is not positive.
+
+    Warns:
+        RuntimeWarning: If the gradients of a layer took a backward pass for each sample.
 
     Example:
-        For a linear network of one output x.x' + 1, whatever the loss and the rate:
+        For a linear network with one output, S_ker is x.x' + 1 for any loss and rate:
 
         >>> model, inputs = nn.Linear(2, 1).double(), torch.tensor([[1.0, 2.0], [3.0, 0.0]])
         >>> kernelized_similarity(model, inputs.double(), torch.tensor([1.0, 0.0]), rate=0.5)
@@ -115,24 +128,25 @@ def kernelized_similarity(
 
 
 def relative_ratio(kernel: Tensor, labels: Tensor, self_pairs: bool = False) -> Tensor:
-    r"""Strength of local elasticity: 1/2 without any, 1 if steps stay within their class.
+    r"""The strength of local elasticity: 1/2 if there is none, 1 if steps move only their class.
 
     .. math:: \frac{\bar K_{same}}{\bar K_{same} + \bar K_{different}}, \quad
         \bar K(a, b) = \frac{K(a, b)}{\sqrt{K(a, a) K(b, b)}}
 
-    of the means over ordered pairs of samples of the same and of different classes.
+    where :math:`\bar K_{same}` and :math:`\bar K_{different}` are the means of the normalised
+    kernel over ordered pairs of samples of the same class and of different classes.
 
     Args:
         kernel: K, symmetric, shape ``(m, m)``.
         labels: Classes, shape ``(m,)``.
-        self_pairs: Whether a sample with itself, always 1, is a pair of the same class: the paper's
-            figures on training pairs have it so.
+        self_pairs: Whether to count a sample paired with itself, whose value is 1, as a pair of the
+            same class; the paper's figures on training pairs do.
 
     Returns:
-        A float64 scalar in (0, 1); NaN if either mean is not positive, or has no pairs.
+        A float64 scalar in (0, 1); NaN if either mean is not positive or has no pairs.
 
     Example:
-        Norms 2 and 1; the pair of one class has cosine 1, the others 1/2:
+        Norms 2, 1 and 1; the pair of the same class has cosine 1, the others 1/2:
 
         >>> K = torch.tensor([[4.0, 2.0, 1.0], [2.0, 1.0, 0.5], [1.0, 0.5, 1.0]])
         >>> relative_ratio(K, torch.tensor([0, 0, 1]))  # 1 / (1 + 1/2)
@@ -148,11 +162,11 @@ def relative_ratio(kernel: Tensor, labels: Tensor, self_pairs: bool = False) -> 
 
 
 class ClassEffects(NamedTuple):
-    """What a unit step on a sample does to others, on average.
+    """The mean effect on other samples of a unit step on one sample.
 
     Attributes:
-        intra: alpha, to samples of its class.
-        inter: beta, to samples of other classes.
+        intra: alpha, the effect on samples of the same class.
+        inter: beta, the effect on samples of other classes.
     """
 
     intra: Tensor
@@ -160,20 +174,21 @@ class ClassEffects(NamedTuple):
 
 
 def class_effects(similarity: Tensor, labels: Tensor) -> ClassEffects:
-    r"""Intra-class effect alpha and inter-class effect beta; classes separate where alpha > beta.
+    r"""The intra-class effect alpha and inter-class effect beta; classes separate if alpha > beta.
 
     .. math:: \alpha = \operatorname{mean}_{i \ne j,\, y_i = y_j} S_{ij}, \quad
         \beta = \operatorname{mean}_{y_i \ne y_j} S_{ij}
 
-    Of the trace kernel by C outputs, K / C, these are the mean changes of a logit by a step that
-    raises the same logit of another sample, per unit of learning rate and of its gradient.
+    For the trace kernel divided by the number of outputs, K / C, these are the mean changes of a
+    logit due to a step that raises the same logit of another sample, per unit of learning rate and
+    of the loss gradient with respect to that logit.
 
     Args:
-        similarity: What a step on sample i does to sample j, shape ``(m, m)``.
+        similarity: S_ij, the effect on sample j of a step on sample i, shape ``(m, m)``.
         labels: Classes, shape ``(m,)``.
 
     Returns:
-        Float64 scalars in units of the similarity; NaN without a pair.
+        `ClassEffects`, float64 scalars in the units of the similarity; NaN if there is no pair.
 
     Example:
         >>> S = torch.tensor([[9.0, 2.0, 1.0], [2.0, 9.0, 0.0], [1.0, 0.0, 9.0]])
@@ -189,14 +204,14 @@ def class_effects(similarity: Tensor, labels: Tensor) -> ClassEffects:
 
 
 def normalised_kernel(kernel: Tensor) -> Tensor:
-    """K(a, b) / sqrt(K(a, a) K(b, b)), float64; NaN for samples whose own entry is not positive."""
+    """K(a, b) / sqrt(K(a, a) K(b, b)), float64; NaN where a diagonal entry is not positive."""
     K = kernel.double()
     norms = _nonzero(K.diagonal()).sqrt()
     return K / norms[:, None] / norms
 
 
 def relative_of(moves: Tensor) -> Tensor:
-    """S_rel of how far a step on i moves j, given as entries (j, i)."""
+    """Return S_rel from the distances by which a step on i moves j, given as entries (j, i)."""
     return moves.mT / _nonzero(moves.diagonal())[:, None]
 
 
@@ -208,9 +223,10 @@ def _changes(
     rate: float | None,
     parameters: Iterable[str] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Minus the changes of outputs per unit rate, by output, sample moved and stepped on.
+    """Return minus the changes of the outputs per unit of rate, and the loss gradients.
 
-    With them, the gradients of the losses by the outputs, shape ``(m, C)``.
+    The changes are indexed by output, by the sample that moves and by the sample of the step, shape
+    ``(C, m, m)``. The gradients are with respect to the outputs, shape ``(m, C)``.
     """
     network = network_on(model, inputs, "all", parameters)
     if rate is not None:
@@ -225,7 +241,7 @@ def _changes(
 
 
 def _means(S: Tensor, labels: Tensor, self_pairs: bool) -> tuple[Tensor, Tensor]:
-    """Mean over ordered pairs of the same class, and of different ones."""
+    """The means over ordered pairs of the same class and of different classes."""
     same = labels[:, None] == labels
     different = ~same
     if not self_pairs:
@@ -234,5 +250,5 @@ def _means(S: Tensor, labels: Tensor, self_pairs: bool) -> tuple[Tensor, Tensor]
 
 
 def _nonzero(numbers: Tensor) -> Tensor:
-    """NaN in the place of zeros, by which nothing can be divided."""
+    """Replace numbers that are not positive by NaN, for use as divisors."""
     return torch.where(numbers > 0, numbers, torch.nan)

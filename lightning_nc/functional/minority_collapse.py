@@ -1,4 +1,4 @@
-"""Minority collapse: whether the classifier tells rare classes apart."""
+"""Minority collapse: whether the classifier tells minority classes apart."""
 
 import math
 
@@ -12,48 +12,52 @@ from lightning_nc.functional.cosines import centred as about_their_mean
 def minority_classes(class_counts: Tensor, least_gap: float = 1.5) -> Tensor:
     """The classes below the largest gap in the logarithm of the class counts.
 
-    Of equal gaps the lowest counts. In a long tail, where all are equal, any choice is arbitrary.
+    Among equal gaps, the one at the lowest counts is used. In a long tail where all gaps are equal,
+    any choice is arbitrary.
 
     Args:
         class_counts: Training samples per class n_k, shape ``(K,)``.
-        least_gap: Factor by which the sizes of neighbours must differ to be a gap at all.
+        least_gap: Factor by which neighbouring counts must differ to form a gap.
 
     Returns:
-        A bool tensor, shape ``(K,)``: True for minority classes; all False without a gap.
+        A bool tensor, shape ``(K,)``: True for minority classes; all False if there is no gap.
 
     Raises:
-        ValueError: If counts are negative or all zero.
+        ValueError: If there are no counts, or counts are negative or all zero.
 
     Example:
-        From 100 to 90 is a smaller step than from 90 to 12:
+        The largest gap is between 12 and 90:
 
         >>> minority_classes(torch.tensor([100, 10, 90, 12]))
         tensor([False,  True, False,  True])
     """
     if len(class_counts) == 0 or bool((class_counts < 0).any()) or not bool(class_counts.any()):
-        raise ValueError(f"Need training samples per class, got {class_counts.tolist()}.")
+        raise ValueError(
+            "The numbers of training samples per class must be non-negative and not all zero, "
+            f"got {class_counts.tolist()}."
+        )
     ordered = class_counts.double().sort().values
-    gaps = ordered.log().diff().nan_to_num(0)  # none between two classes without samples
+    gaps = ordered.log().diff().nan_to_num(0)  # no gap between two classes without samples
     if len(gaps) == 0 or float(gaps.max()) < math.log(least_gap) - 1e-12:
         return torch.zeros_like(class_counts, dtype=torch.bool)
-    # of gaps that are equal but for rounding the first
+    # the first of the gaps that are equal up to rounding
     largest = (gaps >= gaps.max() * (1 - 1e-12)).nonzero()[0, 0]
     return class_counts.double() <= ordered[largest]
 
 
 def imbalance_ratio(class_counts: Tensor, minority: Tensor) -> Tensor:
-    r"""How many times more training samples a majority class has; 1 if balanced.
+    r"""The ratio of training samples per majority class to those per minority class; 1 if balanced.
 
     .. math:: R = \bar n_A / \bar n_B
 
-    of the mean counts of majority and minority classes.
+    where the bars denote the mean counts of majority classes A and minority classes B.
 
     Args:
         class_counts: Training samples per class n_k, shape ``(K,)``.
         minority: True for minority classes, shape ``(K,)``.
 
     Returns:
-        A float64 scalar without unit; infinity if minority classes have no samples, NaN if either
+        A float64 scalar, dimensionless; infinite if minority classes have no samples, NaN if either
         group is empty.
 
     Example:
@@ -70,12 +74,12 @@ def imbalance_ratio(class_counts: Tensor, minority: Tensor) -> Tensor:
 
 
 def classifier_energy(weight: Tensor) -> Tensor:
-    r"""Mean squared norm of the classifier's rows: E_W of the layer-peeled model.
+    r"""The mean squared norm of the classifier rows: E_W of the Layer-Peeled Model.
 
     .. math:: E_W = \frac1K \sum_k \lVert w_k \rVert^2
 
     Args:
-        weight: Classifier W, shape ``(K, d)``.
+        weight: Classifier rows W, shape ``(K, d)``.
 
     Returns:
         A float64 scalar >= 0, in squared units of W.
@@ -92,15 +96,15 @@ def classifier_energy(weight: Tensor) -> Tensor:
 
 
 def feature_energy_of(geometry: ClassGeometry, centred: bool = False) -> Tensor:
-    r"""Mean squared norm of last-layer features: E_H of the layer-peeled model.
+    r"""The mean squared norm of last-layer features: E_H of the Layer-Peeled Model.
 
     .. math:: E_H = \frac1K \sum_k \frac{1}{n_k} \sum_i \lVert h_{k,i} \rVert^2
         = \frac1K \sum_k \left(\lVert \mu_k \rVert^2
         + \frac{1}{n_k} \sum_i \lVert h_{k,i} - \mu_k \rVert^2 \right)
 
     Args:
-        geometry: Of the last-layer features.
-        centred: Whether to take the features about mu_G, the mean of the class means.
+        geometry: Class geometry of the last-layer features.
+        centred: Whether to centre the features on mu_G, the mean of the class means.
 
     Returns:
         A float64 scalar >= 0, in squared units of the features.

@@ -1,4 +1,4 @@
-"""NC1 to NC4: features shrink to class means, these and the classifier to a simplex."""
+"""NC1 to NC4: features collapse to class means, and these and the classifier form a simplex."""
 
 from collections.abc import Callable
 
@@ -17,24 +17,24 @@ from lightning_nc.functional.input_checks import check_features, require_every_c
 
 
 def variability_collapse(features: Tensor, labels: Tensor) -> Tensor:
-    r"""NC1: within-class variability against the spread of the class means; ideal 0.
+    r"""NC1: within-class variability relative to the spread of the class means; ideal 0.
 
     .. math:: \operatorname{Tr}(\Sigma_W \Sigma_B^+) / K
 
-    with the class-weighted ``Sigma_B = (1/K) sum_k (mu_k - mu_G)(mu_k - mu_G)^T``, mu_G the plain
-    mean of the class means, and the sample-weighted ``Sigma_W``. For balanced classes this is
-    D / K.
+    with the class-weighted ``Sigma_B = (1/K) sum_k (mu_k - mu_G)(mu_k - mu_G)^T``, where mu_G is
+    the plain mean of the class means, and the sample-weighted ``Sigma_W``. For balanced classes
+    this is D / K.
 
     Args:
         features: Last-layer features ``h_i``, any floating dtype, shape ``(N, d)``.
         labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
 
     Returns:
-        A float64 scalar >= 0 without unit; NaN, with a warning, if all class means coincide.
+        A float64 scalar >= 0, dimensionless; NaN, with a warning, if all class means coincide.
 
     Raises:
-        TypeError: If features are not floating point, or labels not integers.
-        ValueError: If shapes do not fit, features are not finite, or a class has no samples.
+        TypeError: If features are not floating point, or labels are not integers.
+        ValueError: If shapes do not match, features are not finite, or a class has no samples.
 
     Example:
         Class means at +2 and -2, variance 1 within each class, so NC1 = (1 / 2**2) / 2:
@@ -51,17 +51,17 @@ def variability_collapse(features: Tensor, labels: Tensor) -> Tensor:
 
 
 def equinorm(vectors: Tensor) -> Tensor:
-    r"""NC2: how unequal the norms of class vectors are; ideal 0.
+    r"""NC2: the relative spread of the norms of class vectors; ideal 0.
 
     .. math:: \operatorname{std}_k \lVert m_k \rVert / \operatorname{mean}_k \lVert m_k \rVert
 
     with the unbiased standard deviation over classes.
 
     Args:
-        vectors: Centred class means, or classifier rows, taken as given, shape ``(K, d)``.
+        vectors: Centred class means or classifier rows, used as given, shape ``(K, d)``.
 
     Returns:
-        A float64 scalar >= 0 without unit; NaN if all vectors are zero, or for fewer than two.
+        A float64 scalar >= 0, dimensionless; NaN if all vectors are zero, or for fewer than two.
 
     Example:
         Norms 3 and 5: standard deviation sqrt(2), mean 4.
@@ -79,18 +79,18 @@ def equinorm(vectors: Tensor) -> Tensor:
 
 
 def equiangularity(vectors: Tensor) -> Tensor:
-    r"""NC2: how unequal the angles between class vectors are; ideal 0.
+    r"""NC2: the spread of the cosines between class vectors; ideal 0.
 
     .. math:: \operatorname{std}_{i<j} \cos(m_i, m_j)
 
     with the population standard deviation over pairs.
 
     Args:
-        vectors: Centred class means, or classifier rows, taken as given, shape ``(K, d)``.
+        vectors: Centred class means or classifier rows, used as given, shape ``(K, d)``.
 
     Returns:
-        A float64 scalar in [0, 1]; NaN if a vector is zero, or for fewer than three vectors: a
-        single angle has no spread.
+        A float64 scalar in [0, 1]; NaN if a vector is zero, or for fewer than three vectors, since
+        a single angle has no spread.
 
     Example:
         Cosines 0, 0 and -1 over the three pairs: standard deviation sqrt(2) / 3.
@@ -108,18 +108,18 @@ def equiangularity(vectors: Tensor) -> Tensor:
 
 
 def maximal_angle(vectors: Tensor) -> Tensor:
-    r"""NC2: how far the angles are from the widest that K vectors can all have; ideal 0.
+    r"""NC2: the mean deviation of the cosines from -1/(K-1), the value of a simplex; ideal 0.
 
     .. math:: \operatorname{mean}_{i<j} \lvert \cos(m_i, m_j) + 1/(K-1) \rvert
 
     Args:
-        vectors: Centred class means, or classifier rows, taken as given, shape ``(K, d)``.
+        vectors: Centred class means or classifier rows, used as given, shape ``(K, d)``.
 
     Returns:
-        A float64 scalar in [0, 1 + 1/(K-1)]; NaN if a vector is zero, or the only one.
+        A float64 scalar in [0, 1 + 1/(K-1)]; NaN if a vector is zero, or for fewer than two.
 
     Example:
-        Cosines 0, 0 and -1; distances from -1/2 are all 1/2:
+        Cosines 0, 0 and -1; each deviates from -1/2 by 1/2:
 
         >>> maximal_angle(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]))
         tensor(0.5000, dtype=torch.float64)
@@ -132,21 +132,22 @@ def maximal_angle(vectors: Tensor) -> Tensor:
 
 
 def simplex_etf_error(means: Tensor) -> Tensor:
-    r"""NC2 in one number: distance of the means' Gram matrix from that of a simplex ETF; ideal 0.
+    r"""NC2: the distance of the class means' Gram matrix from that of a simplex ETF; ideal 0.
 
     .. math:: \left\lVert \frac{G}{\lVert G \rVert_F}
         - \frac{I - \mathbf 1 \mathbf 1^\top / K}{\sqrt{K-1}} \right\rVert_F, \quad G = M M^\top
 
-    with rows ``mu_k - mu_G`` of M; the means are centred here.
+    where M has the rows ``mu_k - mu_G``; the means are centred here.
 
     Args:
         means: Class means, shape ``(K, d)``.
 
     Returns:
-        A float64 scalar in [0, 2]; NaN if all means coincide. 0 for any two means.
+        A float64 scalar in [0, sqrt(2 - 2 / sqrt(K-1))], hence 0 for any two means; NaN if all
+        means coincide.
 
     Example:
-        Four corners of a square: G = diag blocks of [[1, -1], [-1, 1]] with norm sqrt(8).
+        Four corners of a square: G has diagonal blocks [[1, -1], [-1, 1]] and norm sqrt(8).
 
         >>> square = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
         >>> simplex_etf_error(square)  # sqrt(2 - 2 * sqrt(2 / 3))
@@ -164,15 +165,16 @@ def simplex_etf_error(means: Tensor) -> Tensor:
 
 
 def self_duality(means: Tensor, weight: Tensor) -> Tensor:
-    r"""NC3: distance between classifier rows and class means, each scaled to norm 1; ideal 0.
+    r"""NC3: the squared distance of classifier and class means, each of unit norm; ideal 0.
 
     .. math:: \left\lVert W / \lVert W \rVert_F - M / \lVert M \rVert_F \right\rVert_F^2
 
-    with rows ``mu_k - mu_G`` of M; the means are centred here, the classifier is taken as given.
+    where M has the rows ``mu_k - mu_G``; the means are centred here, the classifier is used as
+    given.
 
     Args:
         means: Class means, shape ``(K, d)``.
-        weight: Classifier W, shape ``(K, d)``.
+        weight: Classifier rows W, shape ``(K, d)``.
 
     Returns:
         A float64 scalar in [0, 4]; NaN if all means coincide or W is zero.
@@ -181,7 +183,7 @@ def self_duality(means: Tensor, weight: Tensor) -> Tensor:
         ValueError: If the shapes differ.
 
     Example:
-        A classifier along the means scores 0, one at right angles to them 2:
+        The value is 0 for a classifier parallel to the means and 2 for an orthogonal one:
 
         >>> means = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
         >>> round(float(self_duality(means, 7 * means)), 12)
@@ -195,7 +197,7 @@ def self_duality(means: Tensor, weight: Tensor) -> Tensor:
     """
     if means.shape != weight.shape:
         raise ValueError(
-            "Need class means and classifier rows of one shape (K, d), "
+            "Need class means and classifier rows of the same shape (K, d), "
             f"got {tuple(means.shape)} and {tuple(weight.shape)}."
         )
     M, W = centred(means), weight.double()
@@ -206,7 +208,7 @@ def self_duality(means: Tensor, weight: Tensor) -> Tensor:
 def nearest_class_center_mismatch(
     features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Tensor:
-    r"""NC4: share of samples on which classifier and nearest class centre disagree; ideal 0.
+    r"""NC4: the share of samples where classifier and nearest class centre disagree; ideal 0.
 
     .. math:: \operatorname{mean}_i \left[\arg\max_k (w_k \cdot h_i + b_k)
         \ne \arg\min_k \lVert h_i - \mu_k \rVert\right]
@@ -214,18 +216,19 @@ def nearest_class_center_mismatch(
     Args:
         features: Last-layer features ``h_i``, shape ``(N, d)``.
         labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
-        weight: Classifier W, shape ``(K, d)``.
+        weight: Classifier rows W, shape ``(K, d)``.
         bias: Classifier bias b, shape ``(K,)``; zero if not given.
 
     Returns:
         A float64 scalar in [0, 1].
 
     Raises:
-        TypeError: If features are not floating point, or labels not integers.
-        ValueError: If shapes do not fit, features are not finite, or a class has no samples.
+        TypeError: If features are not floating point, or labels are not integers.
+        ValueError: If shapes do not match, features are not finite, or a class has no samples.
 
     Example:
-        Centres 0 and 4, but the classifier's threshold is at 1, so it disagrees about 1.5:
+        The class means are 0 and 4, but the classifier's threshold is 1, so that they disagree on
+        a sample at 1.5:
 
         >>> features = torch.tensor([[0.0], [4.0], [4.0], [0.0]])
         >>> labels = torch.tensor([0, 1, 1, 0])
@@ -243,7 +246,7 @@ def nearest_class_center_mismatch(
     labels = check_features(features, labels)
     if int(labels.max()) >= len(weight):
         raise ValueError(
-            f"Label {int(labels.max())} has no row among {len(weight)} of the classifier."
+            f"Label {int(labels.max())} is out of range: the classifier has {len(weight)} rows."
         )
     counts, sums = class_sums(features, labels, len(weight))
     require_every_class(counts)
@@ -252,14 +255,14 @@ def nearest_class_center_mismatch(
 
 
 def of_class_means(formula: Callable[[Tensor], Tensor], geometry: ClassGeometry) -> Tensor:
-    """A quantity of NC2 of the centred class means of a layer.
+    """Return an NC2 quantity of the centred class means of a layer.
 
-    Two centred means are opposite whatever the network does: NaN for K = 2, and also if all means
-    coincide, up to their rounding errors.
+    Two centred means are always opposite, so the value is NaN for K = 2. It is also NaN if all
+    means coincide up to rounding.
 
     Args:
         formula: `equinorm`, `equiangularity`, `maximal_angle` or `simplex_etf_error`.
-        geometry: The layer.
+        geometry: Class geometry of the layer.
     """
     means, rank = geometry.means, geometry.rank
     signal = rank if len(means) > 2 else torch.zeros_like(rank)
@@ -267,6 +270,6 @@ def of_class_means(formula: Callable[[Tensor], Tensor], geometry: ClassGeometry)
 
 
 def variability_collapse_of(geometry: ClassGeometry) -> Tensor:
-    """`variability_collapse` of a layer whose class geometry is known."""
+    """Return `variability_collapse` from the class geometry of a layer."""
     nc1 = geometry.collapse.sum() / geometry.counts.sum() / len(geometry.counts)
     return undefined_without_signal(nc1, geometry.rank)

@@ -1,4 +1,4 @@
-"""How fuzzily classes are separated, and the law by which layers reduce it."""
+"""Separation fuzziness, and the law by which layers reduce it."""
 
 import math
 from typing import NamedTuple
@@ -17,10 +17,10 @@ class SeparationLaw(NamedTuple):
     """The fit of ``D_t ~ c rho^t``.
 
     Attributes:
-        rho: Decay ratio per layer, ``exp(slope)``; below 1 where layers separate the classes.
+        rho: Decay ratio per layer, ``exp(slope)``; below 1 if layers separate the classes.
         intercept: ``ln c``.
-        pearson_r: Correlation of (t, ln D_t); -1 where the law holds exactly.
-        half_life: Layers in which D halves, ``ln 2 / ln(1/rho)``.
+        pearson_r: Pearson correlation of (t, ln D_t); -1 if the law holds exactly.
+        half_life: Number of layers in which D halves, ``ln 2 / ln(1/rho)``.
     """
 
     rho: Tensor
@@ -30,25 +30,26 @@ class SeparationLaw(NamedTuple):
 
 
 def separation_fuzziness(features: Tensor, labels: Tensor) -> Tensor:
-    r"""How poorly classes are separated; 0 once every class is a single point.
+    r"""The separation fuzziness D: how poorly classes are separated; 0 if each class is a point.
 
     .. math:: D = \operatorname{Tr}(SS_W SS_B^+)
         = \frac1n \sum_i \lVert S^{-1} V^\top (h_i - \mu_{y_i}) \rVert^2
 
-    with both covariances sample-weighted and centred on the sample mean, and ``U S V^T`` the thin
-    singular value decomposition of ``diag(sqrt(n_k/n)) (mu_k - mu)``. D depends on the number of
-    samples per class it is estimated from: compare only at equal n_k.
+    where SS_W is the covariance of the samples about their class means, SS_B the sample-weighted
+    covariance of the class means about the sample mean mu, and ``U S V^T`` the thin singular value
+    decomposition of ``diag(sqrt(n_k/n)) (mu_k - mu)``. D depends on the number of samples per class
+    from which it is estimated: compare values only at equal n_k.
 
     Args:
         features: ``h_i``, any floating dtype, shape ``(N, d)``.
         labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
 
     Returns:
-        A float64 scalar >= 0 without unit; NaN, with a warning, if all class means coincide.
+        A float64 scalar >= 0, dimensionless; NaN, with a warning, if all class means coincide.
 
     Raises:
-        TypeError: If features are not floating point, or labels not integers.
-        ValueError: If shapes do not fit, features are not finite, or a class has no samples.
+        TypeError: If features are not floating point, or labels are not integers.
+        ValueError: If shapes do not match, features are not finite, or a class has no samples.
 
     Example:
         Class means at +2 and -2, variance 1 within each class, so D = 1 / 2**2:
@@ -64,24 +65,24 @@ def separation_fuzziness(features: Tensor, labels: Tensor) -> Tensor:
 
 
 def class_separation_fuzziness(features: Tensor, labels: Tensor) -> Tensor:
-    r"""How far each class strays along the directions that separate the classes; ideal 0.
+    r"""The separation fuzziness of each class, whose weighted mean is D; ideal 0.
 
     .. math:: D^{(k)} = \operatorname{Tr}(SS_W^{(k)} SS_B^+)
 
-    with the covariance of class k about its own mean, so that D is the mean of ``D^(k)`` weighted
-    by n_k/n. The law of equi-separation holds for each class, too.
+    where SS_W^(k) is the covariance of class k about its own mean, so that D is the mean of
+    ``D^(k)`` with weights n_k/n. The law of equi-separation also holds for each class.
 
     Args:
         features: ``h_i``, any floating dtype, shape ``(N, d)``.
         labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
 
     Returns:
-        float64 values >= 0 without unit, shape ``(K,)``; 0 for a class of one sample, NaN if all
-        class means coincide.
+        Float64 values >= 0, dimensionless, shape ``(K,)``; 0 for a class of one sample. NaN, with a
+        warning, if all class means coincide.
 
     Raises:
-        TypeError: If features are not floating point, or labels not integers.
-        ValueError: If shapes do not fit, features are not finite, or a class has no samples.
+        TypeError: If features are not floating point, or labels are not integers.
+        ValueError: If shapes do not match, features are not finite, or a class has no samples.
 
     Example:
         Means at +2 and -2; the first class has variance 1, the second none:
@@ -97,7 +98,7 @@ def class_separation_fuzziness(features: Tensor, labels: Tensor) -> Tensor:
 
 
 def separation_law(fuzziness: Tensor) -> SeparationLaw:
-    r"""Fit the law of equi-separation: each layer reduces D by the same ratio rho.
+    r"""Fit the law of equi-separation: each layer multiplies D by the same ratio rho.
 
     The least-squares line of ``ln D_t`` on ``t = 0, 1, ...``:
 
@@ -105,15 +106,15 @@ def separation_law(fuzziness: Tensor) -> SeparationLaw:
         \quad t_{1/2} = \ln 2 / \ln(1/\rho)
 
     Args:
-        fuzziness: D at each point in depth, the raw input first and no logits, shape ``(T,)``.
+        fuzziness: D at each layer, the raw input first and without the logits, shape ``(T,)``.
 
     Returns:
-        `SeparationLaw` of float64 scalars. All are NaN if a D is not positive and finite. With
-        two points the line is exact and ``pearson_r`` says nothing: NaN. ``half_life`` is
-        infinite at rho = 1 and negative above (depth in which D doubles).
+        `SeparationLaw`, float64 scalars. All are NaN unless every D is positive and finite. With
+        two points the line is exact and ``pearson_r`` is NaN. ``half_life`` is infinite at
+        rho = 1 and negative above (minus the number of layers in which D doubles).
 
     Raises:
-        ValueError: If there are fewer than two points, or more than one axis.
+        ValueError: If there are fewer than two values, or ``fuzziness`` is not one-dimensional.
 
     Example:
         D halves from layer to layer:
@@ -127,7 +128,7 @@ def separation_law(fuzziness: Tensor) -> SeparationLaw:
     """
     if fuzziness.ndim != 1 or len(fuzziness) < 2:
         raise ValueError(
-            "The law is a line through D at two or more depths; "
+            "The law is fitted to D at two or more depths, shape (T,); "
             f"got fuzziness of shape {tuple(fuzziness.shape)}."
         )
     usable = (fuzziness > 0) & fuzziness.isfinite()
@@ -139,18 +140,18 @@ def separation_law(fuzziness: Tensor) -> SeparationLaw:
     pearson_r = (dt @ dy) / torch.sqrt((dt @ dt) * (dy @ dy))
     if len(y) == 2:
         pearson_r = torch.full_like(slope, torch.nan)
-    half_life = math.log(2) / (0 - slope)  # ln(1/rho) = -slope; 0 - 0 is +0, -0 is not
+    half_life = math.log(2) / (0 - slope)  # ln(1/rho) = -slope; 0 - slope is +0 at slope 0
     return SeparationLaw(slope.exp(), intercept, pearson_r.clamp(-1, 1), half_life)
 
 
 def separation_ability(fuzziness: Tensor) -> Tensor:
-    r"""What is left of the fuzziness after all layers, ``R = D_last / D_first``; ideal 0.
+    r"""The separation ability ``R = D_last / D_first`` of all layers together; ideal 0.
 
     Args:
-        fuzziness: D at each point in depth, shape ``(T,)``.
+        fuzziness: D at each layer, shape ``(T,)``.
 
     Returns:
-        A float64 scalar >= 0; above 1 if depth makes classes fuzzier.
+        A float64 scalar >= 0, dimensionless; above 1 if depth makes classes fuzzier.
 
     Example:
         >>> separation_ability(torch.tensor([8.0, 4.0, 2.0]))
@@ -163,17 +164,19 @@ def separation_ability(fuzziness: Tensor) -> Tensor:
 
 
 def separation_sensitivity(fuzziness: Tensor) -> Tensor:
-    r"""First-order sensitivity of the separation ability to a perturbation of each layer.
+    r"""The relative sensitivity of the separation ability R to a perturbation of every layer.
 
     .. math:: \sum_t D_{t-1} / D_t
 
-    For given first and last D it is smallest where all ratios are equal: under the law.
+    If every ratio ``D_t / D_{t-1}`` changes by eps, R changes by R times eps times this sum, to
+    first order. For given first and last D, the sum is smallest if all ratios are equal, that is,
+    under the law of equi-separation.
 
     Args:
-        fuzziness: D at each point in depth, shape ``(T,)``.
+        fuzziness: D at each layer, shape ``(T,)``.
 
     Returns:
-        A float64 scalar; at least ``(T - 1) (D_first / D_last)^(1 / (T - 1))``.
+        A float64 scalar, dimensionless; at least ``(T - 1) (D_first / D_last)^(1 / (T - 1))``.
 
     Example:
         Equal ratios give 2 + 2; unequal ones with the same ends give more:
@@ -191,11 +194,11 @@ def separation_sensitivity(fuzziness: Tensor) -> Tensor:
 
 
 def fuzziness_of(geometry: ClassGeometry) -> Tensor:
-    """`separation_fuzziness` of a layer whose class geometry is known."""
+    """Return `separation_fuzziness` from the class geometry of a layer."""
     D = geometry.fuzziness.sum() / geometry.counts.sum()
     return undefined_without_signal(D, geometry.rank)
 
 
 def class_fuzziness_of(geometry: ClassGeometry) -> Tensor:
-    """`class_separation_fuzziness` of a layer whose class geometry is known."""
+    """Return `class_separation_fuzziness` from the class geometry of a layer."""
     return undefined_without_signal(geometry.fuzziness / geometry.counts, geometry.rank)

@@ -1,4 +1,4 @@
-"""Three classes seen in the plane of their means: a snapshot of neural collapse."""
+"""Three classes in the plane of their means: a snapshot of neural collapse."""
 
 import math
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from lightning_nc.functional.cosines import centred
 
 
 class SimplexPlane(NamedTuple):
-    """Coordinates in the plane of three class means, both about their centre.
+    """Coordinates in the plane of three class means; means and rows are each centred.
 
     Attributes:
-        means: Of the class means, by their mean norm, shape ``(3, 2)``.
-        rows: Of the classifier's rows, by theirs, shape ``(3, 2)``.
+        means: Coordinates of the class means, divided by their mean norm, shape ``(3, 2)``.
+        rows: Coordinates of the classifier rows, divided by their mean norm, shape ``(3, 2)``.
     """
 
     means: Tensor
@@ -22,22 +22,23 @@ class SimplexPlane(NamedTuple):
 
 
 def simplex_plane(means: Tensor, weight: Tensor) -> SimplexPlane:
-    r"""Class means and classifier rows of three classes, in the plane of the means.
+    r"""Project the class means and classifier rows of three classes on the plane of the means.
 
-    At neural collapse both are at the corners of an equilateral triangle, and those of a class at
-    the same. The plane is turned (and mirrored) to where the means are as near as can be to the
-    corners :math:`(\cos \phi_k, \sin \phi_k)`, :math:`\phi_k = 90° + 120° k`.
+    At neural collapse, means and rows lie at the corners of an equilateral triangle, the mean and
+    the row of a class at the same corner. The plane is rotated (and reflected) so that the means
+    are as close as possible to the corners :math:`(\cos \phi_k, \sin \phi_k)`,
+    :math:`\phi_k = 90° + 120° k`.
 
     Args:
-        means: Class means mu_k, shape ``(3, d)``, d of 2 or more.
+        means: Class means mu_k, shape ``(3, d)``, with d of 2 or more.
         weight: Classifier rows w_k, shape ``(3, d)``.
 
     Returns:
-        `SimplexPlane`, float64 without unit. Rows are short where they point out of the plane; NaN
-        where all means, or all rows, coincide.
+        `SimplexPlane`, float64, dimensionless. Rows that point out of the plane are short. Means
+        that all coincide are NaN, and so are rows that do.
 
     Raises:
-        ValueError: If there are not three of each.
+        ValueError: If there are not three of each, of the same dimension d >= 2.
 
     Example:
         >>> corners = torch.tensor([[0.0, 2.0], [-(3**0.5), -1.0], [3**0.5, -1.0]])
@@ -53,14 +54,14 @@ def simplex_plane(means: Tensor, weight: Tensor) -> SimplexPlane:
     """
     if means.shape != weight.shape or len(means) != 3 or means.shape[1] < 2:
         raise ValueError(
-            "A plane is that of three classes in two dimensions or more, got means of shape "
-            f"{tuple(means.shape)} and rows of shape {tuple(weight.shape)}."
+            "Need class means and classifier rows of three classes in two dimensions or more, got "
+            f"shapes {tuple(means.shape)} and {tuple(weight.shape)}."
         )
     M, W = centred(means.double()), centred(weight.double())
     plane = torch.linalg.svd(M, full_matrices=False).Vh[:2]
     phi = math.pi * (0.5 + 2 * torch.arange(3, device=M.device, dtype=torch.float64) / 3)
     corners = torch.stack([phi.cos(), phi.sin()], 1)
-    # orthogonal Procrustes: the turn R that minimises || M plane^T R - corners ||
+    # orthogonal Procrustes: the orthogonal R that minimises || M plane^T R - corners ||
     U, _, Vh = torch.linalg.svd((M @ plane.mT).mT @ corners)
     turned = plane.mT @ U @ Vh
     return SimplexPlane(*(X @ turned / X.norm(dim=1).mean() for X in (M, W)))

@@ -1,4 +1,4 @@
-"""The simplex symmetry that energy-minimising classifiers have at their last two layers."""
+"""The simplex symmetry of risk-minimising classifiers in their last two layers."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ class SimplexSymmetry(NamedTuple):
     Attributes:
         distances: Spread (std / mean) of ``||y_i - y_l||`` over pairs.
         angles: Spread (std / |mean|) of ``<y_i - y_l, y_l - y_j>`` over distinct i, l, j.
-        center: ``||mean_i y_i||`` against the root mean square of ``||y_i||``.
+        center: ``||mean_i y_i||`` relative to the root mean square of ``||y_i||``.
         isometry: Spread (std / mean) of the singular values of A on the span of the centred
             values.
         alignment: Mean of ``1 - cos(a_i, y_i - mean)`` over classes, a_i the rows of A.
@@ -28,34 +28,34 @@ class SimplexSymmetry(NamedTuple):
 
 
 def simplex_symmetry(values: Tensor, weight: Tensor | None = None) -> SimplexSymmetry:
-    r"""Measure how near class values are to a regular simplex about the origin; all 0 at the ideal.
+    r"""Measure how far class values are from a regular simplex centred at the origin; ideally 0.
 
-    For class values y_i at the output or the penultimate layer: equal distances
-    ``||y_i - y_l||``, equal ``<y_i - y_l, y_l - y_j>``, centre of mass at the origin; and for the
-    classifier A between the two: an isometric embedding of ``span{y_i}`` (equal singular values
-    there) with row i parallel to ``y_i - mean``.
+    Ideally, the class values y_i at the output or the penultimate layer have equal distances
+    ``||y_i - y_l||``, equal products ``<y_i - y_l, y_l - y_j>`` and their centre of mass at the
+    origin. The classifier A between the two layers is an isometric embedding of ``span{y_i}``
+    (equal singular values there), with row i parallel to ``y_i - mean``.
 
     Args:
         values: Class values (means) ``y_i``, shape ``(K, d)``.
-        weight: Classifier A, shape ``(K, d)``, for the penultimate layer; without it ``isometry``
-            and ``alignment`` are NaN.
+        weight: Classifier rows A, shape ``(K, d)``, for the penultimate layer; without it
+            ``isometry`` and ``alignment`` are NaN.
 
     Returns:
-        `SimplexSymmetry` of float64 scalars >= 0. ``angles`` needs three classes and is NaN for
-        two; ratios to zero (all values equal, or zero) are NaN.
+        `SimplexSymmetry`, float64 scalars >= 0. ``angles`` needs three classes and is NaN for two;
+        ratios to zero (all values equal, or zero) are NaN.
 
     Raises:
-        ValueError: If fewer than two values are given, or the shapes do not fit.
+        ValueError: If fewer than two values are given, or the shapes do not match.
 
     Example:
-        An equilateral triangle about the origin, and the classifier that has it as rows:
+        An equilateral triangle centred at the origin, and a classifier with parallel rows:
 
         >>> root3 = 3**0.5
         >>> triangle = torch.tensor([[2, 0], [-1, root3], [-1, -root3]], dtype=torch.float64)
         >>> all(deviation < 1e-12 for deviation in simplex_symmetry(triangle, 5 * triangle))
         True
 
-        Moved by its own radius, only the centre is wrong, by ``2 / sqrt(mean(16, 4, 4))``:
+        Shifted by its own radius, only the centre is off, by ``2 / sqrt(mean(16, 4, 4))``:
 
         >>> moved = simplex_symmetry(triangle + torch.tensor([2.0, 0.0]))
         >>> [round(float(deviation), 4) for deviation in moved[:3]]
@@ -97,7 +97,7 @@ def _corner_products(y: Tensor) -> Tensor:
 
 
 def _isometry(m: Tensor, A: Tensor) -> Tensor:
-    """Spread of the singular values of A on the span of the centred values, K - 1 dimensional."""
+    """The spread of the singular values of A, ``(K, d)``, on the span of the centred values m."""
     _, s, Vh = torch.linalg.svd(m, full_matrices=False)
     kept = s[: len(m) - 1] > 1e-12 * s[0]
     return _relative_spread(torch.linalg.svdvals(A @ Vh[: len(kept)][kept].mT))
@@ -105,9 +105,9 @@ def _isometry(m: Tensor, A: Tensor) -> Tensor:
 
 def _misalignment(m: Tensor, A: Tensor) -> Tensor:
     cosines = torch.nn.functional.cosine_similarity(A, m, dim=1, eps=0.0)
-    return (1 - cosines).clamp(min=0).mean()  # a cosine of 1 may be rounded up
+    return (1 - cosines).clamp(min=0).mean()  # rounding may lift a cosine above 1
 
 
 def _relative_spread(x: Tensor) -> Tensor:
-    """Population standard deviation against the absolute mean; 0 if all values are equal."""
+    """The population standard deviation over the absolute mean; 0 if all values are equal."""
     return (x - x.mean()).square().mean().sqrt() / x.mean().abs()

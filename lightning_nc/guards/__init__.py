@@ -1,1 +1,1 @@
-"""Everything that puts back: a network looked at is afterwards the network it was."""
+"""Guards that restore what a measurement changes, so that a network is left as it was."""

@@ -1,4 +1,4 @@
-"""Buffers of a network, and parts that a forward pass adds to it: put back to what they were."""
+"""Restore the buffers of a network, and remove parts that a forward pass adds to it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +11,8 @@ from lightning_nc.guards.torch_internals import buffers_held, parts_held
 
 @contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Put back every buffer, and take away buffers and modules that a forward pass has added."""
-    # of each module, for a forward pass may add buffers, or fill those that are None
+    """Restore every buffer, and remove buffers, modules and parameters that a forward pass adds."""
+    # by module, because a forward pass may add buffers or fill those that are None
     held = [(module, dict(buffers_held(module))) for module in model.modules()]
     python = [m for m, _ in held if not isinstance(m, torch.jit.ScriptModule)]
     parts = [part for module in python for part in parts_held(module)]
@@ -30,7 +30,7 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
                 now[name] = buffer
         for part, before in zip(parts, names, strict=True):
             for added in part.keys() - before:
-                del part[added]  # built by a forward pass, and will be again
+                del part[added]  # a later forward pass builds it again
         with torch.no_grad():
             for tensor, content in contents:
                 if not torch.equal(tensor, content):

@@ -1,4 +1,4 @@
-"""Random generators: found, seeded for each batch, and put back to where they were."""
+"""Find random generators, seed them for each batch, and restore their states."""
 
 import random
 from collections import deque
@@ -20,16 +20,16 @@ _KINDS = (np.random.Generator, np.random.RandomState, random.Random, torch.Gener
 def seed_generators(
     seed: int, number: int, held: Sequence[Any] = (), device: torch.device | None = None
 ) -> None:
-    """Seed for one batch, whichever process reads it: global generators and those held by objects.
+    """Seed global generators and those held by objects for one batch, alike in all processes.
 
     Args:
-        seed: Of the probe.
-        number: Of the batch.
-        held: Generators held by data or network.
-        device: Whose generator to seed, besides that of the CPU.
+        seed: Seed of the probe.
+        number: Number of the batch.
+        held: Generators held by the data or the network.
+        device: Device whose generator to seed besides that of the CPU.
     """
     mixed = (seed * 1_000_003 + number) % 2**32
-    # not torch.manual_seed, which queues a call (and a stack trace) for devices not yet in use
+    # not torch.manual_seed, which queues a call (and a stack trace) for devices not yet initialised
     torch.default_generator.manual_seed(mixed)
     np.random.seed(mixed)
     random.seed(mixed)
@@ -49,7 +49,12 @@ def seed_generators(
 
 @contextmanager
 def generators_kept(held: Sequence[Any] = (), device: torch.device | None = None) -> Iterator[None]:
-    """Put global generators and those held by objects back to where they were at the start."""
+    """Restore the states of global generators and of those held by objects.
+
+    Args:
+        held: Generators held by objects.
+        device: Device whose generator to restore besides that of the CPU.
+    """
     cpu, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
     states = [(generator, _state(generator)) for generator in held]
     cuda = device if device is not None and device.type == "cuda" else None
@@ -71,24 +76,29 @@ def generators_kept(held: Sequence[Any] = (), device: torch.device | None = None
 
 
 def generators_in_model(model: nn.Module) -> list[Any]:
-    """Random generators reachable from the attributes of modules."""
+    """Return the random generators reachable from the attributes of modules."""
     attributes = (vars(module).items() for module in model.modules())
     values = [value for items in attributes for name, value in items if name not in OWN]
     return held_generators(*values, deepest=3)
 
 
 def held_generators(*things: Any, deepest: int = 10) -> list[Any]:
-    """Random generators reachable from things by attributes, containers and functions."""
+    """Return the random generators reachable through attributes, containers and functions.
+
+    Args:
+        *things: The objects to start from.
+        deepest: Largest number of steps from one of them to a generator.
+    """
     found: list[Any] = []
     seen: set[int] = set()
     waiting = deque((thing, 0) for thing in things)
     while waiting:
-        thing, depth = waiting.popleft()  # the nearest first: depth is that of the shortest way
+        thing, depth = waiting.popleft()  # breadth first: depth is the length of the shortest path
         if id(thing) in seen or depth > deepest:
             continue
         seen.add(id(thing))
         if isinstance(thing, _KINDS):
-            if not isinstance(thing, random.SystemRandom):  # which has no state
+            if not isinstance(thing, random.SystemRandom):  # it has no state
                 found.append(thing)
         else:
             waiting += [(part, depth + 1) for part in _parts(thing)]
@@ -96,17 +106,17 @@ def held_generators(*things: Any, deepest: int = 10) -> list[Any]:
 
 
 def _parts(thing: Any) -> Iterable[Any]:
-    """Items of small containers, attributes of objects, and what functions carry with them."""
+    """Return items of short containers, attributes of objects, and objects bound to functions."""
     if isinstance(thing, dict | list | tuple):
         values = thing.values() if isinstance(thing, dict) else thing
-        return values if len(thing) < 1000 else ()  # long ones hold samples, not generators
+        return values if len(thing) < 1000 else ()  # longer ones hold samples, not generators
     if isinstance(thing, MethodType):
         return (thing.__self__,)
     if isinstance(thing, partial):
         return thing.func, thing.args, thing.keywords
     if isinstance(thing, FunctionType):
         cells = thing.__closure__ or ()
-        return [cell.cell_contents for cell in cells if cell != CellType()]  # empty ones raise
+        return [cell.cell_contents for cell in cells if cell != CellType()]  # empty cells raise
     if hasattr(thing, "__dict__") and not isinstance(thing, type | ModuleType | Tensor):
         return [value for name, value in vars(thing).items() if name not in ("trainer", "_trainer")]
     return ()

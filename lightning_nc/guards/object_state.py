@@ -1,4 +1,4 @@
-"""Plain attributes of objects: put back to what they were, and what is in their containers."""
+"""Restore plain attributes of objects and the contents of their containers."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -10,21 +10,22 @@ from torch import Tensor, nn
 
 from lightning_nc.guards.torch_internals import writes_so_far
 
-# torch's own of each module, kept by other guards or not changed by calls; ways to the Trainer
+# torch's own attributes of each module, which other guards restore or calls do not change, and
+# references to the Trainer
 OWN = {*vars(nn.Module()), "_trainer", "_fabric", "trainer"}
-_LONG = 1000  # longer containers hold samples, and are let be
+_LONG = 1000  # longer containers hold samples and are left alone
 
 
 @contextmanager
 def attributes_kept(things: Iterable[Any], contents: bool = True) -> Iterator[None]:
-    """Counters, caches and their flags, hidden states, weights computed by hooks.
+    """Restore attributes such as counters, caches, hidden states and weights computed by hooks.
 
-    Kept are the attributes themselves, and the items of lists, dicts, sets and deques among them
-    (and of those within these), of up to 1000 items.
+    The attributes themselves are restored, and the items of lists, dicts, sets and deques of up to
+    1000 items, at any depth.
 
     Args:
-        things: Whose attributes to keep; those of objects among these are not.
-        contents: Whether to keep what is in tensors, too, which copies them.
+        things: Objects whose attributes to restore. Attributes of objects in them are not restored.
+        contents: Whether to restore the contents of tensors too, which copies them.
     """
     held = [
         (vars(thing), {name: v for name, v in vars(thing).items() if name not in OWN})
@@ -50,7 +51,7 @@ def attributes_kept(things: Iterable[Any], contents: bool = True) -> Iterator[No
 
 
 class _Container(NamedTuple):
-    """A list, dict, set or deque, and what was in it."""
+    """A list, dict, set or deque, and its original items."""
 
     itself: Any
     items: list[Any]
@@ -63,7 +64,7 @@ class _Container(NamedTuple):
 
 
 class _Content(NamedTuple):
-    """A tensor, its version, and what was in it."""
+    """A tensor, its version, and a copy of its original content."""
 
     itself: Tensor
     version: float
@@ -78,7 +79,7 @@ class _Content(NamedTuple):
 def _note(
     value: Any, containers: dict[int, _Container], tensors: dict[int, _Content] | None
 ) -> None:
-    """Keep what is in a value, if it is a container or a tensor that can be written to."""
+    """Record the content of a value if it is a container or a tensor that can be written to."""
     if isinstance(value, Tensor):
         plain = type(value) is Tensor and not (value.requires_grad or value.is_inference())
         if tensors is not None and plain and id(value) not in tensors:
@@ -97,7 +98,7 @@ def _items(container: Any) -> list[Any]:
 
 
 def _same_items(now: list[Any], before: list[Any]) -> bool:
-    """Whether both hold the same objects; pairs of a dict are made anew each time."""
+    """Whether both hold the same objects; the pairs of a dict are new tuples each time."""
     return len(now) == len(before) and all(
         a is b or (isinstance(a, tuple) and len(a) == 2 and a[0] is b[0] and a[1] is b[1])
         for a, b in zip(now, before, strict=True)

@@ -1,4 +1,4 @@
-"""All digits of float32 for a while, in whichever way torch was asked for fewer."""
+"""Full float32 precision for a while, however torch was set to reduce it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ _BACKENDS = {
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Compute float32 products in float32 on a device, and leave torch's settings as they were."""
+    """Compute float32 products in full float32 on a device, and restore torch's settings."""
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch >= 2.9
         backends = [attrgetter(name)(torch.backends) for name in _BACKENDS.get(device.type, ())]
         asked = [(backend, backend.fp32_precision) for backend in backends]
@@ -39,7 +39,7 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
 
 def _ask(backend: Any, precision: str) -> None:
-    """By what holds for all backends where that is it, so that changes of that go on to hold."""
+    """Set a precision, by inheritance where possible, so that later global changes still apply."""
     backend.fp32_precision = "none"
     if backend.fp32_precision != precision:
         backend.fp32_precision = precision

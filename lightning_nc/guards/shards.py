@@ -1,4 +1,4 @@
-"""Networks whose parameters are sharded by FSDP are left in the parts in which they were."""
+"""Leave networks that FSDP has sharded in the shards they were in."""
 
 import sys
 from collections.abc import Iterator
@@ -7,19 +7,19 @@ from typing import Any
 
 from torch import nn
 
-# what the first FSDP hangs on a flat parameter in a forward pass, and takes off after the backward
+# what FSDP1 attaches to a flat parameter in a forward pass and removes after the backward pass
 _UNTIL_BACKWARD = ("_post_backward_hook_state", "_post_backward_hook_handle")
 
 
 @contextmanager
 def shards_kept(model: nn.Module) -> Iterator[None]:
-    """Undo what FSDP leaves after a forward pass in expectation of a backward pass.
+    """Undo what FSDP leaves behind after a forward pass because it expects a backward pass.
 
-    The root's parameters stay whole then; the first FSDP (``FullyShardedDataParallel``) keeps hooks
-    that would make the next backward pass one of a pass that is over; and after a forward pass that
-    fails, both still take themselves to be in it.
+    The root's parameters stay unsharded. FSDP1 (``FullyShardedDataParallel``) keeps hooks that
+    would tie the next backward pass to a forward pass that is over. After a forward pass that
+    fails, FSDP1 and FSDP2 (``fully_shard``) still record that they are in it.
     """
-    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # else nothing can be sharded
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # otherwise nothing can be sharded
     modules = list(model.modules()) if fsdp is not None else []
     second = [module for module in modules if isinstance(module, fsdp.FSDPModule)]
     first = [module for module in modules if isinstance(module, fsdp.FullyShardedDataParallel)]
@@ -46,7 +46,7 @@ def shards_kept(model: nn.Module) -> Iterator[None]:
 
 
 def _places_of_second(modules: list[Any]) -> Iterator[tuple[Any, str]]:
-    """Where ``fully_shard`` notes what it is in the middle of."""
+    """Yield where FSDP2 stores its training state."""
     for module in modules:
         state = module._get_fsdp_state()
         groups = getattr(state, "_fsdp_param_groups", None) or [state._fsdp_param_group]
@@ -56,7 +56,7 @@ def _places_of_second(modules: list[Any]) -> Iterator[tuple[Any, str]]:
 
 
 def _places_of_first(wrappers: list[Any]) -> Iterator[tuple[Any, str]]:
-    """Where ``FullyShardedDataParallel`` does."""
+    """Yield where FSDP1 stores its training state."""
     for wrapper in wrappers:
         yield wrapper, "training_state"
         if wrapper._handle is not None:

@@ -1,9 +1,10 @@
-"""The names of torch that are not public, each behind one function.
+"""Private names of torch, each behind one function.
 
 Torch may rename them at any time. Each function says what its names stand for and what is lost
-without them; none of them may stop a run. `tests/guards/test_torch_internals.py` takes them away
-one by one. The functions on nested containers are torch's own, and Lightning cannot be imported
-without them. Those of FSDP are in `shards`: without them a measurement fails before it begins.
+without them; a missing name must not stop a run. `tests/guards/test_torch_internals.py` removes
+them one by one. The functions on nested containers are torch's own, and Lightning cannot be
+imported without them. The private names of FSDP are in `shards`: without them a measurement fails
+before it begins.
 """
 
 from typing import Any
@@ -27,35 +28,36 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 
 def writes_so_far(x: Tensor) -> float:
-    """How many times a tensor has been written to in place.
+    """Return how many times a tensor has been written to in place.
 
-    Without the counter this is NaN, which equals no earlier count: every tensor then counts as
-    written to, which is safe and slower.
+    Without torch's counter this is NaN, which equals no earlier count, so every tensor counts as
+    written to. This is safe but slower.
     """
     return getattr(x, "_version", float("nan"))
 
 
 def is_batch_norm(module: nn.Module) -> bool:
-    """Whether a module is a kind of BatchNorm, including kinds that users derive from its base.
+    """Whether a module is a BatchNorm layer, including user classes derived from torch's base.
 
-    Without the name of the base only torch's own kinds, and what is derived from them, are found.
+    Without the base class, only torch's own layers and classes derived from them are found.
     """
     base = getattr(nn.modules.batchnorm, "_BatchNorm", None)
     return isinstance(module, _BATCH_NORMS if base is None else (*_BATCH_NORMS, base))
 
 
 def buffers_held(module: nn.Module) -> dict[str, Tensor | None]:
-    """The dictionary in which a module holds its buffers, including those that are None.
+    """Return the dictionary in which a module holds its buffers, including those that are None.
 
-    Without the name this is a copy without these: what a forward pass adds then stays.
+    Without the private name this is a copy that lacks the None entries, and buffers that a forward
+    pass adds stay.
     """
     return getattr(module, "_buffers", dict(module.named_buffers(recurse=False)))
 
 
 def parts_held(module: nn.Module) -> list[dict[str, Any]]:
-    """The dictionaries in which a module holds its submodules and its parameters.
+    """Return the dictionaries in which a module holds its submodules and its parameters.
 
-    Without the names these are copies: what a forward pass adds then stays.
+    Without the private names these are copies, and what a forward pass adds stays.
     """
     children, parameters = dict(module.named_children()), module.named_parameters(recurse=False)
     return [
@@ -65,9 +67,14 @@ def parts_held(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def convolves_like(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module's forward pass is that of a kind of convolution, with nothing overridden.
+    """Whether a module's forward pass is that of a convolution class, with nothing overridden.
 
-    A subclass may override the part that convolves. Without its name only ``forward`` is compared.
+    A subclass may override the method that convolves. Without the private name of that method, only
+    ``forward`` is compared.
+
+    Args:
+        module: The module.
+        kind: The convolution class.
     """
     parts = ("forward", "_conv_forward")
     return all(getattr(type(module), name, None) is getattr(kind, name, None) for name in parts)

@@ -1,4 +1,4 @@
-"""The one place that guards: a network looked at is afterwards the network it was."""
+"""All guards in one context manager: measuring a network leaves it as it was."""
 
 import sys
 from collections.abc import Iterator
@@ -24,30 +24,30 @@ def unobtrusive(
     batch_norm: Literal["eval", "batch"] = "eval",
     device: torch.device | None = None,
 ) -> Iterator[None]:
-    """Evaluate a network inside the block and leave no trace, also after an exception.
+    """Evaluate a network inside the block and leave no trace, even after an exception.
 
-    Kept: the random generators of torch (CPU and device), NumPy, Python and any held by ``data``
-    or by modules; the training mode of each module; every buffer; plain attributes of modules and
-    datasets. Forward passes run without gradients, outside inference mode and uncompiled, so that
-    hooks fire; what modules log in them is not logged.
+    The block restores the random generators of torch (CPU and device), NumPy, Python and any held
+    by ``data`` or by modules; the training mode of each module; every buffer; and plain attributes
+    of modules and datasets. Forward passes run without gradients, outside inference mode and
+    uncompiled, so that hooks run. What modules log in them is discarded.
 
     Args:
-        model: The network; evaluated by its modules' flags alone, since ``.eval()`` may run code
-            of the user (LoRA layers merge their weights there).
+        model: The network. Only the flags of its modules are set to evaluation, since ``.eval()``
+            may run user code (LoRA layers merge their weights there).
         data: Objects that may hold random generators, such as the dataset.
         batch_norm: ``"batch"`` lets BatchNorm layers use the statistics of each batch.
-        device: Whose random generator to keep, besides that of the CPU.
+        device: Device whose random generator to restore besides that of the CPU.
 
     Raises:
-        RuntimeError: If a forward pass changed a parameter in place, which cannot be undone, or
-            would be the first to give one its shape.
+        RuntimeError: If a forward pass changes a parameter in place, which cannot be undone, or
+            would initialise a lazy one.
     """
     with ExitStack() as guards:
         held = held_generators(data) + generators_in_model(model)
         guards.enter_context(generators_kept(held, device))
         guards.enter_context(parameters_watched(model))
-        # attributes of FSDP's wrappers say what has been set up, and tensors within may be views
-        # of parameters that are not there now
+        # attributes of FSDP's wrappers record what has been set up, and tensors in them may be
+        # views of parameters whose full copies are freed now
         modules = [m for m in model.modules() if type(m).__name__ != "FullyShardedDataParallel"]
         whole = len(modules) == len(list(model.modules()))
         guards.enter_context(attributes_kept(modules, contents=whole))
@@ -58,11 +58,11 @@ def unobtrusive(
         if batch_norm == "batch":
             guards.enter_context(_batch_statistics(model))
         guards.enter_context(shards_kept(model))
-        # tensors made in inference mode could not be kept for later
+        # tensors created in inference mode could not be kept for later
         guards.enter_context(torch.inference_mode(False))
         guards.enter_context(torch.no_grad())
-        if "torch._dynamo" in sys.modules:  # else nothing can have been compiled
-            # hooks registered after a frame was compiled are silently ignored in it
+        if "torch._dynamo" in sys.modules:  # otherwise nothing has been compiled
+            # a compiled frame silently ignores hooks registered after its compilation
             guards.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
@@ -80,7 +80,7 @@ def _evaluation_flags(model: nn.Module) -> Iterator[None]:
 
 
 def _datasets(data: Any) -> list[Any]:
-    """Datasets and transforms among the data, and those within them."""
+    """Return the datasets and transforms in the data, including nested ones."""
     found: list[Any] = []
     waiting = [data]
     while waiting:
@@ -96,7 +96,7 @@ def _datasets(data: Any) -> list[Any]:
 
 @contextmanager
 def _logging_off(model: nn.Module) -> Iterator[None]:
-    """A ``forward()`` that calls ``self.log`` would log of the probe what is to be of training."""
+    """Disable ``self.log``: a ``forward()`` that calls it would log the probe as training data."""
     loggers = [m for m in model.modules() if hasattr(m, "log") and hasattr(m, "log_dict")]
     shadowed = [(vars(module), name) for module in loggers for name in ("log", "log_dict")]
     before = [(attributes, name, attributes.get(name)) for attributes, name in shadowed]
@@ -112,16 +112,16 @@ def _logging_off(model: nn.Module) -> Iterator[None]:
 
 
 def _log_nothing(*_args: Any, **_options: Any) -> None:
-    """In place of ``self.log`` and ``self.log_dict``."""
+    """Do nothing, in place of ``self.log`` and ``self.log_dict``."""
 
 
 @contextmanager
 def _batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Without running statistics, BatchNorm takes those of the batch and writes none.
+    """Remove running statistics, so that BatchNorm uses those of the batch and updates none.
 
-    ``training`` stays False: so SyncBatchNorm does not communicate, and Dropout stays off.
+    ``training`` stays False, so SyncBatchNorm does not communicate and Dropout stays off.
     """
     layers: list[Any] = [module for module in model.modules() if is_batch_norm(module)]
     for layer in layers:
         layer.running_mean = layer.running_var = None
-    yield  # buffers are put back by `_buffers_kept`
+    yield  # `buffers_kept` restores the buffers

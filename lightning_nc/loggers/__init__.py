@@ -1,7 +1,7 @@
-"""Figures, tables and panels to any of Lightning's loggers.
+"""Log figures, tables and panels to any of Lightning's loggers.
 
-Loggers are told apart by class name, since Lightning's two namespaces have a class each and either
-works in the other's Trainer.
+Loggers are recognised by class name: each of Lightning's two namespaces has its own class, and both
+work in either Trainer.
 """
 
 from lightning_nc.loggers.films import log_film, save_film

@@ -1,4 +1,4 @@
-"""A film to any logger, or into a folder."""
+"""Log a film to any logger, or save it in a folder."""
 
 import io
 import shutil
@@ -10,19 +10,19 @@ from lightning_nc.loggers.kinds import folder_of, free_name, is_a
 
 
 def log_film(logger: Any, tag: str, film: Path, step: int) -> None:
-    """Log a GIF: as a video where the logger takes videos, else as a file.
+    """Log a GIF, as a video if the logger accepts videos, else as a file.
 
     Args:
-        logger: W&B and Comet loggers get a video, MLflow an artifact ``figures/TAG.gif``; for any
-            other with a ``log_dir`` or ``save_dir`` a file of that name is written there.
+        logger: W&B and Comet loggers get a video, MLflow loggers an artifact ``figures/TAG.gif``.
+            For any other logger with a ``log_dir`` or ``save_dir``, that file is written there.
         tag: Name of the film.
-        film: The file, which may be gone afterwards.
-        step: Of the logger.
+        film: Path of the GIF; the file may be deleted afterwards.
+        step: Step at which it is logged.
     """
     if is_a(logger, "WandbLogger") and hasattr(logger, "log_video"):
         logger.log_video(key=tag, videos=[str(film)], step=step, format=["gif"])
     elif is_a(logger, "CometLogger"):
-        content = io.BytesIO(film.read_bytes())  # files are read when they are sent, later
+        content = io.BytesIO(film.read_bytes())  # Comet reads files only when it sends them, later
         logger.experiment.log_video(content, name=f"{tag}.gif", format="gif", step=step)
     elif is_a(logger, "MLFlowLogger"):
         folder, _, name = tag.rpartition("/")
@@ -34,9 +34,14 @@ def log_film(logger: Any, tag: str, film: Path, step: int) -> None:
 
 
 def save_film(folder: str | Path, tag: str, film: Path) -> None:
-    """Copy a GIF to ``figures/TAG.gif`` in a folder of this machine, never over another.
+    """Copy a GIF to ``figures/TAG.gif`` in a local folder, without overwriting a file.
 
-    Folders elsewhere, such as ``s3://...``, get none.
+    Nothing is written to a remote folder, such as ``s3://...``.
+
+    Args:
+        folder: The logger's folder.
+        tag: Name of the film.
+        film: Path of the GIF.
     """
     if "://" in str(folder):
         return

@@ -1,4 +1,4 @@
-"""A matplotlib figure to any logger, or into a folder."""
+"""Log a matplotlib figure to any logger, or save it in a folder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +10,17 @@ from lightning_nc.loggers.kinds import folder_of, free_name, is_a
 
 
 def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
-    """Log a matplotlib figure: as an image where the logger takes images, else as a PNG file.
+    """Log a matplotlib figure, as an image if the logger accepts images, else as a PNG file.
 
     Args:
-        logger: TensorBoard, W&B and Comet loggers get an image, MLflow an artifact
-            ``figures/TAG/step_N.png``; for any other with a ``log_dir`` or ``save_dir`` a file of
-            that name is written there.
+        logger: TensorBoard, W&B and Comet loggers get an image, MLflow loggers an artifact
+            ``figures/TAG/step_N.png``. For any other logger with a ``log_dir`` or ``save_dir``,
+            that file is written there.
         tag: Name of the figure.
         figure: A matplotlib ``Figure`` on an Agg canvas.
-        step: Of the logger.
+        step: Step at which it is logged.
     """
-    if is_a(logger, "DummyLogger"):  # a Trainer's fast_dev_run
+    if is_a(logger, "DummyLogger"):  # Lightning's logger under fast_dev_run
         return
     if is_a(logger, "TensorBoardLogger"):
         logger.experiment.add_image(tag, _pixels(figure), global_step=step, dataformats="HWC")
@@ -38,9 +38,15 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
 
 
 def save_figure(folder: str | Path, tag: str, figure: Any, step: int) -> None:
-    """Write a figure to ``figures/TAG/step_N.png`` in a folder of this machine, never over another.
+    """Write a figure to ``figures/TAG/step_N.png`` in a local folder, without overwriting a file.
 
-    Folders elsewhere, such as ``s3://...``, get none.
+    Nothing is written to a remote folder, such as ``s3://...``.
+
+    Args:
+        folder: The logger's folder.
+        tag: Name of the figure.
+        figure: A matplotlib ``Figure``.
+        step: Step in the name of the file.
     """
     if "://" in str(folder):
         return
@@ -50,11 +56,11 @@ def save_figure(folder: str | Path, tag: str, figure: Any, step: int) -> None:
 
 
 def _png(step: int, taken: Callable[[str], bool]) -> str:
-    # with one batch per epoch, two measurements have the same step
+    # with one batch per epoch, two measurements can have the same step
     return free_name(f"step_{step:08d}", ".png", taken)
 
 
 def _pixels(figure: Any) -> np.ndarray[Any, Any]:
-    """The figure as (height, width, 3) bytes."""
+    """The pixels of a figure as bytes, shape ``(height, width, 3)``."""
     figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3]

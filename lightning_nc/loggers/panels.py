@@ -1,4 +1,4 @@
-"""What dashboards show together, and against what."""
+"""Tell dashboards which quantities to show together, and over which axis."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,15 +10,15 @@ Charts = Mapping[str, Mapping[str, list[str]]]  # regular expressions of keys, b
 
 
 def arrange_panels(logger: Any, charts: Charts, values: Mapping[str, float]) -> None:
-    """Tell a dashboard how to show what is logged; what a logger was told it is not told again.
+    """Tell a dashboard how to show the logged values, once for each chart and key.
 
-    TensorBoard gets charts under "Custom Scalars" for all that the run measures, W&B the epochs
-    completed as horizontal axis of the values; call it before they are logged.
+    TensorBoard gets charts of everything the run measures, under "Custom Scalars". W&B gets the
+    epochs completed as the horizontal axis of the values. Call it before the values are logged.
 
     Args:
-        logger: Any of Lightning's; those without such a dashboard get nothing.
+        logger: Any of Lightning's loggers; those without such a dashboard are left alone.
         charts: All charts of the run.
-        values: What is about to be logged, with ``{family}/{probe}/epochs_completed``.
+        values: The values to be logged, including ``{family}/{probe}/epochs_completed``.
     """
     if is_a(logger, "TensorBoardLogger") and hasattr(logger.experiment, "add_custom_scalars"):
         every = [
@@ -39,7 +39,7 @@ def arrange_panels(logger: Any, charts: Charts, values: Mapping[str, float]) -> 
 
 
 def _tell(logger: Any, topics: Iterable[Any]) -> tuple[list[Any], list[Any]]:
-    """All that this logger was told, and what of it is new; noted on it, since it lives as long."""
+    """Return all topics the logger knows, and the new ones; they are noted on the logger itself."""
     told = vars(logger).setdefault("_lightning_nc_panels", {})
     new = [topic for topic in topics if topic not in told]
     told.update(dict.fromkeys(new))
@@ -49,8 +49,8 @@ def _tell(logger: Any, topics: Iterable[Any]) -> tuple[list[Any], list[Any]]:
 def _layout(
     logger: Any, charts: Iterable[tuple[str, str, tuple[str, ...]]]
 ) -> dict[str, dict[str, list[Any]]]:
-    """Charts by category and title, as TensorBoard's writers take them."""
-    # TensorBoard looks for a pattern at the beginning of a key, whatever follows
+    """Charts by category and title, in the form that TensorBoard's writers expect."""
+    # TensorBoard matches a pattern at the beginning of a key, so the pattern must end with $
     start, layout = re.escape(key_of(logger, "")), dict[str, dict[str, list[Any]]]()
     for category, title, patterns in charts:
         keys = [f"{start}{pattern}$" for pattern in patterns]
@@ -59,7 +59,7 @@ def _layout(
 
 
 def _define_axis(logger: Any, axis: str, keys: Iterable[str]) -> None:
-    """Show keys over another; by their full names, which go before the "*" of Lightning's."""
+    """Show keys over an axis, by full name, which takes precedence over Lightning's ``"*"``."""
     for key in keys:
         over = {} if key == axis else {"step_metric": key_of(logger, axis), "step_sync": False}
         logger.experiment.define_metric(key_of(logger, key), **over)

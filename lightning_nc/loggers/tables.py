@@ -1,4 +1,4 @@
-"""Tables and lines to loggers that keep them: those of W&B."""
+"""Log tables and lines to the loggers that support them, those of W&B."""
 
 from typing import Any
 
@@ -7,12 +7,19 @@ from lightning_nc.loggers.kinds import is_a
 
 
 def takes_tables(logger: Any) -> bool:
-    """Whether `log_table` has something to do."""
+    """Whether a logger supports tables."""
     return is_a(logger, "WandbLogger") and hasattr(logger, "log_table")
 
 
 def log_table(logger: Any, tag: str, table: Table | Lines, step: int) -> None:
-    """Log a table, or lines as a chart with the table behind it; other loggers get nothing."""
+    """Log a table, or lines as a chart and its table, if the logger supports tables.
+
+    Args:
+        logger: Any logger.
+        tag: Key to log under.
+        table: The table or lines.
+        step: Step at which they are logged.
+    """
     if not takes_tables(logger):
         return
     if isinstance(table, Table):

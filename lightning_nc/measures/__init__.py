@@ -1,4 +1,4 @@
-"""What is measured and what it means; no Trainer, no logger."""
+"""Measures: what is measured and what it means, without a Trainer or a logger."""
 
 from lightning_nc.measures.equi_separation import SeparationMeasure as SeparationMeasure
 from lightning_nc.measures.local_elasticity import ElasticityMeasure as ElasticityMeasure
@@ -17,5 +17,5 @@ MEASURES = (SeparationMeasure, CollapseMeasure, MinorityMeasure, ElasticityMeasu
 
 
 def is_known(measure: Measure) -> bool:
-    """Whether the family of a measure is one of this package, which the report knows."""
+    """Whether a measure is one of this package, whose family the report knows."""
     return type(measure) in MEASURES

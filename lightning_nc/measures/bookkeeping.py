@@ -1,4 +1,4 @@
-"""What is logged of every measurement, whatever is measured."""
+"""The quantities that are logged with every measurement of any measure."""
 
 from lightning_nc.measures.quantity import Curve, Panel, Quantity
 
@@ -7,19 +7,20 @@ BOOKKEEPING = (
         "epochs_completed",
         "",
         "Epochs completed",
-        "Training epochs before the measurement, with a fraction within an epoch; plot against it.",
+        "Training epochs completed before the measurement, with a fraction within an epoch; the "
+        "x-axis for plots.",
     ),
     Quantity(
         "seconds",
         "",
         "Seconds",
-        "What the measurement cost; callbacks that share one each say what it cost in all.",
-        worry="If it is a large part of an epoch: raise every_n_epochs, take fewer samples.",
+        "Duration of the measurement; callbacks that share a pass each log its total duration.",
+        worry="If it is a large part of an epoch: raise every_n_epochs or use fewer samples.",
         chart=Curve(
             Panel(
                 "Seconds per measurement",
-                "What each measurement took; callbacks that share one each say what it took in "
-                "all.",
+                "Duration of each measurement; callbacks that share a pass each show its total "
+                "duration.",
                 logarithmic=True,
             ),
             "seconds",
@@ -29,9 +30,9 @@ BOOKKEEPING = (
         "failures",
         "",
         "Failures",
-        "How many measurements were skipped so far.",
+        "Number of measurements skipped so far.",
         ideal="0",
-        worry="If it is not 0: the warning says on which process, and why.",
+        worry="If it is not 0: the warning names the process and the reason.",
         best="low",
         worry_above=1.0,
     ),

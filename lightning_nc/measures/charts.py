@@ -1,4 +1,4 @@
-"""Charts of what is logged, made from the rows of measures, for dashboards to lay out."""
+"""Charts of the logged quantities, built from the rows of measures, for dashboards."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from lightning_nc.measures.measure import Measure
 from lightning_nc.measures.quantity import Quantity
 
-Charts = dict[str, dict[str, list[str]]]  # regular expressions of keys, by family and title
+Charts = dict[str, dict[str, list[str]]]  # regular expressions that match keys, by family and title
 
 
 def charts_of(measured: Iterable[tuple[Measure, str]]) -> Charts:
@@ -16,7 +16,7 @@ def charts_of(measured: Iterable[tuple[Measure, str]]) -> Charts:
         measured: Measures, each with the name of its probe.
 
     Returns:
-        By family and title, regular expressions that match the keys of a chart.
+        Regular expressions that match the keys of a chart, by family and title.
     """
     charts: Charts = {}
     for measure, probe in measured:

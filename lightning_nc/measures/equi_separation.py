@@ -31,11 +31,11 @@ from lightning_nc.passes.request import Answer, Request
 
 
 class SeparationMeasure(Measure):
-    """How fuzzily each layer separates the classes, and the law ``D_t ~ c rho^t``.
+    """The separation fuzziness D of each layer, and the law ``D_t ~ c rho^t``.
 
     Args:
-        layers: As of the callback `EquiSeparation`.
-        pool: As of the callback.
+        layers: See the callback `EquiSeparation`.
+        pool: See the callback.
     """
 
     family = "separation"
@@ -49,11 +49,11 @@ class SeparationMeasure(Measure):
         self.layers, self.pool = layers, pool
 
     def request(self) -> Request:
-        """The geometry of the layers."""
+        """Request the geometry of the layers."""
         return Request(layers=self.layers, pool=self.pool)
 
     def evaluate(self, answer: Answer) -> Evaluation:
-        """D at each point, and the law through them."""
+        """Compute D at each layer, and fit the law to these values."""
         layers = self.values_of_layers(answer)
         D = torch.tensor([*layers.values()], dtype=torch.float64)
         law = separation_law(D) if len(D) > 1 else SeparationLaw(*D.new_full((4,), torch.nan))
@@ -67,15 +67,15 @@ class SeparationMeasure(Measure):
         return Evaluation(self.values_of(Separation(D, law)), layers, arrays, notes)
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
-        """D against depth: with the fitted law, and over epochs."""
+        """Figures of D against depth, with the fitted law and over epochs."""
         return {"law": partial(_draw_law, timeline), "epochs": partial(_draw_epochs, timeline)}
 
     def draw_at_end(self, timeline: Timeline) -> dict[str, Drawing]:
-        """D of each class."""
+        """A figure of D by class."""
         return {"classes": partial(_draw_classes, timeline)}
 
     def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
-        """D of the layers, and the lines of ln D over depth from the first measurement on."""
+        """Tables of D by layer, and of ln D over depth for every measurement."""
         D = dict(zip(timeline.layers, timeline.of_layers(timeline.last), strict=True))
         tables: dict[str, Table | Lines] = {
             "layers": layer_table(timeline.last.epochs_completed, D, "D")
@@ -91,11 +91,13 @@ class SeparationMeasure(Measure):
 def _why_no_law(layers: Mapping[str, float]) -> str:
     broken = [name for name, D in layers.items() if not 0 < D < math.inf]
     cause = (
-        f"at {', '.join(map(repr, broken[:5]))} it is not" if broken else f"there are {len(layers)}"
+        f"D is zero or not finite at {', '.join(map(repr, broken[:5]))}"
+        if broken
+        else f"there are {len(layers)} layers"
     )
     return (
-        "the law is undefined (NaN): it is a line through ln D at three points or more, where "
-        f"D is positive and not constant; {cause}."
+        "the law is undefined (NaN): a line through ln D needs three layers or more, and D that is "
+        f"positive, finite and not constant; {cause}."
     )
 
 

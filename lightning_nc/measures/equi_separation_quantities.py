@@ -1,4 +1,4 @@
-"""The quantities of the law of equi-separation: a row each."""
+"""The quantities of the law of equi-separation, one row each."""
 
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ from lightning_nc.measures.quantity import Curve, Panel, Quantity
 
 
 class Separation(NamedTuple):
-    """What the rows are read off.
+    """What the values of the rows are computed from.
 
     Attributes:
-        D: Separation fuzziness at each point in depth, shape ``(T,)``.
-        law: The line through ln D; NaN where there is none.
+        D: Separation fuzziness at each layer, in order of depth, shape ``(T,)``.
+        law: The line through ln D; NaN where it is undefined.
     """
 
     D: Tensor
@@ -29,7 +29,7 @@ QUANTITIES = (
         "rho",
         "rho",
         "Decay ratio rho",
-        "Every layer multiplies the separation fuzziness D by about this much.",
+        "Every layer multiplies the separation fuzziness D by about this factor.",
         ideal="below 1, small",
         worry="At 1 or above, depth does not separate the classes.",
         best="low",
@@ -37,7 +37,7 @@ QUANTITIES = (
         chart=Curve(
             Panel(
                 "Decay ratio rho",
-                "Every layer multiplies D by about rho. At 1 depth does not separate the classes.",
+                "Every layer multiplies D by about rho; at 1, depth does not separate the classes.",
                 references=(("no separation", 1.0),),
             ),
             r"$\rho$",
@@ -49,16 +49,16 @@ QUANTITIES = (
         "pearson_r",
         "r",
         "Straightness r",
-        "Correlation of ln D with depth: how nearly every layer contributes the same.",
+        "Correlation of ln D with depth: how evenly the layers contribute.",
         ideal="-1",
-        worry="Above -0.9 some layers do much more than others; above 0 depth mixes the classes.",
-        caveat="It says nothing of how much is separated: read it with rho.",
+        worry="Above -0.9, some layers do much more than others; above 0, depth mixes the classes.",
+        caveat="It does not say how much is separated: read it together with rho.",
         best="low",
         worry_above=-0.9,
         chart=Curve(
             Panel(
                 "Straightness r",
-                "Correlation of ln D with depth; -1 is a straight line. The paper has "
+                "Correlation of ln D with depth; -1 is a straight line. The paper reports "
                 "r = -0.997 for a network of 8 layers on FashionMNIST, with batch statistics "
                 "(He & Su, PNAS 2023).",
                 references=(("the paper's $-0.997$", -0.997),),
@@ -72,13 +72,13 @@ QUANTITIES = (
         "half_life",
         "t_1/2",
         "Half-life",
-        "Number of layers in which D halves, ln 2 / ln(1/rho).",
+        "Number of layers over which D halves, ln 2 / ln(1/rho).",
         ideal="small, positive",
-        worry="If it is negative, D doubles in as many layers.",
+        worry="If it is negative, D doubles over that many layers.",
         best="low and positive",
         worry_below=0.0,
         chart=Curve(
-            Panel("Half-life", "Number of layers in which D halves; negative if it grows."),
+            Panel("Half-life", "Number of layers over which D halves; negative if D grows."),
             "layers",
         ),
         of=lambda found: found.law.half_life,
@@ -87,9 +87,9 @@ QUANTITIES = (
         "total",
         "R",
         "D last / D first",
-        "What is left of the input's fuzziness after all layers.",
+        "What remains of D after all layers: D of the last layer divided by D of the first.",
         ideal="0",
-        worry="At 1 or above, the last layer is no clearer than the input.",
+        worry="At 1 or above, the last layer separates the classes no better than the first.",
         best="low",
         worry_above=1.0,
         of=lambda found: separation_ability(found.D),
@@ -102,16 +102,16 @@ LAYER_QUANTITIES = (
         "",
         "D",
         "D",
-        "Separation fuzziness: noise within classes along the directions in which classes "
+        "Separation fuzziness: noise within classes along the directions in which class means "
         "differ, in units of their differences.",
         ideal="0",
-        worry="If it is above that of the layer before.",
-        caveat="It depends on the samples per class: compare only at equal numbers.",
+        worry="If it is larger than at the layer before.",
+        caveat="It depends on the number of samples per class: compare only at equal numbers.",
         best="low",
         chart=Curve(
             Panel(
                 "D at each layer",
-                "Falls with depth where layers separate the classes.",
+                "D falls with depth where layers separate the classes.",
                 logarithmic=True,
             ),
             "D",

@@ -1,4 +1,4 @@
-"""What a page has to say of a family of quantities: its title, its question, its rows."""
+"""Families of quantities as a page shows them: title, question and rows."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,14 +10,14 @@ from lightning_nc.measures.quantity import Curve, Panel, Quantity
 
 
 class Family(NamedTuple):
-    """The rows of a measure, without the measure.
+    """The names and rows of a measure, without the measure itself.
 
     Attributes:
         name: The first part of logged keys.
-        title: What the family is called on a page.
-        question: What it answers.
-        quantities: A row per number.
-        layer_quantities: A row per number of each layer.
+        title: Title of the family on a page.
+        question: The question that it answers.
+        quantities: A row per quantity.
+        layer_quantities: A row per quantity of each layer.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Family(NamedTuple):
 
     @classmethod
     def of_names(cls, name: str, quantities: Iterable[str]) -> "Family":
-        """A family of which nothing but keys is known."""
+        """A family of which only the name and the names of the quantities are known."""
         rows = (Quantity(each, "", each, "") for each in quantities)
         return cls(name, name, "", tuple(rows), (Quantity("", "", "value", ""),))
 
     def charts(self) -> dict[Panel, dict[str, Curve]]:
-        """The panels in the order of the rows, each with its curves by the name of the quantity."""
+        """The panels in the order of the rows, each with its curves by name of the quantity."""
         charts: dict[Panel, dict[str, Curve]] = {}
         for row in self.quantities:
             if row.chart is not None:
@@ -52,13 +52,13 @@ class Family(NamedTuple):
         return charts
 
     def to_state(self) -> dict[str, Any]:
-        """Primitives that JSON can hold."""
+        """Primitives that JSON can store."""
         rows = {field: [row.to_state() for row in getattr(self, field)] for field in self._rows()}
         return {"name": self.name, "title": self.title, "question": self.question} | rows
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Family":
-        """Read back what `to_state` wrote."""
+        """Read back what `to_state` returned."""
         rows = {field: tuple(map(Quantity.from_state, state[field])) for field in cls._rows()}
         return cls(state["name"], state["title"], state["question"], **rows)
 
@@ -71,7 +71,12 @@ _FILE = "lightning_nc.json"
 
 
 def write_families(folder: Path, families: Iterable[Family]) -> None:
-    """Leave in a folder what is to be said of families, for a report that does not know them."""
+    """Write a file that describes families, for a report that does not know them.
+
+    Args:
+        folder: Where to write it; families that are described there already are kept.
+        families: The families to add.
+    """
     known = {family.name: family for family in read_families(folder)}
     wanted = known | {family.name: Family.from_state(family.to_state()) for family in families}
     if wanted != known:
@@ -81,7 +86,7 @@ def write_families(folder: Path, families: Iterable[Family]) -> None:
 
 
 def read_families(folder: Path) -> list[Family]:
-    """What was left in a folder; nothing if there is no such file, or it cannot be read."""
+    """The families described in a folder; none if the file is missing or cannot be read."""
     try:
         states = json.loads(Path(folder, _FILE).read_text(encoding="utf-8"))
         return [Family.from_state(state) for state in states]

@@ -1,4 +1,4 @@
-"""What the layer-peeled model predicts for the classes and energies that were measured."""
+"""Predictions of the layer-peeled model for the measured class counts and energies."""
 
 import importlib.util
 import math
@@ -11,12 +11,12 @@ from lightning_nc.theory import critical_imbalance, layer_peeled_model
 
 
 class Prediction(NamedTuple):
-    """What the layer-peeled model says of classes and energies.
+    """A prediction of the layer-peeled model.
 
     Attributes:
         predicted_cos: Mean cosine between classifier rows of minority classes.
-        critical_ratio: Imbalance R_0 from which on these rows coincide.
-        trouble: Why they are NaN; empty if they are not.
+        critical_ratio: Imbalance R_0 at and above which these rows coincide.
+        trouble: Why both are NaN; empty if they are not.
     """
 
     predicted_cos: float = math.nan
@@ -25,19 +25,30 @@ class Prediction(NamedTuple):
 
 
 class Predictions:
-    """Predictions, of which the last is kept: the same question is not solved twice."""
+    """Predictions of the layer-peeled model; the last one is kept, so that it is not solved twice.
+
+    Raises:
+        ImportError: If cvxpy is not installed.
+    """
 
     def __init__(self) -> None:
         if importlib.util.find_spec("cvxpy") is None:
             raise ImportError(
-                "theory=True solves the layer-peeled model with cvxpy, which is not installed: "
+                "theory=True solves the layer-peeled model with cvxpy, which is not installed. Run "
                 'pip install "lightning-neural-collapse[theory]".'
             )
         self._question: tuple[object, ...] = ()
         self._answer = Prediction()
 
     def of(self, n: Tensor, minority: Tensor, energy_w: float, energy_h: float) -> Prediction:
-        """Predict from class counts, which classes are rare, and the energies E_W and E_H."""
+        """Predict the cosine of minority rows and the critical imbalance.
+
+        Args:
+            n: Training samples per class, shape ``(K,)``.
+            minority: Indices of the minority classes, shape ``(K_B,)``.
+            energy_w: Mean squared norm E_W of the classifier rows.
+            energy_h: Mean squared norm E_H of the last-layer features.
+        """
         question = (tuple(n.tolist()), tuple(minority.tolist()), energy_w, energy_h)
         if question != self._question:
             self._question, self._answer = question, _predict(n, minority, energy_w, energy_h)
@@ -48,7 +59,9 @@ def _predict(n: Tensor, minority: Tensor, energy_w: float, energy_h: float) -> P
     K, K_B = len(n), len(minority)
     if not 2 <= K_B < K or not bool((n > 0).all()):
         why = (
-            "a class has no training samples" if K_B > 1 else "there is no minority of two or more"
+            "a class has no training samples"
+            if K_B > 1
+            else "there are fewer than two minority classes"
         )
         return Prediction(trouble=why)
     try:
@@ -57,14 +70,25 @@ def _predict(n: Tensor, minority: Tensor, energy_w: float, energy_h: float) -> P
         R_0 = critical_imbalance(K - K_B, K_B, energy_w, energy_h)
     except (RuntimeError, ValueError) as error:
         return Prediction(trouble=str(error))
-    trouble = "" if math.isfinite(cosine) else "minority rows vanish in the model"
+    trouble = "" if math.isfinite(cosine) else "the minority rows are zero in the model"
     return Prediction(cosine, R_0, trouble)
 
 
 def predicted_curve(
     K_A: int, K_B: int, energy_w: float, energy_h: float, up_to: float
 ) -> tuple[list[float], list[float]]:
-    """Predicted cosine of minority rows against R, from 1 on; NaN where it is not certified."""
+    """The predicted cosine of minority rows against the imbalance R.
+
+    Args:
+        K_A: Number of majority classes.
+        K_B: Number of minority classes.
+        energy_w: Mean squared norm E_W of the classifier rows.
+        energy_h: Mean squared norm E_H of the last-layer features.
+        up_to: Largest R, at least 10.
+
+    Returns:
+        Values of R from 1 on, and the cosines; NaN where the solution is not certified.
+    """
     ratios = torch.logspace(0, math.log10(max(up_to, 10)), 15, dtype=torch.float64).tolist()
     cosines = []
     for R in ratios:

@@ -17,20 +17,20 @@ from lightning_nc.measures.timeline import Timeline
 from lightning_nc.passes.gradient_pass import GradientPass
 from lightning_nc.passes.request import Answer, KernelAnswer, KernelRequest, Parameters, Request
 
-_MANY = 100  # backward passes, of which users should know
+_MANY = 100  # backward passes above which a note is given
 
 
 class ElasticityMeasure(Measure):
-    """Relative ratio and effects of gradient steps, by the tangent kernel of a few samples.
+    """Relative ratio and effects of gradient steps, from the tangent kernel of a few samples.
 
     Args:
-        samples_per_class: As of the callback `LocalElasticity`, like all that follow.
-        max_classes: Number of classes at most.
+        samples_per_class: See the callback `LocalElasticity`, also for the other arguments.
+        max_classes: Largest number of classes.
         outputs: Outputs of the network whose gradients are taken.
-        relative_similarity: Whether to measure steps on the loss, too.
-        parameters: The parameters that are stepped on.
+        relative_similarity: Whether to measure steps on the loss as well.
+        parameters: The parameters that the steps change.
         loss: The loss of these steps.
-        head: Name of the classifier.
+        head: Name of the head.
 
     Raises:
         ValueError: If arguments are out of range or contradict each other.
@@ -56,18 +56,17 @@ class ElasticityMeasure(Measure):
         require_outputs(outputs)
         if samples_per_class < 2 or max_classes < 2:
             raise ValueError(
-                "Local elasticity compares pairs within and between classes, and needs "
-                "samples_per_class and max_classes of 2 or more, got "
-                f"{samples_per_class} and {max_classes}."
+                "Local elasticity compares pairs within and between classes: samples_per_class and "
+                f"max_classes must be 2 or more, got {samples_per_class} and {max_classes}."
             )
         if parameters == "last_layer" and outputs != "all":
             raise ValueError(
-                'parameters="last_layer" has a closed form for all outputs: leave out outputs=.'
+                'parameters="last_layer" has a closed form only for all outputs: omit outputs=.'
             )
         if relative_similarity and callable(outputs):
             raise ValueError(
-                "relative_similarity is of all outputs, or a number of directions; leave it out "
-                "for a function of the outputs."
+                "relative_similarity needs all outputs or a number of directions, not a function. "
+                "Leave out relative_similarity or outputs=."
             )
         self.kernel = KernelRequest(
             samples_per_class, max_classes, outputs, parameters, relative_similarity, loss
@@ -75,12 +74,12 @@ class ElasticityMeasure(Measure):
         self.head = head
 
     def request(self) -> Request:
-        """The gradients of a few samples, compared."""
+        """Request a comparison of the gradients of a few samples."""
         of_last_layer = self.kernel.parameters == "last_layer"
         return Request(classifier=of_last_layer, head=self.head, kernel=self.kernel)
 
     def evaluate(self, answer: Answer) -> Evaluation:
-        """Ratios and effects."""
+        """Compute ratios and effects."""
         assert answer.kernel is not None
         found = answer.kernel._replace(
             kernel=answer.kernel.kernel.cpu(),
@@ -91,7 +90,7 @@ class ElasticityMeasure(Measure):
         return Evaluation(values, arrays=arrays, notes=self._notes(found, values))
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
-        """The kernel class by class, and the ratio over epochs."""
+        """Figures of the kernel, class by class, and of the ratio over epochs."""
         return {"kernel": partial(_draw_kernel, timeline), "ratio": partial(_draw_ratio, timeline)}
 
     def _notes(self, found: KernelAnswer, values: Mapping[str, float]) -> dict[str, str]:
@@ -101,18 +100,18 @@ class ElasticityMeasure(Measure):
             notes["undefined"] = f"{', '.join(undefined)} are undefined (NaN): {_why(found)}."
         if found.one_by_one:
             notes["slow"] = (
-                f"{slow_layers(found.one_by_one)}; parameters=[...] can leave them out, and "
-                '"last_layer" takes one forward pass.'
+                f"{slow_layers(found.one_by_one)}; leave them out with parameters=[...], or give "
+                'parameters="last_layer", which takes one forward pass.'
             )
         elif found.by_network:
             notes["slow"] = (
-                f"{', '.join(map(repr, found.by_network[:5]))} are used outside of a layer that "
-                "holds them, so that the whole network is differentiated for each sample, which "
-                "is slower; parameters=[...] can leave them out."
+                f"{', '.join(map(repr, found.by_network[:5]))} are used outside the layer that "
+                "holds them, so the whole network is differentiated for each sample, which is "
+                "slower; leave them out with parameters=[...]."
             )
         if self.kernel.outputs == "all" and found.num_outputs > _MANY:
             notes["many"] = (
-                f"{found.num_outputs} outputs take as many backward passes in each measurement; "
+                f"{found.num_outputs} outputs take as many backward passes per measurement; "
                 "outputs=20 estimates the same from 20 random directions."
             )
         return notes
@@ -126,12 +125,12 @@ def _why(found: KernelAnswer) -> str:
     if not bool((found.kernel.diagonal() > 0).all()):
         return "the outputs of some samples do not depend on the parameters"
     if found.moves is not None and not bool((found.moves.diagonal() > 0).all()):
-        return "steps on the loss of some samples do not move them: their loss is zero"
+        return "steps on the loss of some samples do not move them, since their loss is zero"
     if not bool(torch.isfinite(found.kernel).all()):
         return "gradients are not finite"
     return (
-        "the mean kernel between classes is not positive, steps on one class push the others the "
-        "other way"
+        "the mean kernel between classes is not positive: steps on one class push the others in "
+        "the opposite direction"
     )
 
 

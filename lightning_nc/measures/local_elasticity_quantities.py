@@ -1,4 +1,4 @@
-"""The quantities of local elasticity: a row each."""
+"""The quantities of local elasticity, one row each."""
 
 from lightning_nc.functional.local_elasticity import (
     ClassEffects,
@@ -17,18 +17,19 @@ _RATIO = Panel(
 )
 _EFFECT = Panel(
     "Effect of a step",
-    "Mean change of a logit per unit of step; classes separate where the first is larger.",
+    "Mean change of a logit per unit step; classes separate where it is larger within them than "
+    "between them.",
     references=(("", 0.0),),
 )
 
 
 def _effects(found: KernelAnswer) -> ClassEffects:
-    """Of a step on an output, averaged over the outputs."""
+    """Effects of a step on one output, averaged over the outputs."""
     return class_effects(found.kernel / found.num_outputs, found.labels)
 
 
 def _effects_of_loss(found: KernelAnswer) -> ClassEffects | None:
-    """Of a step on the loss, relative to what it does to the sample itself."""
+    """Effects of a step on the loss, relative to its effect on the sample itself."""
     if found.moves is None:
         return None
     return class_effects(relative_of(found.moves), found.labels)
@@ -53,10 +54,10 @@ QUANTITIES = (
         "relative_ratio_self_pairs",
         "",
         "Ratio with self pairs",
-        "The relative ratio where a sample with itself counts as a pair.",
+        "The relative ratio if each sample also counts as a pair with itself.",
         ideal="1",
         worry="If it is high and the ratio without self pairs is not: each sample is learned "
-        "by itself.",
+        "separately.",
         best="high",
         chart=Curve(_RATIO, "with self pairs", compared=False),
         of=lambda found: relative_ratio(found.kernel, found.labels, self_pairs=True),
@@ -65,7 +66,7 @@ QUANTITIES = (
         "intra",
         "alpha",
         "Effect within classes",
-        "Mean change of a logit at samples of the same class, per unit of step.",
+        "Mean change of a logit at other samples of the same class, per unit step.",
         worry="If it is not above the effect between classes: classes do not separate.",
         chart=Curve(_EFFECT, "within classes"),
         of=lambda found: _effects(found).intra,
@@ -74,7 +75,7 @@ QUANTITIES = (
         "inter",
         "beta",
         "Effect between classes",
-        "Mean change of a logit at samples of other classes, per unit of step.",
+        "Mean change of a logit at samples of other classes, per unit step.",
         worry="If it reaches the effect within classes.",
         chart=Curve(_EFFECT, "between classes", dashed=True),
         of=lambda found: _effects(found).inter,
@@ -83,31 +84,31 @@ QUANTITIES = (
         "relative_similarity_intra",
         "S_rel",
         "Step on the loss, within",
-        "Mean move of samples of the same class by a step on the loss of one, by how far it "
-        "moves that sample itself.",
+        "Mean change of the outputs at other samples of the same class by a step on the loss of "
+        "one sample, divided by the change at that sample.",
         ideal="1",
-        worry="If it is not above that between classes.",
-        caveat="Logged with relative_similarity=True.",
+        worry="If it is not above the value between classes.",
+        caveat="Logged only with relative_similarity=True.",
         of=lambda found: (effects := _effects_of_loss(found)) and effects.intra,
     ),
     Quantity(
         "relative_similarity_inter",
         "S_rel",
         "Step on the loss, between",
-        "Mean move of samples of other classes by a step on the loss of one, by how far it "
-        "moves that sample itself.",
+        "Mean change of the outputs at samples of other classes by a step on the loss of one "
+        "sample, divided by the change at that sample.",
         ideal="small",
-        worry="If it reaches that within classes.",
-        caveat="Logged with relative_similarity=True.",
+        worry="If it reaches the value within classes.",
+        caveat="Logged only with relative_similarity=True.",
         of=lambda found: (effects := _effects_of_loss(found)) and effects.inter,
     ),
     Quantity(
         "relative_similarity_seconds",
         "",
         "Seconds of steps on the loss",
-        "What steps on the loss cost, within the seconds of the measurement.",
+        "Duration of the steps on the loss, included in the seconds of the measurement.",
         worry="If it is a large part of an epoch: leave relative_similarity out.",
-        caveat="Logged with relative_similarity=True.",
+        caveat="Logged only with relative_similarity=True.",
         of=lambda found: None if found.moves is None else found.seconds_of_moves,
     ),
 )

@@ -1,4 +1,4 @@
-"""What is measured, and what it means; nothing here knows a Trainer or a logger."""
+"""The base of all measures: what is measured and what it means, without a Trainer or a logger."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -17,18 +17,18 @@ from lightning_nc.passes.geometry_pass import GeometryPass
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.request import Answer, Request
 
-Drawing = Callable[[], Any]  # draws a matplotlib figure
+Drawing = Callable[[], Any]  # draws and returns a matplotlib figure
 
 
 class Evaluation(NamedTuple):
-    """The numbers that a measure reads off an answer.
+    """The values that a measure computes from an answer.
 
     Attributes:
-        values: Scalars by the name of their quantity.
-        layers: Scalars by layer, and with several per layer by ``layer/name``.
+        values: Scalars by name of the quantity.
+        layers: Scalars by layer, or by ``layer/name`` where a layer has several.
         arrays: Tensors for figures.
-        notes: Sentences that say why values are undefined, by topic; each topic is told once.
-        alerts: Sentences that need attention, by title; told once, also to W&B.
+        notes: Sentences saying why values are undefined, by topic; each topic is reported once.
+        alerts: Sentences on what needs attention, by title; reported once, also to W&B.
     """
 
     values: Mapping[str, float]
@@ -39,26 +39,26 @@ class Evaluation(NamedTuple):
 
 
 class Measure(ABC):
-    """A family of quantities: what it asks of a pass, what it reads off the answer, what it draws.
+    """A family of quantities: what it requests from a pass, computes from the answer, and draws.
 
-    A measure of your own has a family, a row per quantity, and a request. `evaluate` reads every
-    row with its function ``of``, which is given the `Answer`; the rows of layers are given the
+    A measure of your own has a family, a row per quantity, and a request. `evaluate` computes every
+    row with its function ``of``, which receives the `Answer`; the rows of layers receive the
     geometry of each layer. Everything else (the callback, `measure`, loggers, dashboards, the
     report) follows from the rows.
 
     Attributes:
         family: The first part of its logged keys, without a slash.
-        title: What the family is called on a page.
-        question: What it answers, in one sentence.
-        quantities: A row per number.
-        layer_quantities: A row per number of each layer, logged as
+        title: Title of the family on a page.
+        question: The question that it answers, in one sentence.
+        quantities: A row per quantity.
+        layer_quantities: A row per quantity of each layer, logged as
             ``{family}_layers/{probe}/{layer}/{name}``; a single one without a name as
             ``{family}_layers/{probe}/{layer}``.
-        passes: The pass that answers it. Measures of one pass on one probe share it.
-        figures: The names of all figures and films that it may draw, for dashboards to lay out.
+        passes: The kind of pass that answers it. Measures of one kind on one probe share a pass.
+        figures: The names of all figures and films that it may draw, for dashboards.
 
     Example:
-        The class-distance normalised variance of every layer, and its fall from first to last:
+        The class-distance normalised variance of every layer, and its ratio of last to first:
 
         >>> from lightning_nc.functional.class_distance import (
         ...     class_distance_normalized_variance_of as cdnv,
@@ -68,12 +68,12 @@ class Measure(ABC):
         ...     title, question = "CDNV by layer", "At which depth do classes become compact?"
         ...     quantities = (
         ...         Quantity(
-        ...             "fall", "", "Fall", "CDNV of the last layer by that of the first.", "0",
+        ...             "fall", "", "Fall", "CDNV of the last layer over CDNV of the first.", "0",
         ...             of=lambda answer: cdnv(list(answer.layers.values())[-1])
         ...             / cdnv(list(answer.layers.values())[0]),
         ...         ),
         ...     )
-        ...     layer_quantities = (Quantity("", "CDNV", "CDNV", "Of this layer.", "0", of=cdnv),)
+        ...     layer_quantities = (Quantity("", "CDNV", "CDNV", "At this layer.", "0", of=cdnv),)
         ...
         ...     def request(self):
         ...         return Request(layers="blocks")
@@ -90,19 +90,19 @@ class Measure(ABC):
 
     @abstractmethod
     def request(self) -> Request:
-        """What is asked of a pass."""
+        """Return what the measure requests from a pass."""
 
     def evaluate(self, answer: Answer) -> Evaluation:
-        """Read every row off an answer."""
+        """Compute every row from an answer."""
         return Evaluation(self.values_of(answer), self.values_of_layers(answer))
 
     def values_of(self, found: Any) -> dict[str, float]:
-        """The values of all rows, given what their functions take."""
+        """The values of all rows, computed from what their functions ``of`` receive."""
         rows = {row.name: None if row.of is None else row.of(found) for row in self.quantities}
         return {name: float(value) for name, value in rows.items() if value is not None}
 
     def values_of_layers(self, answer: Answer) -> dict[str, float]:
-        """The values of all rows of layers, by layer in depth."""
+        """The values of all rows of layers, by layer in order of depth."""
         return {
             f"{layer}/{row.name}" if row.name else layer: float(row.of(geometry))  # type: ignore
             for layer, geometry in answer.layers.items()
@@ -111,27 +111,27 @@ class Measure(ABC):
         }
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
-        """Figures of the last measurement: by name, a function without arguments that draws it.
+        """Figures of the last measurement: zero-argument functions that draw them, by name.
 
-        By default the first panel over epochs.
+        By default, the first panel over epochs.
         """
         charts = [row.chart.panel for row in self.quantities if row.chart is not None]
         return {"epochs": partial(self._over_epochs, charts[0], timeline)} if charts else {}
 
     def draw_at_end(self, timeline: Timeline) -> dict[str, Drawing]:
-        """The same of figures over the whole run, which are logged once, when training is over."""
+        """Figures of the whole run, logged once when training is over; as in `draw`."""
         return {}
 
     def films(self, timeline: Timeline) -> dict[str, Callable[[Path], None]]:
-        """Films over the whole run: by name, a function that writes a GIF to a path."""
+        """Films of the whole run: functions that write a GIF to a path, by name."""
         return {}
 
     def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
-        """Tables of the last measurement by name, for loggers that keep them."""
+        """Tables of the last measurement by name, for loggers that store tables."""
         return {}
 
     def events(self, timeline: Timeline) -> dict[str, str]:
-        """What has happened with the last measurement: sentences by title, logged as messages."""
+        """What happened at the last measurement: sentences by title, logged as messages."""
         return {}
 
     def _over_epochs(self, panel: Panel, timeline: Timeline) -> Any:

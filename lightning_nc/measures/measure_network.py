@@ -1,4 +1,4 @@
-"""Measuring a network once, without a Trainer: notebooks, checkpoints, scripts."""
+"""Measuring a network once without a Trainer, for notebooks, checkpoints and scripts."""
 
 import time
 import warnings
@@ -23,16 +23,16 @@ from lightning_nc.passes.request import Answer
 
 @dataclass(frozen=True)
 class NetworkMeasurement(Measurement):
-    """The result of `measure`: values of all measures, and figures.
+    """The result of `measure`: the values of all measures, and their figures.
 
     Attributes:
-        measures: What was measured, each with the name of the probe.
+        measures: What was measured: each measure with the name of the probe.
     """
 
     measures: Sequence[tuple[Measure, str]] = field(default=(), repr=False)
 
     def drawings(self) -> dict[str, Drawing]:
-        """All figures as ``family/name``, each with a function that draws it."""
+        """Zero-argument functions that draw the figures, by ``family/name``."""
         return {
             f"{each.family}/{name}": drawing
             for each, probe in self.measures
@@ -43,8 +43,8 @@ class NetworkMeasurement(Measurement):
         """Draw a figure.
 
         Args:
-            name: Such as ``"law"``, or ``"nc/cosines"`` where several measures have a figure of
-                that name; by default the first.
+            name: Name of a figure, such as ``"law"``, or ``"nc/cosines"`` if several measures have
+                a figure of that name; by default the first figure.
 
         Returns:
             A matplotlib ``Figure``.
@@ -55,7 +55,7 @@ class NetworkMeasurement(Measurement):
         drawings = self.drawings()
         found = [tag for tag in drawings if name in (None, tag, tag.partition("/")[2])]
         if not found:
-            raise ValueError(f"There is no figure '{name}'; there are {', '.join(drawings)}.")
+            raise ValueError(f"There is no figure '{name}'; choose from {', '.join(drawings)}.")
         return drawings[found[0]]()
 
 
@@ -69,28 +69,28 @@ def measure(
     pool: Pool | None = None,
     measures: Iterable[Any] | None = None,
 ) -> NetworkMeasurement:
-    """Measure a network once: what the callbacks log, without a Trainer.
+    """Measure a network once, without a Trainer, and return what the callbacks would log.
 
     The network is left as it was: modes, buffers, gradients and random generators.
 
     Args:
-        model: Any module that is called with inputs; measured on the device where it is.
-        loader: A DataLoader or Dataset, of which everything is read, or a `Probe` on one (for
-            ``samples_per_class``, ``unpack``, ``batch_norm``...). Keys carry the probe's name,
+        model: Any module that is called with inputs; it is measured on the device where it is.
+        loader: A DataLoader or Dataset, which is read completely, or a `Probe` on one (to set
+            ``samples_per_class``, ``unpack``, ``batch_norm``...). Keys contain the probe's name,
             ``data`` by default.
-        layers: As of `EquiSeparation`; None leaves the law out.
-        head: As of `NeuralCollapse`; False leaves neural collapse out.
+        layers: See `EquiSeparation`; None leaves out the law.
+        head: See `NeuralCollapse`; False leaves out neural collapse.
         pool: Makes (N, d) features of layers and of the classifier's input.
         measures: What to measure instead of the law and neural collapse: any `Measure`, or
-            callbacks, whose measures are taken.
+            callbacks, whose measures are used.
 
     Returns:
-        A `Measurement` with the values of all measures under their keys, and with ``plot()``.
+        A `Measurement` that holds the values of all measures under their keys, and has ``plot()``.
 
     Raises:
         TypeError: If data cannot be read or unpacked.
-        ValueError: If layers, head, labels or features are not what they should be; each message
-            says what was found and the way out.
+        ValueError: If layers, head, labels or features do not fit; the message says what was found
+            and what to do.
 
     Example:
         >>> import torch
@@ -102,24 +102,27 @@ def measure(
         >>> [round(values[f"separation_layers/data/{layer}"], 6) for layer in ("input", "0")]
         [0.111111, 0.222222]
 
-        Before: means +3 and -3, variance 1: 1/9. After ReLU: means 3 and 0, variances 1 and 0; the
-        mean variance 1/2 against the squared half distance 9/4.
+        At the input the means are +3 and -3 and the variance is 1: D = 1/9. After the ReLU the
+        means are 3 and 0 and the variances 1 and 0: the mean variance 1/2 is divided by the squared
+        half distance 9/4.
     """
     started = time.perf_counter()
     probe = loader if isinstance(loader, Probe) else Probe(loader, "data", samples_per_class=None)
     if isinstance(probe.source, str):
         raise ValueError(
-            f'Probe source "{probe.source}" is a Trainer\'s loader, and there is no Trainer: '
-            'give a Dataset or DataLoader, Probe(source=dataset, name="my_probe").'
+            f'Probe source "{probe.source}" is a Trainer\'s loader, but there is no Trainer. Give '
+            'a Dataset or DataLoader: Probe(source=dataset, name="my_probe").'
         )
     if measures is None:
         chosen = _the_law_and_collapse(layers, head, pool)
     elif (layers, head, pool) == ("blocks", None, None):
         chosen = [getattr(each, "measure", each) for each in measures]
     else:
-        raise ValueError("layers=, head= and pool= are of each measure: give them to measures=.")
+        raise ValueError(
+            "layers=, head= and pool= do not apply to measures=: give them to each measure."
+        )
     if not chosen:
-        raise ValueError("Nothing to measure: layers=None leaves out the law, head=False the rest.")
+        raise ValueError("Nothing to measure: layers=None and head=False leave out both measures.")
     answers = _answers(model, probe, chosen)
     evaluations = [one.evaluate(answer) for one, answer in zip(chosen, answers, strict=True)]
     return NetworkMeasurement(
@@ -142,10 +145,10 @@ def _the_law_and_collapse(
 
 
 def _answers(model: nn.Module, probe: Probe, measures: Sequence[Measure]) -> list[Answer]:
-    """What the measures are answered, by one pass of each kind.
+    """The answers to the measures, from one pass of each kind.
 
     Raises:
-        Exception: If one of them cannot be answered.
+        Exception: If one of the measures cannot be answered.
     """
     answers: dict[int, Answer | Exception] = {}
     for kind in dict.fromkeys(each.passes for each in measures):

@@ -1,4 +1,4 @@
-"""What a measurement leaves: numbers under their logged keys, arrays for figures."""
+"""The result of a measurement: values under their logged keys, and arrays for figures."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -6,22 +6,22 @@ from typing import Any
 
 from torch import Tensor
 
-LARGE = 1_000  # numbers in an array that is kept for the last measurement alone
+LARGE = 1_000  # arrays with more numbers are kept only for the last measurement
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The result of one measure, measured once.
+    """The values of one measure at one moment.
 
     Attributes:
-        epochs_completed: Training epochs before it; 0 before training, with a fraction within an
-            epoch.
+        epochs_completed: Training epochs completed before it; 0 before training, with a fraction
+            within an epoch.
         step: The step under which it was logged.
         values: Scalars under their logged keys; NaN where undefined.
         arrays: Tensors behind the figures, on the CPU; a callback keeps those of more than 1,000
-            numbers for its last measurement alone.
+            numbers only for its last measurement.
         counts: Samples per class, n_k, shape ``(K,)``: compare D only at equal n_k.
-        seconds: What it cost.
+        seconds: Duration of the measurement.
         stage: ``"fit"``, ``"validate"``, ``"test"``, or ``"measure"`` without a Trainer.
     """
 
@@ -35,39 +35,39 @@ class Measurement:
 
     @property
     def when(self) -> str:
-        """After how many epochs, in words."""
+        """The number of completed epochs, in words."""
         return f"{self.epochs_completed:g} {'epoch' if self.epochs_completed == 1 else 'epochs'}"
 
     def without_large_arrays(self) -> "Measurement":
-        """The same without arrays that would make a long history, and its checkpoints, large."""
+        """The measurement without arrays that would make long histories and checkpoints large."""
         small = {name: array for name, array in self.arrays.items() if array.numel() <= LARGE}
         return self if len(small) == len(self.arrays) else replace(self, arrays=small)
 
     def to_state(self) -> dict[str, Any]:
-        """Primitives and tensors alone, which checkpoints load with ``weights_only=True``."""
+        """Primitives and tensors, which checkpoints load with ``weights_only=True``."""
         return asdict(self)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Measurement":
-        """Read back what `to_state` wrote, also by a version that wrote more."""
+        """Read back what `to_state` returned, also from a version with more fields."""
         return cls(**{name: state[name] for name in cls.__dataclass_fields__ if name in state})
 
 
 def on_its_own(array: Tensor) -> Tensor:
-    """A copy on the CPU: no view of sums that are much larger, and would be stored with it."""
+    """A copy on the CPU: a view would be stored together with the much larger sums it shows."""
     return array.detach().cpu().clone()
 
 
 def keyed(
     family: str, probe: str, values: Mapping[str, float], layers: Mapping[str, float]
 ) -> dict[str, float]:
-    """Values under the keys of loggers: ``family/probe/name`` and ``family_layers/probe/layer``.
+    """Values under their logged keys: ``family/probe/name`` and ``family_layers/probe/layer``.
 
     Args:
-        family: Of the measure.
-        probe: Its name.
-        values: By the name of their quantity.
-        layers: By layer, and with several per layer by ``layer/name``.
+        family: Family of the measure.
+        probe: Name of the probe.
+        values: Values by name of the quantity.
+        layers: Values by layer, or by ``layer/name`` where a layer has several.
 
     Example:
         >>> keyed("nc", "train", {"nc1": 0.5}, {})

@@ -24,7 +24,7 @@ from lightning_nc.passes.request import Answer, Request
 
 
 class ClassCounter(Protocol):
-    """Counts how often training has seen each class.
+    """Counts the training samples of each class.
 
     Attributes:
         lost: Why the batches could not be counted; empty if they could.
@@ -33,27 +33,27 @@ class ClassCounter(Protocol):
     lost: str
 
     def tally(self, K: int) -> Tensor:
-        """The share of this process in the counts, shape ``(K,)``; NaN if it could not count."""
+        """The counts of this process, shape ``(K,)``; NaN if it could not count."""
 
     def take_total(self, n: Tensor | None) -> None:
-        """Learn what all processes have counted together; None if it is not known."""
+        """Receive the counts of all processes, shape ``(K,)``; None if they are unknown."""
 
 
 class MinorityMeasure(Measure):
     """Cosines, norms and energies of minority and majority classes.
 
     Args:
-        minority: As of the callback `MinorityCollapse`, like all that follow.
-        head: Name of the classifier.
+        minority: See the callback `MinorityCollapse`, also for the other arguments.
+        head: Name of the head.
         class_counts: Training samples per class.
-        theory: Whether to predict, too.
+        theory: Whether to add the prediction of the layer-peeled model.
         pool: Makes (N, d) features of the classifier's input.
         merged_above: Mean cosine of rows above which minority classes count as merged.
-        counter: Counts training samples if ``class_counts`` does not say how many there are.
+        counter: Counts training samples if ``class_counts`` is not given.
 
     Raises:
         ValueError: If arguments are out of range.
-        ImportError: If ``theory`` is wanted without cvxpy.
+        ImportError: If ``theory`` is requested without cvxpy.
     """
 
     family = "minority"
@@ -73,20 +73,20 @@ class MinorityMeasure(Measure):
         counter: ClassCounter | None = None,
     ) -> None:
         if class_counts is not None and (len(class_counts) < 2 or min(class_counts) < 0):
-            raise ValueError(f"class_counts needs a count of each class, got {class_counts}.")
+            raise ValueError(f"class_counts needs a count for each class, got {class_counts}.")
         if minority is not None and (len(minority) == 0 or len(set(minority)) < len(minority)):
-            raise ValueError(f"minority needs different classes, got {list(minority)}.")
+            raise ValueError(f"minority needs one or more distinct classes, got {list(minority)}.")
         self.minority, self.head, self.class_counts = minority, head, class_counts
         self.pool, self.merged_above, self.counter = pool, merged_above, counter
         self.predictions = Predictions() if theory else None
 
     def request(self) -> Request:
-        """The last-layer features and the classifier, and how often training saw each class."""
+        """Request the last-layer features, the classifier, and the training samples per class."""
         tally = self.counter.tally if self.class_counts is None and self.counter else None
         return Request(pool=self.pool, classifier=True, head=self.head, tally=tally)
 
     def evaluate(self, answer: Answer) -> Evaluation:
-        """Cosines, norms and energies of majority and minority."""
+        """Compute cosines, norms and energies of majority and minority classes."""
         assert answer.classifier is not None
         K = len(answer.counts)
         n, notes = self._training_counts(answer, K)
@@ -99,7 +99,7 @@ class MinorityMeasure(Measure):
         return Evaluation(values, {}, _arrays(found), notes, self._alerts(values, found))
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
-        """Cosines in the order of class size, norms against it, and what theory predicts."""
+        """Figures of cosines ordered by class size, of norms against it, and of the prediction."""
         drawings: dict[str, Drawing] = {
             "cosines": partial(draw_cosines, timeline),
             "norms": partial(draw_norms, timeline),
@@ -110,20 +110,20 @@ class MinorityMeasure(Measure):
         return drawings
 
     def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
-        """Both matrices of cosines."""
+        """Tables of both matrices of cosines."""
         arrays = timeline.last.arrays
         matrices = {name: m for name, m in arrays.items() if name.startswith("cosines_of_")}
         return {**matrix_tables(timeline.last.epochs_completed, matrices)}
 
     def _training_counts(self, answer: Answer, K: int) -> tuple[Tensor | None, dict[str, str]]:
-        """Training samples per class over all processes, if they are known; else perhaps why not.
+        """Training samples per class over all processes if known, and perhaps a note why not.
 
-        They are not if nothing has been counted yet (all zero), or cannot be (NaN).
+        They are unknown if nothing has been counted yet (all zero) or cannot be counted (NaN).
         """
         if self.class_counts is not None:
             if len(self.class_counts) != K:
                 raise ValueError(
-                    f"class_counts has {len(self.class_counts)} counts, and there are {K} classes."
+                    f"class_counts has {len(self.class_counts)} counts, but there are {K} classes."
                 )
             return torch.tensor(self.class_counts), {}
         if answer.tally is None or self.counter is None:
@@ -133,34 +133,35 @@ class MinorityMeasure(Measure):
         self.counter.take_total(n)
         if not bool(tally.isnan().any()):
             return n, {}
-        why = self.counter.lost or "another process says why"
+        why = self.counter.lost or "the cause is on another process"
         return n, {
-            "counts": "imbalance_ratio, and the minority if it is not given, are undefined (NaN): "
-            f"the classes of training batches cannot be counted ({why}); give class_counts=[...]."
+            "counts": "imbalance_ratio is undefined (NaN), and so is all that needs the minority "
+            "unless it is given: the classes of training batches cannot be counted "
+            f"({why}); give class_counts=[...]."
         }
 
     def _is_minority(self, n: Tensor | None, K: int) -> Tensor | None:
-        """True for minority classes; None if it is not known which they are."""
+        """True for minority classes, shape ``(K,)``; None if these are unknown."""
         if self.minority is None:
             return None if n is None else minority_classes(n)
         if not set(self.minority) < set(range(K)):
             raise ValueError(
-                f"minority={list(self.minority)} needs to be some of the classes 0 .. {K - 1}."
+                f"minority={list(self.minority)} must be some, not all, of classes 0 .. {K - 1}."
             )
         return torch.zeros(K, dtype=torch.bool).index_fill(0, torch.tensor(self.minority), True)
 
     def _with_prediction(
         self, predictions: Predictions, found: Minority
     ) -> tuple[Minority, dict[str, str]]:
-        """What theory says, and why it says nothing."""
+        """Add the prediction of the layer-peeled model, and a note if there is none."""
         if found.n is None or found.is_minority is None:
-            prediction = Prediction(trouble="it is not known which classes are in the minority")
+            prediction = Prediction(trouble="class counts or minority classes are unknown")
         else:
             E_W, E_H = classifier_energy(found.W), feature_energy_of(found.last.features)
             rare = found.is_minority.nonzero().flatten()
             prediction = predictions.of(found.n, rare, float(E_W), float(E_H))
         trouble = prediction.trouble
-        note = {"theory": f"no prediction by the layer-peeled model: {trouble}."} if trouble else {}
+        note = {"theory": f"the layer-peeled model predicts nothing: {trouble}."} if trouble else {}
         return found._replace(prediction=prediction), note
 
     def _alerts(self, values: Mapping[str, float], found: Minority) -> dict[str, str]:
@@ -168,8 +169,8 @@ class MinorityMeasure(Measure):
         if not cosine > self.merged_above:
             return {}
         return {
-            "minority classes have merged": f"the classifier's rows for {len(found.B)} minority "
-            f"classes have a mean cosine of {cosine:.3f}: it hardly tells these classes apart."
+            "minority classes have merged": f"the classifier rows of {len(found.B)} minority "
+            f"classes have a mean cosine of {cosine:.3f}: the classifier hardly tells them apart."
         }
 
 
@@ -196,9 +197,9 @@ def _undefined(values: Mapping[str, float], found: Minority) -> dict[str, str]:
             if value != value and name not in ("predicted_cos", "critical_ratio")
         )
         why = (
-            f"class {int(found.B)} alone is the minority, and there is no pair of such classes"
+            f"class {int(found.B)} alone is the minority, so there is no pair of minority classes"
             if len(found.B)
-            else "no gap between class sizes sets minority classes apart; say which they are, "
+            else "no gap between class sizes sets minority classes apart; name them with "
             "minority=[...]"
         )
         notes[f"minority of {len(found.B)}"] = f"{names} are undefined (NaN): {why}."

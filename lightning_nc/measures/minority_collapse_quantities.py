@@ -1,4 +1,4 @@
-"""The quantities of minority collapse: a row each."""
+"""The quantities of minority collapse, one row each."""
 
 from typing import NamedTuple
 
@@ -17,33 +17,33 @@ from lightning_nc.passes.request import ClassifierGeometry
 
 _COSINE = Panel(
     "Cosine of minority classes",
-    "At 1 the classifier's rows for minority classes are one: these classes are not told apart; "
-    "-1/(K-1) is where they are if K classes are balanced. Predicted is the layer-peeled model's, "
-    "if it was asked for (Fang et al., PNAS 2021).",
+    "At 1 the classifier rows of minority classes have merged: these classes are not told apart. "
+    "With K balanced classes the cosine is -1/(K-1). The predicted cosine is that of the "
+    "layer-peeled model, if requested (Fang et al., PNAS 2021).",
     references=(("merged", 1.0),),
 )
 _AGAINST = Panel(
     "Minority against majority classes",
-    "Mean accuracy over minority classes on the probe, and the norm of their rows by that of "
-    "majority ones; both are ideally 1.",
+    "Mean accuracy over minority classes on the probe, and the mean norm of minority rows divided "
+    "by that of majority rows; both are ideally 1.",
     references=(("ideal", 1.0),),
 )
 _IMBALANCE = Panel(
     "Imbalance R",
-    "Training samples of a majority class by those of a minority one, and from which R on the "
-    "layer-peeled model has minority rows coincide.",
+    "Mean training samples of majority classes divided by those of minority classes, and the "
+    "critical R above which minority rows coincide in the layer-peeled model.",
     logarithmic=True,
 )
 
 
 class Minority(NamedTuple):
-    """What the rows are read off.
+    """What the values of the rows are computed from.
 
     Attributes:
-        last: The classifier, and the features that it is given.
-        n: Training samples per class, shape ``(K,)``; None if they are not known.
-        is_minority: True for minority classes, shape ``(K,)``; None if they are not known.
-        prediction: Of the layer-peeled model; None if it was not asked for.
+        last: The classifier, and the geometry of its input.
+        n: Training samples per class, shape ``(K,)``; None if unknown.
+        is_minority: True for minority classes, shape ``(K,)``; None if unknown.
+        prediction: Prediction of the layer-peeled model; None if not requested.
     """
 
     last: ClassifierGeometry
@@ -53,29 +53,29 @@ class Minority(NamedTuple):
 
     @property
     def W(self) -> Tensor:
-        """Rows of the classifier, shape ``(K, d)``."""
+        """Classifier rows, shape ``(K, d)``."""
         return self.last.weight
 
     @property
     def M(self) -> Tensor:
-        """Class means about their mean, shape ``(K, d)``."""
+        """Centred class means, shape ``(K, d)``."""
         return centred(self.last.features.means)
 
     @property
     def B(self) -> Tensor:
-        """Minority classes; none if they are not known."""
+        """Indices of the minority classes; empty if they are unknown."""
         known = self.is_minority
         return self.W.new_zeros(0, dtype=torch.long) if known is None else self._where(known)
 
     @property
     def A(self) -> Tensor:
-        """Majority classes; all if it is not known which are."""
+        """Indices of the majority classes; all classes if they are unknown."""
         known = self.is_minority
         return torch.arange(len(self.W)) if known is None else self._where(~known)
 
     @property
     def ratio(self) -> Tensor:
-        """R; NaN if class sizes or the minority are not known."""
+        """The imbalance R; NaN if class sizes or minority classes are unknown."""
         if self.n is None or self.is_minority is None:
             return self.W.new_tensor(torch.nan)
         return imbalance_ratio(self.n, self.is_minority)
@@ -95,14 +95,14 @@ def _minority_accuracy(found: Minority) -> Tensor:
 
 
 QUANTITIES = (
-    # K is not logged, and cosines below -1/(K-1) are no better: of cosines there is no best
+    # cosines have no best value: K is not logged, and values below -1/(K-1) are no better
     Quantity(
         "cos_weights",
         "cos(w_i, w_j)",
         "Cosine of minority rows",
-        "Mean cosine between the classifier's rows of minority classes; at 1 they are one.",
+        "Mean cosine between the classifier rows of minority classes; at 1 these have merged.",
         ideal="-1/(K-1)",
-        worry="Above 0.95 the classifier hardly tells the minority classes apart.",
+        worry="Above 0.95, the classifier hardly tells the minority classes apart.",
         worry_above=0.95,
         chart=Curve(_COSINE, "rows"),
         headline=True,
@@ -112,11 +112,11 @@ QUANTITIES = (
         "predicted_cos",
         "",
         "Predicted cosine",
-        "What the layer-peeled model has for these rows, at the measured class counts and "
+        "The layer-peeled model's prediction of cos_weights, at the measured class counts and "
         "energies.",
-        worry="If the measured cosine is far above: more than class sizes draws the classes "
-        "together.",
-        caveat="Logged with theory=True. The model knows no BatchNorm, bias or weight decay.",
+        worry="If the measured cosine is far above it: something besides class sizes draws the "
+        "classes together.",
+        caveat="Logged only with theory=True. The model has no BatchNorm, bias or weight decay.",
         chart=Curve(_COSINE, "predicted", dashed=True),
         of=lambda found: found.prediction and found.prediction.predicted_cos,
     ),
@@ -126,7 +126,7 @@ QUANTITIES = (
         "Cosine of minority means",
         "Mean cosine between the centred class means of minority classes.",
         ideal="-1/(K-1)",
-        worry="If it nears 1: the features themselves do not tell the minority classes apart.",
+        worry="If it approaches 1: the features themselves do not tell the minority classes apart.",
         worry_above=0.95,
         chart=Curve(_COSINE, "class means", compared=False),
         of=lambda found: group_cosine(found.M, found.B),
@@ -135,9 +135,9 @@ QUANTITIES = (
         "cos_majority_weights",
         "",
         "Cosine of majority rows",
-        "Mean cosine between the classifier's rows of majority classes, to compare with.",
+        "Mean cosine between the classifier rows of majority classes, for comparison.",
         ideal="-1/(K-1)",
-        worry="If it rises, too: the trouble is not with minority classes alone.",
+        worry="If it rises as well: the problem is not limited to minority classes.",
         chart=Curve(_COSINE, "majority rows", compared=False),
         of=lambda found: group_cosine(found.W, found.A if len(found.B) else found.B),
     ),
@@ -145,9 +145,9 @@ QUANTITIES = (
         "norm_ratio",
         "",
         "Norm ratio",
-        "Mean norm of the rows of minority classes by that of majority ones.",
+        "Mean norm of the rows of minority classes divided by that of majority classes.",
         ideal="1",
-        worry="Far below 1 the classifier hardly ever decides for a minority class.",
+        worry="Far below 1, the classifier hardly ever predicts a minority class.",
         best="near one",
         chart=Curve(_AGAINST, "norm ratio", compared=False),
         of=_norm_ratio,
@@ -168,9 +168,10 @@ QUANTITIES = (
         "imbalance_ratio",
         "R",
         "Imbalance R",
-        "Training samples of a majority class by those of a minority one, as training has "
-        "drawn them.",
-        worry="Above the critical R, minority rows coincide in the model: oversample.",
+        "Mean training samples of majority classes divided by those of minority classes, as "
+        "drawn in training.",
+        worry="Above the critical R, minority rows coincide in the model: oversample minority "
+        "classes.",
         chart=Curve(_IMBALANCE, "R"),
         of=lambda found: found.ratio,
     ),
@@ -178,9 +179,9 @@ QUANTITIES = (
         "critical_ratio",
         "R_0",
         "Critical R",
-        "The imbalance from which on the layer-peeled model has all minority rows coincide.",
+        "The imbalance above which all minority rows coincide in the layer-peeled model.",
         worry="If the imbalance R is above it.",
-        caveat="Logged with theory=True.",
+        caveat="Logged only with theory=True.",
         chart=Curve(_IMBALANCE, "critical R", dashed=True),
         of=lambda found: found.prediction and found.prediction.critical_ratio,
     ),
@@ -188,8 +189,8 @@ QUANTITIES = (
         "energy_weights",
         "E_W",
         "Energy of rows",
-        "Mean squared norm of the classifier's rows, E_W in the layer-peeled model.",
-        worry="If it grows without bound: weight decay does not hold the classifier.",
+        "Mean squared norm of the classifier rows, E_W in the layer-peeled model.",
+        worry="If it grows without bound: weight decay does not limit the classifier.",
         of=lambda found: classifier_energy(found.W),
     ),
     Quantity(
@@ -197,7 +198,7 @@ QUANTITIES = (
         "E_H",
         "Energy of features",
         "Mean squared norm of last-layer features, E_H in the layer-peeled model.",
-        worry="If it grows without bound: nothing holds the features.",
+        worry="If it grows without bound: nothing limits the features.",
         of=lambda found: feature_energy_of(found.last.features),
     ),
     Quantity(
@@ -205,7 +206,7 @@ QUANTITIES = (
         "",
         "Centred energy",
         "Mean squared norm of last-layer features about the mean of the class means.",
-        worry="If it is far below the other: the features share a large common part, which "
+        worry="If it is far below energy_features: the features share a large common part, which "
         "the model does not have.",
         of=lambda found: feature_energy_of(found.last.features, centred=True),
     ),

@@ -8,13 +8,13 @@ from lightning_nc.measures.timeline import Timeline
 
 
 def draw_cosines(timeline: Timeline) -> Any:
-    """Cosines in the order of class size, as far as that is known."""
+    """Draw the cosines between classes, ordered by class size if that is known."""
     arrays = timeline.last.arrays
     n, minority = arrays["class_counts"], arrays["minority"]
     by_size = n.argsort(descending=True, stable=True)
     K_B = int(minority.sum())
     known = bool(n.isfinite().all())
-    # minority classes that were given need not be the smallest, and have no border then
+    # minority classes given by the user need not be the smallest; if not, there is no border
     last = K_B > 0 and bool(minority[by_size][-K_B:].all())
     shown = (by_size.tolist(), len(n) - K_B if last else None) if known else ()
     cosines_by_size = {
@@ -29,7 +29,7 @@ def draw_cosines(timeline: Timeline) -> Any:
 
 
 def draw_norms(timeline: Timeline) -> Any:
-    """Norms against class size."""
+    """Draw norms against class size."""
     arrays = timeline.last.arrays
     norms = {
         "classifier rows": arrays["norms_of_weights"],
@@ -40,7 +40,7 @@ def draw_norms(timeline: Timeline) -> Any:
 
 
 def draw_prediction(timeline: Timeline) -> Any:
-    """The cosine of minority rows, and what the layer-peeled model has for other imbalances."""
+    """Draw the cosine of minority rows, and the predicted cosine against the imbalance."""
     cosine, R, E_W, E_H = map(
         timeline.value, ("cos_weights", "imbalance_ratio", "energy_weights", "energy_features")
     )

@@ -1,4 +1,4 @@
-"""Neural collapse, NC1 to NC4: features collapse to class means, and these to a simplex."""
+"""Neural collapse, NC1 to NC4: features collapse to class means, and class means to a simplex."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import Pool
 from lightning_nc.passes.request import Answer, ClassifierGeometry, Request
 
-_FRAMES = 30  # of the film that is logged: each takes a tenth of a second
+_FRAMES = 30  # frames of the logged film at most; drawing each takes a tenth of a second
 _OVER_EPOCHS = {
     "NC1": "nc1",
     "NC2: ETF error": "nc2_etf_error",
@@ -35,11 +35,11 @@ _OVER_EPOCHS = {
 
 
 class CollapseMeasure(Measure):
-    """NC1 to NC4 of the classifier and the features that it is given.
+    """NC1 to NC4 of the classifier and its input.
 
     Args:
-        head: As of the callback `NeuralCollapse`.
-        pool: As of the callback.
+        head: See the callback `NeuralCollapse`.
+        pool: See the callback.
     """
 
     family = "nc"
@@ -52,11 +52,11 @@ class CollapseMeasure(Measure):
         self.head, self.pool = head, pool
 
     def request(self) -> Request:
-        """The last-layer features and the classifier."""
+        """Request the last-layer features and the classifier."""
         return Request(pool=self.pool, classifier=True, head=self.head)
 
     def evaluate(self, answer: Answer) -> Evaluation:
-        """NC1 to NC4."""
+        """Compute NC1 to NC4."""
         last = answer.classifier
         assert last is not None
         W, means = last.weight, last.features.means
@@ -71,18 +71,18 @@ class CollapseMeasure(Measure):
         return Evaluation(values, arrays=arrays, notes=notes)
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
-        """Cosines between class means and between the classifier's rows, and a snapshot."""
+        """Figures of the cosines of class means and of classifier rows, and a snapshot."""
         drawings: dict[str, Drawing] = {"cosines": partial(_draw_cosines, timeline)}
         if "plane" in timeline.last.arrays:
             drawings["snapshot"] = lambda: snapshot_figure(*snapshots_of(timeline)[-1])
         return drawings
 
     def draw_at_end(self, timeline: Timeline) -> dict[str, Drawing]:
-        """NC1 to NC4 over epochs."""
+        """A figure of NC1 to NC4 over epochs."""
         return {"epochs": partial(_draw_epochs, timeline)}
 
     def films(self, timeline: Timeline) -> dict[str, Callable[[Path], None]]:
-        """The collapse of three classes, if it was measured three times; some of many times."""
+        """A film of the collapse of three classes, if there are three or more snapshots."""
         taken = snapshots_of(timeline)
         if len(taken) < 3:
             return {}
@@ -93,7 +93,7 @@ class CollapseMeasure(Measure):
     def events(self, timeline: Timeline) -> dict[str, str]:
         """The beginning of the terminal phase of training, as far as the probe shows it.
 
-        That phase begins when the training error is zero, of which other data say nothing.
+        It begins when the training error is zero, so only a probe of training data shows it.
         """
         now = timeline.last.epochs_completed
         if not timeline.of_training_data or terminal_epoch(timeline) != now:
@@ -105,20 +105,20 @@ class CollapseMeasure(Measure):
         }
 
     def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
-        """Both matrices of cosines."""
+        """Tables of both matrices of cosines."""
         arrays = timeline.last.arrays
         matrices = {name: m for name, m in arrays.items() if name.startswith("cosines_of_")}
         return {**matrix_tables(timeline.last.epochs_completed, matrices)}
 
 
 def terminal_epoch(timeline: Timeline) -> float | None:
-    """The first measured epoch at which the classifier made no error on the probe."""
+    """The first measured epoch without an error on the probe; None if there is none."""
     pairs = zip(timeline.epochs, timeline.over_epochs("accuracy"), strict=True)
     return next((epoch for epoch, accuracy in pairs if accuracy == 1), None)
 
 
 def snapshots_of(timeline: Timeline) -> list[tuple[Tensor, Tensor, str]]:
-    """Means and rows in the plane of classes 0 to 2, and a title, of each measurement with them."""
+    """Means and rows in the plane of classes 0 to 2, and a title, where they were measured."""
     snapshots = []
     for each in timeline.measurements:
         if "plane" in each.arrays:
@@ -136,9 +136,9 @@ def _undefined(values: Mapping[str, float], last: ClassifierGeometry) -> dict[st
     if not last.is_affine:
         why = "the head does not compute W h + b from its weight and bias"
     elif len(last.weight) == 2:
-        why = "two class means are opposite whatever is learned, and one angle has no spread"
+        why = "two centred class means are always opposite, and a single angle has no spread"
     else:
-        why = "class means coincide, or a mean or a row of the classifier is zero"
+        why = "class means coincide, or a class mean or a classifier row is zero"
     return {"undefined": f"{', '.join(undefined)} are undefined (NaN): {why}."}
 
 

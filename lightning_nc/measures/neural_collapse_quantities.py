@@ -1,4 +1,4 @@
-"""The quantities of neural collapse, NC1 to NC4: a row each."""
+"""The quantities of neural collapse, NC1 to NC4, one row each."""
 
 from collections.abc import Callable
 
@@ -21,33 +21,33 @@ from lightning_nc.passes.request import ClassifierGeometry
 
 _NC1 = Panel(
     "NC1: samples collapse to class means",
-    "Within-class variability against the distances between classes.",
+    "Within-class variability relative to the distances between classes.",
     logarithmic=True,
     terminal=True,
 )
 _NC2 = Panel(
     "NC2: means and rows form a simplex",
-    "Norms become equal, and angles equal and as wide as possible, of class means (solid) and "
-    "the classifier's rows (dashed).",
+    "Norms become equal, and angles equal and as wide as possible, for class means (solid) and "
+    "classifier rows (dashed).",
     logarithmic=True,
     terminal=True,
 )
 _NC3 = Panel(
     "NC3: classifier and means agree",
-    "Distance between the classifier's rows and the class means, both scaled to unit size.",
+    "Distance between classifier rows and class means, both scaled to norm 1.",
     logarithmic=True,
     terminal=True,
 )
 _NC4 = Panel(
     "NC4: the nearest class mean decides",
-    "Share of samples that the classifier does not give to the nearest class mean.",
+    "Share of samples that the classifier does not assign to the nearest class mean.",
     logarithmic=True,
     terminal=True,
 )
 
 
 def _of_weights(formula: Callable[[Tensor], Tensor]) -> Callable[[ClassifierGeometry], Tensor]:
-    """A quantity of NC2 of the classifier's rows; the two of a single logit are always opposite."""
+    """An NC2 quantity of the classifier rows; NaN for one logit, whose two rows are opposite."""
 
     def of(last: ClassifierGeometry) -> Tensor:
         W = last.weight
@@ -60,7 +60,7 @@ def _of_weights(formula: Callable[[Tensor], Tensor]) -> Callable[[ClassifierGeom
 def _of_decisions(
     formula: Callable[[ClassifierGeometry], Tensor],
 ) -> Callable[[ClassifierGeometry], Tensor]:
-    """A quantity that takes W h + b for the network's output; NaN where that is something else."""
+    """A quantity that assumes the output W h + b; NaN if the head computes something else."""
 
     def of(last: ClassifierGeometry) -> Tensor:
         return formula(last) if last.is_affine else last.weight.new_tensor(torch.nan)
@@ -74,10 +74,10 @@ QUANTITIES = (
         "NC1",
         "NC1 variability",
         "Within-class variability, Tr(Sigma_W Sigma_B^+)/K: how far samples scatter about "
-        "their class mean, against the distances between classes.",
+        "their class mean, relative to the distances between classes.",
         ideal="0",
-        worry="If it stops falling, or rises, after the probe is fitted without an error: "
-        "noisy labels, or strong augmentation.",
+        worry="If it stops falling, or rises, after the probe is fitted without error: "
+        "labels may be noisy, or augmentation strong.",
         best="low",
         chart=Curve(_NC1, "NC1"),
         headline=True,
@@ -89,7 +89,7 @@ QUANTITIES = (
         "NC2 norms of means",
         "Spread of the norms of the class means: 0 if all are equally far from the centre.",
         ideal="0",
-        worry="If it stays high: some classes, often majority ones, take more room.",
+        worry="If it stays high: some classes, often majority classes, take more room.",
         best="low",
         chart=Curve(_NC2, "norms: means", compared=False),
         of=lambda last: of_class_means(equinorm, last.features),
@@ -98,9 +98,9 @@ QUANTITIES = (
         "nc2_equinorm_weights",
         "NC2",
         "NC2 norms of rows",
-        "Spread of the norms of the classifier's rows.",
+        "Spread of the norms of the classifier rows.",
         ideal="0",
-        worry="If it rises: the classifier comes to favour some classes.",
+        worry="If it rises: the classifier increasingly favours some classes.",
         best="low",
         chart=Curve(_NC2, "rows", dashed=True, compared=False),
         of=_of_weights(equinorm),
@@ -111,7 +111,7 @@ QUANTITIES = (
         "NC2 angles of means",
         "Spread of the angles between class means: 0 if all pairs are equally far apart.",
         ideal="0",
-        worry="If it stays high: some pairs of classes are nearer to each other than the rest.",
+        worry="If it stays high: some pairs of classes are closer to each other than the rest.",
         best="low",
         chart=Curve(_NC2, "angles: means", compared=False),
         of=lambda last: of_class_means(equiangularity, last.features),
@@ -120,9 +120,9 @@ QUANTITIES = (
         "nc2_equiangularity_weights",
         "NC2",
         "NC2 angles of rows",
-        "Spread of the angles between the classifier's rows.",
+        "Spread of the angles between classifier rows.",
         ideal="0",
-        worry="If it rises while that of the means falls.",
+        worry="If it rises while the spread for class means falls.",
         best="low",
         chart=Curve(_NC2, "rows", dashed=True, compared=False),
         of=_of_weights(equiangularity),
@@ -131,7 +131,7 @@ QUANTITIES = (
         "nc2_maximal_angle_means",
         "NC2",
         "NC2 widest angles of means",
-        "Distance of the cosines between class means from -1/(K-1), the widest angle possible.",
+        "Distance of the cosines between class means from -1/(K-1), the widest possible angle.",
         ideal="0",
         worry="If it stays high: the classes do not spread as far as they could.",
         best="low",
@@ -142,9 +142,9 @@ QUANTITIES = (
         "nc2_maximal_angle_weights",
         "NC2",
         "NC2 widest angles of rows",
-        "Distance of the cosines between the classifier's rows from -1/(K-1).",
+        "Distance of the cosines between classifier rows from -1/(K-1).",
         ideal="0",
-        worry="If it stays high while that of the means falls.",
+        worry="If it stays high while the distance for class means falls.",
         best="low",
         chart=Curve(_NC2, "rows", dashed=True, compared=False),
         of=_of_weights(maximal_angle),
@@ -153,9 +153,9 @@ QUANTITIES = (
         "nc2_etf_error",
         "NC2",
         "NC2 simplex error",
-        "Distance of the class means, norms and angles together, from a simplex.",
+        "Distance of the class means from a simplex, in norms and angles together.",
         ideal="0",
-        worry="If it stops falling, or rises, after the probe is fitted without an error: "
+        worry="If it stops falling, or rises, after the probe is fitted without error: "
         "classes are imbalanced, or there are more of them than dimensions + 1.",
         best="low",
         chart=Curve(_NC2, "simplex error"),
@@ -166,10 +166,10 @@ QUANTITIES = (
         "nc3",
         "NC3",
         "NC3 self-duality",
-        "Distance between the classifier's rows and the class means, both scaled to unit size.",
+        "Distance between classifier rows and class means, both scaled to norm 1.",
         ideal="0",
         worry="If it stays high or grows: classifier and features disagree on where the "
-        "classes are; perhaps the head has another weight decay than the rest.",
+        "classes are; the head may have a different weight decay.",
         best="low",
         chart=Curve(_NC3, "NC3"),
         headline=True,
@@ -183,7 +183,7 @@ QUANTITIES = (
         "nc4",
         "NC4",
         "NC4 nearest centre",
-        "Share of samples that the classifier does not give to the nearest class mean.",
+        "Share of samples that the classifier does not assign to the nearest class mean.",
         ideal="0",
         worry="If it stays above 0 although the classifier makes no error.",
         best="low",
@@ -197,10 +197,10 @@ QUANTITIES = (
         "Accuracy on the probe",
         "Share of the probe's samples that the classifier gets right.",
         ideal="1",
-        worry="Below 1 the terminal phase, in which collapse is expected, has not begun.",
+        worry="Below 1, the terminal phase, in which collapse is expected, has not begun.",
         best="high",
         chart=Curve(
-            Panel("Accuracy on the probe", "Of the classifier.", terminal=True), "accuracy"
+            Panel("Accuracy on the probe", "Accuracy of the classifier.", terminal=True), "accuracy"
         ),
         headline=True,
         of=_of_decisions(lambda last: last.accuracy),
@@ -209,11 +209,11 @@ QUANTITIES = (
         "cdnv",
         "CDNV",
         "CDNV",
-        "Class-distance normalised variance: variance within two classes by the squared "
-        "distance of their means, over all pairs.",
+        "Class-distance normalised variance: variance within two classes divided by the squared "
+        "distance between their means, averaged over all pairs.",
         ideal="0",
-        worry="If it is large on new data while it falls on training data: the training set "
-        "alone collapses.",
+        worry="If it is large on new data while it falls on training data: only the training "
+        "set collapses.",
         best="low",
         chart=Curve(_NC1, "CDNV", compared=False),
         of=lambda last: class_distance_normalized_variance_of(last.features),

@@ -1,4 +1,4 @@
-"""Sentences on values that are undefined, or of less than they could be."""
+"""Notes on values that are undefined, or that use fewer directions than possible."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from lightning_nc.functional.input_checks import missing_directions
 
 
 def rank_note(layers: Mapping[str, ClassGeometry]) -> dict[str, str]:
-    """A sentence if the class means of some layers span fewer directions than they could."""
+    """A note if the class means of some layers span fewer directions than they could."""
     missing = {name: missing_directions(g.rank, g.means) for name, g in layers.items()}
     short = [f"'{name}' ({directions})" for name, directions in missing.items() if directions]
     if not short:
@@ -15,5 +15,6 @@ def rank_note(layers: Mapping[str, ClassGeometry]) -> dict[str, str]:
     more = f" and {len(short) - 5} more layers" if len(short) > 5 else ""
     return {
         "rank": "class means span fewer directions than they could at "
-        f"{', '.join(short[:5])}{more}; D and NC1 use those alone, and without any are NaN."
+        f"{', '.join(short[:5])}{more}; D and NC1 use only those, and are undefined (NaN) if "
+        "there are none."
     }

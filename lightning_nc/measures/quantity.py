@@ -1,4 +1,4 @@
-"""What there is to say about a number: the one row that every table, chart and page is made of."""
+"""Quantities: the rows that every table, chart and page is made of."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,11 +15,11 @@ class Panel:
     """A chart over epochs.
 
     Attributes:
-        title: Above it.
-        caption: Below it, in the report.
-        logarithmic: Whether its vertical axis is.
-        references: Horizontal lines: what they say, and where they are.
-        terminal: Whether to mark from when on the probe has no error.
+        title: Title above the chart.
+        caption: Text below the chart, in the report.
+        logarithmic: Whether the vertical axis is logarithmic.
+        references: Horizontal lines, each with its label and its value.
+        terminal: Whether to mark the epochs from which the probe has no error.
     """
 
     title: str
@@ -35,8 +35,8 @@ class Curve:
 
     Attributes:
         panel: The panel; quantities that share one are drawn together.
-        label: In its legend.
-        dashed: Whether it is the dashed partner of the curve before.
+        label: Label in the legend.
+        dashed: Whether it is the dashed partner of the curve before it.
         compared: Whether it is drawn where several runs are overlaid.
     """
 
@@ -48,23 +48,23 @@ class Curve:
 
 @dataclass(frozen=True)
 class Quantity:
-    """One number that a measure logs. Nothing says of it a second time what is said here.
+    """One number that a measure logs, and the only place where it is described.
 
     Attributes:
         name: What follows ``{family}/{probe}/`` in its key.
-        symbol: As in formulas, or as it is called in the papers.
-        label: For people.
+        symbol: Its symbol in formulas, or its name in the papers.
+        label: A short name for people.
         meaning: What the number means, in one sentence.
         ideal: Its ideal value; empty if there is none.
         worry: When to worry, and about what.
         caveat: What it costs, or what it does not tell; empty if there is nothing to add.
-        best: Which of two values is better; None if neither is.
-        worry_below: From here downwards a value is marked in the report.
-        worry_above: From here upwards a value is marked.
-        chart: Where it is drawn; None for nowhere.
+        best: Which values are better; None if none are.
+        worry_below: Values up to this one are marked in the report.
+        worry_above: Values from this one on are marked in the report.
+        chart: Where it is drawn; None if it is not.
         headline: Whether it is among the first numbers of a page.
-        of: Makes the value of what the measure gives to its rows; None means that it is not
-            logged, such as predictions that were not asked for.
+        of: Computes the value from what the measure passes to its rows; it returns None if nothing
+            is to be logged, such as a prediction that was not requested.
 
     Example:
         >>> rho = Quantity("rho", "rho", "Decay ratio", "Factor per layer.", best="low")
@@ -92,23 +92,23 @@ class Quantity:
             return -value
         if self.best == "near one":
             return abs(value - 1)
-        if self.best == "low and positive":  # a negative one is worse than any positive one
+        if self.best == "low and positive":  # any negative value is worse than any positive one
             return -1 / value if value else math.inf
         return value if self.best == "low" else math.nan
 
     def is_worrying(self, value: float) -> bool:
-        """Whether a value by itself says that something is wrong."""
+        """Whether a value alone indicates that something is wrong."""
         low, high = self.worry_below, self.worry_above
         return (low is not None and value <= low) or (high is not None and value >= high)
 
     def to_state(self) -> dict[str, Any]:
-        """All that is said of it, as primitives that JSON can hold."""
+        """All fields but ``of``, as primitives that JSON can store."""
         said = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "of"}
         return said | {"chart": None if self.chart is None else asdict(self.chart)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Quantity":
-        """Read back what `to_state` wrote, also by a version that wrote more."""
+        """Read back what `to_state` returned, also from a version with more fields."""
         known = _known_fields(cls, state)
         chart = known.get("chart")
         if chart is not None:
@@ -119,5 +119,5 @@ class Quantity:
 
 
 def _known_fields(kind: Any, state: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a state a class has fields for."""
+    """The entries of a state that are fields of a class."""
     return {field.name: state[field.name] for field in fields(kind) if field.name in state}

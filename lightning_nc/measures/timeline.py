@@ -1,4 +1,4 @@
-"""Measurements of one measure on one probe, in order: what figures are drawn from."""
+"""The measurements of one measure on one probe, in order, from which figures are drawn."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ class Timeline(NamedTuple):
 
     Attributes:
         family: The first part of the keys.
-        probe: The second part.
-        measurements: At least one, in the order in which they were taken.
-        of_training_data: Whether the probe is of the data that the network is being trained on.
+        probe: The second part of the keys, the name of the probe.
+        measurements: One or more, in the order in which they were taken.
+        of_training_data: Whether the probe is part of the data that the network is trained on.
     """
 
     family: str
@@ -43,19 +43,19 @@ class Timeline(NamedTuple):
 
     @property
     def layers(self) -> list[str]:
-        """The layers that have values, in depth."""
+        """The layers that have values, in order of depth."""
         start = f"{self.family}_layers/{self.probe}/"
         return [key.removeprefix(start) for key in self.last.values if key.startswith(start)]
 
     def of_layers(self, measurement: Measurement) -> list[float]:
-        """The values of these layers at a measurement; NaN where they were not measured."""
+        """The values of `layers` at a measurement; NaN where they were not measured."""
         start = f"{self.family}_layers/{self.probe}/"
         return [measurement.values.get(start + layer, math.nan) for layer in self.layers]
 
     def title(self, what: str) -> str:
-        """The title of a figure over epochs: what it shows, and of which probe."""
+        """The title of a figure over epochs: what it shows, and the probe."""
         return f"{what}, {self.probe}"
 
     def title_of_last(self, what: str) -> str:
-        """The title of a figure of the last measurement: what, of which probe, and when."""
+        """The title of a figure of the last measurement: what it shows, the probe, and when."""
         return f"{what}, {self.probe}, {self.last.when}"

@@ -1,4 +1,4 @@
-"""Separation fuzziness and neural collapse as torchmetrics: one pass, exact, synchronised."""
+"""Separation fuzziness and neural collapse as torchmetrics: exact, synchronised, in one sweep."""
 
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ from lightning_nc.functional.separation import fuzziness_of
 
 
 class _PooledMoments(Metric):
-    """Moments of all samples seen, as one matrix so that one gather synchronises them.
+    """Moments of all samples seen, stored as one matrix so that one gather synchronises them.
 
     The rows of the state are ``[n_k, squares_k, mu_k]`` for the K classes, then ``[0, 0, r]`` for
     the rows r of the scatter's factor; before the first batch d is 0.
@@ -50,12 +50,12 @@ class _PooledMoments(Metric):
         self.add_state("moments", empty, dist_reduce_fx=_only_element)
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        """Take in features of shape ``(N, d)`` with class indices of shape ``(N,)``."""
+        """Add features of shape ``(N, d)`` with class indices of shape ``(N,)``."""
         labels = check_features(features, labels)
         if self.moments.dtype != torch.float64:
             raise TypeError(
-                f"The state was cast to {self.moments.dtype}, which cannot hold exact moments: "
-                "keep the metric out of a module that is cast to a lower precision."
+                f"The metric was cast to {self.moments.dtype}, but its moments need float64: keep "
+                "it out of a module that is cast to a lower precision."
             )
         if int(labels.max()) >= self.num_classes:
             raise ValueError(
@@ -65,7 +65,7 @@ class _PooledMoments(Metric):
         self.moments = _pool(self.moments, batch, self.num_classes)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Take in a batch and return its own value; if it has none, the state stays as it was."""
+        """Add a batch and return the value of this batch alone; on an error, add nothing."""
         seen, updates = self.moments, self._update_count
         try:
             return super().forward(*args, **kwargs)
@@ -80,22 +80,25 @@ class _PooledMoments(Metric):
 
 
 class SeparationFuzziness(_PooledMoments):
-    r"""How poorly classes are separated, over all batches and processes; ideal 0.
+    r"""The separation fuzziness D over all batches and processes; ideal 0.
 
     .. math:: D = \operatorname{Tr}(SS_W SS_B^+)
 
-    as `lightning_nc.functional.separation_fuzziness`, in one pass. The state holds up to 3 d x d
-    float64 numbers: 24 MB at d = 1,000, 2.4 GB at d = 10,000. For wider layers use the callbacks or
-    `lightning_nc.measure`, which take two passes and 8 K d bytes. Take in batches by ``update``:
-    ``forward`` also evaluates each batch by itself, which must then have all classes.
+    The value is that of `lightning_nc.functional.separation_fuzziness`, computed in one sweep. The
+    state has up to 3d x d float64 numbers: 24 MB at d = 1,000, 2.4 GB at d = 10,000. For wider
+    layers use the callbacks or `lightning_nc.measure`, which need two sweeps and 8 K d bytes. Add
+    batches with ``update``: ``forward`` also evaluates each batch alone, which must then contain
+    all classes.
 
     Args:
         num_classes: Number of classes K.
         kwargs: See `torchmetrics.Metric`.
 
     Raises:
-        ValueError: On ``update``, for labels out of range, shapes that do not fit or features that
-            are not finite; on ``compute``, if a class has no samples.
+        ValueError: For fewer than two classes; on ``update``, for labels out of range, shapes that
+            do not match or features that are not finite; on ``compute``, if a class has no samples.
+        TypeError: On ``update``, for features that are not floating point, labels that are not
+            integers, or a metric that was cast to a lower precision.
 
     Example:
         >>> metric = SeparationFuzziness(num_classes=2)
@@ -109,27 +112,30 @@ class SeparationFuzziness(_PooledMoments):
     """
 
     def compute(self) -> Tensor:
-        """D of all samples of all processes."""
+        """Return D over all samples of all processes."""
         return fuzziness_of(geometry_of_moments(self._moments()))
 
 
 class NeuralCollapse(_PooledMoments):
-    """NC1 and NC2 of last-layer features, over all batches and processes; all ideally 0.
+    """NC1, NC2 and CDNV of last-layer features, over all batches and processes; all ideally 0.
 
-    ``compute`` returns a dictionary of what features alone determine: ``nc1``,
+    ``compute`` returns a dictionary of the quantities that features alone determine: ``nc1``,
     ``nc2_equinorm_means``, ``nc2_equiangularity_means``, ``nc2_maximal_angle_means``,
-    ``nc2_etf_error`` and ``cdnv``, as the functions of `lightning_nc.functional`, in one pass.
-    NC3 and NC4 ask for the classifier: use `lightning_nc.NeuralCollapse`, the callback. The state
-    holds up to 3 d x d float64 numbers (24 MB at d = 1,000). Take in batches by ``update``:
-    ``forward`` also evaluates each batch by itself, which must then have all classes.
+    ``nc2_etf_error`` and ``cdnv``. The values are those of the functions in
+    `lightning_nc.functional`, computed in one sweep. NC3 and NC4 need the classifier: use the
+    callback `lightning_nc.NeuralCollapse`. The state has up to 3d x d float64 numbers (24 MB at
+    d = 1,000). Add batches with ``update``: ``forward`` also evaluates each batch alone, which must
+    then contain all classes.
 
     Args:
         num_classes: Number of classes K.
         kwargs: See `torchmetrics.Metric`.
 
     Raises:
-        ValueError: On ``update``, for labels out of range, shapes that do not fit or features that
-            are not finite; on ``compute``, if a class has no samples.
+        ValueError: For fewer than two classes; on ``update``, for labels out of range, shapes that
+            do not match or features that are not finite; on ``compute``, if a class has no samples.
+        TypeError: On ``update``, for features that are not floating point, labels that are not
+            integers, or a metric that was cast to a lower precision.
 
     Example:
         >>> metric = NeuralCollapse(num_classes=2)
@@ -143,7 +149,7 @@ class NeuralCollapse(_PooledMoments):
     """
 
     def compute(self) -> dict[str, Tensor]:
-        """NC1, NC2 of the means, and CDNV, of all samples of all processes."""
+        """Return NC1, NC2 of the means, and CDNV, over all samples of all processes."""
         geometry = geometry_of_moments(self._moments())
         return {
             "nc1": variability_collapse_of(geometry),
@@ -167,18 +173,19 @@ def _unpack(state: Tensor, num_classes: int) -> ClassMoments:
 
 
 def _pool(a: Tensor, b: Tensor, num_classes: int) -> Tensor:
-    """Pool two states; one that has seen nothing knows no d and leaves the other as it is."""
+    """Pool two states; an empty one has no d and leaves the other unchanged."""
     if a.shape[1] == 2 or b.shape[1] == 2:
         return b if a.shape[1] == 2 else a
     if a.shape[1] != b.shape[1]:
         raise ValueError(
-            f"Features have changed their dimension from {a.shape[1] - 2} to {b.shape[1] - 2}."
+            f"The dimension of the features changed from {a.shape[1] - 2} to {b.shape[1] - 2}: use "
+            "a metric of its own for each layer."
         )
     return _pack(pool_moments(_unpack(a, num_classes), _unpack(b, num_classes)))
 
 
 def _gather_and_pool(num_classes: int, state: Tensor, group: Any = None) -> list[Tensor]:
-    """Pool the states of all processes; one element, as what is left to reduce."""
+    """Pool the states of all processes; the list has one element, so nothing is left to reduce."""
     pooled, *others = gather_all_tensors(state, group)
     for other in others:
         pooled = _pool(pooled, other, num_classes)

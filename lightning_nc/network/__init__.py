@@ -1,1 +1,1 @@
-"""Looking at a network: its layers, blocks, head, features, and the way of batches to it."""
+"""A network's layers, blocks, head and features, and how batches reach it."""

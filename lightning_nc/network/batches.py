@@ -1,4 +1,4 @@
-"""Samples of a dataset: chosen by a seed alone, formed into batches once, and read again."""
+"""Samples of a dataset, chosen by a seed alone, formed into batches once, and read repeatedly."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from lightning_nc.guards.generators import held_generators, seed_generators
 
 
 class Samples(NamedTuple):
-    """A map-style dataset and how its samples become batches."""
+    """A map-style dataset and how its samples are formed into batches."""
 
     dataset: Any
     batch_size: int
@@ -29,7 +29,7 @@ class Samples(NamedTuple):
 
 
 class ProbeBatch(NamedTuple):
-    """One batch of the probe: its place among the batches, its indices and their known labels."""
+    """One batch of the probe: its position among the batches, indices, and labels if known."""
 
     number: int
     indices: list[int]
@@ -39,11 +39,17 @@ class ProbeBatch(NamedTuple):
 def samples_of(source: Any, batch_size: int | None) -> Samples:
     """Read a Dataset, a DataLoader or a function returning one as a map-style dataset.
 
-    Of a loader, the dataset, batch size and collate function are used, and the indices of a
-    `SubsetRandomSampler`: other samplers, generators and iterators belong to the training.
+    A loader's dataset, batch size, collate function, worker initialisation and memory pinning are
+    used, and the indices of a `SubsetRandomSampler`. Other samplers, generators and iterators
+    belong to training and are not used.
+
+    Args:
+        source: A Dataset, a DataLoader, or a function without arguments that returns one.
+        batch_size: Samples per batch; None for the loader's own, or 100.
 
     Raises:
-        TypeError: If the source is none of these, an ``IterableDataset``, or reads whole batches.
+        TypeError: If the source is none of these, is an ``IterableDataset``, or reads whole
+            batches.
     """
     if not isinstance(source, Dataset | DataLoader) and callable(source):
         source = source()
@@ -53,15 +59,15 @@ def samples_of(source: Any, batch_size: int | None) -> Samples:
     ):
         raise TypeError(
             f"{type(dataset).__name__} cannot be read again in the same order, which a measurement "
-            "needs. Give a map-style dataset (with __getitem__ and __len__) of your own: "
+            "needs. Use a map-style dataset (with __getitem__ and __len__) instead: "
             'probe=Probe(source=dataset, name="my_probe").'
         )
     if not isinstance(source, DataLoader):
         return Samples(dataset, batch_size or 100, default_collate, None, False)
     if source.batch_sampler is None:
         raise TypeError(
-            "A DataLoader with batch_size=None reads whole batches, of which no samples can be "
-            "chosen. Give the single samples: "
+            "A DataLoader with batch_size=None reads whole batches, from which single samples "
+            "cannot be chosen. Use a dataset of single samples: "
             'probe=Probe(source=dataset, name="my_probe", batch_size=...).'
         )
     own_size = source.batch_size or getattr(source.batch_sampler, "batch_size", None)
@@ -72,21 +78,30 @@ def samples_of(source: Any, batch_size: int | None) -> Samples:
 
 
 def inner_sampler(sampler: Any) -> Any:
-    """The sampler that was given to a loader, where Lightning has wrapped it to distribute it.
+    """Return the sampler that was given to a loader, even if Lightning has wrapped it.
 
-    Without the names that lead to it the wrapper counts as the sampler.
+    Lightning wraps samplers to distribute them. Without the private names that lead to the inner
+    sampler, the wrapper is returned.
     """
     return getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
 
 
 def _subset_of(sampler: Any) -> Any:
-    """The indices to which a sampler is limited; None if it is not."""
+    """Return the indices that a sampler is limited to; None if it is not limited."""
     inner = inner_sampler(sampler)
     return inner.indices if isinstance(inner, SubsetRandomSampler) else None
 
 
 def seeded_order(size: int, seed: int) -> Tensor:
-    """The order in which a source of this size is looked through."""
+    """Return the order in which to read a source.
+
+    Args:
+        size: The number of samples in the source.
+        seed: Seed of the order.
+
+    Returns:
+        A permutation of the indices, shape ``(size,)``.
+    """
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
 
 
@@ -95,11 +110,11 @@ def stratified(labels: Tensor, samples_per_class: int | None, seed: int) -> Tens
 
     Args:
         labels: Labels of the candidates, in seeded order, shape ``(M,)``.
-        samples_per_class: How many of each class; None for all.
-        seed: Of the shuffle.
+        samples_per_class: Samples to choose from each class; None for all.
+        seed: Seed of the shuffle.
 
     Returns:
-        Positions among the candidates.
+        Positions of the N chosen samples among the candidates, shape ``(N,)``.
     """
     by_class = labels.argsort(stable=True)
     groups = torch.split(by_class, labels.bincount().tolist())
@@ -108,14 +123,22 @@ def stratified(labels: Tensor, samples_per_class: int | None, seed: int) -> Tens
 
 
 def form_batches(indices: Tensor, labels: Tensor, batch_size: int) -> list[ProbeBatch]:
-    """Cut the probe into batches of nearly equal size; no value depends on how they are dealt."""
+    """Cut the probe into batches of nearly equal size.
+
+    No measured value depends on which process reads which batch.
+
+    Args:
+        indices: Indices of the samples, shape ``(N,)``.
+        labels: Labels of the samples, shape ``(N,)``.
+        batch_size: Largest number of samples in a batch.
+    """
     parts = math.ceil(len(indices) / batch_size)
     cut = zip(indices.tensor_split(parts), labels.tensor_split(parts), strict=True)
     return [ProbeBatch(number, part.tolist(), of) for number, (part, of) in enumerate(cut)]
 
 
 class _BatchReader(Dataset[Any]):
-    """Reads whole batches, each with the random numbers that its own number seeds."""
+    """A dataset of whole batches, each read with random generators seeded by its own number."""
 
     def __init__(self, samples: Samples, batches: Sequence[ProbeBatch], seed: int) -> None:
         self.samples, self.batches, self.seed = samples, batches, seed
@@ -136,7 +159,17 @@ class _BatchReader(Dataset[Any]):
 def read_batches(
     samples: Samples, batches: Sequence[ProbeBatch], seed: int, num_workers: int = 0
 ) -> Iterator[tuple[ProbeBatch, Any]]:
-    """Read batches one after another, with a loader and a generator of our own."""
+    """Read batches one after another, with a separate loader and generator.
+
+    Args:
+        samples: The dataset and how to form batches.
+        batches: The batches to read.
+        seed: Seed of the probe.
+        num_workers: Number of worker processes that read.
+
+    Yields:
+        Each batch of the probe, and what the dataset and the collate function return for it.
+    """
     loader = DataLoader(
         _BatchReader(samples, batches, seed),
         batch_size=None,  # the reader returns whole batches

@@ -1,4 +1,4 @@
-"""The blocks of a network, and its head, found by looking at one forward pass."""
+"""Find the blocks and the head of a network from one forward pass."""
 
 from functools import partial
 from typing import Any
@@ -21,21 +21,24 @@ _NOT_NONLINEARITIES = (
 
 
 def find_blocks(model: nn.Module, batch: Any) -> list[str]:
-    """Show which points ``layers="blocks"`` stands for in a network.
+    """Return the names of the layers that ``layers="blocks"`` selects in a network.
 
-    Point 0 is the raw input (of floating point). Then, in running order, the modules of one class
-    that is not torch's own: of the classes with two or more instances that ran, those are kept
-    whose every instance is a bottleneck (with its output detached, the network's output no longer
-    depends on the input, or for tokens on their embedding), and of these the class with the most
-    instances is taken, on a tie the outermost. Without such a class it is every nonlinearity that
-    ran. Logits are never a point.
+    Layer 0 is the raw input, if it is a floating-point tensor. The next layers, in running order,
+    are the modules of one class that is not torch's own. A class is a candidate if two or more
+    instances ran and every one of them is a bottleneck: with its output detached, the network's
+    output no longer depends on the input (for tokens, on their embedding). The candidate with the
+    most instances is chosen; on a tie, the outermost. Without a candidate, every nonlinearity that
+    ran is a layer. Logits are never a layer.
 
     Args:
-        model: The network; left as it was.
-        batch: A batch as the network's loader yields it, or its inputs alone.
+        model: The network; it is left as it was.
+        batch: A batch as the network's loader yields it, or only the inputs.
+
+    Returns:
+        The names of the layers, in running order.
 
     Raises:
-        ValueError: If nothing is found; name the layers then.
+        ValueError: If no layer is found. Name the layers with ``layers=`` in this case.
 
     Example:
         >>> import torch
@@ -54,17 +57,22 @@ def find_blocks(model: nn.Module, batch: Any) -> list[str]:
 
 
 def block_points(found: Trace, head: ModuleRun | None, pool: Pool | None = None) -> list[Point]:
-    """The points of ``layers="blocks"``; see `find_blocks` for the rule.
+    """Return the points of ``layers="blocks"``; see `find_blocks` for the rule.
+
+    Args:
+        found: A traced forward pass.
+        head: The head's run; None without a head.
+        pool: Makes (N, d) features of a block's output; None flattens.
 
     Raises:
-        ValueError: If nothing is found.
+        ValueError: If no block is found.
     """
     hidden = _before_logits(found.runs, head)
     chosen = _bottleneck_class(found, hidden) or _nonlinearities(hidden)
     if not chosen:
         raise ValueError(
-            "Found no blocks: no class of modules with two or more instances that the signal must "
-            "pass, and no nonlinearity module. Name the layers: "
+            "Found no blocks: there is no class of modules with two or more instances that the "
+            "signal must pass through, and no nonlinearity module. Name the layers: "
             'layers=["layer1", "layer2"], globs such as "encoder.layer.*", or '
             "{name: callable}."
         )
@@ -75,13 +83,17 @@ def block_points(found: Trace, head: ModuleRun | None, pool: Pool | None = None)
 
 
 def find_head(found: Trace, name: str | None, classes_seen: int | None) -> ModuleRun | None:
-    """The classifier: the last module to run with a weight row per class, or one row for two.
+    """Find the head: the last module to run with one weight row per class, or one row for two.
 
     Args:
-        found: A forward pass.
+        found: A traced forward pass.
         name: The head's name, if the user gives it.
-        classes_seen: Largest label + 1, if known. Of modules with as many rows the last is taken;
-            if there is none, the last of all if it has more (then a class is missing).
+        classes_seen: Largest label + 1, if known. The head is the last module with this many rows.
+            Without one, it is the last module with a weight matrix if that has more rows (then a
+            class is missing).
+
+    Returns:
+        The head's run; None if no head is found.
 
     Raises:
         ValueError: If a named head does not run or has no weight matrix.
@@ -91,8 +103,8 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
         named = [run for run in candidates if run.module is found.modules.get(name)]
         if not named:
             raise ValueError(
-                f"The head '{name}' has no weight matrix or never runs. Modules that do are "
-                f"{', '.join(repr(run.name) for run in candidates[-5:])}."
+                f"The head '{name}' has no weight matrix or never runs. The last modules that have "
+                f"one and run are {', '.join(repr(run.name) for run in candidates[-5:])}."
             )
         return named[-1]
     if classes_seen is None:
@@ -103,7 +115,7 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
 
 
 def _before_logits(runs: list[ModuleRun], head: ModuleRun | None) -> list[ModuleRun]:
-    """The runs that end before the head does: no logits among them."""
+    """Return the runs that end before the head's; no logits are among them."""
     if head is None:
         return runs
     end = max(position for position, run in enumerate(runs) if run.module is head.module)
@@ -111,13 +123,13 @@ def _before_logits(runs: list[ModuleRun], head: ModuleRun | None) -> list[Module
 
 
 def _bottleneck_class(found: Trace, hidden: list[ModuleRun]) -> dict[str, int]:
-    """The modules of the chosen class and how often each ran; empty if there is none."""
+    """Return the modules of the chosen class and how often each ran; empty if there is none."""
     classes: dict[type, dict[str, list[ModuleRun]]] = {}
     for run in hidden:
         if not type(run.module).__module__.startswith("torch."):
             classes.setdefault(type(run.module), {}).setdefault(run.name, []).append(run)
     best: dict[str, list[ModuleRun]] = {}
-    # the outermost first: of two classes that run equally often it is the one to keep
+    # outermost first, because it is chosen on a tie
     by_depth = sorted(classes.values(), key=lambda names: min(name.count(".") for name in names))
     for instances in by_depth:
         if len(instances) < 2 or len(instances) <= len(best):

@@ -1,4 +1,4 @@
-"""Reading features out of a network with hooks that live inside one ``with``."""
+"""Read features from a network with hooks that exist only inside one ``with`` block."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,12 +15,12 @@ TakeFeatures = Callable[[Point, Tensor], None]
 
 
 class Head(NamedTuple):
-    """A classifier as it was when it ran.
+    """The weight and bias of the head at the time it ran.
 
     Attributes:
         weight: W, shape ``(K, d)``.
         bias: b, shape ``(K,)``; None without one.
-        is_affine: Whether its output was W h + b: it is not that of a cosine classifier, say.
+        is_affine: Whether the output was W h + b; that of a cosine classifier, for example, is not.
     """
 
     weight: Tensor
@@ -29,7 +29,7 @@ class Head(NamedTuple):
 
 
 class Capture:
-    """Forward passes that hand over the features of each point; made by `capture`."""
+    """Forward passes that hand over the features of each point; created by `capture`."""
 
     def __init__(self, call: Callable[[Any], Any], points: Sequence[Point]) -> None:
         self.call = call
@@ -45,13 +45,18 @@ class Capture:
         self._failure: Exception | None = None
 
     def forward(self, inputs: Any, samples: int, consume: TakeFeatures) -> None:
-        """Call the network once, and ``consume(point, features)`` for each point as it runs.
+        """Call the network once, and call ``consume(point, features)`` for each point as it runs.
 
         Features are views of what the network computed, valid until ``consume`` returns.
 
+        Args:
+            inputs: The inputs of one batch.
+            samples: The number of samples N in the batch.
+            consume: Receives each point and its features, shape ``(N, d)``.
+
         Raises:
-            Exception: What was raised in a hook, when the network has run to its end: one whose
-                parameters are sharded cannot stop halfway, for others wait for it.
+            Exception: The first exception in a hook, once the network has run to its end. A network
+                with sharded parameters cannot stop halfway, because other processes wait for it.
             ValueError: If a layer did not run.
         """
         self._failure = None
@@ -69,23 +74,23 @@ class Capture:
         if self._silent:
             names = ", ".join(sorted(repr(point.name) for point in self._silent))
             raise ValueError(
-                f"The layers {names} did not run on this batch; a layer that is measured must run, "
-                "and equally often, on every batch."
+                f"The layers {names} did not run on this batch. Name layers that run on every "
+                "batch, and equally often."
             )
 
     def on_run(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """Hook: a module that has points has run."""
+        """Hand over the features of a module's points (a forward hook)."""
         run = self._runs[name]
         self._runs[name] += 1
         if self._consume is None:
-            return  # called by something else than `forward`
+            return  # not called by `forward`
         for point in self._points[name]:
             if point.run == run:
                 taken = (*args, *kwargs.values())[0] if point.side == "input" else output
                 self._hand_over(point, taken)
 
     def on_head(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Hook: the head has run; under sharding its weight exists only now."""
+        """Copy the head's weight and bias (a forward hook); under sharding they exist only now."""
         with self._failure_kept():
             weight, bias = module.weight, getattr(module, "bias", None)
             is_affine = _is_affine(output, args[0], weight, bias) if args else True
@@ -113,13 +118,16 @@ def capture(
     head: str | None = None,
     call: Callable[[Any], Any] | None = None,
 ) -> Iterator[Capture]:
-    """Watch a network at some points inside the block; it is left without hooks.
+    """Watch a network at some points inside the block; hooks are removed at its end.
 
     Args:
         model: The network.
         points: Where to take features.
-        head: Name of the classifier, whose weight is copied when it runs.
+        head: Name of the head, whose weight and bias are copied when it runs.
         call: Calls the network with inputs; by default as `call_model` does.
+
+    Yields:
+        The `Capture`, whose ``forward`` calls the network.
 
     Example:
         >>> import torch
@@ -136,7 +144,7 @@ def capture(
             hook = partial(watched.on_run, name)
             hooks.enter_context(modules[name].register_forward_hook(hook, with_kwargs=True))
         if head is not None:
-            # first of all hooks: that of FSDP takes the weight apart again
+            # before all other hooks: that of FSDP shards the weight again
             at_head = modules[head].register_forward_hook(watched.on_head, prepend=True)
             hooks.enter_context(at_head)
         yield watched
@@ -152,7 +160,7 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
 
 
 def _raw_input(inputs: Any) -> Any:
-    """The first floating-point tensor of the inputs."""
+    """Return the first floating-point tensor in the inputs."""
     values = inputs.values() if isinstance(inputs, Mapping) else inputs
     if isinstance(inputs, Tensor):
         return inputs
@@ -161,16 +169,16 @@ def _raw_input(inputs: Any) -> Any:
 
 
 def _is_affine(output: Any, h: Any, weight: Any, bias: Any) -> bool:
-    """Whether an output is W h + b, to the precision of half floats."""
+    """Whether an output (N, K) is W h + b up to half precision; shapes (N, d), (K, d), (K,)."""
     if weight.ndim != 2 or not isinstance(output, Tensor) or not isinstance(h, Tensor):
-        return True  # a convolution, say
+        return True  # such as a convolution
     expected = nn.functional.linear(h.to(weight.dtype), weight, bias)
     tolerance = 0.05 * float(expected.abs().max())
     return expected.shape == output.shape and bool(((expected - output).abs() <= tolerance).all())
 
 
 def _exact(parameter: Any) -> Tensor:
-    """A float64 copy of a parameter, gathered if it is sharded."""
+    """Return a float64 copy of a parameter, gathered if it is sharded."""
     whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
     whole = whole.detach()
     return (whole.cpu() if whole.device.type == "mps" else whole).double().clone()

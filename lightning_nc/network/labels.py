@@ -1,4 +1,4 @@
-"""What class each sample is of: from the dataset where it says so, else from the batches."""
+"""The class of each sample, from the dataset if it declares labels, otherwise from the batches."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,20 +29,27 @@ def unpack_batch(batch: Any) -> tuple[Any, Any]:
                 return {name: value for name, value in batch.items() if name != key}, batch[key]
         found = f"a dict with keys {', '.join(map(repr, batch))}"
     elif isinstance(batch, tuple | list):
-        found = f"a {type(batch).__name__} of {len(batch)}"
+        found = f"a {type(batch).__name__} of {len(batch)} items"
     else:
         found = f"a {type(batch).__name__}"
     raise TypeError(
-        f"Cannot tell inputs from labels in {found}. Say how: "
+        f"Cannot tell inputs from labels in {found}. Pass a function that separates them: "
         "Probe(..., unpack=lambda batch: (inputs, labels))."
     )
 
 
 def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
-    """Read the labels of a batch as class indices, or say why they are none.
+    """Convert the labels of a batch to class indices.
 
-    A trailing axis of one is dropped, and floating-point labels are read if they are whole numbers
-    (the targets of a one-logit head).
+    A trailing axis of size one is dropped. Floating-point labels are accepted if they are whole
+    numbers (the targets of a one-logit head).
+
+    Args:
+        labels: Shape ``(N,)`` or ``(N, 1)``.
+        num_classes: The number of classes; None to allow any label from 0.
+
+    Returns:
+        Shape ``(N,)``, int64.
 
     Raises:
         TypeError: If labels are not a tensor.
@@ -54,8 +61,8 @@ def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
     """
     if not isinstance(labels, Tensor):
         raise TypeError(
-            f"Labels must be a tensor of class indices, got {type(labels).__name__}; "
-            "Probe(unpack=...) can return one."
+            f"Labels must be a tensor of class indices, got {type(labels).__name__}. "
+            "Return a tensor from Probe(unpack=...)."
         )
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -64,27 +71,30 @@ def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
     ):
         kind = "soft" if labels.ndim == 1 else "soft or multi-label"
         raise ValueError(
-            f"Got {kind} targets of shape {tuple(labels.shape)} and {labels.dtype}; the geometry "
-            "of classes needs one class index per sample. If there is one, return it from "
+            f"Got {kind} targets of shape {tuple(labels.shape)} and {labels.dtype}, but the "
+            "geometry of classes needs one class index per sample. If there is one, return it from "
             "Probe(unpack=...), for example targets.argmax(1)."
         )
     labels = labels.long()
     low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
     if low < 0 or (num_classes is not None and high >= num_classes):
-        bound = "" if num_classes is None else f" .. {num_classes - 1}"
+        bound = "" if num_classes is None else f" to {num_classes - 1}"
         raise ValueError(
-            f"Label {low if low < 0 else high} is out of range: classes are numbered 0{bound}. "
-            "Renumber or leave out such samples in Probe(unpack=...) or in the dataset."
+            f"Label {low if low < 0 else high} is out of range: classes are numbered from 0{bound}."
+            " Renumber or leave out such samples in Probe(unpack=...) or in the dataset."
         )
     return labels
 
 
 def dataset_labels(dataset: Any) -> Tensor | None:
-    """The labels that a dataset declares, without reading a sample; None if it declares none.
+    """Return the labels that a dataset declares, without reading a sample.
 
-    Known are ``targets`` and ``labels`` with the dataset's ``target_transform``, the last tensor of
-    a `TensorDataset`, and all of these through `Subset` and `ConcatDataset`. What is declared is
-    compared later with every batch that is read.
+    Labels are declared by ``targets`` or ``labels``, to which the dataset's ``target_transform`` is
+    applied, or by the last tensor of a `TensorDataset`. `Subset` and `ConcatDataset` pass them on.
+    Every batch that is read later is compared with the declared labels.
+
+    Returns:
+        Shape ``(N,)``, int64; None if the dataset declares no class indices.
 
     Example:
         >>> data = TensorDataset(torch.zeros(3, 2), torch.tensor([2, 0, 1]))
@@ -112,5 +122,5 @@ def _as_labels(declared: Any, size: int) -> Tensor | None:
     try:
         labels = class_indices(torch.as_tensor(np.asarray(declared)))
     except (TypeError, ValueError, RuntimeError):
-        return None  # not class indices after all: the batches will tell
+        return None  # not class indices: labels come from the batches
     return labels if len(labels) == size else None

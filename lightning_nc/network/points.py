@@ -1,4 +1,4 @@
-"""Points: the places in a network at which features are taken, found by the names of modules."""
+"""Points: the places in a network at which features are taken, found by module names."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class Point:
     """One place in the network at which features are taken.
 
     Attributes:
-        name: How it is called in logged keys.
+        name: The point's name in logged keys.
         module: Clean name of the module; None for the raw input of the network.
-        run: Which of the module's runs within a forward pass, counted from 0.
-        side: Whether the module's output or its input is taken.
-        pool: Makes (N, d) features of what is found there; None flattens.
+        run: Number of the module's run within a forward pass, counted from 0.
+        side: Whether the module's output or its input is used.
+        pool: Makes (N, d) features of the output or input; None flattens it.
     """
 
     name: str
@@ -35,16 +35,16 @@ class Point:
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """All modules by name, without the parts of names that wrappers add.
+    """Return all modules by name, without the parts of names that wrappers add.
 
-    Shared modules appear under each of their names, a wrapper gives its name to what it wraps.
+    A shared module appears under each of its names, a wrapped module under the wrapper's name.
     """
     modules = model.named_modules(remove_duplicate=False)
     return {clean_name(name): module for name, module in modules}
 
 
 def clean_name(name: str) -> str:
-    """Strip the components that compilation, sharding and checkpointing put into module names.
+    """Strip the components that compilation, sharding and checkpointing add to module names.
 
     Example:
         >>> clean_name("net._orig_mod.layer1._checkpoint_wrapped_module.0")
@@ -56,16 +56,17 @@ def clean_name(name: str) -> str:
 def match_layers(
     layers: Layers, runs: Mapping[str, int], modules: Mapping[str, nn.Module]
 ) -> list[Point]:
-    """Find the points that names, globs or ``{name: callable}`` stand for, in running order.
+    """Find the points that names, globs or ``{name: callable}`` select, in running order.
 
     Args:
-        layers: Names or globs as in ``named_modules()``, or a mapping from such to a callable that
-            makes (N, d) features of a module's output; ``"input"`` is the raw input.
+        layers: Names or globs as in ``named_modules()``, or a mapping from these to callables that
+            make (N, d) features of a module's output; ``"input"`` is the raw input.
         runs: How often each module runs in a forward pass, in running order.
-        modules: All modules of the network by name; one with two names runs under the first.
+        modules: All modules of the network by name; the first name of a shared module is used in
+            ``runs``.
 
     Raises:
-        ValueError: If a name matches no module, or only modules that do not run, or a layer is
+        ValueError: If a name matches no module or only modules that do not run, or if a layer is
             named twice with different callables.
     """
     first_names: dict[nn.Module, str] = {}
@@ -78,7 +79,7 @@ def match_layers(
         if pattern == INPUT and INPUT not in runs:
             points.append(Point(INPUT, None, pool=pool))
             continue
-        # a glob does not mean the network as a whole, whose name is empty
+        # a glob does not match the network as a whole, whose name is empty
         matching = [n for n in modules if n == pattern or (n and fnmatchcase(n, pattern))]
         meant = {first_names[modules[name]] for name in matching}
         found = [name for name in runs if name in meant]
@@ -90,14 +91,20 @@ def match_layers(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"layers= names '{twice[0]}' twice, with different callables; a layer has one value."
+            f"layers= names '{twice[0]}' twice, with different callables. Use one for each."
         )
     order = {name: position for position, name in enumerate(runs)}
     return sorted(points, key=lambda p: (-1 if p.module is None else order[p.module], p.run))
 
 
 def points_of_runs(name: str, count: int, pool: Pool | None = None) -> list[Point]:
-    """One point per run of a module: ``relu``, or ``relu-1``, ``relu-2`` if it runs twice."""
+    """Return one point per run of a module: ``relu``, or ``relu-1``, ``relu-2`` if it runs twice.
+
+    Args:
+        name: The module's name.
+        count: How often the module runs.
+        pool: Makes (N, d) features of its output; None flattens it.
+    """
     if count == 1:
         return [Point(name, name, pool=pool)]
     return [Point(f"{name}-{run + 1}", name, run, pool=pool) for run in range(count)]
@@ -106,14 +113,14 @@ def points_of_runs(name: str, count: int, pool: Pool | None = None) -> list[Poin
 def _why_silent(pattern: str, silent: list[str], names: list[str]) -> str:
     if silent:
         return (
-            f"Layer '{silent[0]}' never runs when the network is called (it may be used through "
-            "its weights alone, or not in evaluation); name a module that is called."
+            f"Layer '{silent[0]}' never runs when the network is called (perhaps only its weights "
+            "are used, or it does not run in evaluation mode). Name a module that is called."
         )
     named = [name for name in names if name]
     leaf = pattern.split(".")[-1].strip("*")
     near = [name for name in named if leaf and leaf in name] + get_close_matches(pattern, named, 5)
     shown = list(dict.fromkeys(near))[:5] or named[:5]
     return (
-        f"Unknown layer '{pattern}': no module has that name. Similar or first names are "
-        f"{', '.join(map(repr, shown))}; all are in dict(model.named_modules())."
+        f"Unknown layer '{pattern}': no module matches it. Similar names, or the first ones, are "
+        f"{', '.join(map(repr, shown))}; dict(model.named_modules()) lists all."
     )

@@ -1,4 +1,4 @@
-"""How one feature vector per sample is made of what a layer returns."""
+"""Make one feature vector per sample from what a layer returns."""
 
 import inspect
 from collections.abc import Mapping
@@ -11,13 +11,22 @@ from lightning_nc.network.points import Point, Pool
 
 
 def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
-    """Make (N, d) features of what was found at a point.
+    """Make features from the value at a point.
+
+    Args:
+        value: The output or input of the point's module.
+        point: The point.
+        inputs: The network's inputs, for pools that use them.
+        samples: The number of samples N in the batch.
+
+    Returns:
+        Shape ``(N, d)``.
 
     Raises:
-        TypeError: If there is no floating-point tensor to be found.
-        ValueError: If a sequence comes without a pooling, or samples are lost or multiplied.
+        TypeError: If the value holds no floating-point tensor.
+        ValueError: If a sequence has no pooling, or the first axis is not that of the samples.
     """
-    # the input of most classifiers is pooled by the network itself
+    # the input of most heads is pooled by the network itself
     pooled = point.side == "input" and getattr(value, "ndim", None) == 2
     if point.pool is not None and not pooled:
         features = _call_pool(point.pool, value, inputs)
@@ -28,20 +37,24 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
     if not isinstance(features, Tensor) or not features.is_floating_point():
         kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
         raise TypeError(
-            f"Layer '{point.name}' gives {kind}, not a floating-point tensor; say what to take "
-            f"from it: layers={{'{point.name}': lambda output: ...}}."
+            f"Layer '{point.name}' returns {kind}, not a floating-point tensor. Use a function "
+            f"that extracts one: layers={{'{point.name}': lambda output: ...}}."
         )
     if features.ndim == 0 or len(features) != samples:
         raise ValueError(
-            f"Layer '{point.name}' gives features of shape {tuple(features.shape)} for {samples} "
-            "samples; the first axis must be that of the samples. Name other layers, or give a "
+            f"Layer '{point.name}' returns features of shape {tuple(features.shape)} for {samples} "
+            "samples, but the first axis must be that of the samples. Name other layers, or use a "
             "callable that returns shape (N, d)."
         )
     return features.detach().reshape(samples, -1)
 
 
 def main_tensor(value: Any) -> Any:
-    """The tensor meant by an output: itself, a tuple's first, the logits or states of a mapping."""
+    """Return the main tensor of an output: itself, or the main tensor of a tuple or mapping.
+
+    This is the tuple's first item, or the mapping's ``logits``, ``last_hidden_state`` or first
+    tensor.
+    """
     if isinstance(value, Mapping):
         for key in ("logits", "last_hidden_state"):
             if key in value:
@@ -55,7 +68,13 @@ def main_tensor(value: Any) -> Any:
 def first_token(states: Any) -> Tensor:
     """Pool a sequence (N, T, d) to its first token, where BERT and ViT keep their summary.
 
-    What is (N, d) already is left as it is, here and by the other two pools.
+    A tensor of shape (N, d) is returned unchanged, here and by the other two pools.
+
+    Args:
+        states: The layer's output: a tensor, or a tuple or mapping that holds one.
+
+    Returns:
+        Shape ``(N, d)``.
 
     Example:
         >>> first_token(torch.tensor([[[1.0], [2.0]]]))
@@ -66,7 +85,14 @@ def first_token(states: Any) -> Tensor:
 
 
 def last_token(states: Any, inputs: Any = None) -> Tensor:
-    """Pool a sequence (N, T, d) to its last token, by ``attention_mask`` if the inputs have one.
+    """Pool a sequence (N, T, d) to its last token, excluding padding if the inputs have a mask.
+
+    Args:
+        states: The layer's output: a tensor, or a tuple or mapping that holds one.
+        inputs: The network's inputs; a mapping may hold ``attention_mask``, shape ``(N, T)``.
+
+    Returns:
+        Shape ``(N, d)``.
 
     Example:
         >>> last_token(torch.tensor([[[1.0], [2.0]]]), {"attention_mask": torch.tensor([[1, 0]])})
@@ -79,12 +105,19 @@ def last_token(states: Any, inputs: Any = None) -> Tensor:
     if mask is None:
         return h[:, -1]
     positions = torch.arange(mask.shape[1], device=mask.device)
-    last = (mask.bool() * positions).argmax(1)  # also with padding on the left
+    last = (mask.bool() * positions).argmax(1)  # correct for padding on the left too
     return h[torch.arange(len(h), device=h.device), last]
 
 
 def masked_mean(states: Any, inputs: Any = None) -> Tensor:
-    """Pool a sequence (N, T, d) to the mean of its tokens, by ``attention_mask`` if there is one.
+    """Pool a sequence (N, T, d) to the mean of its tokens, excluding padding if there is a mask.
+
+    Args:
+        states: The layer's output: a tensor, or a tuple or mapping that holds one.
+        inputs: The network's inputs; a mapping may hold ``attention_mask``, shape ``(N, T)``.
+
+    Returns:
+        Shape ``(N, d)``.
 
     Example:
         >>> masked_mean(torch.tensor([[[1.0], [3.0]]]))
@@ -117,8 +150,8 @@ def _call_pool(pool: Pool, value: Any, inputs: Any) -> Tensor:
 
 def _sequence_without_pool(name: str, features: Tensor) -> str:
     return (
-        f"Layer '{name}' gives a sequence of shape {tuple(features.shape)}; say how to make one "
-        "feature vector per sample of it: pool=lightning_nc.first_token, "
+        f"Layer '{name}' returns a sequence of shape {tuple(features.shape)}. Choose how to pool "
+        "it into one feature vector per sample: pool=lightning_nc.first_token, "
         "pool=lightning_nc.masked_mean, pool=lightning_nc.last_token, or pool=torch.nn.Flatten() "
         "to keep all of it."
     )

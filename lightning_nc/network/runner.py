@@ -1,4 +1,4 @@
-"""How a batch reaches the network."""
+"""How batches reach the network."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,20 +14,20 @@ from lightning_nc.network.capture import call_model
 
 
 def _no_progress() -> None:
-    """Called in place of a display."""
+    """Do nothing, in place of a progress display."""
 
 
 class Runner(NamedTuple):
-    """A network and the way to it.
+    """A network and how to move batches to it and call it.
 
     Attributes:
         model: The module, without wrappers that only training needs.
-        device: The device that it runs on.
-        move: Brings a batch to the device.
-        precision: Gives the context of a forward pass.
+        device: The device it runs on.
+        move: Moves a batch to the device.
+        precision: Returns the context manager that sets the precision of a forward pass.
         call: Calls the network with inputs.
-        around: What else takes part in moving batches, such as a datamodule.
-        advance: To be called after each pass through the network that is not made by ``call``.
+        around: Other objects that take part in moving batches, such as a datamodule.
+        advance: Must be called after each pass through the network that does not use ``call``.
     """
 
     model: nn.Module
@@ -39,12 +39,12 @@ class Runner(NamedTuple):
     advance: Callable[[], None] = _no_progress
 
     def generators(self) -> list[Any]:
-        """Random generators that the network, or what is around it, may draw from."""
+        """Return the random generators that the network or ``around`` may draw from."""
         return generators_in_model(self.model) + held_generators(self.around, deepest=3)
 
 
 def plain_runner(model: nn.Module) -> Runner:
-    """Bring batches to the device of the network's first parameter."""
+    """Return a runner that moves batches to the device of the network's first parameter."""
     device = next(model.parameters(), torch.empty(0)).device
     move = partial(_moved, device=device)
     return Runner(model, device, move, nullcontext, partial(call_model, model))
@@ -52,12 +52,12 @@ def plain_runner(model: nn.Module) -> Runner:
 
 @runtime_checkable
 class _Movable(Protocol):
-    """Anything with a method ``to``: tensors, and batches of other libraries."""
+    """Anything with a ``to`` method, such as a tensor or a batch of another library."""
 
     def to(self, device: torch.device) -> Any:
-        """The same on a device."""
+        """Return the object on a device."""
 
 
 def _moved(batch: Any, device: torch.device) -> Any:
-    """The batch on a device, whatever its nesting."""
+    """Return the batch on a device, at any nesting."""
     return apply_to_collection(batch, _Movable, lambda part: part.to(device))

@@ -1,4 +1,4 @@
-"""What runs when a network is called once, in what order, and what depends on what."""
+"""Which modules run when a network is called once, in what order, and what depends on what."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ class ModuleRun(NamedTuple):
         name: Clean name of the module.
         module: The module itself.
         nodes: Autograd nodes of its output tensors.
-        features: Size of the last axis of its first input; None if that is no tensor.
+        features: Size of the last axis of its first input tensor; None without one.
         rows: Rows of its weight matrix; None without one.
     """
 
@@ -35,10 +35,10 @@ class Trace(NamedTuple):
 
     Attributes:
         runs: All runs.
-        sources: Nodes of the input, or of the embeddings of tokens.
-        output: Node of the network's output; None if it has none.
-        raw: The raw input if it is of floating point.
-        modules: All modules by name, also those that did not run.
+        sources: Autograd nodes of the input, or of the embeddings of tokens.
+        output: Autograd node of the network's output; None if it has none.
+        raw: The raw input if it is a floating-point tensor; None otherwise.
+        modules: All modules by name, including those that did not run.
     """
 
     runs: list[ModuleRun]
@@ -48,7 +48,7 @@ class Trace(NamedTuple):
     modules: dict[str, nn.Module]
 
     def runs_of_each(self) -> dict[str, int]:
-        """How often each module ran, in running order."""
+        """Return how often each module ran, in running order."""
         return dict(Counter(run.name for run in self.runs))
 
     def depends_on_input(self, without: set[Any]) -> bool:
@@ -66,7 +66,7 @@ class Trace(NamedTuple):
 
 
 def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
-    """Call the network once, with gradients, and write down what ran.
+    """Call the network once, with gradients, and record what ran.
 
     Args:
         model: The network, in the state in which it is measured.
@@ -94,7 +94,7 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
         if any(_same_memory(tokens, given) for given in given_tensors):
             return _source(output, sources)
         if any(tokens.shape == given.shape for given in given_tensors):
-            return _source(output, derived_sources)  # such as tokens of another integer type
+            return _source(output, derived_sources)  # such as tokens cast to another integer type
         return output
 
     given_tensors = list(_tensors(inputs))
@@ -105,7 +105,7 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
     with ExitStack() as hooks, torch.enable_grad():
         for module in names:
             if isinstance(module, torch.jit.ScriptModule):
-                continue  # which take no hooks
+                continue  # it accepts no hooks
             if tokens_given and isinstance(module, nn.Embedding):
                 hooks.enter_context(module.register_forward_hook(embed))
             hooks.enter_context(module.register_forward_hook(record, with_kwargs=True))
@@ -118,8 +118,8 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
 
 
 def _source(tensor: Tensor, sources: set[Any]) -> Tensor:
-    """A copy of a tensor, whose autograd node is remembered."""
-    # a clone, since networks may work in place on their input, which a leaf forbids
+    """Return a copy of a tensor, and add its autograd node to the sources."""
+    # a clone, since networks may change their input in place, which a leaf forbids
     copy = tensor.detach().requires_grad_(True).clone()
     sources.add(copy.grad_fn)
     return copy

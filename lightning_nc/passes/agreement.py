@@ -8,24 +8,24 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-_TEXT = 2048  # bytes in which a process tells the others what went wrong
+_TEXT = 2048  # bytes of the error text that a failed process sends to the others
 
 
 class MeasurementError(RuntimeError):
-    """A measurement failed, and all processes know; the message says on which and why."""
+    """A measurement failed, and all processes know it; the message says where and why."""
 
 
 class MissedMeeting(MeasurementError):
-    """Not all processes came to a measurement in time, and all that did know."""
+    """Some processes did not reach a measurement in time; all that did raise this error."""
 
 
 class Processes(NamedTuple):
     """The processes that measure together.
 
     Attributes:
-        rank: The number of this one.
-        world: How many there are.
-        device: The device on which they communicate.
+        rank: Rank of this process.
+        world: Number of processes.
+        device: The device used for communication.
     """
 
     rank: int = 0
@@ -35,16 +35,19 @@ class Processes(NamedTuple):
     def agree(self, work: Callable[[], T], digest: Callable[[], int]) -> T:
         """Do local work on every process; if it fails on one, raise on all.
 
-        One vote, whatever happens: a process that fails still takes part in it. Only if one has
-        failed, it tells the others why.
+        The processes hold one vote, whether or not the work succeeds: a process that failed still
+        takes part. Only after a failure does a second reduction send the cause to the others.
 
         Args:
-            work: What this process does, without communication.
-            digest: Number that must be the same on all processes when the work is done.
+            work: The work of this process. It may communicate only right after `in_step`.
+            digest: Returns a number that must be the same on all processes after the work.
+
+        Returns:
+            What the work returned.
 
         Raises:
-            Exception: What the work raised on this process.
-            MeasurementError: If it failed on another process, or digests differ.
+            Exception: If the work failed on this process: the error it raised.
+            MeasurementError: If the work failed on another process, or the digests differ.
         """
         error: Exception | None = None
         number = 0
@@ -53,28 +56,28 @@ class Processes(NamedTuple):
                 result = work()
                 number = digest()
             except MeasurementError:
-                raise  # by a vote that was held during the work
+                raise  # raised by a vote during the work: the others know already
             except Exception as failure:
                 error = failure
             self._hold_vote(number, error)
             return result
         finally:
-            # an error holds this frame, and all that the work held: it must not be held in return
+            # the error references this frame and all that the work held: break the cycle
             del error
 
     def in_step(self) -> None:
-        """Before a forward pass that communicates: go on if every process is about to start one.
+        """Wait until every process is about to start a forward pass that communicates.
 
-        It is a vote of the same size as those of `agree`, with another digest: a process that has
-        failed, or has come to the end of its work, meets the others here.
+        This is a vote of the same size as in `agree`, with digest 0. A process that has failed, or
+        has finished its work, takes part in it with its vote in `agree`.
 
         Raises:
-            MeasurementError: If work failed on another process.
+            MeasurementError: If another process has failed, or has finished its work already.
         """
         self._hold_vote(digest=0)
 
     def all_reduce(self, flat: Tensor) -> Tensor:
-        """Add a tensor up over all processes."""
+        """Return the sum of a tensor over all processes."""
         shared = flat.to(self.device)
         torch.distributed.all_reduce(shared)
         return shared.to(flat.device)
@@ -94,24 +97,24 @@ class Processes(NamedTuple):
             )
 
     def _text_of(self, failed: int, error: Exception | None) -> str:
-        """What the process that failed says, told to all."""
+        """The error message of the failed process, sent to all processes."""
         text = "" if error is None else told_by(self.rank, error)
         if self.world == 1:
             return text
         sent = torch.zeros(_TEXT, dtype=torch.uint8, device=self.device)
         if failed == self.rank:
-            # names of files may hold what UTF-8 has no code for
+            # file names may contain surrogates, which UTF-8 cannot encode
             coded = text.encode(errors="backslashreplace")[:_TEXT]
             raw = torch.frombuffer(bytearray(coded), dtype=torch.uint8)
             sent[: len(raw)] = raw.to(self.device)
-        torch.distributed.all_reduce(sent)  # of zeros on all others
+        torch.distributed.all_reduce(sent)  # the others add zeros
         return bytes(sent.tolist()).rstrip(b"\0").decode(errors="ignore")
 
     def _vote(self, failed: bool, digest: int) -> tuple[int | None, bool]:
-        """The highest rank that failed, and whether all others have the same digest."""
+        """The highest rank that failed, if any, and whether all digests are equal."""
         if self.world == 1:
             return (0 if failed else None), True
-        # max(x) and max(-x) are each other's negative only if all x are the same
+        # max(x) = -max(-x) only if all x are equal
         ballot = torch.tensor([self.rank + 1 if failed else 0, digest, -digest], device=self.device)
         torch.distributed.all_reduce(ballot, op=torch.distributed.ReduceOp.MAX)
         last_failed, highest, lowest = ballot.tolist()
@@ -119,11 +122,11 @@ class Processes(NamedTuple):
 
 
 def told_by(rank: int, error: Exception) -> str:
-    """What went wrong, and on which process."""
+    """Describe an error and the process on which it was raised."""
     try:
         message = str(error)
     except Exception:
         message = "(an error that cannot be shown)"
     if isinstance(error, MeasurementError):
         return message
-    return f"process {rank} says: {type(error).__name__}: {message}"
+    return f"process {rank} raised {type(error).__name__}: {message}"

@@ -1,4 +1,4 @@
-"""Which classes there are: the labels of a source, the head, and their number K."""
+"""The classes: labels of the source, the head, and the number of classes K."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class KnownLabels(NamedTuple):
     Attributes:
         indices: Their indices in the source, shape ``(M,)``.
         labels: Their labels, shape ``(M,)``.
-        declared: Whether the dataset declares them; otherwise they were read.
+        declared: Whether the dataset declares the labels; otherwise they were read.
     """
 
     indices: Tensor
@@ -31,10 +31,20 @@ class KnownLabels(NamedTuple):
 def settle_labels(
     runner: Runner, reading: Reading, order: Tensor, first_labels: Tensor, found: Trace
 ) -> KnownLabels:
-    """Take the labels that the dataset declares, if its first batch bears them out, or read them.
+    """Use the labels that the dataset declares if its first batch confirms them, or read labels.
 
-    Read are samples in seeded order until every class has its quota, as many classes as the last
-    layer has rows.
+    Labels are read in seeded order until each class has ``samples_per_class``, for as many classes
+    as the last weight matrix has rows. If either number is unknown, all labels are read.
+
+    Args:
+        runner: The network.
+        reading: The source and the first batch.
+        order: Indices of all samples in seeded order, shape ``(N,)``.
+        first_labels: Labels of the first batch, shape ``(B,)``.
+        found: A traced forward pass.
+
+    Returns:
+        Labels of the source, as far as they were declared or read.
     """
     declared = dataset_labels(reading.samples.dataset)
     first = reading.batches[0].indices
@@ -58,12 +68,16 @@ def settle_labels(
 
 
 def settle_head_name(names: Iterable[str | None]) -> str | None:
-    """The one name that callbacks give the head, if any does."""
+    """The name that callbacks give the head; None if none of them does.
+
+    Raises:
+        ValueError: If they give different names.
+    """
     given = sorted({name for name in names if name is not None})
     if len(given) > 1:
         raise ValueError(
-            f"Callbacks that share a probe name different heads: {', '.join(given)}. Give them "
-            "probes of different names: Probe(name=...)."
+            f"Callbacks on the same probe name different heads: {', '.join(given)}. Give each its "
+            "own probe, with a different name: Probe(name=...)."
         )
     return given[0] if given else None
 
@@ -71,60 +85,79 @@ def settle_head_name(names: Iterable[str | None]) -> str | None:
 def settle_head(
     found: Trace, name: str | None, classes_seen: int, wants_classifier: bool
 ) -> ModuleRun | None:
-    """The classifier, where one is wanted or its rows are those of the classes seen.
+    """The head, if it is required or its rows match the classes seen.
+
+    Args:
+        found: A traced forward pass.
+        name: Name of the head, if the user gives it.
+        classes_seen: Largest label + 1.
+        wants_classifier: Whether a request needs the classifier.
+
+    Returns:
+        The run of the head; None if there is none and none is required.
 
     Raises:
-        ValueError: If it is wanted and cannot be told.
+        ValueError: If a head is required and cannot be identified, or if a named head does not
+            run or has no weight matrix.
     """
     head, last = find_head(found, name, classes_seen), _last_weighted(found)
     if not wants_classifier:
-        # a last layer with other rows is an encoder's, perhaps: it says nothing about classes
+        # a last layer with other rows may be that of an encoder, which says nothing about classes
         return head if head is not None and head.rows in (1, classes_seen) else None
     if head is None:
         raise ValueError(_no_head(last, classes_seen))
     later = last if last is not None and last.name != head.name else None
     if name is None and later is not None and (later.rows or 0) > classes_seen:
         raise ValueError(
-            f"Cannot tell the head: '{head.name}' has a row for each of the {classes_seen} classes "
-            f"in the probe, and '{later.name}', which runs later, has {later.rows} rows. Name it: "
-            f'head="{head.name}" or head="{later.name}".'
+            f"Cannot tell which layer is the head: '{head.name}' has a row for each of the "
+            f"{classes_seen} classes in the probe, but '{later.name}', which runs later, has "
+            f'{later.rows} rows. Name the head: head="{head.name}" or head="{later.name}".'
         )
     return head
 
 
 def settle_classes(labels: Tensor, head: ModuleRun | None) -> int:
-    """K: the head's rows, else the classes seen; every one must have samples."""
+    """The number of classes K: the rows of the head, or without a head the classes seen.
+
+    Args:
+        labels: Labels of the source, shape ``(M,)``.
+        head: The run of the head; None if there is none.
+
+    Raises:
+        ValueError: If fewer than two classes have samples, if one of the K classes has none, or if
+            a label is K or more.
+    """
     seen: list[int] = labels.bincount().nonzero().flatten().tolist()
     if len(seen) < 2:
         raise ValueError(
-            f"The probe has samples of one class only ({seen[0]}): separation compares classes. "
+            f"The probe has samples of one class only ({seen[0]}), and measures compare classes. "
             "Give a source with several classes: probe=Probe(source=..., name=...)."
         )
     K = len(seen) if head is None or head.rows is None else max(head.rows, 2)
     owner = f"{K} classes" if head is None else f"the {K} rows of the head '{head.name}'"
     if seen[-1] >= K:
         raise ValueError(
-            f"Label {seen[-1]} is out of range for {owner}: number the classes 0 .. {K - 1} in the "
+            f"Label {seen[-1]} is out of range for {owner}. Number the classes 0 .. {K - 1} in the "
             "dataset or in Probe(unpack=...)."
         )
     missing = sorted(set(range(K)) - set(seen))
     if missing:
         raise ValueError(
-            f"The probe has no samples of class {', '.join(map(str, missing[:10]))}, for {owner}: "
-            "give a source that has all classes, name the right head=, or renumber the labels."
+            f"The probe has no samples of class {', '.join(map(str, missing[:10]))}, for {owner}. "
+            "Give a source that has all classes, name the right head=, or renumber the labels."
         )
     return K
 
 
 def _last_weighted(found: Trace) -> ModuleRun | None:
-    """The last module with a weight matrix that ran."""
+    """The run of the last module with a weight matrix; None if there is none."""
     return next((run for run in reversed(found.runs) if run.rows is not None), None)
 
 
 def _no_head(last: ModuleRun | None, classes_seen: int) -> str:
-    what = f": the last layer, '{last.name}', has {last.rows} rows" if last is not None else ""
+    what = f"; the last layer, '{last.name}', has {last.rows} rows" if last is not None else ""
     return (
         f"Found no head: no module with a weight row for each of {classes_seen} classes ran{what}. "
-        f"Either label {classes_seen - 1} is out of range: correct it. Or name the head: "
-        'head="classifier" (in measure(), head=False measures the layers alone).'
+        f"Either label {classes_seen - 1} is out of range and must be corrected, or the head must "
+        'be named: head="classifier" (measure() works without a head: head=False).'
     )

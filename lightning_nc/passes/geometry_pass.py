@@ -1,4 +1,4 @@
-"""Two sweeps over the probe, each followed by one vote and one reduction."""
+"""A pass of two sweeps over the probe, each followed by one vote and one reduction."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
@@ -28,8 +28,8 @@ from lightning_nc.passes.sum_checks import classifier_of, require_finite, requir
 from lightning_nc.passes.sums import Sums
 from lightning_nc.passes.sweeps import FeatureCache, Reading, TakeBatch, sweep
 
-_COUNTS = "counts"  # samples per class, among the sums; the others have a place and a name
-_TALLY = "tally"  # the place of numbers per class that requests bring
+_COUNTS = "counts"  # key of the samples per class; all other keys are (place, name)
+_TALLY = "tally"  # place of the tallies of requests
 
 
 class _FirstSweep(NamedTuple):
@@ -37,12 +37,12 @@ class _FirstSweep(NamedTuple):
 
     Attributes:
         plan: What is measured.
-        points: The layers of this group.
+        points: The points of this group.
         samples: The source.
-        reading: How it was read.
+        reading: What was read, and how.
         cache: The features; None if there are too many of them to keep.
-        head: The classifier as it ran; None if there is none.
-        sums: Of this process.
+        head: The head as it was when it ran; None if there is none.
+        sums: The sums of this process.
     """
 
     plan: Plan
@@ -55,18 +55,18 @@ class _FirstSweep(NamedTuple):
 
     @property
     def classifiers(self) -> set[Point]:
-        """The points of this group at which the classifier is looked at."""
+        """The points of this group that are the input of a requested classifier."""
         return {each.classifier for each in self.plan.wanted if each.classifier in self.points}
 
 
 class GeometryPass(MeasuringPass):
-    """The geometry of classes at layers, for several requests on one probe."""
+    """Measures the class geometry of layers, for several requests on one probe."""
 
     def _answers(self) -> list[Answer | Exception]:
         """Measure in two sweeps.
 
         Layers that do not fit into the memory budget together are measured in groups, one after
-        another. As a rule there is one group.
+        another, with two sweeps each. Usually there is one group.
         """
         layers: dict[Point, ClassGeometry] = {}
         classifiers: dict[Point, ClassifierGeometry] = {}
@@ -96,7 +96,7 @@ class GeometryPass(MeasuringPass):
         ]
 
     def _first_sweep(self, group: int) -> _FirstSweep:
-        """Counts and sums of each class, at the points of a group."""
+        """Sum the samples and the features of each class, at the points of a group."""
         with self._settled() as (plan, samples):
             points, K = plan.groups[group], plan.num_classes
             widths = {point: plan.widths[point] for point in points}
@@ -128,10 +128,10 @@ class GeometryPass(MeasuringPass):
     def _second_sweep(
         self, first: _FirstSweep, totals: dict[Hashable, Tensor]
     ) -> tuple[dict[Point, Centres], Sums]:
-        """What is taken about final class means."""
+        """Sum what depends on the final class means; return the centres as well."""
         plan, points, counts = first.plan, first.points, totals[_COUNTS]
         centres = {p: centres_of(counts, totals[p, ClassSums.name]) for p in points}
-        # features that are read again may have changed since; those that were kept cannot
+        # features that are read again may have changed; cached ones cannot
         read_again: list[Statistic] = [ResidualSums()] if first.cache is None else []
         declared = {
             p: [s for s in plan.statistics[p] if s.second_sweep] + read_again for p in points
@@ -155,8 +155,8 @@ class GeometryPass(MeasuringPass):
     def _share(self, plan: Plan, samples: Samples) -> Reading:
         """The batches of this process.
 
-        A process with a batch less than others reads one more, which does not count: the forward
-        passes of sharded networks communicate, and all processes must see the head.
+        A process with one batch fewer than others reads an extra one, which does not count: forward
+        passes of sharded networks communicate, and every process must see the head run.
         """
         world = self.processes.world
         own = plan.batches[self.processes.rank :: world]
@@ -165,7 +165,7 @@ class GeometryPass(MeasuringPass):
         return Reading(samples, batches, self.probe, plan.num_classes, plan.widths, idle)
 
     def _cache(self, plan: Plan, reading: Reading, widths: dict[Point, int]) -> FeatureCache | None:
-        """A place for the features of this process, if those of every process fit."""
+        """A cache for the features of this process; None unless those of every process fit."""
         largest = -(-len(plan.batches) // self.processes.world) * len(plan.batches[0].indices)
         if not FeatureCache.fits(widths, largest, self.probe.cache_mb, plan.bytes_each):
             return None
@@ -183,13 +183,13 @@ def _shapes(
 
 
 def _of(place: Hashable, totals: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
-    """What was added up at a place, by name."""
+    """The sums of one place, by name."""
     named = {key: total for key, total in totals.items() if isinstance(key, tuple)}
     return {name: total for (at, name), total in named.items() if at == place}
 
 
 def _geometry(point: Point, centres: Centres, totals: dict[Any, Tensor]) -> ClassGeometry:
-    """A layer from the sums of all processes."""
+    """The geometry of a layer from the sums over all processes."""
     counts, means, directions, _ = centres
     own = {each.name: totals[each.name] for each in GEOMETRY}
     made_use_of = {*own, ClassSums.name, ResidualSums.name}
@@ -201,7 +201,7 @@ def _geometry(point: Point, centres: Centres, totals: dict[Any, Tensor]) -> Clas
 
 
 def _classifier(point: Point, head: Head, geometry: ClassGeometry) -> ClassifierGeometry:
-    """The classifier on its input."""
+    """The classifier, with the geometry of its input."""
     mismatches, correct = geometry.statistics[Decisions.name]
     weight, bias = classifier_of(head, point, geometry.means.shape[1])
     return ClassifierGeometry(

@@ -1,4 +1,4 @@
-"""The gradients of a few samples compared, with one vote and one reduction."""
+"""A pass that compares the gradients of a few samples, with one vote and one reduction."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from lightning_nc.tangent.kernel import output_changes, tangent_kernel
 
 
 class _Routes(NamedTuple):
-    """Of how many outputs there are gradients, and how they were taken; as of `KernelAnswer`."""
+    """The number of outputs and how their gradients were taken; see `KernelAnswer`."""
 
     num_outputs: int
     one_by_one: Mapping[str, str] = MappingProxyType({})
@@ -44,10 +44,10 @@ class _Share(NamedTuple):
 
 
 class GradientPass(MeasuringPass):
-    """Gradients of the same samples on every process, each in its share of the directions."""
+    """Compares gradients of the same samples; each process takes a share of the directions."""
 
     def _answers(self) -> list[Answer | Exception]:
-        """Compare gradients for each request; as a rule there is one."""
+        """Compare gradients for each request; usually there is one."""
         return [self._answer(each.kernel) for each in self.requests if each.kernel is not None]
 
     def _answer(self, wanted: KernelRequest) -> Answer:
@@ -63,7 +63,7 @@ class GradientPass(MeasuringPass):
         return Answer({}, None, counts, kernel=answer)
 
     def _compare(self, wanted: KernelRequest) -> _Share:
-        """The share of this process."""
+        """Compute the share of this process."""
         require_own_outputs(self.probe)
         with self._settled() as (plan, samples):
             batch = chosen_samples(plan, wanted, self.probe)
@@ -81,7 +81,7 @@ class GradientPass(MeasuringPass):
     def _add_share(
         self, sums: Sums, wanted: KernelRequest, number: int, inputs: Any, labels: Tensor
     ) -> _Routes:
-        """Add the directions of this process up."""
+        """Add the gradients along the output directions of this process to the sums."""
         runner, held = self.runner, self.runner.generators()
         read = wanted.outputs if callable(wanted.outputs) else main_tensor
 
@@ -105,7 +105,7 @@ class GradientPass(MeasuringPass):
         return routes._replace(seconds_of_moves=time.perf_counter() - started)
 
     def _add_last_layer(self, sums: Sums, plan: Plan, inputs: Any, m: int) -> _Routes:
-        """The closed form; every process runs the network, which may be sharded."""
+        """Add the closed form; every process runs the network, which may be sharded."""
         point = plan.wanted[0].classifier
         assert point is not None
         features: list[Tensor] = []
@@ -119,29 +119,35 @@ class GradientPass(MeasuringPass):
         head = watched.head
         assert head is not None
         C = len(_rows_of(head, point, features[0]))
-        if self.processes.rank == 0:  # the others have the same
+        if self.processes.rank == 0:  # all have the same kernel, which counts once
             kernel = last_layer_kernel(features[0], C, head.bias is not None).to(sums.flat)
             sums.add("kernel", kernel)
-            # of a step on any loss: |v_i| |<h_i, h_j> + 1|, of which relative ones know no v
+            # a step on any loss moves by |v_i| |<h_i, h_j> + 1|, and v_i cancels in relative moves
             sums.add("squared moves", (kernel / C).square())
         return _Routes(C)
 
 
 def require_own_outputs(probe: Probe) -> None:
-    """Refuse a probe with which the outputs of a sample are not its own.
+    """Refuse a probe under which the outputs of a sample depend on other samples.
 
     Raises:
-        ValueError: If BatchNorm takes the statistics of probe batches.
+        ValueError: If BatchNorm uses the statistics of probe batches.
     """
     if probe.batch_norm == "batch":
         raise ValueError(
-            'With Probe(batch_norm="batch") the outputs of a sample depend on others, and it '
-            "has no gradient of its own: give LocalElasticity a probe without."
+            'With Probe(batch_norm="batch") the outputs of a sample depend on other samples, so it '
+            'has no gradient of its own. Give LocalElasticity a probe with batch_norm="eval".'
         )
 
 
 def chosen_samples(plan: Plan, wanted: KernelRequest, probe: Probe) -> ProbeBatch:
-    """The first samples of each class of the probe, class by class, as one batch."""
+    """The first samples of each chosen class of the probe, class by class, as one batch.
+
+    Args:
+        plan: The plan with all batches of the probe.
+        wanted: Says how many samples and classes to choose.
+        probe: Its seed decides which classes are chosen.
+    """
     known = [(torch.tensor(indices), of) for _, indices, of in plan.batches if of is not None]
     indices, labels = (torch.cat(parts) for parts in zip(*known, strict=True))
     random = torch.Generator().manual_seed(probe.seed)
@@ -153,11 +159,11 @@ def chosen_samples(plan: Plan, wanted: KernelRequest, probe: Probe) -> ProbeBatc
 
 
 def _rows_of(head: Head, point: Point, features: Tensor) -> Tensor:
-    """The head's weight, if its output is W h + b of these features."""
+    """The weight of the head, if its output is W h + b of these features, shape ``(m, d)``."""
     if not head.is_affine or head.weight.shape[1] != features.shape[1]:
         raise ValueError(
             f"The head '{point.module}' is not a linear layer on {features.shape[1]} features per "
-            'sample, so that parameters="last_layer" has no closed form: name its parameters, '
+            'sample, so parameters="last_layer" has no closed form. Name its parameters instead: '
             f'parameters=["{point.module}.*"].'
         )
     return head.weight

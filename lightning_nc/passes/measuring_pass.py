@@ -1,4 +1,4 @@
-"""What every pass over a probe starts with: a source, a guard, and a plan on which all agree."""
+"""The base of every pass over a probe: a source, a guard, and a plan that all processes share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -26,9 +26,9 @@ class MeasuringPass(ABC):
 
     Args:
         runner: The network.
-        source: Gives the Dataset or DataLoader to read; called under guard.
+        source: Returns the Dataset or DataLoader to read; random generators are restored after it.
         probe: How to read it.
-        requests: What is to be measured.
+        requests: What to measure.
         processes: The processes that measure together.
         plan: The plan of an earlier measurement; a new one is made if it no longer fits the source.
     """
@@ -46,7 +46,7 @@ class MeasuringPass(ABC):
         self.requests, self.processes, self.plan = list(requests), processes, plan
 
     def run(self) -> list[Answer | Exception]:
-        """Measure, and give each request its answer, or the reason why it has none.
+        """Measure, and return for each request its answer or the reason why it has none.
 
         Raises:
             Exception: On all processes, if no request can be answered.
@@ -56,11 +56,11 @@ class MeasuringPass(ABC):
 
     @abstractmethod
     def _answers(self) -> list[Answer | Exception]:
-        """Measure; as `run`, with the same network on all processes."""
+        """Measure as in `run`, with the same buffers on all processes."""
 
     @property
     def all_reduce(self) -> Callable[[Tensor], Tensor] | None:
-        """Adds a tensor up over processes; None for one process."""
+        """Sums a tensor over all processes; None for one process."""
         return self.processes.all_reduce if self.processes.world > 1 else None
 
     def _digest(self) -> int:
@@ -72,8 +72,8 @@ class MeasuringPass(ABC):
 
     @contextmanager
     def _settled(self) -> Iterator[tuple[Plan, Samples]]:
-        """Under guard: the samples of the source, and a plan that fits them."""
-        with generators_kept(self.runner.generators()):  # the source may be code of the user
+        """Yield, under guard, a plan and the samples of the source, which it fits."""
+        with generators_kept(self.runner.generators()):  # the source may be user code
             samples = samples_of(self.source(), self.probe.batch_size)
         with self._guard((samples.dataset, samples.collate)):
             if self.plan is None or not still_holds(self.plan, samples):
@@ -81,6 +81,6 @@ class MeasuringPass(ABC):
             yield self.plan, samples
 
     def _sums(self, shapes: dict[Hashable, tuple[int, ...]]) -> Sums:
-        """Sums on the network's device, or on the CPU where the device has no float64."""
+        """Sums on the network's device, or on the CPU if the device has no float64."""
         device = self.runner.device
         return Sums(shapes, torch.device("cpu") if device.type == "mps" else device)

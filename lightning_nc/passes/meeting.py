@@ -1,8 +1,8 @@
-"""Processes meet before they communicate: through the store of their group, with a deadline.
+"""Meetings: processes meet in the store of their group, with a deadline, before they communicate.
 
-A collective that some processes enter while others wait elsewhere never ends. A store is no
-collective: whoever writes to it or reads from it waits for nobody. So processes first write there
-that they have come, and enter a collective only when all have.
+A collective that some processes enter while others wait elsewhere never ends. A store is not a
+collective: writing to it or reading from it waits for nobody. So each process first writes there
+that it has arrived, and enters a collective only when all have arrived.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch.distributed as dist
 
-_PAUSES = 0.0005, 0.02  # seconds between two looks into the store, the first and the longest
+_PAUSES = 0.0005, 0.02  # seconds between two looks into the store: the first and the longest
 
 
 class Place(NamedTuple):
@@ -21,8 +21,8 @@ class Place(NamedTuple):
 
     Attributes:
         store: A ``torch.distributed.Store`` that all of them share.
-        rank: Which of them this one is.
-        world: How many there are.
+        rank: Rank of this process.
+        world: Number of processes.
     """
 
     store: Any
@@ -30,25 +30,25 @@ class Place(NamedTuple):
     world: int
 
     def part(self, name: str) -> "Place":
-        """A part of the store in which names are its own."""
+        """A part of the store with its own namespace."""
         prefix = f"lightning_nc/{name}"
         return self._replace(store=dist.PrefixStore(prefix, self.store))  # type: ignore[attr-defined]
 
     def meet(
         self, name: str, seconds: float, meanwhile: Callable[[], None] | None = None
     ) -> list[int]:
-        """Wait until all processes have come to a meeting, or until one has waited too long.
+        """Wait until all processes have arrived at a meeting, or until one has waited too long.
 
-        Who has waited too long calls the meeting off. That is decided in the store, by whoever is
-        the first: all processes leave with the same answer, also those that come later.
+        A process that has waited too long calls the meeting off. The first decision in the store
+        is final: all processes leave with the same answer, even those that arrive later.
 
         Args:
-            name: Of the meeting; no other has it while a process may still be on its way to this.
-            seconds: How long this process waits for others.
-            meanwhile: Called now and then while it waits; what it raises is passed over.
+            name: Name of the meeting; not to be reused while a process may still arrive at it.
+            seconds: How long this process waits for the others.
+            meanwhile: Called again and again during the wait; its exceptions are ignored.
 
         Returns:
-            The processes that had not come when the meeting was called off; empty if all are here.
+            The ranks that had not arrived when the meeting was called off; empty if all arrived.
 
         Example:
             >>> Place(dist.HashStore(), rank=1, world=2).meet("after epoch 1", seconds=0.1)
@@ -61,10 +61,10 @@ class Place(NamedTuple):
         until, pause = time.monotonic() + seconds, _PAUSES[0]
         while not here.store.check(["decided"]):
             if time.monotonic() > until:
-                # empty if the last has come in this instant: it is here, and will read the same
+                # empty if the last process has just arrived: it will read the same decision
                 here.decide([r for r in range(self.world) if not here.store.check([f"came/{r}"])])
             elif meanwhile is not None:
-                with suppress(Exception):  # who has come must stay: the others count on it
+                with suppress(Exception):  # once here it must stay: others count on it
                     meanwhile()
             time.sleep(pause)
             pause = min(2 * pause, _PAUSES[1])
@@ -74,19 +74,20 @@ class Place(NamedTuple):
         return absent
 
     def decide(self, absent: list[int]) -> None:
-        """Say who is absent, unless another process has said so before."""
+        """Record which processes are absent, unless another process has decided already."""
         self.store.compare_set("decided", "", json.dumps(absent))
 
     def clear(self) -> None:
-        """Leave nothing of a meeting: all have been there."""
+        """Delete all keys of a meeting that every process has left."""
         for key in ("decided", "came", "left", *(f"came/{rank}" for rank in range(self.world))):
             self.store.delete_key(key)
 
 
 def meeting_place() -> Place | None:
-    """The store of torch's default group; None without a group, or one that has no store.
+    """The store of torch's default group; None if there is no group, or if it has no store.
 
-    The name is private in torch. Without it processes cannot meet, and go on as if all had come.
+    ``_get_default_store`` is private in torch. Without it processes cannot meet, and continue as if
+    all had arrived.
     """
     with suppress(Exception):
         if dist.is_initialized():

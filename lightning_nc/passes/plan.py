@@ -1,4 +1,4 @@
-"""What a measurement looks at: samples, classes, head, layers, and what is added up there."""
+"""The plan of a measurement: samples, classes, head, layers, and the sums taken there."""
 
 import hashlib
 import math
@@ -9,8 +9,8 @@ from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.points import Point
 from lightning_nc.passes.statistics import GEOMETRY, ClassSums, Decisions, Statistic
 
-# of K x d float64 numbers each at the peak, by measurement: sums and residuals with the copies that
-# a reduction takes, means, directions, and what a singular value decomposition works with
+# K x d arrays of float64 numbers at the peak, as measured: sums and residuals, with the copies that
+# a reduction makes, means, directions, and the workspace of a singular value decomposition
 _ACCUMULATORS = 12
 
 
@@ -18,9 +18,9 @@ class Wanted(NamedTuple):
     """Where the answer to one request comes from.
 
     Attributes:
-        layers: The points of its layers, in depth.
-        classifier: The point at the classifier's input; None if it is not asked for.
-        statistics: What is added up there, besides what `ClassGeometry` is made of.
+        layers: The points of its layers, in order of depth.
+        classifier: The point at the classifier's input; None if the classifier is not requested.
+        statistics: The statistics summed there, besides those of `ClassGeometry`.
     """
 
     layers: list[Point]
@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
 
     @property
     def points(self) -> list[Point]:
-        """All of them."""
+        """The points of the layers, then that of the classifier."""
         return self.layers if self.classifier is None else [*self.layers, self.classifier]
 
 
@@ -37,18 +37,18 @@ class Plan(NamedTuple):
     """What a measurement looks at.
 
     Attributes:
-        source_size: Size of the dataset for which it was made.
-        source: Gives that dataset, while it exists.
+        source_size: Size of the dataset for which the plan was made.
+        source: Returns that dataset; None if it no longer exists.
         declared: Whether the dataset declares its labels.
-        batches: All batches, of all processes.
+        batches: The batches of all processes.
         num_classes: Number of classes K.
-        head: Name of the classifier; None if none was found and none is needed.
+        head: Name of the head; None if none was found and none is required.
         wanted: For each request, where its answer comes from.
-        statistics: What is added up at each point.
-        groups: The points in groups that fit into the memory budget, one after another.
+        statistics: The statistics summed at each point.
+        groups: The points in groups that fit into the memory budget, measured one after another.
         widths: Feature dimension of each point.
-        bytes_each: Bytes of a feature as it is cached.
-        digest: Equal on all processes if all of this is.
+        bytes_each: Bytes of one number of a feature, as it is cached.
+        digest: A number that is equal on all processes if their plans are.
     """
 
     source_size: int
@@ -66,10 +66,10 @@ class Plan(NamedTuple):
 
 
 def statistics_of(wanted: Sequence[Wanted]) -> dict[Point, list[Statistic]]:
-    """What is added up at each point, each statistic once, whoever wants it.
+    """The statistics summed at each point, each once, however many requests need it.
 
     Raises:
-        ValueError: If two statistics have one name.
+        ValueError: If statistics of different types have the same name.
     """
     by_point: dict[Point, dict[str, Statistic]] = {}
     for each in wanted:
@@ -79,7 +79,7 @@ def statistics_of(wanted: Sequence[Wanted]) -> dict[Point, list[Statistic]]:
                 if type(named.setdefault(one.name, one)) is not type(one):
                     raise ValueError(
                         f"Two statistics have the name '{one.name}', {type(one).__name__} and "
-                        f"{type(named[one.name]).__name__}: give one of them another."
+                        f"{type(named[one.name]).__name__}. Rename one of them."
                     )
         if each.classifier is not None:
             by_point[each.classifier][Decisions.name] = Decisions()
@@ -95,13 +95,16 @@ def groups_within(
     """Split points into groups whose accumulators fit into a budget together.
 
     Args:
-        memory_mb: The budget.
+        memory_mb: The budget in MB.
         K: Number of classes.
         widths: Feature dimension of each point.
-        statistics: What is added up there.
+        statistics: The statistics summed at each point.
+
+    Returns:
+        The groups, with the points in the order of ``widths``.
 
     Raises:
-        ValueError: If what is added up at one point does not fit.
+        ValueError: If the accumulators of a single point exceed the budget.
     """
     groups: list[list[Point]] = [[]]
     used = 0.0
@@ -110,9 +113,9 @@ def groups_within(
         megabytes = 8 * (_ACCUMULATORS * K * width + 2 * (declared - K * width)) / 2**20
         if megabytes > memory_mb:
             raise ValueError(
-                f"Layer '{point.name}' has {width} features, for which accumulators of "
+                f"Layer '{point.name}' has {width} features, whose accumulators for "
                 f"{K} classes take {megabytes:.3g} MB, over the {memory_mb:.3g} MB "
-                "of Probe(memory_mb=...): raise it, or pool= the layer to fewer features."
+                "of Probe(memory_mb=...). Raise it, or pool= the layer to fewer features."
             )
         if used + megabytes > memory_mb:
             groups.append([])

@@ -1,4 +1,4 @@
-"""Making a plan: one batch is looked at, and what is measured follows from it and the labels."""
+"""Making a plan: what is measured follows from a first batch, traced once, and the labels."""
 
 import weakref
 from collections.abc import Callable, Sequence
@@ -29,10 +29,20 @@ from lightning_nc.passes.sweeps import Reading, labelled_batches
 
 
 def make_plan(runner: Runner, samples: Samples, probe: Probe, requests: Sequence[Request]) -> Plan:
-    """Look at a first batch, and settle what is measured; the same on every process."""
+    """Trace a first batch and settle what is measured; the plan is the same on every process.
+
+    Args:
+        runner: The network.
+        samples: The source.
+        probe: How to read it.
+        requests: What to measure.
+
+    Raises:
+        ValueError: If the source is empty, or its labels, the head or the layers do not fit.
+    """
     if len(samples.dataset) == 0:
         raise ValueError(
-            f"The source of the probe '{probe.key}' is empty, it has no samples; give one that has."
+            f"The source of the probe '{probe.key}' has no samples. Give one that is not empty."
         )
     order = seeded_order(len(samples.dataset), probe.seed)
     first = ProbeBatch(0, order[: samples.batch_size].tolist(), None)
@@ -70,7 +80,15 @@ def make_plan(runner: Runner, samples: Samples, probe: Probe, requests: Sequence
 
 
 def still_holds(plan: Plan, samples: Samples) -> bool:
-    """Whether a plan fits the samples that the source has now, as far as it declares them."""
+    """Whether a plan still fits its source.
+
+    The source must have the same size and, if it declares its labels, the same labels; otherwise it
+    must be the same dataset object.
+
+    Args:
+        plan: The plan of an earlier measurement.
+        samples: The samples that the source has now.
+    """
     if plan.source_size != len(samples.dataset):
         return False
     if not plan.declared:
@@ -83,21 +101,22 @@ def still_holds(plan: Plan, samples: Samples) -> bool:
 
 
 def _innermost(dataset: Any) -> Any:
-    """The dataset within subsets that may have been made for the occasion."""
+    """The dataset inside `Subset` wrappers, which may be created for each measurement."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     return dataset
 
 
 def _reference(dataset: Any) -> Callable[[], Any]:
-    """A weak reference, where there can be one: a plan must not keep old data alive."""
+    """A weak reference where possible: a plan must not keep old data alive."""
     try:
         return weakref.ref(dataset)
-    except TypeError:  # a list of samples, say
+    except TypeError:  # such as a list of samples
         return lambda: dataset
 
 
 def _where(runner: Runner, found: Trace, head: ModuleRun | None, request: Request) -> Wanted:
+    """The points that answer a request."""
     runs = found.runs_of_each()
     points: list[Point] = []
     if request.layers == "blocks":
@@ -119,7 +138,7 @@ def _widths(
     samples: int,
     wanted: Sequence[Wanted],
 ) -> tuple[dict[Point, int], int]:
-    """How wide the features of each point are, and the bytes of a number, by a first batch."""
+    """The feature dimension of each point and the bytes of a number, from a first batch."""
     widths: dict[Point, int] = {}
     sizes: list[int] = []
 

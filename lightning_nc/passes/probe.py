@@ -11,34 +11,35 @@ _TRAINER_SOURCES = ("train", "val", "test")
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """The samples on which a network is measured, and how.
+    """The samples on which a network is measured, and how they are read.
 
     Which samples these are depends on ``seed`` alone: they are the same at every measurement, in
     every run, on any number of processes. They are drawn class by class (a stratified probe
     measures the class-balanced problem; D depends on the number of samples per class) and read in
-    batches that are formed once and dealt whole.
+    batches that are formed once and distributed whole.
 
     Args:
-        source: The Trainer's loader to draw from (``"train"``, ``"val"``, or ``"test"``, which is
-            measured by ``trainer.test()`` alone), or a ``Dataset``, a ``DataLoader``, or a function
-            that returns one.
-        name: How the probe is called in logged keys; wanted unless ``source`` is a string.
-        samples_per_class: How many samples of each class to draw; None takes the whole source.
+        source: The Trainer's loader to draw from: ``"train"``, ``"val"`` or ``"test"`` (measured
+            only by ``trainer.test()``). Or a ``Dataset``, a ``DataLoader``, or a function that
+            returns one.
+        name: The probe's name in logged keys; required unless ``source`` is a string.
+        samples_per_class: How many samples of each class to draw; None uses the whole source.
         unpack: ``unpack(batch) -> (inputs, labels)``; inputs are a tensor, or a dict or tuple that
-            is passed on as keyword or positional arguments. By default a pair is taken as it is,
+            is passed on as keyword or positional arguments. By default a pair is used as it is,
             and a dict is split at its key ``labels``, ``label``, ``targets``, ``target`` or ``y``.
         batch_norm: ``"eval"`` measures with running statistics, ``"batch"`` with those of each
             probe batch, as the papers on the law of equi-separation do.
-        cache_mb: Features up to this size are kept for the second pass over them; above it, the
+        cache_mb: Features up to this size in MB are kept for the second sweep; above it, the
             network runs twice.
-        memory_mb: Bound on the accumulators, 8 K d bytes each for several per layer. Layers that
-            do not fit together are measured in turn; one that does not fit alone is refused.
+        memory_mb: Limit in MB on the accumulators: several arrays of 8 K d bytes per layer. Layers
+            that do not fit together are measured one group after another; a layer that does not
+            fit alone is an error.
         seed: Decides which samples are drawn, how they are batched, and every random number that
-            data and network draw while they are measured.
-        batch_size: Samples per batch; by default that of the source.
+            data and network draw during a measurement.
+        batch_size: Samples per batch; by default the batch size of the source.
         num_workers: Worker processes that read the probe.
-        wait_seconds: How long a process waits for the others to come to a measurement; then it is
-            skipped on all of them. After each measurement missed, the next is waited for half as
+        wait_seconds: How many seconds a process waits for the others to reach a measurement; after
+            that, all processes skip it. After each missed measurement the next wait is half as
             long.
 
     Raises:
@@ -58,10 +59,10 @@ class Probe:
     wait_seconds: float = 60
 
     def __post_init__(self) -> None:
-        """Refuse what could not be measured later."""
+        """Refuse values that could not be measured later."""
         if isinstance(self.source, str) and self.source not in _TRAINER_SOURCES:
             raise ValueError(
-                f"Probe source {self.source!r} is none of {', '.join(_TRAINER_SOURCES)}; give one "
+                f"Probe source {self.source!r} is none of {', '.join(_TRAINER_SOURCES)}. Give one "
                 "of these, or a Dataset, a DataLoader or a function that returns one."
             )
         if not isinstance(self.source, str) and not self.name:
@@ -74,12 +75,12 @@ class Probe:
         for field in ("samples_per_class", "batch_size"):
             value = getattr(self, field)
             if value is not None and value < 1:
-                raise ValueError(f"Probe needs {field} of 1 or more, got {value}.")
+                raise ValueError(f"{field} of a Probe must be 1 or more, got {value}.")
         if not self.wait_seconds >= 0:
-            raise ValueError(f"Probe needs wait_seconds of 0 or more, got {self.wait_seconds}.")
+            raise ValueError(f"wait_seconds of a Probe must be 0 or more, got {self.wait_seconds}.")
 
     def __eq__(self, other: object) -> bool:
-        """Whether both read the same object in the same way; what is in it is not compared."""
+        """Whether both read the same object in the same way; its contents are not compared."""
         if not isinstance(other, Probe):
             return False
         values = [(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]

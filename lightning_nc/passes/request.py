@@ -1,4 +1,4 @@
-"""What a measure asks of a pass over the probe, and what it is answered."""
+"""What a measure requests from a pass over the probe, and the answer that it receives."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -15,16 +15,16 @@ Parameters = Sequence[str] | Literal["last_layer"] | None
 
 
 class KernelRequest(NamedTuple):
-    """Which gradients a measure wants compared.
+    """The gradients that a measure needs compared.
 
     Attributes:
-        samples_per_class: Samples of each class.
-        max_classes: Number of classes at most.
+        samples_per_class: Number of samples of each class.
+        max_classes: Largest number of classes.
         outputs: Outputs of the network whose gradients are taken.
         parameters: Names or globs of the parameters that count, ``"last_layer"``, or None for all
             that are trained.
-        relative_similarity: Whether steps on the loss are wanted, too.
-        loss: That loss; None for cross-entropy.
+        relative_similarity: Whether to compare steps on the loss as well.
+        loss: The loss of these steps; None for cross-entropy.
     """
 
     samples_per_class: int
@@ -36,17 +36,17 @@ class KernelRequest(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What one measure asks for.
+    """What one measure requests.
 
     Attributes:
-        layers: Layers whose geometry it wants; None for none.
-        pool: Makes features of layers that have no callable of their own.
-        classifier: Whether it wants the last-layer features and the classifier.
-        head: Name of the classifier; None to find it.
-        statistics: Sums that it wants at these points besides those of `ClassGeometry`.
-        tally: Gives numbers per class of this process, for K classes, which are added up over
-            processes.
-        kernel: Gradients to compare, by a `GradientPass`; all else is of a `GeometryPass`.
+        layers: Layers whose geometry is needed; None for none.
+        pool: Makes (N, d) features of layers that have no callable of their own.
+        classifier: Whether the last-layer features and the classifier are needed.
+        head: Name of the head; None to find it.
+        statistics: Sums needed at these points besides those of `ClassGeometry`.
+        tally: Returns numbers per class on this process, given K, shape ``(K,)``; they are summed
+            over processes.
+        kernel: Gradients that a `GradientPass` compares; None for a `GeometryPass`.
     """
 
     layers: Layers | None = None
@@ -59,15 +59,15 @@ class Request(NamedTuple):
 
 
 class ClassifierGeometry(NamedTuple):
-    """The classifier, and the features that it is given.
+    """The classifier, and the geometry of its input.
 
     Attributes:
         features: Geometry of the classifier's input.
-        weight: Classifier W, shape ``(K, d)``; a one-logit head read as two rows.
+        weight: Classifier W, shape ``(K, d)``; a one-logit head is read as two rows.
         bias: Classifier bias b, shape ``(K,)``; None without one.
-        mismatch: Share of samples whose nearest class centre the classifier does not choose.
-        class_accuracy: Share of samples of each class that it chooses, shape ``(K,)``.
-        is_affine: Whether the head's output is W h + b; if not, its decisions are other ones.
+        mismatch: Share of samples that W h + b does not assign to the nearest class mean, a scalar.
+        class_accuracy: Share of samples of each class that W h + b gets right, shape ``(K,)``.
+        is_affine: Whether the head's output is W h + b; if not, it may decide otherwise.
     """
 
     features: ClassGeometry
@@ -79,23 +79,23 @@ class ClassifierGeometry(NamedTuple):
 
     @property
     def accuracy(self) -> Tensor:
-        """Share of samples whose class the classifier chooses."""
+        """Share of samples that W h + b gets right, a scalar."""
         n_k = self.features.counts
         return (n_k * self.class_accuracy).sum() / n_k.sum()
 
 
 class KernelAnswer(NamedTuple):
-    """The gradients of m samples, compared.
+    """The comparison of the gradients of m samples.
 
     Attributes:
         kernel: Trace of the tangent kernel, shape ``(m, m)``.
         labels: Classes of the samples, shape ``(m,)``.
-        moves: How far a step on sample i moves the outputs at sample j, as entries (j, i); None if
-            it was not asked for.
+        moves: How far a step on the loss of sample i moves the outputs at sample j, in entry
+            (j, i), shape ``(m, m)``; None if not requested.
         num_outputs: Number of outputs C.
         one_by_one: Modules whose gradients took a backward pass per sample, each with the reason.
         by_network: Parameters for which the whole network was run for each sample.
-        seconds_of_moves: Time that the moves took on this process.
+        seconds_of_moves: Seconds that the moves took on this process.
     """
 
     kernel: Tensor
@@ -111,11 +111,11 @@ class Answer(NamedTuple):
     """What a pass has found for one request.
 
     Attributes:
-        layers: Geometry of its layers by name, in depth.
-        classifier: The classifier, if it was asked for.
+        layers: Geometry of the requested layers by name, in order of depth.
+        classifier: The classifier; None if not requested.
         counts: Samples of the probe per class, n_k, shape ``(K,)``.
-        tally: Its tally, added up over processes, shape ``(K,)``.
-        kernel: The gradients, compared.
+        tally: The tally summed over processes, shape ``(K,)``; None if not requested.
+        kernel: The comparison of gradients; None if not requested.
     """
 
     layers: dict[str, ClassGeometry]

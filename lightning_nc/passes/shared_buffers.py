@@ -1,4 +1,4 @@
-"""One network on all processes: the buffers of the first."""
+"""One network on all processes: the buffers of process 0."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,15 +11,15 @@ from lightning_nc.passes.agreement import Processes
 
 @contextmanager
 def buffers_of_first_process(model: nn.Module, processes: Processes) -> Iterator[None]:
-    """Give all processes the buffers of process 0 inside the block, and their own back after it.
+    """Give all processes the buffers of process 0 inside the block, and restore their own after it.
 
     Under DDP the running statistics of BatchNorm differ between processes from the end of a
-    training step until the next forward pass, which begins with those of process 0. What is saved
-    in checkpoints is the network of process 0, and so it is that network that is measured.
+    training step until the next forward pass, which starts from those of process 0. Checkpoints
+    hold the network of process 0, so that network is measured.
 
     Args:
-        model: The network, the same on all processes but for its buffers.
-        processes: The processes, all of which are here.
+        model: The network, the same on all processes except for its buffers.
+        processes: The processes; all of them enter the block.
     """
     buffers = [] if processes.world == 1 else [b for b in model.buffers() if _is_plain(b)]
     own = [buffer.detach().clone() for buffer in buffers]
@@ -32,12 +32,12 @@ def buffers_of_first_process(model: nn.Module, processes: Processes) -> Iterator
 
 
 def _is_plain(buffer: Tensor) -> bool:
-    """Whether its content is a sequence of bytes that can be sent."""
+    """Whether the content of a buffer is a sequence of bytes that can be sent."""
     return type(buffer) is Tensor and buffer.layout is torch.strided and not buffer.is_meta
 
 
 def _of_first_process(own: list[Tensor], processes: Processes) -> list[Tensor]:
-    """The same tensors of process 0, by one reduction of their bytes, to which others add zeros."""
+    """The tensors of process 0, by one reduction of bytes to which the others add zeros."""
     sent = torch.cat([each.contiguous().flatten().view(torch.uint8) for each in own])
     received = processes.all_reduce(sent if processes.rank == 0 else torch.zeros_like(sent))
     parts = torch.split(received, [each.numel() * each.element_size() for each in own])

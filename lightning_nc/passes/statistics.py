@@ -1,7 +1,7 @@
-"""Sums over samples at a layer: what a pass adds up, and the one place to add another.
+"""Statistics: sums over samples at a layer. This is the one place to add another.
 
-A measure declares the statistics that it needs. A pass takes the union of what is declared, adds
-each up once at each layer, over batches and over processes, and hands the totals to the measures by
+A measure declares the statistics that it needs. A pass takes the union of all declared statistics,
+sums each once per layer, over batches and over processes, and hands the totals to the measures by
 name.
 """
 
@@ -24,12 +24,12 @@ from lightning_nc.functional.classifier import classifier_decisions, nearest_cla
 
 
 class Centres(NamedTuple):
-    """What the first sweep has settled at a layer.
+    """What is known of a layer after the first sweep.
 
     Attributes:
         counts: Samples per class, n_k, shape ``(K,)``.
         means: Final class means mu_k, shape ``(K, d)``.
-        directions: Along which the means differ.
+        directions: The directions along which the means differ.
         P: The columns to project residuals on, shape ``(d, m)``.
     """
 
@@ -40,7 +40,12 @@ class Centres(NamedTuple):
 
 
 def centres_of(counts: Tensor, sums: Tensor) -> Centres:
-    """Means and directions, from the counts and sums of each class."""
+    """The class means and the directions along which they differ.
+
+    Args:
+        counts: Samples per class, n_k, shape ``(K,)``.
+        sums: Sum of the features of each class, shape ``(K, d)``.
+    """
     means = sums / counts[:, None]
     directions = separating_directions(counts, means)
     return Centres(counts, means, directions, directions.stacked)
@@ -50,7 +55,7 @@ class LayerBatch:
     """The features of a batch at one layer, for statistics of the first sweep.
 
     Args:
-        features: ``h_i``, as the network gave them, shape ``(n, d)``.
+        features: ``h_i``, as the network computed them, shape ``(n, d)``.
         labels: Class indices, shape ``(n,)``.
         num_classes: Number of classes K.
     """
@@ -60,23 +65,23 @@ class LayerBatch:
 
     @cached_property
     def members(self) -> Tensor:
-        """1 where sample i is of class k, shape ``(K, n)``, float64."""
+        """One where sample i is of class k, else zero, shape ``(K, n)``, float64."""
         return class_members(self.labels, self.num_classes)
 
     def by_class(self, values: Tensor) -> Tensor:
-        """The sum of values of samples over each class: shape ``(n, ...)`` to ``(K, ...)``."""
+        """Sum values of samples over each class: shape ``(n, ...)`` to ``(K, ...)``."""
         return self.members @ values.double()
 
 
 class ResidualBatch(LayerBatch):
-    """The same in the second sweep, when class means are final.
+    """The features of a batch at one layer in the second sweep, when class means are final.
 
     Args:
-        features: ``h_i``, as the network gave them, shape ``(n, d)``.
+        features: ``h_i``, as the network computed them, shape ``(n, d)``.
         labels: Class indices, shape ``(n,)``.
-        centres: Means and directions of the layer.
-        sum_residuals: Whether a statistic wants residuals added up.
-        classifier: Rows and biases of the classifier, where the layer is its input.
+        centres: Class means and directions of the layer.
+        sum_residuals: Whether a statistic needs the sum of residuals of each class.
+        classifier: Weight ``(K, d)`` and bias ``(K,)`` of the classifier whose input this is.
     """
 
     def __init__(
@@ -93,31 +98,32 @@ class ResidualBatch(LayerBatch):
 
     @cached_property
     def projected(self) -> ProjectedResiduals:
-        """Residuals ``r_i = h_i - mu_{y_i}``, projected, squared and added up in one go."""
+        """Residuals ``r_i = h_i - mu_{y_i}``: projected, squared and summed in one step."""
         means, P = self.centres.means, self.centres.P
         return project_residuals(self.features, self.labels, means, P, self._sum_residuals)
 
     @cached_property
     def squares_along(self) -> tuple[Tensor, Tensor]:
-        """Squared residuals along the directions of D and along those of NC1, shape ``(n,)``."""
+        """Squared residuals along the directions of D and of NC1, each of shape ``(n,)``."""
         return self.centres.directions.squares(self.projected.along)
 
     @cached_property
     def residuals(self) -> Tensor:
-        """The residuals themselves, shape ``(n, d)``, float64; wide layers take much memory."""
+        """Residuals ``r_i``, shape ``(n, d)``, float64; they need much memory in wide layers."""
         return self.features.double() - self.centres.means.index_select(0, self.labels)
 
 
 class Statistic(ABC):
-    """A sum over samples at a layer, of which a measure makes numbers.
+    """A sum over samples at a layer, from which a measure computes numbers.
 
-    A statistic of your own is a subclass with a name, a shape, and what one batch adds; name it in
-    the `Request` of a measure, whose `Answer` then has the total under that name in
+    A statistic of your own is a subclass with a name, a shape, and the contribution of one batch.
+    List it in the `Request` of a measure: the `Answer` then holds the total under that name in
     ``answer.layers[layer].statistics``.
 
     Attributes:
-        name: Unlike those of other statistics.
-        second_sweep: Whether it needs final class means: `of` is then given a `ResidualBatch`.
+        name: Its name, different from those of all other statistics.
+        second_sweep: Whether it needs final class means. If so, `of` receives a `ResidualBatch`,
+            otherwise a `LayerBatch`.
 
     Example:
         The covariance of features within classes, times the number of samples:
@@ -137,21 +143,21 @@ class Statistic(ABC):
 
     @abstractmethod
     def shape(self, K: int, d: int) -> tuple[int, ...]:
-        """Shape of the sum, for K classes and d features; the same on all processes."""
+        """Shape of the sum for K classes and d features; the same on all processes."""
 
     @abstractmethod
     def of(self, batch: "ResidualBatch") -> Tensor:
-        """What one batch adds, of that shape."""
+        """The contribution of one batch, of that shape."""
 
 
 class ClassSums(Statistic):
-    """Features of each class, added up."""
+    """The sum of the features of each class."""
 
     name = "sums"
     second_sweep = False
 
     def shape(self, K: int, d: int) -> tuple[int, ...]:
-        """A row per class."""
+        """One row per class."""
         return K, d
 
     def of(self, batch: LayerBatch) -> Tensor:
@@ -165,7 +171,7 @@ class FuzzinessSquares(Statistic):
     name = "fuzziness"
 
     def shape(self, K: int, d: int) -> tuple[int, ...]:
-        """A number per class."""
+        """One number per class."""
         return (K,)
 
     def of(self, batch: ResidualBatch) -> Tensor:
@@ -194,12 +200,12 @@ class Squares(FuzzinessSquares):
 
 
 class ResidualSums(Statistic):
-    """Residuals of each class, added up: zero, unless features changed between the sweeps."""
+    """The sum of the residuals of each class; zero unless features changed between the sweeps."""
 
     name = "residuals"
 
     def shape(self, K: int, d: int) -> tuple[int, ...]:
-        """A row per class."""
+        """One row per class."""
         return K, d
 
     def of(self, batch: ResidualBatch) -> Tensor:
@@ -210,7 +216,7 @@ class ResidualSums(Statistic):
 
 
 class Decisions(Statistic):
-    """Which samples the classifier gives to the nearest class centre, and which it gets right."""
+    """Samples that W h + b does not assign to the nearest class mean, and those it gets right."""
 
     name = "decisions"
 
@@ -219,7 +225,7 @@ class Decisions(Statistic):
         return 2, K
 
     def of(self, batch: ResidualBatch) -> Tensor:
-        """Samples of each class not given to the nearest centre; samples of each given to it."""
+        """By class: samples not assigned to the nearest class mean, and samples it gets right."""
         assert batch.classifier is not None
         decided = classifier_decisions(batch.features, *batch.classifier)
         nearest = nearest_class_centers(batch.features, batch.centres.means)
@@ -227,5 +233,5 @@ class Decisions(Statistic):
         return batch.by_class(which).mT
 
 
-# what `ClassGeometry` is made of, at every layer
+# the statistics of `ClassGeometry`, summed at every layer
 GEOMETRY = (FuzzinessSquares(), CollapseSquares(), Squares())

@@ -1,4 +1,4 @@
-"""What sums and features must be before numbers are read off them."""
+"""Checks of sums and features before numbers are computed from them."""
 
 from collections.abc import Mapping
 
@@ -12,31 +12,52 @@ from lightning_nc.network.points import Point
 
 
 def classifier_of(head: Head, point: Point, width: int) -> tuple[Tensor, Tensor | None]:
-    """The classifier's rows and biases, if they fit its input as it was pooled or flattened."""
+    """The weight and bias of the classifier, if they fit its input as it was pooled or flattened.
+
+    Args:
+        head: The head as it was when it ran.
+        point: The point at its input.
+        width: Feature dimension d of that point.
+
+    Returns:
+        Weight, shape ``(K, d)``, and bias, shape ``(K,)``; a one-logit head is read as two rows.
+
+    Raises:
+        ValueError: If the head has weights for another number of features.
+    """
     if head.weight.shape[1] != width:
         raise ValueError(
-            f"The head '{point.module}' has weights for {head.weight.shape[1]} features, and its "
-            f"input {width} per sample: give a pool= that makes of it what a row is multiplied "
-            "with, such as the mean over the places of an image, pool=lambda h: h.mean((2, 3))."
+            f"The head '{point.module}' has weights for {head.weight.shape[1]} features, but its "
+            f"input has {width} per sample. Give a pool= that returns the features that a weight "
+            "row multiplies, such as the mean over image positions: pool=lambda h: h.mean((2, 3))."
         )
     return two_row_head(head.weight, head.bias) if len(head.weight) == 1 else head[:2]
 
 
 def require_finite(sums: Mapping[Point, Tensor]) -> None:
-    """Raise unless the sums of features are finite, which they are if all features are."""
+    """Raise unless the sums of features are finite, as those of finite features are."""
     broken = [point.name for point, sum_ in sums.items() if not bool(sum_.isfinite().all())]
     if broken:
         raise ValueError(
-            f"Features are not finite (NaN or infinity) at {', '.join(map(repr, broken[:5]))}; the "
+            f"Features are not finite (NaN or infinity) at {', '.join(map(repr, broken[:5]))}. The "
             "network has diverged, or overflows in its precision."
         )
 
 
 def require_unchanged(point: Point, geometry: ClassGeometry, residuals: Tensor) -> None:
-    """Residuals about the means sum to zero, unless features changed between the sweeps.
+    """Raise if the features of a layer changed between the sweeps.
 
-    A shift delta_k of the class means between the sweeps adds ``sum_k n_k ||delta_k||^2`` to the
-    squared residuals; 1e-8 of them is more than any rounding, less than any digit promised.
+    Residuals about the class means sum to zero unless they did. A shift delta_k of the class means
+    adds ``sum_k n_k ||delta_k||^2`` to the squared residuals; the tolerance of 1e-8 of these is
+    above any rounding error and below any digit promised.
+
+    Args:
+        point: The layer.
+        geometry: Its class geometry.
+        residuals: Sum of the residuals of each class, shape ``(K, d)``.
+
+    Raises:
+        RuntimeError: If the features changed.
     """
     n = geometry.counts.sum()
     shift = (residuals.square().sum(1) / geometry.counts).sum() / n
@@ -45,7 +66,7 @@ def require_unchanged(point: Point, geometry: ClassGeometry, residuals: Tensor) 
     if bool((shift > 1e-8 * spread) & (shift > rounding)):
         raise RuntimeError(
             f"Features at '{point.name}' changed between the two sweeps: data or network are "
-            "random beyond the seeds that a probe controls. Raise Probe(cache_mb=...) so that "
-            "features are kept from the first sweep, or give data that are the same when read "
-            "again."
+            "random beyond the seeds that a probe controls. Raise Probe(cache_mb=...) so that the "
+            "features of the first sweep are kept, or give data that stay the same when they are "
+            "read again."
         )

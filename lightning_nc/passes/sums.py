@@ -11,11 +11,11 @@ from torch import Tensor
 class Sums:
     """Sums over samples, kept as views of one flat float64 vector.
 
-    However many layers are measured, processes add up their sums in a single reduction. The layout
-    depends on names and shapes alone, never on what a process has seen.
+    However many layers are measured, a single reduction adds up the sums of all processes. The
+    layout depends only on names and shapes, never on the samples that a process has read.
 
     Args:
-        shapes: Shape of each sum by its name.
+        shapes: Shape of each sum, by name.
         device: Where the sums are kept.
 
     Example:
@@ -40,17 +40,17 @@ class Sums:
         self.view(name).add_(value)
 
     def view(self, name: Hashable) -> Tensor:
-        """One of the sums, of this process alone."""
+        """A view of one of the sums of this process."""
         start, size, shape = self._layout[name]
         return self.flat[start : start + size].view(shape)
 
     def over_processes(
         self, all_reduce: Callable[[Tensor], Tensor] | None = None
     ) -> dict[Hashable, Tensor]:
-        """All sums by name, added up over processes; nothing can be added to them any more.
+        """Return all sums by name, added up over processes; nothing can be added afterwards.
 
         Args:
-            all_reduce: Adds a tensor up over processes; None for one process.
+            all_reduce: Sums a tensor over all processes; None for one process.
         """
         if all_reduce is not None:
             self.flat = all_reduce(self.flat)

@@ -1,4 +1,4 @@
-"""Passes over the probe: the network runs, and each point's features are handed on."""
+"""Sweeps over the probe: the network runs, and the features of each point are handed on."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,21 +14,21 @@ from lightning_nc.network.points import Point
 from lightning_nc.network.runner import Runner
 from lightning_nc.passes.probe import Probe
 
-_REPLAYED = 1024  # samples at a time, so that (K, n) matrices stay small
+_REPLAYED = 1024  # samples replayed at a time, so that (K, n) matrices stay small
 
 TakeBatch = Callable[[Point, Tensor, Tensor], None]
 
 
 class Reading(NamedTuple):
-    """What a sweep reads, and what it is to be.
+    """What a sweep reads, and what it expects.
 
     Attributes:
         samples: The source.
-        batches: Those of this process.
+        batches: The batches of this process.
         probe: How to read them.
-        num_classes: Number of classes K.
+        num_classes: Number of classes K; None if not yet known.
         widths: Feature dimension of each point.
-        idle: So many batches at the end count nothing: they keep processes in step.
+        idle: Number of batches at the end that do not count: they keep processes in step.
     """
 
     samples: Samples
@@ -51,20 +51,20 @@ def sweep(
     consume: TakeBatch,
     head: str | None = None,
 ) -> Head | None:
-    """Run the network over the batches and ``consume(point, features, labels)`` as it runs.
+    """Run the network over the batches and call ``consume(point, features, labels)`` as it runs.
 
-    All random numbers are seeded batch by batch, so that a second sweep sees the same features
-    again, on any number of processes.
+    Random numbers are seeded batch by batch, so that a second sweep sees the same features, on any
+    number of processes.
 
     Args:
         runner: The network.
         reading: What to read.
         points: Where to take features.
-        consume: Takes features, shape ``(n, d)``, and labels, shape ``(n,)``, on one device.
-        head: Name of the classifier.
+        consume: Receives features, shape ``(n, d)``, and labels, shape ``(n,)``, on one device.
+        head: Name of the head.
 
     Returns:
-        The classifier's weight and bias, if it was named and there was a batch.
+        The head as it was when it ran; None if it was not named or there was no batch.
     """
     held = runner.generators()
     with capture(runner.model, points, head, runner.call) as watched:
@@ -88,16 +88,20 @@ def sweep(
 
 
 def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, Any, Tensor]]:
-    """Read the batches: number, inputs on the device, labels.
+    """Yield for each batch its number, its inputs on the device, and its labels.
+
+    Args:
+        runner: The network.
+        reading: What to read.
 
     Raises:
-        ValueError: If labels are no class indices, or not those the dataset declares.
+        ValueError: If labels are not class indices, or differ from those known before.
     """
     probe = reading.probe
     batches = read_batches(reading.samples, reading.batches, probe.seed, probe.num_workers)
     held = runner.generators()
     for planned, raw in batches:
-        # hooks of the transfer may draw, too
+        # hooks of the transfer may also draw random numbers
         seed_generators(probe.seed, planned.number, held, runner.device)
         inputs, targets = (probe.unpack or unpack_batch)(runner.move(raw))
         labels = class_indices(targets, reading.num_classes)
@@ -106,34 +110,45 @@ def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, An
 
 
 def check_labels(planned: ProbeBatch, labels: Tensor) -> None:
-    """Compare the labels of a batch with those known before, by which samples were chosen."""
+    """Raise unless a batch has the labels by which its samples were chosen.
+
+    Args:
+        planned: The batch, with its labels if they are known.
+        labels: The labels that were read, shape ``(n,)``.
+    """
     if len(labels) != len(planned.indices):
         raise ValueError(
-            f"A batch of {len(planned.indices)} samples came with {len(labels)} labels; the "
-            "collate function or unpack must keep one label per sample."
+            f"A batch of {len(planned.indices)} samples came with {len(labels)} labels. The "
+            "collate function or unpack must return one label per sample."
         )
     if planned.labels is None or torch.equal(labels.cpu(), planned.labels):
         return
     position = int((labels.cpu() != planned.labels).nonzero()[0])
     raise ValueError(
         f"Sample {planned.indices[position]} has label {int(labels[position])} in the batch that "
-        f"was read, but {int(planned.labels[position])} by what the dataset declares or gave "
-        "before: give a dataset that keeps to its labels, probe=Probe(source=dataset, name=...)."
+        f"was read, but the dataset declared or returned {int(planned.labels[position])} before. "
+        "Give a dataset whose labels do not change: probe=Probe(source=dataset, name=...)."
     )
 
 
 def require_width(point: Point, features: Tensor, widths: Mapping[Point, int]) -> None:
-    """Raise if the features of a point are not as wide as those of the first batch."""
+    """Raise unless the features of a point are as wide as those of the first batch.
+
+    Args:
+        point: The point.
+        features: Its features, shape ``(n, d)``.
+        widths: Expected feature dimension d of each point.
+    """
     if features.shape[1] != widths[point]:
         raise ValueError(
-            f"'{point.name}' has {features.shape[1]} features per sample in this batch and had "
-            f"{widths[point]} in the first: inputs of varying size have no class means. Name "
-            'layers=[...] without "input", pool= them to a fixed size, or pad the data alike.'
+            f"'{point.name}' has {features.shape[1]} features per sample in this batch but had "
+            f"{widths[point]} in the first, and features of varying size have no class means. Give "
+            'layers=[...] without "input", pool= them to a fixed size, or pad all data alike.'
         )
 
 
 class FeatureCache:
-    """Features of a sweep, kept as they are, for a second look without running the network.
+    """Features of a sweep, kept unchanged for the second sweep, so that the network runs once.
 
     Args:
         widths: Feature dimension of each point.
@@ -148,11 +163,11 @@ class FeatureCache:
 
     @staticmethod
     def fits(widths: Mapping[Point, int], size: int, budget_mb: float, bytes_each: int) -> bool:
-        """Whether features of this many samples stay within a budget."""
+        """Whether the features of ``size`` samples fit into a budget."""
         return sum(widths.values()) * size * bytes_each <= budget_mb * 2**20
 
     def keep(self, point: Point, features: Tensor, labels: Tensor) -> None:
-        """Store a batch; what the network does to its tensors later cannot change it."""
+        """Store a copy of a batch, which the network cannot change later."""
         if point not in self._features:
             self._features[point] = features.new_empty(self.size, self.widths[point])
         start = self._filled[point]

@@ -1,4 +1,4 @@
-"""A value in a table: for people, and in full for machines."""
+"""Table cells: values rounded for people, and in full for machines."""
 
 import math
 
@@ -6,24 +6,24 @@ from lightning_nc.report.numbers import At, for_people
 
 
 def number(value: float, worrying: bool = False) -> str:
-    """A value for people, and in full for machines; a dash where it is undefined.
+    """Return HTML of a value, rounded for people and in full for machines; a dash if undefined.
 
     Args:
-        value: Of a quantity.
+        value: Value of a quantity; NaN if undefined.
         worrying: Whether to mark it.
     """
     if math.isnan(value):
         return '<data value="nan" class="undefined">&ndash; <small>undefined</small></data>'
-    mark = '<span class="worry" title="see: when to worry">▲</span> ' if worrying else ""
+    mark = '<span class="worry" title="see When to worry">▲</span> ' if worrying else ""
     return f'{mark}<data value="{value!r}">{for_people(value)}</data>'
 
 
 def cell(label: str, at: At | None, worrying: bool = False) -> str:
-    """A cell of a table, with the epoch.
+    """Return HTML of a table cell with a value and its epoch.
 
     Args:
-        label: Of its column, for narrow screens.
-        at: The value; None if there is none.
+        label: Column name, shown on narrow screens.
+        at: The value and its epoch; None if there is none.
         worrying: Whether to mark it.
     """
     if at is None:

@@ -1,4 +1,4 @@
-"""The order of layers in depth, recovered from what was logged in an order by name."""
+"""Recover the order of layers in depth from values that were logged in order of name."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,27 +6,27 @@ from itertools import islice, permutations
 
 import numpy as np
 
-_AT_MOST = 50_000  # orders to try one by one: all of eight layers between the first and the last
+_AT_MOST = 50_000  # orders to try; enough for any eight layers between the first and the last
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
 def order_in_depth(
     names: Sequence[str], fuzziness: Array, rho: Array, total: Array
 ) -> tuple[list[str], bool]:
-    """Find the order of layers in which D gives the logged rho and total.
+    """Find the order of layers whose D matches the logged rho and total.
 
-    The slope of ln D against depth, ``ln rho``, and ``D_last / D_first`` hold in float64 for one
-    order alone, unless layers have the same D throughout.
+    In float64, only one order matches both the slope of ln D against depth, ``ln rho``, and
+    ``D_last / D_first``, unless some layers always have the same D.
 
     Args:
-        names: Of the layers, in any order.
-        fuzziness: D of each, at each measurement, shape ``(E, T)``.
-        rho: Logged, shape ``(E,)``.
-        total: Logged, shape ``(E,)``.
+        names: Layers in any order.
+        fuzziness: D of each layer at each measurement, shape ``(E, T)``.
+        rho: Logged rho, shape ``(E,)``.
+        total: Logged ``D_last / D_first``, shape ``(E,)``.
 
     Returns:
-        The names in depth, and True; or, if no order fits, the input first and the others by name,
-        and False.
+        The names in order of depth, and True. If no order matches, the input first and the others
+        by name, and False.
     """
     known = np.isfinite(rho) & np.isfinite(total) & (fuzziness > 0).all(axis=1)
     by_name = sorted(range(len(names)), key=lambda i: _natural(names[i]))
@@ -41,10 +41,10 @@ def order_in_depth(
 def _candidates(
     by_name: list[int], ln_D: Array, slope: Array, ln_total: Array
 ) -> Iterator[Sequence[int]]:
-    """Orders worth trying, the likeliest first."""
+    """Yield orders to try, likeliest first; ln_D has shape ``(E, T)``, the others ``(E,)``."""
     yield by_name
     T = len(by_name)
-    if len(ln_D) >= T:  # slopes are linear in depth, which so many of them determine
+    if len(ln_D) >= T:  # slopes are linear in the depths, and T of them determine these
         t = np.arange(T) - (T - 1) / 2
         yield np.argsort(np.linalg.lstsq(ln_D, slope * (t @ t), rcond=None)[0]).tolist()
     first, *others = by_name
@@ -56,6 +56,7 @@ def _candidates(
 
 
 def _fits(order: Array, ln_D: Array, slope: Array, ln_total: Array) -> bool:
+    """Whether ln D in an order has these slopes and totals; shapes as in `_candidates`."""
     y = ln_D[:, order]
     t = np.arange(len(order)) - (len(order) - 1) / 2
     fitted = y @ t / (t @ t), y[:, -1] - y[:, 0]
@@ -66,6 +67,6 @@ def _fits(order: Array, ln_D: Array, slope: Array, ln_total: Array) -> bool:
 
 
 def _natural(name: str) -> tuple[bool, list[tuple[bool, int, str]]]:
-    """The input first, and 2 before 10."""
+    """Sort key: the input first, and 2 before 10."""
     parts = re.findall(r"\d+|\D+", name)
     return name != "input", [(p.isdigit(), int(p) if p.isdigit() else 0, p) for p in parts]

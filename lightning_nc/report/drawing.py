@@ -1,4 +1,4 @@
-"""Curves over epochs, and D against depth, as SVG to stand inside a page."""
+"""Draw curves over epochs, and D against depth, as SVG to embed in a page."""
 
 import io
 import math
@@ -15,20 +15,20 @@ from lightning_nc.measures.quantity import Curve, Panel
 from lightning_nc.report.runs import Series
 
 ZERO = "exact-zero"  # id of the markers of zeros on logarithmic axes
-_STYLES = ("-", "--", ":", "-.")  # after so many runs colours repeat
+_STYLES = ("-", "--", ":", "-.")  # one after the other, whenever the colours repeat
 
 
 def panel_svg(panel: Panel, curves: Mapping[str, Curve], runs: Mapping[str, Series]) -> str:
-    """Curves over epochs; those of several runs overlaid.
+    """Draw the curves of a panel over epochs; several runs are overlaid.
 
     Args:
-        panel: What they are drawn on.
-        curves: By the name of the quantity; those that share a colour come in pairs, the second
-            dashed.
+        panel: The panel.
+        curves: Its curves by the name of the quantity; a dashed curve has the colour of the one
+            before it.
         runs: Measurements by the name of the run.
 
     Returns:
-        The picture; empty if there is nothing to draw.
+        The SVG; empty if there is nothing to draw.
     """
     several = len(runs) > 1
     lines = [
@@ -56,12 +56,16 @@ def panel_svg(panel: Panel, curves: Mapping[str, Curve], runs: Mapping[str, Seri
 
 
 def depth_svg(series: Series, label: str, law: bool) -> str:
-    """Values against depth, a line per measurement from dark to light.
+    """Draw values against depth, one line per measurement, from dark to light.
 
     Args:
-        series: Of one run.
-        label: What the values are called.
-        law: Whether to draw the law of equi-separation through the last, if depth is known.
+        series: Measurements of one run.
+        label: Label of the values.
+        law: Whether to fit the law of equi-separation to the last measurement, which needs layers
+            in a known order of depth.
+
+    Returns:
+        The SVG.
     """
     D = torch.tensor(list(series.layers.values()), dtype=torch.double).mT
     D = D.where(D > 0, torch.nan)
@@ -73,18 +77,21 @@ def depth_svg(series: Series, label: str, law: bool) -> str:
     _plain(axes)
     if law and series.in_depth:
         draw_law(axes, D[-1])
-        for text in axes.texts:  # above the picture, no corner of which is free in every run
+        for text in axes.texts:  # above the axes, since no corner of them is free in every run
             one_line = "last: " + text.get_text().replace("\n", ", ")
             text.set(text=one_line, position=(0, 1.02), ha="left", va="bottom", fontsize=8)
     return _svg(figure)
 
 
 def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
-    """Values against depth at the last measurement of each run.
+    """Draw values against depth at the last measurement of each run.
 
     Args:
         runs: Measurements by the name of the run.
-        label: What the values are called.
+        label: Label of the values.
+
+    Returns:
+        The SVG.
     """
     figure, axes = _figure(3.4)
     axes.set_yscale("log")
@@ -98,7 +105,7 @@ def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
     if len(names) == 1:
         label_depth(axes, names.pop())
     else:
-        axes.set_xlabel("layers, which differ between runs")
+        axes.set_xlabel("layers (they differ between runs)")
     axes.set_ylabel(label)
     _legend(figure, axes)
     return _svg(figure)
@@ -107,7 +114,7 @@ def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
 def _draw(
     axes: Any, epochs: Sequence[float], values: Sequence[float], colour: str, style: str, label: str
 ) -> None:
-    """A curve; on a logarithmic axis zeros are hollow markers on its bottom edge."""
+    """Draw a curve; on a logarithmic axis, zeros are hollow markers at the bottom edge."""
     x, y = np.array(epochs), np.array(values)
     y = np.where(np.isfinite(y), y, np.nan)
     look = {"color": colour, "markersize": 3.5}
@@ -126,7 +133,7 @@ def _any_positive(runs: Mapping[str, Series], lines: Sequence[tuple[str, str]]) 
 
 
 def _look(curves: Sequence[Curve], curve: Curve, number: int, run: str) -> tuple[str, str, str]:
-    """Colour, style and label: of the run where there are several, else of the curve."""
+    """Colour, style and label of a curve: those of its run if there are several runs."""
     if number >= 0:
         colour, style = _of_run(number)
         compared = [each for each in curves if each.compared]
@@ -149,7 +156,7 @@ def _references(axes: Any, panel: Panel) -> None:
 
 
 def _mark_terminal_phase(axes: Any, series: Series) -> None:
-    """From the first measurement on at which the probe has no error."""
+    """Shade the epochs from the first measurement without an error on the probe."""
     start = terminal_phase(series)
     if start is not None:
         says = "terminal phase"
@@ -158,10 +165,10 @@ def _mark_terminal_phase(axes: Any, series: Series) -> None:
 
 
 def terminal_phase(series: Series) -> float | None:
-    """The first epochs completed after which the accuracy on the probe is 1, if any.
+    """The first measured epoch at which the accuracy on the probe is 1; None if there is none.
 
     Args:
-        series: Of NeuralCollapse.
+        series: Measurements of NeuralCollapse.
     """
     accuracy = series.values.get("accuracy", [])
     reached = (epoch for epoch, a in zip(series.epochs, accuracy, strict=False) if a == 1)
@@ -169,7 +176,7 @@ def terminal_phase(series: Series) -> float | None:
 
 
 def _epochs_axis(axes: Any, epochs: Sequence[float]) -> None:
-    """Logarithmic from epoch 1 on where epochs are sparser the later; ticks where was measured."""
+    """Set up the epoch axis: logarithmic from epoch 1 on if later epochs are measured sparsely."""
     sparse = len(epochs) > 4 and epochs[len(epochs) // 2] < max(epochs) / 4
     if sparse:
         axes.set_xscale("symlog", linthresh=1, linscale=0.5)
@@ -202,13 +209,13 @@ def _figure(height: float = 2.8) -> tuple[Any, Any]:
 
 
 def _plain(axes: Any) -> None:
-    """As small as pictures are on a page."""
+    """Reduce spines and labels to suit the small pictures of a page."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(which="both", labelsize=8)
 
 
 def _svg(figure: Any) -> str:
-    """The picture without what only a file of its own needs; the same for the same figure."""
+    """The figure as SVG to embed in HTML; equal figures have equal SVG."""
     import matplotlib
 
     file = io.StringIO()
@@ -217,5 +224,5 @@ def _svg(figure: Any) -> str:
         figure.savefig(file, format="svg", metadata=nothing, transparent=True)
     svg = file.getvalue()
     start, end = svg.index("<svg"), svg.index(">", svg.index("<svg"))
-    # HTML knows the namespaces by itself, and the page decides on the size
+    # HTML needs no namespaces, and the page sets the size
     return re.sub(r' (xmlns(:xlink)?|width|height)="[^"]*"', "", svg[start:end]) + svg[end:]

@@ -1,4 +1,4 @@
-"""Numbers and words for people, and the first, best and last of a series."""
+"""Format numbers and words for people; find the first, best and last value of a series."""
 
 import math
 import re
@@ -13,14 +13,14 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class At(NamedTuple):
-    """A value and when it was measured."""
+    """A value and the epoch of its measurement."""
 
     value: float
     epoch: float
 
 
 class Summary(NamedTuple):
-    """Of one quantity; best is None if no value is better than another, or none is defined."""
+    """The first, best and last value of a quantity; best is None if they cannot be ranked."""
 
     first: At
     best: At | None
@@ -28,12 +28,12 @@ class Summary(NamedTuple):
 
 
 def summary(quantity: Quantity, epochs: Sequence[float], values: Sequence[float]) -> Summary:
-    """First, best and last value.
+    """Return the first, best and last value of a quantity.
 
     Args:
-        quantity: What the values are of.
-        epochs: Completed before each measurement.
-        values: One per measurement.
+        quantity: The quantity.
+        epochs: Epochs completed at each measurement.
+        values: Value at each measurement; NaN if undefined.
     """
     measured = [At(value, epoch) for value, epoch in zip(values, epochs, strict=True)]
     defined = [at for at in measured if not math.isnan(at.value)]
@@ -44,7 +44,7 @@ def summary(quantity: Quantity, epochs: Sequence[float], values: Sequence[float]
 
 
 def for_people(value: float) -> str:
-    r"""Four digits, powers of ten where they are needed, and a true minus sign.
+    r"""Format a number with four digits, a power of ten if needed, and a true minus sign.
 
     Args:
         value: A number that is not NaN.
@@ -66,10 +66,10 @@ def for_people(value: float) -> str:
 
 
 def typeset(text: str) -> str:
-    """Words for HTML, with a Greek rho and true minus signs.
+    """Escape text for HTML, with a Greek rho and true minus signs.
 
     Args:
-        text: Plain.
+        text: Plain text.
     """
     greek = re.sub(r"\brho\b", "\N{GREEK SMALL LETTER RHO}", escape(text))
     return re.sub(r"(?<![^\s(K])-(?=\d)", _MINUS, greek)

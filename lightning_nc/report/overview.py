@@ -1,4 +1,4 @@
-"""What the page begins with: the last values of a run, or of several side by side."""
+"""The top of the page: the last values of a run, or of several runs side by side."""
 
 import math
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from lightning_nc.report.runs import Run
 
 
 def tiles(probe: str, runs: Sequence[Run], families: Sequence[Family]) -> str:
-    """The last values of the most telling quantities.
+    """Return HTML of tiles with the last values of the headline quantities.
 
     Args:
         probe: The name of the probe.
-        runs: One.
-        families: What there is to say of its numbers.
+        runs: One run.
+        families: Families of its quantities.
     """
     (run,) = runs
     shown = []
@@ -36,12 +36,12 @@ def tiles(probe: str, runs: Sequence[Run], families: Sequence[Family]) -> str:
 
 
 def comparison(probe: str, runs: Sequence[Run], families: Sequence[Family]) -> str:
-    """The last values of all runs side by side; the best of each row is bold.
+    """Return HTML of a table with the last values of all runs; the best of each row is bold.
 
     Args:
         probe: The name of the probe.
-        runs: Several.
-        families: What there is to say of their numbers.
+        runs: Several runs.
+        families: Families of their quantities.
     """
     rows = []
     for family in families:
@@ -63,7 +63,7 @@ def comparison(probe: str, runs: Sequence[Run], families: Sequence[Family]) -> s
 
 
 def _compared(key: str, quantity: Quantity, last: Sequence[float | None]) -> str:
-    """A row of the comparison."""
+    """HTML of a row of the comparison; a value is None if its run did not log it."""
     cost, comparable = quantity.cost, quantity.best is not None
     defined = [value for value in last if value is not None and not math.isnan(value)]
     best = min(map(cost, defined)) if comparable and len(defined) > 1 else None

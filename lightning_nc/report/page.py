@@ -1,4 +1,4 @@
-"""One HTML page that holds all it shows."""
+"""The report as one self-contained HTML page."""
 
 import math
 import re
@@ -20,14 +20,14 @@ from lightning_nc.report.overview import comparison, tiles
 from lightning_nc.report.runs import Run, Series
 from lightning_nc.report.tables import bookkeeping_table, family_table, layers_table
 
-_LAW = "separation"  # the family whose values by layer obey a law
+_LAW = "separation"  # the family whose values per layer can obey the law of equi-separation
 
 
 def report_page(runs: Sequence[Run]) -> str:
-    """Tables and figures of runs, as HTML that refers to nothing outside itself.
+    """Return tables and figures of runs as self-contained HTML.
 
     Args:
-        runs: One; or several, which are compared.
+        runs: One run, or several to compare.
     """
     probes = {probe: None for run in runs for _, probe in run.series}
     several = len(runs) > 1
@@ -51,11 +51,11 @@ def report_page(runs: Sequence[Run]) -> str:
 
 
 _FOOTER = (
-    "<footer><p>Figures are over epochs completed; 0 is before training. A dash is a value that is "
-    "undefined, such as the NC2 of two classes; the warning in the run's output says why. "
-    "▲ marks a last value to worry about, by the rule in its row; the other rules need your eyes. "
-    "D depends on the number of samples per class: compare runs only at equal ones. Folders with a "
-    "plus sign are one run, which was resumed from a checkpoint.</p></footer>"
+    "<footer><p>Curves are drawn over epochs completed; 0 is before training. A dash is an "
+    "undefined value, such as NC2 of two classes; a warning in the run's output says why. ▲ marks "
+    "a last value that is worrying by the rule in its row; check the other rules yourself. D "
+    "depends on the number of samples per class: compare runs only at equal numbers. Folders "
+    "joined by a plus sign are one run that was resumed from a checkpoint.</p></footer>"
 )
 
 
@@ -69,7 +69,7 @@ def _measured(runs: Sequence[Run]) -> str:
 
 
 def _section(family: Family, probe: str, runs: Sequence[Run]) -> str:
-    """What one callback measured on one probe."""
+    """HTML of what one callback measured on one probe."""
     having = _having(family.name, probe, runs)
     if not having:
         return ""
@@ -80,7 +80,7 @@ def _section(family: Family, probe: str, runs: Sequence[Run]) -> str:
             caption = panel.caption + (_phase(having) if panel.terminal else "")
             if len(having) > 1 and not all(curve.compared for curve in curves.values()):
                 compared = [curve.label for curve in curves.values() if curve.compared]
-                caption += f" Of several runs, only: {' and '.join(compared)}."
+                caption += f" With several runs, only {' and '.join(compared)} are shown."
             figures.append(_figure(panel.title, picture, caption))
     tables = family_table(family, probe, having)
     if any(series.layers for series in having.values()):
@@ -97,7 +97,7 @@ def _section(family: Family, probe: str, runs: Sequence[Run]) -> str:
 
 
 def _layer_label(family: Family) -> str:
-    """What the values of layers are called."""
+    """The label of the values of layers."""
     named = [row.label for row in family.layer_quantities]
     return typeset(" and ".join(named))
 
@@ -108,7 +108,7 @@ def _having(family: str, probe: str, runs: Sequence[Run]) -> dict[str, Series]:
 
 
 def _depth_figures(family: Family, runs: Mapping[str, Series]) -> Iterator[str]:
-    """Values against depth, where a layer has one: of all runs at the end, of each over epochs."""
+    """Yield HTML of values against depth, if a layer has one: of all runs, then of each run."""
     one_each = len(family.layer_quantities) == 1 and not family.layer_quantities[0].name
     runs = {run: series for run, series in runs.items() if series.layers}
     if not one_each or not runs:
@@ -119,10 +119,11 @@ def _depth_figures(family: Family, runs: Mapping[str, Series]) -> Iterator[str]:
         caption = "The last measurement of each run. "
         if unknown:
             caption += (
-                f"Layers are by name, which need not be their depth, of {', '.join(unknown)}."
+                f"Layers of {', '.join(unknown)} are sorted by name, which need not be their order "
+                "in depth."
             )
         elif law:
-            caption += "A straight line that falls is the law."
+            caption += "The law is a falling straight line."
         picture = depth_of_runs_svg(runs, label)
         yield _figure(f"{label} against depth, all runs", picture, caption)
     for run, series in runs.items():
@@ -131,36 +132,36 @@ def _depth_figures(family: Family, runs: Mapping[str, Series]) -> Iterator[str]:
 
 
 def _depth_caption(series: Series, law: bool) -> str:
-    caption = "A line per measurement, dark to light."
+    caption = "One line per measurement, from dark to light."
     if not series.in_depth:
         caption += (
-            " CSVLogger sorts layers by name, and no order was found that gives the logged rho: "
-            "layers are shown by name, which need not be their depth"
+            " CSVLogger sorts layers by name, and no order of them matches the logged rho: layers "
+            "are shown by name, which need not be their order in depth"
             f"{', and the law is not drawn' if law else ''}. TensorBoardLogger keeps the order."
         )
     elif law:
         caption += (
-            " The law, D falling by the same ratio rho at every layer, is a straight line; drawn "
-            "is its fit to the last measurement, the dots."
+            " The law, by which D falls by the same ratio rho at every layer, is a straight line. "
+            "It is fitted to the last measurement (dots)."
         )
     return caption
 
 
 def _phase(runs: Mapping[str, Series]) -> str:
-    """When the terminal phase began; of a run that is known from its middle on, at the latest."""
+    """Say when the terminal phase began, or by when if a run was not measured from its start."""
     starts = {}
     for run, series in runs.items():
         start, begins = terminal_phase(series), series.epochs[0]
-        known = "" if begins <= 0 else f" or before (measured from epoch {begins:g} on only)"
+        known = "" if begins <= 0 else f" or earlier (first measured at epoch {begins:g})"
         starts[run] = "" if start is None else f"epoch {start:g}{known}"
     if len(runs) > 1:
         of_runs = ", ".join(f"{run}: {start or 'not yet'}" for run, start in starts.items())
-        return f" Terminal phase (accuracy 1 on the probe) from: {of_runs}."
+        return f" Start of the terminal phase (accuracy 1 on the probe): {of_runs}."
     (began,) = starts.values()
     if not began:
         return " The terminal phase has not begun: the accuracy on the probe is below 1 throughout."
     return (
-        " Shaded: the terminal phase, in which the probe (not all training data) has no error. It "
+        " Shaded: the terminal phase, without an error on the probe (not on all training data). It "
         f"began at {began}."
     )
 
@@ -174,7 +175,7 @@ def _figure(title: str, picture: str, caption: str) -> str:
 
 
 def _bookkeeping(probe: str, runs: Sequence[Run], families: Sequence[Family]) -> str:
-    """Failures and seconds."""
+    """HTML of failures and seconds."""
     titles = {family.name: family.title for family in families}
     rows = {
         (f"{run.name}: {titles[name]}" if len(runs) > 1 else titles[name], name): series
@@ -196,7 +197,7 @@ def _bookkeeping(probe: str, runs: Sequence[Run], families: Sequence[Family]) ->
 
 
 def _with_own_ids(body: str) -> str:
-    """Let pictures not share ids: each is one element of the same page."""
+    """Give each picture ids of its own, since all pictures are on one page."""
     pictures = iter(range(body.count("<svg")))
 
     def own(match: re.Match[str]) -> str:

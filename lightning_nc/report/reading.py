@@ -1,4 +1,4 @@
-"""What TensorBoardLogger and CSVLogger wrote, as lists of measurements."""
+"""Read what TensorBoardLogger and CSVLogger wrote, as lists of measurements."""
 
 import csv
 import math
@@ -12,21 +12,21 @@ from lightning_nc.measures import MEASURES
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family, read_families
 
-_LIGHTNINGS = "epoch"  # from 0; Lightning logs it, and so do we, with all else
+_LIGHTNINGS = "epoch"  # counted from 0; Lightning logs it with every row, ours included
 _WHEN = re.compile(r"([^/]+)/(.+)/epochs_completed")
 _FAILURES = re.compile(r"([^/]+)/(.+)/failures")
 
 
 class NothingToReport(Exception):
-    """A folder without values of this package; the message is a sentence for its user."""
+    """A folder without values of this package; the message tells the user what to do."""
 
 
 class LoggedMeasurement(NamedTuple):
     """One measurement of one callback.
 
     Attributes:
-        values: By what follows ``family/probe/`` in their keys.
-        layers: By what follows ``family_layers/probe/``.
+        values: Values by what follows ``family/probe/`` in their keys.
+        layers: Values of layers by what follows ``family_layers/probe/`` in their keys.
     """
 
     values: dict[str, float]
@@ -37,13 +37,13 @@ class Log(NamedTuple):
     """What one logger wrote.
 
     Attributes:
-        folders: Where; several of a run that was resumed.
-        records: In the order of writing, by family and probe.
-        failures: Measurements that were skipped, by family and probe.
-        in_depth: Whether layers come in the order in which they were logged, which is depth.
-        keys: All scalars, also those of others.
-        span: The first and the last epoch, from 0, in which anything was logged.
-        families: What there is to say of the numbers, by family.
+        folders: The logger's folder; several if the run was resumed.
+        records: Measurements in the order of writing, by family and probe.
+        failures: Number of skipped measurements, by family and probe.
+        in_depth: Whether layers are in the order of logging, which is that of depth.
+        keys: Keys of all scalars, those of others included.
+        span: First and last epoch, counted from 0, in which anything was logged.
+        families: Families of the quantities, by name.
     """
 
     folders: tuple[Path, ...]
@@ -56,50 +56,50 @@ class Log(NamedTuple):
 
 
 def read_logs(root: Path) -> list[Log]:
-    """Read all logs in a folder and below it.
+    """Read all logs in a folder and its subfolders.
 
     Args:
         root: The folder.
 
     Raises:
-        NothingToReport: If it is no folder, or no logger wrote there.
+        NothingToReport: If it is not a folder, or no logger wrote there.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise NothingToReport(
             f"{root} {what}: give the log directory of a run (event files of TensorBoardLogger or "
-            "the metrics.csv of CSVLogger), or a folder above several."
+            "the metrics.csv of CSVLogger), or a folder that contains several."
         )
     of_events = sorted({path.parent for path in root.rglob("events.out.tfevents.*")})
     logs = [_read_events(folder) for folder in of_events]
     logs += [_read_csv(path) for path in sorted(root.rglob("metrics.csv"))]
     if not logs:
         raise NothingToReport(
-            f"{root} has neither event files (TensorBoardLogger) nor a metrics.csv (CSVLogger), "
-            "nor has any folder below it: give the folder that the Trainer's logger wrote to."
+            f"{root} and its subfolders contain neither event files (TensorBoardLogger) nor a "
+            "metrics.csv (CSVLogger): give the folder that the Trainer's logger wrote to."
         )
     return logs
 
 
 def _read_events(folder: Path) -> Log:
-    """Event files keep the order in which values were logged; numbers are rounded to float32."""
+    """Read event files, which keep the order of logging and round values to float32."""
     try:
         from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
             EventAccumulator,
         )
     except ModuleNotFoundError as missing:
         raise NothingToReport(
-            f"{folder} has event files, and reading them needs TensorBoard ({missing}): "
-            "pip install 'lightning-neural-collapse[tensorboard]'."
+            f"{folder} has event files, and reading them needs TensorBoard ({missing}). "
+            "Run pip install 'lightning-neural-collapse[tensorboard]'."
         ) from missing
-    # 0 keeps all; images are of no use here, and of each tag one is kept at least
+    # 0 keeps all; images are not needed, but at least one per tag is kept
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1})
     events.Reload()
     scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
     rows: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
     families = _families_of(folder, scalars)
     for tag, key in _read_keys(scalars, families).items():
-        seen: dict[int, int] = defaultdict(int)  # with one batch per epoch, a step comes twice
+        seen: dict[int, int] = defaultdict(int)  # with one batch per epoch, a step can come twice
         for event in scalars[tag]:
             rows[event.step, seen[event.step]][key] = event.value
             seen[event.step] += 1
@@ -108,7 +108,7 @@ def _read_events(folder: Path) -> Log:
 
 
 def _read_csv(path: Path) -> Log:
-    """CSVLogger sorts its columns by name, so that the order of layers is lost."""
+    """Read a metrics.csv, whose columns are sorted by name: the order of layers is lost."""
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         keys = [key for key in reader.fieldnames or [] if key]
@@ -119,7 +119,7 @@ def _read_csv(path: Path) -> Log:
 
 
 def _families_of(folder: Path, names: Iterable[str]) -> dict[str, Family]:
-    """Families of this package, those described in the folder, and what keys look like."""
+    """Families of this package, those described in the folder, and those inferred from keys."""
     names = list(names)
     own = [Family.of(kind) for kind in MEASURES]
     known = {each.name: each for each in [*own, *read_families(folder)]}
@@ -137,7 +137,7 @@ def _families_of(folder: Path, names: Iterable[str]) -> dict[str, Family]:
 
 
 def _read_keys(names: Iterable[str], families: Iterable[str]) -> dict[str, str]:
-    """Keys to be read by the names of the logger, which may have a prefix of the user's."""
+    """The keys to read, by the logger's names for them, which may start with a user's prefix."""
     either = "|".join(map(re.escape, families))
     ours = re.compile(rf"(?:{either})(?:_layers)?/.+/.+|{_LIGHTNINGS}")
     book = re.compile(rf"(.*?-)??(?:{either})/.+/(?:epochs_completed|failures)")
@@ -153,7 +153,7 @@ def _log(
     families: dict[str, Family],
     in_depth: bool,
 ) -> Log:
-    """Sort values by family and probe; a row without ``epochs_completed`` tells of a failure."""
+    """Sort values by family and probe; a row without ``epochs_completed`` reports a failure."""
     records, failures = {}, {}
     for key in {key: None for row in rows for key in row}:
         if match := _WHEN.fullmatch(key):

@@ -1,4 +1,4 @@
-"""A run that was resumed from a checkpoint: Lightning has its logger begin another folder."""
+"""Join the logs of a run that was resumed from a checkpoint: its logger began a new folder."""
 
 import math
 import re
@@ -10,12 +10,12 @@ _VERSION = re.compile(r"version_(\d+)")
 
 
 def join_resumed(logs: Sequence[Log]) -> list[Log]:
-    """Put together the logs of runs that were resumed.
+    """Join the logs of each run that was resumed.
 
-    A log that could go on from several others stays on its own.
+    A log that could continue several others stays on its own.
 
     Args:
-        logs: What loggers wrote.
+        logs: All logs.
     """
     joined: list[Log] = []
     for log in sorted(
@@ -30,13 +30,13 @@ def join_resumed(logs: Sequence[Log]) -> list[Log]:
 
 
 def _number(log: Log) -> int:
-    """Of the folder's last version; -1 if it has none."""
+    """The version number of a log's last folder; -1 if it has none."""
     version = _VERSION.fullmatch(log.folders[-1].name)
     return int(version[1]) if version else -1
 
 
 def _continues(log: Log, earlier: Log) -> bool:
-    """Whether a log is as of a run that went on from a checkpoint of another."""
+    """Whether a log continues an earlier one from a checkpoint."""
     began, reached = log.span[0], earlier.span[1]
     return (
         log.folders[0].parent == earlier.folders[0].parent
@@ -44,7 +44,7 @@ def _continues(log: Log, earlier: Log) -> bool:
         and _number(log) > _number(earlier) >= 0
         and bool(log.records)
         and log.records.keys() == earlier.records.keys()
-        and began <= reached + 1  # a checkpoint after the last epoch is where the next one begins
+        and began <= reached + 1  # a checkpoint after the last epoch resumes with the next one
         and all(_goes_on(log.records[key], earlier.records[key], began) for key in log.records)
     )
 
@@ -52,10 +52,10 @@ def _continues(log: Log, earlier: Log) -> bool:
 def _goes_on(
     records: Sequence[LoggedMeasurement], earlier: Sequence[LoggedMeasurement], began: float
 ) -> bool:
-    """Whether measurements, the first within or after an epoch, go on from others.
+    """Whether measurements of a run that began in an epoch continue earlier ones.
 
-    Another run of the same experiment begins before these end, also where it is measured later.
-    A run can be resumed from before its end; it then measures again what it had measured.
+    A separate run of the same experiment begins before the earlier one ends, even if it is first
+    measured later. A run can be resumed from before its end; it then repeats measurements.
     """
     epochs, theirs = ([r.values["epochs_completed"] for r in each] for each in (records, earlier))
     before = [epoch for epoch in theirs if epoch < epochs[0]]
@@ -69,7 +69,7 @@ def _goes_on(
 
 
 def _join(earlier: Log, log: Log) -> Log:
-    """One log; what was measured again counts as it was in the run that went on."""
+    """Join two logs; repeated measurements are taken from the later one."""
     records = {}
     for key, of_log in log.records.items():
         first = of_log[0].values["epochs_completed"]

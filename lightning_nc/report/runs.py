@@ -1,4 +1,4 @@
-"""Runs: what their loggers wrote, put together."""
+"""Runs, assembled from what their loggers wrote."""
 
 import math
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ class Series:
     """The measurements of one callback.
 
     Attributes:
-        epochs: Completed before each measurement, increasing.
-        values: One per measurement, by what follows ``family/probe/`` in their keys; NaN where
-            undefined.
-        layers: Values of layers, one per measurement, in depth.
+        epochs: Epochs completed at each measurement, increasing.
+        values: Value at each measurement, NaN if undefined, by what follows ``family/probe/`` in
+            the key.
+        layers: Value at each measurement, by layer in order of depth.
         in_depth: Whether the order of layers is known to be that of depth.
-        failures: Measurements that were skipped.
+        failures: Number of skipped measurements.
     """
 
     epochs: list[float]
@@ -39,9 +39,9 @@ class Run:
     """What the callbacks of one run measured.
 
     Attributes:
-        name: Its folder, seen from the folder of the report; folders if it was resumed.
-        series: By family and probe.
-        families: What there is to say of the numbers, in the order of the page.
+        name: Its folder, relative to that of the report; several folders if it was resumed.
+        series: Measurements by family and probe.
+        families: Families of the quantities, in the order of the page.
     """
 
     name: str
@@ -50,13 +50,15 @@ class Run:
 
 
 def read_runs(root: Path) -> list[Run]:
-    """Read all runs in a folder and below it; with several loggers, or resumed, a run is one.
+    """Read all runs in a folder and its subfolders.
+
+    A run with several loggers, or one that was resumed, is read as one run.
 
     Args:
         root: The folder.
 
     Raises:
-        NothingToReport: If there are none, or nothing of this package was logged.
+        NothingToReport: If there are no logs, or none has values of this package.
     """
     logs = read_logs(root)
     ours = [log for log in logs if log.records or log.failures]
@@ -64,9 +66,9 @@ def read_runs(root: Path) -> list[Run]:
         others = sorted({key for log in logs for key in log.keys})
         found = f"only {', '.join(others[:5])}{'...' * (len(others) > 5)}" if others else "nothing"
         raise NothingToReport(
-            f"The {len(logs)} log(s) in {root} have no values of our callbacks, {found}: "
-            "give the folder of a run whose Trainer had EquiSeparation, NeuralCollapse, "
-            "MinorityCollapse or LocalElasticity among its callbacks."
+            f"The {len(logs)} log(s) in {root} have no values of this package's callbacks, "
+            f"{found}: give the folder of a run whose Trainer had EquiSeparation, NeuralCollapse, "
+            "MinorityCollapse or LocalElasticity as a callback."
         )
     together: list[list[Log]] = []
     for log in join_resumed(ours):
@@ -81,20 +83,20 @@ def read_runs(root: Path) -> list[Run]:
 
 
 def _families(logs: Sequence[Log]) -> list[Family]:
-    """Those of the package first."""
+    """All families of the logs, those of this package first."""
     found = {name: family for log in logs for name, family in log.families.items()}
     own = [each.family for each in MEASURES if each.family in found]
     return [found[name] for name in dict.fromkeys([*own, *found])]
 
 
 def _name(log: Log, above: Path) -> str:
-    """Its folder, and the names of those beside in which the run went on."""
+    """The folder of a run, and the names of those in which it was resumed."""
     first, *others = log.folders
     return " + ".join([str(first.resolve().relative_to(above)), *(each.name for each in others)])
 
 
 def _same_run(one: Log, other: Log) -> bool:
-    """Whether two loggers were told the same, seconds included, as far as both go."""
+    """Whether two logs agree, seconds included, at the epochs that both have."""
     if one.records.keys() != other.records.keys() or one.in_depth == other.in_depth:
         return False
     pairs = [
@@ -102,14 +104,14 @@ def _same_run(one: Log, other: Log) -> bool:
         for mine, theirs in (
             map(_by_epoch, (one.records[k], other.records[k])) for k in one.records
         )
-        for epoch in mine.keys() & theirs.keys()  # CSVLogger may have begun its file anew
+        for epoch in mine.keys() & theirs.keys()  # CSVLogger may have restarted its file
     ]
     return bool(pairs) and all(
         mine.values.keys() == theirs.values.keys()
         and np.allclose(
             [mine.values[name] for name in mine.values],
             [theirs.values[name] for name in mine.values],
-            rtol=1e-6,  # event files have float32
+            rtol=1e-6,  # event files hold float32
             atol=1e-37,
             equal_nan=True,
         )
@@ -118,7 +120,7 @@ def _same_run(one: Log, other: Log) -> bool:
 
 
 def _series(logs: Sequence[Log]) -> dict[tuple[str, str], Series]:
-    """The longest of the logs of a run, the one in float64 if several are; failures of all."""
+    """Series from the longest log of a run, in float64 if there is a choice; failures from all."""
     series = {}
     keys = {key: None for log in logs for key in [*log.records, *log.failures]}
     for key in keys:
@@ -137,7 +139,7 @@ def _by_epoch(records: Sequence[LoggedMeasurement]) -> dict[float, LoggedMeasure
 def _one_series(
     records: Sequence[LoggedMeasurement], depth: list[str] | None, failures: int
 ) -> Series:
-    """One measurement per epoch, the last: a run that went on from a checkpoint repeats some."""
+    """A series with the last measurement at each epoch: a resumed run repeats some."""
     by_epoch = _by_epoch(records)
     ordered = [by_epoch[epoch] for epoch in sorted(by_epoch)]
     names = {name: None for record in ordered for name in record.values}
@@ -150,7 +152,7 @@ def _one_series(
     D = {name: [record.layers.get(name, math.nan) for record in ordered] for name in found}
     known = depth is not None
     if depth is None and found:
-        unknown = [math.nan] * len(ordered)  # of layers that obey no law
+        unknown = [math.nan] * len(ordered)  # for families without a law
         law = (np.array(values.get(name, unknown)) for name in ("rho", "total"))
         depth, known = order_in_depth(found, np.array([D[name] for name in found]).T, *law)
     layers = {name: D[name] for name in (*(depth or ()), *D)}

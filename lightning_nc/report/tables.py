@@ -1,4 +1,4 @@
-"""Tables of the page: quantities with their meaning, layers, and what measuring took."""
+"""Tables of the page: quantities with their meaning, layers, and the cost of measuring."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from lightning_nc.report.runs import Series
 
 
 def family_table(family: Family, probe: str, runs: Mapping[str, Series]) -> str:
-    """First, best and last value of each quantity, what it means, and when to worry.
+    """Return HTML of the quantities: first, best and last value, meaning, and when to worry.
 
     Args:
-        family: What the rows are of.
+        family: The family of the quantities.
         probe: The name of the probe.
         runs: Measurements by the name of the run.
     """
@@ -35,10 +35,10 @@ def family_table(family: Family, probe: str, runs: Mapping[str, Series]) -> str:
 
 
 def layers_table(family: Family, probe: str, runs: Mapping[str, Series]) -> str:
-    """First, best and last value at each layer, in depth.
+    """Return HTML of the first, best and last value at each layer, in order of depth.
 
     Args:
-        family: What the rows are of.
+        family: The family of the values.
         probe: The name of the probe.
         runs: Measurements by the name of the run.
     """
@@ -55,7 +55,7 @@ def layers_table(family: Family, probe: str, runs: Mapping[str, Series]) -> str:
 
 
 def _of_layer(family: Family, key: str) -> Quantity:
-    """The row of a layer; of several per layer, the one with which the key ends."""
+    """The quantity of a layer's key: if a layer has several, the one that the key ends with."""
     named = [row for row in family.layer_quantities if row.name and key.endswith(f"/{row.name}")]
     row = next(iter([*named, *family.layer_quantities]), Quantity("", "", "value", ""))
     layer = key.removesuffix(f"/{row.name}") if row.name else key
@@ -63,7 +63,7 @@ def _of_layer(family: Family, key: str) -> Quantity:
 
 
 def bookkeeping_table(runs: Mapping[tuple[str, str], Series]) -> str:
-    """Measurements, failures and seconds.
+    """Return HTML of the number of measurements, failures and seconds.
 
     Args:
         runs: Measurements by the name of the run and the family.
@@ -75,14 +75,14 @@ def bookkeeping_table(runs: Mapping[tuple[str, str], Series]) -> str:
         cells = (
             ("measurements", number(float(len(series.epochs)))),
             ("failures", failed),
-            ("seconds in all", number(sum(seconds))),
+            ("total seconds", number(sum(seconds))),
             ("longest", number(max(seconds, default=math.nan))),
         )
         data = "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in cells)
         rows.append(
             f'<tr data-key="{escape(family)}"><th scope="row">{escape(run)}</th>{data}</tr>'
         )
-    heads = ("", "measurements", "failures", "seconds in all", "longest")
+    heads = ("", "measurements", "failures", "total seconds", "longest")
     return _framed(heads, [f"<tbody>{''.join(rows)}</tbody>"], "numbers")
 
 
@@ -91,7 +91,7 @@ def _rows(
     quantity: Quantity,
     runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
 ) -> str:
-    """A quantity: a row per run."""
+    """HTML of a quantity, with a row per run; runs have epochs and values."""
     worry = f'<p class="when"><i>When to worry:</i> {typeset(quantity.worry)}</p>'
     meaning = (
         f'<th scope="rowgroup" rowspan="{len(runs)}"><b>{typeset(quantity.label)}</b> '

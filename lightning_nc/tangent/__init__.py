@@ -1,1 +1,1 @@
-"""Tangent kernels of networks without their m x P gradients: hooks, closed forms, fallbacks."""
+"""Tangent kernels without the m x P gradient matrix: hooks, closed forms and fallbacks."""

@@ -1,4 +1,4 @@
-"""Normalisation layers: a scale and a shift of normalised inputs."""
+"""Normalisation layers, which scale and shift their normalised inputs."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from lightning_nc.tangent.inner_products import exact, gram, widened
 
 
 class AffineNorm:
-    r"""A layer of the form :math:`w \odot \hat x + b`, with the gradients sum g x^ and sum g.
+    r"""A layer :math:`w \odot \hat x + b`, with gradients sum g x^ for w and sum g for b.
 
-    BatchNorm with running statistics, LayerNorm, GroupNorm, InstanceNorm and RMSNorm are.
+    These are BatchNorm with running statistics, LayerNorm, GroupNorm, InstanceNorm and RMSNorm.
 
     Args:
         module: The layer.
-        names: Which of its parameters count, of ``weight`` and ``bias``.
-        inputs: Its input in each run.
-        samples: Their number m.
+        names: The parameters that count, out of ``weight`` and ``bias``.
+        inputs: The layer's input in each run.
+        samples: The number of samples m.
     """
 
     def __init__(
@@ -34,11 +34,19 @@ class AffineNorm:
         with torch.no_grad():
             self.normalised = [functional_call(module, neutral, (x,)) for x in inputs]
         self.shape = weight.shape
-        # of channels, which come second; else of the last axes
+        # one weight per channel, on axis 1; otherwise one per element of the last axes
         self.of_channels = not isinstance(module, nn.LayerNorm | nn.RMSNorm)
 
     def gram(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-        """Inner products of the gradients of all samples, shape ``(m, m)``, float64."""
+        """Return the inner products of the gradients of all samples.
+
+        Args:
+            left: Gradients of the outputs, one tensor per run.
+            right: Other gradients of the outputs, or the same.
+
+        Returns:
+            Shape ``(m, m)``, float64.
+        """
         gradients = self._gradients(left)
         others = gradients if left is right else self._gradients(right)
         return gram(gradients, others)
@@ -53,7 +61,7 @@ class AffineNorm:
         return torch.cat(parts, 1)
 
     def _sum(self, each: Tensor) -> Tensor:
-        """Over all positions of a sample, shape ``(m, numbers of the weight)``."""
+        """Sum over the positions of each sample, shape ``(m, elements of the weight)``."""
         if self.of_channels:
             of_channels = exact(each).flatten(2).sum(2) if each.ndim > 2 else exact(each)
             return of_channels.reshape(self.m, -1, *self.shape).sum(1)

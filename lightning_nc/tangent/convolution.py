@@ -1,4 +1,4 @@
-"""Convolutions as sums of outer products: the inputs at a place are a patch."""
+"""Convolutions as sums of outer products: the input at each position is a patch."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _WEIGHT_GRADIENT: dict[int, Any] = {1: conv1d_weight, 2: conv2d_weight, 3: conv3
 
 
 class Convolution(OuterProducts):
-    """`nn.Conv1d`, `nn.Conv2d` and `nn.Conv3d`."""
+    """An `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d`; the arguments are those of `OuterProducts`."""
 
     def __init__(
         self, module: Any, names: set[str], inputs: Sequence[Tensor], samples: int, directions: int
@@ -26,22 +26,22 @@ class Convolution(OuterProducts):
         self.in_groups = module.groups
 
     def positions(self) -> int:
-        """Places of a sample's output, over all runs."""
+        """Return the number of output positions per sample, over all runs."""
         return sum(len(x) * math.prod(self._places(x)) for x in self.runs) // self.m
 
     def output_gradients(self, g: Sequence[Tensor]) -> Tensor:
-        """Those of all places of all runs, channels last."""
+        """Return the gradients at all positions of all runs, channels last."""
         by_place = [each.flatten(2).mT for each in g]
         return torch.cat([each.reshape(self.m, -1, each.shape[2]) for each in by_place], 1)
 
     def input_products(self, samples: slice) -> Tensor:
-        """Of patches."""
+        """Return the inner products of patches."""
         patches = [self._patches(x) for x in self.runs]
         a = torch.cat([each.reshape(self.m, -1, each.shape[2]) for each in patches], 1)
         return a[samples].flatten(0, 1) @ a.flatten(0, 1).mT
 
     def weight_gradients(self, g: Sequence[Tensor], rows: slice) -> Tensor:
-        """Sample by sample, which is faster than to write all patches down."""
+        """Compute the gradients sample by sample, which is faster than forming all patches."""
         layer = self.module
         shape = layer.weight[rows].shape
         step, gradient = (layer.stride, 0, layer.dilation), _WEIGHT_GRADIENT[len(layer.stride)]
@@ -57,11 +57,11 @@ class Convolution(OuterProducts):
         return [(n - dilation * (k - 1) - 1) // s + 1 for n, k, s, dilation in sizes]
 
     def _patches(self, x: Tensor) -> Tensor:
-        """What the kernel sees at each place, shape ``(n, T, k)``."""
+        """Return what the kernel sees at each position, shape ``(n, T, k)``."""
         spatial = len(self.module.stride)
         for axis, (k, stride, dilation) in enumerate(zip(*self._windows(), strict=True), 2):
             x = x.unfold(axis, dilation * (k - 1) + 1, stride)[..., ::dilation]
-        # (n, channels, places..., within the kernel...)
+        # (n, channels, positions..., offsets within the kernel...)
         by_place = x.movedim(1, 1 + spatial).flatten(1 + spatial)
         return by_place.flatten(1, spatial)
 
@@ -70,10 +70,10 @@ class Convolution(OuterProducts):
 
 
 def _padding(module: Any) -> list[int]:
-    """Before and after each axis, the last axis first, as `F.pad` takes it."""
+    """Return the padding before and after each axis, last axis first, as `F.pad` expects it."""
     sides: list[int] = []
     for axis in reversed(range(len(module.stride))):
-        if module.padding == "same":  # as much output as input; an odd rest goes after
+        if module.padding == "same":  # output as long as input; an odd remainder goes after
             total = module.dilation[axis] * (module.kernel_size[axis] - 1)
             sides += [total // 2, total - total // 2]
         else:

@@ -1,4 +1,4 @@
-"""A network as a function of parameters of our own, which can be differentiated unnoticed."""
+"""A network as a function of aliases of its parameters, differentiated without side effects."""
 
 import sys
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from lightning_nc.guards.torch_internals import is_batch_norm, tree_leaves, tree
 from lightning_nc.tangent.inner_products import widened
 from lightning_nc.tangent.parameter_owners import look
 
-INNER = "network."  # under which `_Outputs` has the parameters
+INNER = "network."  # prefix of the parameters' names in `_Outputs`
 _BACKWARD = ("_backward_hooks", "_backward_pre_hooks")
 _DROPOUTS = (
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
@@ -25,27 +25,29 @@ _DROPOUTS = (
 
 
 class Network:
-    """A network on m samples, whose outputs are rows of C numbers.
+    """A network on m samples, with a row of C outputs for each sample.
 
-    What is of half precision is taken in float32, parameters and inputs as they are rounded.
+    Half-precision parameters, buffers and inputs are converted to float32, with their rounded
+    values.
 
     Args:
-        model: In evaluation mode.
-        call: Calls it with inputs, and gives outputs of shape (m, C) or (m,).
-        inputs: Of m samples: a tensor, or any nesting of tensors.
-        samples: Their number m.
-        parameters: Names or globs of parameters; None for those that are trained.
+        model: The network, in evaluation mode.
+        call: Calls the network with inputs and returns outputs of shape ``(m, C)`` or ``(m,)``.
+        inputs: Inputs of m samples: a tensor, or any nesting of tensors.
+        samples: The number of samples m.
+        parameters: Names or globs of the parameters that count; None for those that are trained.
 
     Attributes:
-        aliases: The parameters as leaves of our own, so that no hook on them runs.
-        selected: Names of those that count.
-        looks: At one sample, and at two.
-        num_outputs: C.
-        eps: Relative rounding error of its arithmetic.
+        aliases: Separate leaf tensors with the parameters' values, so that no hook on the
+            parameters runs.
+        selected: Names of the parameters that count.
+        looks: A look at one sample and a look at two.
+        num_outputs: The number of outputs C.
+        eps: Relative rounding error of the network's arithmetic.
 
     Raises:
-        ValueError: If outputs are no rows, or change with the rest of the batch, or parameters
-            cannot be found.
+        ValueError: If outputs are not one row per sample or depend on the rest of the batch, or if
+            parameters cannot be found.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Network:
             )
         one, two = (each.output for each in self.looks)
         self.num_outputs = one.shape[1]
-        # of the least precise arithmetic that may take part
+        # of the least precise arithmetic that may be involved
         floats = [x.dtype for x in (one, *self.aliases.values()) if x.is_floating_point()]
         self.eps = max(torch.finfo(dtype).eps for dtype in floats)
         _require_independent(one, two, self.eps**0.5)
@@ -78,8 +80,16 @@ class Network:
     def run(
         self, samples: Sequence[int] | None = None, parameters: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Outputs of some samples or all, with the network's own parameters or others."""
-        # copies, for it may write to them
+        """Return the network's outputs.
+
+        Args:
+            samples: Indices of n samples; None for all.
+            parameters: Parameters by name; None for the network's own.
+
+        Returns:
+            Shape ``(n, C)``.
+        """
+        # copies, because the network may write to its inputs
         inputs = _take(self.inputs, self.m, range(self.m) if samples is None else samples)
         w = self.aliases if parameters is None else parameters
         buffers = {name: b.clone() for name, b in self.buffers.items()}
@@ -87,9 +97,12 @@ class Network:
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """With gradients, in full precision, uncompiled, and without the user's backward hooks."""
+        """Enable gradients and full precision; disable compilation and the user's backward hooks.
+
+        Random generators, default dtype and attributes of modules are restored.
+        """
         device = next(self.whole.parameters(), torch.empty(0)).device
-        # what modules keep of a forward pass would be of another than their last
+        # restored, because what modules store in a forward pass must be from their own last one
         modules = [(vars(module), dict(vars(module))) for module in self.whole.modules()]
         with ExitStack() as settings:
             devices = [device] if device.type == "cuda" else []
@@ -99,7 +112,7 @@ class Network:
             settings.enter_context(torch.autocast(device.type, enabled=False))
             settings.enter_context(full_precision(device))
             settings.enter_context(_new_tensors_of(widened(torch.empty(0)).dtype))
-            if "torch._dynamo" in sys.modules:  # hooks do not run in what is compiled
+            if "torch._dynamo" in sys.modules:  # hooks do not run in compiled code
                 settings.enter_context(torch.compiler.set_stance("force_eager"))
             try:
                 for attributes, _ in modules:
@@ -113,7 +126,7 @@ class Network:
 
 
 class _Outputs(nn.Module):
-    """A network as a function of its inputs, of shape (m, C)."""
+    """A module that returns a network's outputs as rows, shape ``(m, C)``."""
 
     def __init__(self, network: nn.Module, call: Callable[[Any], Any]) -> None:
         super().__init__()
@@ -124,33 +137,34 @@ class _Outputs(nn.Module):
         if not isinstance(f, Tensor) or not f.is_floating_point() or f.ndim not in (1, 2):
             what = tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__
             raise ValueError(
-                f"The network gives {what}, and a kernel wants a row of outputs per sample, shape "
-                "(m, C): give outputs=, a function that makes one number per sample of it."
+                f"The network returns {what}, but a tangent kernel needs a row of outputs per "
+                "sample, shape (m, C). Set outputs= to a function that returns one number per "
+                "sample."
             )
         return f[:, None] if f.ndim == 1 else f
 
 
 def _aliases(model: nn.Module, parameters: Iterable[str] | None) -> dict[str, Tensor]:
-    """The parameters as leaves; those selected need gradients."""
+    """Return the parameters as separate leaves; the selected ones require gradients."""
     named = dict(model.named_parameters())
     selected = {id(p) for p in named.values() if p.requires_grad}
     if parameters is not None:
         patterns = [parameters] if isinstance(parameters, str) else list(parameters)
-        # shared ones go by each of their names
+        # a shared parameter can be given by any of its names
         by_all_names = dict(model.named_parameters(remove_duplicate=False))
         names = {name for pattern in patterns for name in _matching(pattern, by_all_names)}
         selected = {id(by_all_names[name]) for name in names}
     if not selected and parameters is not None:
-        raise ValueError("parameters= names none; leave it out for all that are trained.")
+        raise ValueError("parameters= is empty. Leave it out to use all trained parameters.")
     if not selected:
         raise ValueError(
-            "No parameter of the network is trained (requires_grad is False for all): name those "
-            'that count, parameters=["head.*"].'
+            "No parameter of the network is trained (requires_grad is False for all). Name those "
+            'to use, for example parameters=["head.*"].'
         )
     leaves = {INNER + name: _differentiable(p.detach()) for name, p in named.items()}
     for module in model.modules():
         if getattr(module, "max_norm", None) is not None:  # an embedding that rescales its weight
-            name = next(n for n, p in named.items() if p is module.weight)  # which may be shared
+            name = next(n for n, p in named.items() if p is module.weight)  # it may be shared
             leaves[INNER + name] = leaves[INNER + name].clone()
     for name, p in named.items():
         leaves[INNER + name].requires_grad_(id(p) in selected)
@@ -161,27 +175,28 @@ def _matching(pattern: str, named: Mapping[str, Any]) -> set[str]:
     matching = {name for name in named if name == pattern or fnmatchcase(name, pattern)}
     if not matching:
         raise ValueError(
-            f"No parameter matches '{pattern}'; the last ones are {', '.join(list(named)[-5:])}."
+            f"No parameter matches '{pattern}'. The last parameters of the network are "
+            f"{', '.join(list(named)[-5:])}; model.named_parameters() lists all."
         )
     return matching
 
 
 def number_of_samples(inputs: Any) -> int:
-    """The number of rows of the first tensor in a nesting.
+    """Return the number of rows of the first tensor in a nesting.
 
     Raises:
-        ValueError: If there is none with rows.
+        ValueError: If there is no tensor or the first one has no rows.
     """
     first = next((x for x in tree_leaves(inputs) if isinstance(x, Tensor)), None)
     if first is None or first.ndim == 0 or len(first) == 0:
         raise ValueError(
-            f"Inputs must have a tensor with a row per sample, got {type(inputs).__name__}."
+            f"Inputs must contain a tensor with a row per sample, got {type(inputs).__name__}."
         )
     return len(first)
 
 
 def _take(inputs: Any, samples: int, indices: Sequence[int]) -> Any:
-    """Some of the samples."""
+    """Take some of the samples from each tensor with a row per sample, and clone other tensors."""
 
     def take(x: Any) -> Any:
         rows = isinstance(x, Tensor) and x.ndim > 0 and len(x) == samples
@@ -193,18 +208,18 @@ def _take(inputs: Any, samples: int, indices: Sequence[int]) -> Any:
 
 
 def _require_evaluation(model: nn.Module) -> None:
-    """Modules that are random in training, or take the statistics of a batch, must not be in it."""
+    """Raise if a module that uses randomness or batch statistics is in training mode."""
     for name, module in model.named_modules():
         random = isinstance(module, _DROPOUTS) and module.p > 0
         if module.training and (random or is_batch_norm(module)):
             raise ValueError(
-                f"The outputs of a sample are not its own while '{name}' ({type(module).__name__}) "
-                "is in training mode: call model.eval()."
+                f"'{name}' ({type(module).__name__}) is in training mode, so the outputs of a "
+                "sample are random or depend on the rest of its batch. Call model.eval()."
             )
 
 
 def _differentiable(x: Any) -> Any:
-    """A tensor that autograd can keep, which it cannot those of inference mode."""
+    """Return a widened tensor that autograd can save, which it cannot do with inference tensors."""
     if not isinstance(x, Tensor):
         return x
     return widened(x.clone() if x.is_inference() else x)
@@ -212,7 +227,7 @@ def _differentiable(x: Any) -> Any:
 
 @contextmanager
 def _new_tensors_of(dtype: torch.dtype) -> Iterator[None]:
-    """A type for what the network makes; Lightning makes it half for networks of half precision."""
+    """Set the dtype of new tensors, which Lightning sets to half for half-precision networks."""
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(dtype)
@@ -222,16 +237,16 @@ def _new_tensors_of(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _require_independent(one: Tensor, two: Tensor, precision: float) -> None:
-    """The outputs of a sample must be the same, whatever else is in its batch."""
+    """Raise unless a sample's outputs are the same alone, (1, C), and in a batch of two, (2, C)."""
     if not bool(two.isfinite().all()):
         raise ValueError(
-            "The network's outputs are not finite (NaN or infinity); it has diverged, or overflows "
-            "in its precision."
+            "The network's outputs are not finite (NaN or infinity). The network has diverged or "
+            "overflows in its precision."
         )
     tolerance = precision * one.abs().max()
     independent = len(one) == 1 and len(two) == 2
     if not independent or not bool(((one - two[:1]).abs() <= tolerance).all()):
         raise ValueError(
-            "The outputs of a sample change with what else is in its batch, or from call to call: "
-            "it has no gradient of its own. Call model.eval(), and take no batch statistics."
+            "The outputs of a sample depend on the rest of its batch or change from call to call, "
+            "so it has no gradient of its own. Call model.eval(), and do not use batch statistics."
         )

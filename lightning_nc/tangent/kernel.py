@@ -1,4 +1,4 @@
-"""Inner products of gradients on m samples, direction by direction, and the proof of them."""
+"""Inner products of gradients on m samples by output direction, and a check of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -19,9 +19,9 @@ class TangentKernel(NamedTuple):
 
     Attributes:
         kernel: sum_r < d (v_r.f)(x_i), d (v_r.f)(x_j) >, shape ``(m, m)``.
-        one_by_one: Modules whose gradients took a backward pass per sample, and why.
-        by_network: Parameters for which the network as a whole was run for each sample, since they
-            are used outside of a layer that holds them.
+        one_by_one: Modules whose gradients needed one backward pass per sample, and the reasons.
+        by_network: Parameters for which the whole network was run for each sample, since they are
+            used outside the layer that holds them.
     """
 
     kernel: Tensor
@@ -30,13 +30,13 @@ class TangentKernel(NamedTuple):
 
 
 class OutputChanges(NamedTuple):
-    """What steps on the losses of m samples do to outputs.
+    """Changes of outputs due to gradient steps on the losses of m samples.
 
     Attributes:
         changes: < d (v_r.f)(x_j), d L(x_i) > by r, j, i, shape ``(R, m, m)``: minus the change of
-            outputs at x_j by a step on x_i, per unit of its rate.
-        losses: Gradients of the losses by the outputs, shape ``(m, C)``.
-        one_by_one: As of `TangentKernel`.
+            v_r.f at x_j due to a step on x_i, per unit of the learning rate.
+        losses: Gradients of the losses with respect to the outputs, shape ``(m, C)``.
+        one_by_one: As in `TangentKernel`.
     """
 
     changes: Tensor
@@ -50,13 +50,16 @@ def tangent_kernel(
     own: Sequence[int] | None = None,
     advance: Callable[[], None] | None = None,
 ) -> TangentKernel:
-    """Compare the gradients of all samples, in each of some output directions.
+    """Compute the inner products of all samples' gradients, summed over output directions.
 
     Args:
-        network: On m samples.
-        directions: v_r, shape ``(R, C)``.
-        own: Those of them that are to be summed over; by default all.
-        advance: Called after each of these.
+        network: The network on m samples.
+        directions: Output directions v_r, shape ``(R, C)``.
+        own: Indices of the directions to sum over, such as one process's share; None for all.
+        advance: Called after each direction.
+
+    Returns:
+        The kernel, with the modules and parameters that needed a slower method.
 
     Raises:
         ValueError: If the gradients of single samples do not add up to that of the batch.
@@ -80,14 +83,19 @@ def output_changes(
     own: Sequence[int] | None = None,
     advance: Callable[[], None] | None = None,
 ) -> OutputChanges:
-    """Compare the gradients of outputs with those of losses, for each pair of samples.
+    """Compute the inner products of output gradients and loss gradients for all pairs of samples.
 
     Args:
-        network: On m samples.
-        directions: v_r, shape ``(R, C)``.
-        losses: Gradients of losses by the outputs, given these; shape ``(m, C)``.
-        own: Those directions that are to be taken, zeros for others; by default all.
-        advance: Called after each of these.
+        network: The network on m samples.
+        directions: Output directions v_r, shape ``(R, C)``.
+        losses: Returns the gradients of the losses with respect to given outputs; both have shape
+            ``(m, C)``.
+        own: Indices of the directions to compute, such as one process's share; the changes in other
+            directions are zero. None for all.
+        advance: Called after each direction.
+
+    Returns:
+        The changes, with the gradients of the losses.
 
     Raises:
         ValueError: If the gradients of single samples do not add up to that of the batch.
@@ -97,7 +105,7 @@ def output_changes(
         seen, v = _proven(network, directions, chosen)
         of_losses = losses(seen.f)
         changes = exact(torch.zeros(len(v), network.m, network.m, device=v.device))
-        # of unit length, since near zero loss they would be lost in the network's precision
+        # of unit length: near zero loss they would vanish in the network's precision
         lengths = of_losses.norm(dim=1)
         unit = of_losses / torch.where(lengths > 0, lengths, 1)[:, None]
         by_loss = seen.gradients(unit.to(seen.f))
@@ -109,39 +117,42 @@ def output_changes(
 
 
 def _proven(network: Network, directions: Tensor, chosen: Sequence[int]) -> tuple["_Pass", Tensor]:
-    """A forward pass whose inner products are right, and the directions as it takes them."""
+    """Return a forward pass that has passed the check, and the directions in its dtype."""
     seen = _Pass(network, max(len(chosen), 1))
     v = directions.to(seen.f)
-    # what is wrong in any direction is wrong in one drawn at random
+    # an error in any direction is almost surely also one in a random direction
     weights = torch.randn(len(v), generator=torch.Generator().manual_seed(0))
     mixed = weights.to(v) @ v
     if broken := seen.broken(mixed):
-        # for these the network as a whole is differentiated
+        # for these parameters, differentiate the network as a whole
         seen = _Pass(network, max(len(chosen), 1), broken)
         if broken := seen.broken(mixed):
             names = ", ".join(name.removeprefix(INNER) for name in broken[:3])
             raise ValueError(
-                f"Gradients of single samples by {names} do not add up to that of the batch: the "
-                "network is random, or treats samples of a batch together. Call model.eval(), or "
-                "leave such parameters out by parameters=[...]."
+                f"The gradients of single samples with respect to {names} do not add up to that of "
+                "the batch: the network is random, or samples in a batch affect each other. Call "
+                "model.eval(), or leave out these parameters with parameters=[...]."
             )
     return seen, v
 
 
 class _Pass:
-    """A forward pass under hooks; for the parameters in ``whole`` the network itself answers."""
+    """A forward pass under hooks; the whole network is the owner of the parameters in ``whole``."""
 
     def __init__(self, network: Network, directions: int, whole: Sequence[str] = ()) -> None:
         self.network = network
         owners = find_owners(network.whole, network.selected, *network.looks, whole)
         self.recorded = RecordedPass(owners)
         self.f = self.recorded.forward(network.run)
-        # heads that are not in use, say, have no gradient, for which the network need not run
+        # unused parameters have no gradient; the network need not run for them
         leaves = leaves_of(self.f)
         require_aliases(network, leaves)
         used = {name for name in network.selected if id(network.aliases[name]) in leaves}
         if not used:
-            raise ValueError("The outputs depend on none of the parameters that are to count.")
+            raise ValueError(
+                "The outputs depend on none of the selected parameters. Select parameters that the "
+                "network uses with parameters=[...]."
+            )
         self.recorded.keep(used)
         self.grams = {
             path: self.recorded.gram_of(path, network.aliases, network.m, directions)
@@ -149,22 +160,33 @@ class _Pass:
         }
 
     def gradients(self, direction: Tensor) -> dict[str, list[Tensor]]:
-        """Gradients of each owner's outputs, in a direction of the network's outputs."""
+        """Return the gradients of each owner's outputs, for a direction of the network's outputs.
+
+        The direction has shape ``(C,)`` or, with one per sample, ``(m, C)``.
+        """
         return self.recorded.gradients(self.f, direction.expand_as(self.f))
 
     def gram(self, left: Mapping[str, list[Tensor]], right: Mapping[str, list[Tensor]]) -> Tensor:
-        """Inner products of the gradients of all samples by all parameters, shape ``(m, m)``."""
+        """Return the inner products of all samples' gradients over all parameters.
+
+        Args:
+            left: Gradients of each owner's outputs, by run.
+            right: Other gradients of the outputs, or the same.
+
+        Returns:
+            Shape ``(m, m)``, float64.
+        """
         with torch.no_grad():
             products = [each.gram(left[path], right[path]) for path, each in self.grams.items()]
         return torch.stack(products).sum(0)
 
     def broken(self, v: Tensor) -> list[str]:
-        r"""Parameters whose gradients of samples do not add up to the gradient of their sum.
+        r"""Return the parameters whose per-sample gradients do not add up to that of the sum.
 
-        With any weights s, :math:`s^T K s = \lVert \sum_i s_i \partial f(x_i) \rVert^2`, which an
-        ordinary backward pass tells. It does not hold if a parameter is used elsewhere than by the
-        module that answers for it, or samples act on each other. Ones show what signs do not where
-        gradients are alike and cancel, signs what ones do not: samples in another order.
+        For any weights s, :math:`s^T K s = \lVert \sum_i s_i \partial f(x_i) \rVert^2`, which an
+        ordinary backward pass computes. This fails if a parameter is used outside its owner or if
+        samples affect each other. Two choices of s are checked: random signs miss errors where
+        similar gradients cancel, and ones miss a changed order of samples.
         """
         random = torch.Generator().manual_seed(0)
         signs = 2.0 * torch.randint(2, (self.network.m,), generator=random) - 1
@@ -185,7 +207,7 @@ class _Pass:
         return broken
 
     def _squares(self, direction: Tensor) -> dict[str, Tensor]:
-        """Squared norms of the gradients by each parameter, by an ordinary backward pass."""
+        """Return the squared gradient norm of each parameter, from an ordinary backward pass."""
         names = [name for owner in self.recorded.owners.values() for name in owner.parameters]
         leaves = [self.network.aliases[name] for name in names]
         found = torch.autograd.grad(
@@ -194,23 +216,24 @@ class _Pass:
         return {name: exact(g).square().sum() for name, g in zip(names, found, strict=True)}
 
     def _kernel_of(self, path: str, g: list[Tensor]) -> Tensor | None:
-        """What an owner adds in a direction; None if its gradients cannot be told apart."""
+        """Return an owner's inner products; None if the samples' gradients cannot be separated."""
         if not all(run.unchanged() for run in self.recorded.runs[path]):
             return None
         try:
             with torch.no_grad():
                 return self.grams[path].gram(g, g)
-        except (RuntimeError, ValueError, IndexError):  # shapes are not what they seemed
+        except (RuntimeError, ValueError, IndexError):  # shapes are not as assumed
             return None
 
     def _adds_up(self, K: Tensor, s: Tensor, expected: Tensor, scale: float) -> bool:
-        # rounding takes half of the digits at most, or all of those that are rounding errors
+        """Whether s^T K s is the expected number up to rounding; shapes ``(m, m)`` and ``(m,)``."""
+        # rounding may cost half of the digits, or all digits of a negligible K
         eps = self.network.eps
         tolerance = eps**0.5 * K.abs().sum() + eps**1.5 * scale
         return bool((s @ K @ s - expected).abs() <= tolerance)
 
     def one_by_one(self) -> dict[str, str]:
-        """Modules whose gradients take a backward pass per sample, and why."""
+        """Return the modules whose gradients need one backward pass per sample, and the reasons."""
         return {
             _name(path): each.one_by_one
             for path, each in self.grams.items()
@@ -218,7 +241,7 @@ class _Pass:
         }
 
     def by_network(self) -> list[str]:
-        """Parameters for which the network as a whole is run for each sample."""
+        """Return the parameters for which the whole network is run for each sample."""
         return [
             name.removeprefix(INNER)
             for path, each in self.grams.items()

@@ -2,15 +2,15 @@ r"""Layers whose weight gradient is a sum of outer products over positions t.
 
 .. math:: \partial_W = \sum_t g_t a_t^T
 
-for a sample with inputs a_t, shape (T, k), and output gradients g_t, shape (T, o): of a linear
-layer at each token, of a convolution with patches, of an embedding with one-hot tokens. Inner
-products of two samples' gradients follow in either of two ways:
+for a sample with inputs a_t, shape (T, k), and output gradients g_t, shape (T, o). The inputs are
+the tokens of a linear layer, the patches of a convolution, or the one-hot tokens of an embedding.
+The inner product of two samples' gradients is computed in one of two ways:
 
 .. math:: \langle \partial_W, \partial_{W'} \rangle
     = \sum_{t,s} \langle a_t, a'_s \rangle \langle g_t, g'_s \rangle
 
 from Gram matrices over positions, or from the gradients themselves, formed for some rows of W at a
-time. The first takes m^2 T^2 (k + o) products, the second m T k o + m^2 k o.
+time. The first needs m^2 T^2 (k + o) multiplications, the second m T k o + m^2 k o.
 """
 
 from abc import ABC, abstractmethod
@@ -22,19 +22,19 @@ from torch import Tensor
 
 from lightning_nc.tangent.inner_products import exact, gram, widened
 
-_AT_ONCE = 2**24  # numbers in the largest matrix that is formed at a time
-_SMALL = 4  # a product in the small matrices of samples takes as long as so many in a large one
+_AT_ONCE = 2**24  # elements of the largest matrix that is formed at a time
+_SMALL = 4  # a product in small per-sample matrices takes as long as this many in a large one
 
 
 class OuterProducts(ABC):
-    """A layer that ran, and what it adds to inner products of gradients.
+    """A layer that ran, and its contribution to the inner products of gradients.
 
     Args:
         module: The layer.
-        names: Which of its parameters count, of ``weight`` and ``bias``.
-        inputs: Its input in each run.
-        samples: Their number m.
-        directions: How many output gradients are to come.
+        names: The parameters that count, out of ``weight`` and ``bias``.
+        inputs: The layer's input in each run.
+        samples: The number of samples m.
+        directions: The number of output directions for which `gram` will be called.
     """
 
     in_groups = 1
@@ -48,26 +48,29 @@ class OuterProducts(ABC):
 
     @abstractmethod
     def positions(self) -> int:
-        """T, over all runs."""
+        """Return the number of positions T per sample, over all runs."""
 
     @abstractmethod
     def output_gradients(self, g: Sequence[Tensor]) -> Tensor:
-        """Gradients of the runs' outputs as (m, T, o)."""
+        """Return the gradients of the outputs of all runs, shape ``(m, T, o)``."""
 
     @abstractmethod
     def input_products(self, samples: slice) -> Tensor:
-        """<a_t, a'_s> of some samples with all, shape ``(b T, m T)``."""
+        """Return <a_t, a'_s> for b samples and all samples, shape ``(b T, m T)``."""
 
     @abstractmethod
     def weight_gradients(self, g: Sequence[Tensor], rows: slice) -> Tensor:
-        """Rows of each sample's weight gradient, shape ``(m, rows k)``."""
+        """Return some rows of each sample's weight gradient, shape ``(m, rows * k)``."""
 
     def gram(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-        """Inner products of the gradients of all samples, shape ``(m, m)``, float64.
+        """Return the inner products of the gradients of all samples.
 
         Args:
-            left: Gradients of the outputs of each run.
-            right: Others, or the same.
+            left: Gradients of the outputs, one tensor per run.
+            right: Other gradients of the outputs, or the same.
+
+        Returns:
+            Shape ``(m, m)``, float64.
         """
         same = left is right
         left, right = [widened(each) for each in left], [widened(each) for each in right]
@@ -84,15 +87,16 @@ class OuterProducts(ABC):
         return total
 
     def _by_positions(self, o: int) -> bool:
-        """Whether Gram matrices over positions are cheaper than gradients of each sample."""
+        """Whether Gram matrices over positions are cheaper than the gradients of each sample."""
         if self.in_groups > 1:
             return False
         m, T, k = self.m, self.positions(), self.module.weight[0].numel()
-        # products of inputs are kept for all directions, if they are not too many
+        # inner products of inputs are kept for all directions if they are not too many
         inputs = k / self.directions if (m * T) ** 2 <= _AT_ONCE else k
         return m**2 * T**2 * (inputs + o) < _SMALL * (m * T * k * o + m**2 * k * o)
 
     def _gram_by_positions(self, g: Tensor, other: Tensor) -> Tensor:
+        """Return the inner products of weight gradients from output gradients ``(m, T, o)``."""
         m, T, _ = g.shape
         flat = other.flatten(0, 1)
         rows = []
@@ -112,7 +116,7 @@ class OuterProducts(ABC):
 
     def _gram_by_samples(self, left: Sequence[Tensor], right: Sequence[Tensor], o: int) -> Tensor:
         k = self.module.weight[0].numel()
-        # rows of one group of a convolution see other inputs than those of the next
+        # the rows of each group of a convolution see different inputs
         chunks = _slices(o, self.m * k) if self.in_groups == 1 else [slice(0, o)]
         grams = []
         for rows in chunks:
@@ -123,49 +127,49 @@ class OuterProducts(ABC):
 
 
 class Linear(OuterProducts):
-    """`nn.Linear`, on one vector of each sample or on several."""
+    """An `nn.Linear`, applied to one or more vectors per sample."""
 
     def positions(self) -> int:
-        """Tokens of a sample, over all runs."""
+        """Return the number of tokens per sample, over all runs."""
         return sum(x[..., 0].numel() for x in self.runs) // self.m
 
     def output_gradients(self, g: Sequence[Tensor]) -> Tensor:
-        """Those of all runs, one after another."""
+        """Concatenate the gradients of all runs."""
         return torch.cat([each.reshape(self.m, -1, each.shape[-1]) for each in g], 1)
 
     def input_products(self, samples: slice) -> Tensor:
-        """Of the inputs as they are."""
+        """Return the inner products of the inputs."""
         a = self.output_gradients(self.runs)
         return a[samples].flatten(0, 1) @ a.flatten(0, 1).mT
 
     def weight_gradients(self, g: Sequence[Tensor], rows: slice) -> Tensor:
-        """Matrix products of each sample."""
+        """Return each sample's matrix product of output gradients and inputs."""
         a = self.output_gradients(self.runs)
         return (self.output_gradients(g)[..., rows].mT @ a).flatten(1)
 
 
 class Embedding(OuterProducts):
-    """`nn.Embedding`: a token is a one-hot input."""
+    """An `nn.Embedding`, with tokens as one-hot inputs."""
 
     def positions(self) -> int:
-        """Tokens of a sample, over all runs."""
+        """Return the number of tokens per sample, over all runs."""
         return sum(tokens.numel() for tokens in self.runs) // self.m
 
     def output_gradients(self, g: Sequence[Tensor]) -> Tensor:
-        """Those of all runs, one after another; none at padding."""
+        """Concatenate the gradients of all runs; they are zero at padding tokens."""
         gradients = torch.cat([each.reshape(self.m, -1, each.shape[-1]) for each in g], 1)
         if self.module.padding_idx is None:
             return gradients
         return gradients * (self._tokens() != self.module.padding_idx)[..., None]
 
     def input_products(self, samples: slice) -> Tensor:
-        """1 where tokens are the same."""
+        """Return 1 for equal tokens and 0 for others."""
         tokens = self._tokens()
         same = tokens[samples].flatten()[:, None] == tokens.flatten()
         return same.to(self.module.weight.dtype)
 
     def weight_gradients(self, g: Sequence[Tensor], rows: slice) -> Tensor:
-        """Never formed: almost all of it is zero."""
+        """Raise: these gradients are never formed, since almost all entries are zero."""
         raise NotImplementedError
 
     def _by_positions(self, o: int) -> bool:
@@ -176,6 +180,6 @@ class Embedding(OuterProducts):
 
 
 def _slices(rows: int, size: int) -> list[slice]:
-    """Cut rows of this many numbers each into parts that are not too large."""
+    """Cut rows of ``size`` elements each into parts of bounded size."""
     step = max(_AT_ONCE // size, 1)
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

@@ -1,4 +1,4 @@
-"""Which module answers for which parameters: the smallest that runs on samples side by side."""
+"""The owner of each parameter: the smallest module around it that runs on rows of samples."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from lightning_nc.tangent.recomputed_modules import ModuleCall, first_tensor
 
-Rows = tuple[list[int], int | None]  # of the tensors that a run takes, and of its output
+Rows = tuple[list[int], int | None]  # of the input tensors of a run, and of its output
 
 
 class Owner(NamedTuple):
-    """A module and the parameters for which it answers.
+    """A module and the parameters whose gradients are computed from its runs.
 
     Attributes:
-        path: Its name.
+        path: The module's name.
         module: The module.
-        parameters: Names within the module by full names.
-        batched: For each run and tensor argument, whether its first axis is that of samples.
+        parameters: The parameters' names within the module, by full name.
+        batched: For each run and tensor argument, whether the first axis is the sample axis.
     """
 
     path: str
@@ -29,14 +29,19 @@ class Owner(NamedTuple):
 
 
 class Look(NamedTuple):
-    """One forward pass: its output, and the rows that each module was given and gave."""
+    """One forward pass: its output, and how many rows each module received and returned."""
 
     output: Tensor
     rows: dict[nn.Module, list[Rows]]
 
 
 def look(model: nn.Module, run: Callable[[], Tensor]) -> Look:
-    """ModuleCall a network and note what its modules are called with."""
+    """Run a network and record how many rows its modules receive and return.
+
+    Args:
+        model: The network.
+        run: Runs the network and returns its output.
+    """
     rows: dict[nn.Module, list[Rows]] = {}
 
     def note(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -47,7 +52,7 @@ def look(model: nn.Module, run: Callable[[], Tensor]) -> Look:
 
     with ExitStack() as hooks:
         for module in model.modules():
-            if not isinstance(module, torch.jit.ScriptModule):  # which take no hooks
+            if not isinstance(module, torch.jit.ScriptModule):  # it accepts no hooks
                 hook = module.register_forward_hook(note, with_kwargs=True)
                 hooks.enter_context(hook)
         return Look(run(), rows)
@@ -56,18 +61,22 @@ def look(model: nn.Module, run: Callable[[], Tensor]) -> Look:
 def find_owners(
     model: nn.Module, selected: Iterable[str], one: Look, two: Look, whole: Iterable[str] = ()
 ) -> list[Owner]:
-    """Find the modules that answer for the selected parameters.
+    """Find the owners of the selected parameters.
 
-    A parameter is answered for by the module that holds it, or the smallest that holds all its
-    holders if it is shared. A module that does not run, or not on rows of samples side by side,
-    leaves it to the module around it: attention uses the weight of its projection itself, say.
+    The owner of a parameter is the module that holds it, or the smallest module around all its
+    holders if it is shared. If that module does not run, or does not run on rows of samples, the
+    owner is the next module around it that does. For example, attention uses the weight of its
+    projection without running the projection.
 
     Args:
         model: The network.
-        selected: Names of parameters.
+        selected: Names of the selected parameters.
         one: A look at one sample.
-        two: A look at two.
-        whole: Parameters for which the network as a whole is to answer.
+        two: A look at two samples.
+        whole: Names of the parameters to be owned by the network as a whole.
+
+    Raises:
+        ValueError: If the network's output does not have one row per sample.
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     places: dict[int, list[str]] = {}
@@ -83,8 +92,9 @@ def find_owners(
         batched = side_by_side(modules[path], one, two)
         if batched is None:
             raise ValueError(
-                "The network's output has not one row per sample, so that its gradients cannot be "
-                "told apart: give outputs=, a function that makes one number per sample of it."
+                "The network's output does not have one row per sample, so the samples' gradients "
+                "cannot be separated. Set outputs= to a function that returns one number per "
+                "sample."
             )
         local = name[len(path) + 1 :] if path else name
         owners.setdefault(path, Owner(path, modules[path], {}, batched)).parameters[name] = local
@@ -92,7 +102,17 @@ def find_owners(
 
 
 def side_by_side(module: nn.Module, one: Look, two: Look) -> list[list[bool]] | None:
-    """Which tensors have samples in their rows, by run; None if outputs have not."""
+    """Find which tensor arguments of a module have samples in their rows.
+
+    Args:
+        module: The module.
+        one: A look at one sample.
+        two: A look at two samples.
+
+    Returns:
+        For each run, whether each tensor has; None if the module does not run or an output does
+        not have samples in its rows.
+    """
     of_one, of_two = one.rows.get(module, []), two.rows.get(module, [])
     if not of_one or len(of_one) != len(of_two):
         return None
@@ -107,7 +127,7 @@ def side_by_side(module: nn.Module, one: Look, two: Look) -> list[list[bool]] | 
 
 
 def _smallest(holders: list[str], modules: Mapping[str, nn.Module]) -> str:
-    """The module around all holders of a parameter; itself if it is one under several names."""
+    """Return the name of the smallest module around all holders, or of the only holder."""
     if len({id(modules[path]) for path in holders}) == 1:
         return holders[0]
     parts = [path.split(".") for path in holders]

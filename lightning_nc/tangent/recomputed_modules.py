@@ -1,4 +1,4 @@
-"""Any other part of a network: the gradient of each sample, by the part's own backward pass."""
+"""Modules without a closed form: the gradient of each sample by the module's backward pass."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +11,11 @@ from torch.func import functional_call, vjp, vmap
 from lightning_nc.guards.torch_internals import tree_flatten, tree_unflatten, writes_so_far
 from lightning_nc.tangent.inner_products import gram, widened
 
-_AT_ONCE = 2**26  # numbers in the gradients that are held at a time
+_AT_ONCE = 2**26  # elements of the gradients that are held at a time
 
 
 class ModuleCall:
-    """What a module was called with.
+    """The arguments of one call of a module.
 
     Args:
         args: Positional arguments.
@@ -28,35 +28,35 @@ class ModuleCall:
         self._versions = self._now()
 
     def tensors(self) -> list[Tensor]:
-        """The tensors among the arguments, wherever they are in them."""
+        """Return the tensors in the arguments, at any depth."""
         return [x for x in self.leaves if isinstance(x, Tensor)]
 
     def unchanged(self) -> bool:
-        """Whether nothing has been written to them since."""
+        """Whether none of the tensors has been written to since the call."""
         return self._versions == self._now()
 
     def _now(self) -> list[float]:
         return [writes_so_far(x) for x in self.tensors() if not x.is_inference()]
 
     def arguments(self, tensors: Sequence[Tensor]) -> Any:
-        """Positional and keyword arguments, with other tensors."""
+        """Return the positional and keyword arguments with these tensors in place of their own."""
         others = iter(tensors)
         leaves = [next(others) if isinstance(x, Tensor) else x for x in self.leaves]
         return tree_unflatten(leaves, self.structure)
 
 
 class Recomputed:
-    """A module that ran, of which nothing but its forward pass is known.
+    """A module that ran and is differentiated through its forward pass.
 
-    Gradients come from `torch.func.vmap` over samples; where that cannot be done (data-dependent
-    control flow, operations without a batching rule), from one backward pass per sample.
+    Gradients come from `torch.func.vmap` over samples. Where that fails (data-dependent control
+    flow, operations without a batching rule), they come from one backward pass per sample.
 
     Args:
         module: The module.
-        parameters: Those that count, by their names within the module.
-        runs: What it was called with.
-        batched: For each run and tensor, whether its first axis is that of samples.
-        samples: Their number m.
+        parameters: The parameters that count, by their names within the module.
+        runs: The arguments of each run.
+        batched: For each run and tensor, whether the first axis is the sample axis.
+        samples: The number of samples m.
     """
 
     def __init__(
@@ -70,10 +70,18 @@ class Recomputed:
         self.module, self.runs, self.batched, self.m = module, runs, batched, samples
         self.parameters = {name: p.detach() for name, p in parameters.items()}
         self.others = _widened_others(module, parameters)
-        self.one_by_one: str | None = None  # why gradients are taken sample by sample
+        self.one_by_one: str | None = None  # why gradients are computed sample by sample
 
     def gram(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-        """Inner products of the gradients of all samples, shape ``(m, m)``, float64."""
+        """Return the inner products of the gradients of all samples.
+
+        Args:
+            left: Gradients of the outputs, one tensor per run.
+            right: Other gradients of the outputs, or the same.
+
+        Returns:
+            Shape ``(m, m)``, float64.
+        """
         grams = []
         for parameters in self._groups():
             gradients = self._gradients(left, parameters)
@@ -82,7 +90,7 @@ class Recomputed:
         return torch.stack(grams).sum(0)
 
     def _groups(self) -> Iterator[dict[str, Tensor]]:
-        """The parameters in groups whose gradients fit into memory together."""
+        """Yield the parameters in groups whose gradients fit into memory together."""
         group: dict[str, Tensor] = {}
         for name, p in self.parameters.items():
             if group and self.m * sum(map(torch.numel, [*group.values(), p])) > _AT_ONCE:
@@ -92,11 +100,11 @@ class Recomputed:
         yield group
 
     def _gradients(self, g: Sequence[Tensor], parameters: dict[str, Tensor]) -> Tensor:
-        """Of each sample, summed over runs, shape ``(m, numbers in the parameters)``."""
+        """Return each sample's gradient, summed over runs, shape ``(m, parameter elements)``."""
         if self.one_by_one is None:
             try:
                 return self._by_vmap(g, parameters)
-            except Exception as error:  # whatever a module's code makes of tensors within vmap
+            except Exception as error:  # under vmap a module's code may raise anything
                 self.one_by_one = str(error).partition("\n")[0] or type(error).__name__
         return self._by_samples(g, parameters)
 
@@ -113,7 +121,7 @@ class Recomputed:
                 return torch.cat([gradients[name].flatten() for name in parameters])
 
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "There is a performance drop")  # of attention
+                warnings.filterwarnings("ignore", "There is a performance drop")  # in attention
                 of_runs.append(vmap(gradient)(self._own(number), self._cut(each)))
         return torch.stack(of_runs).sum(0)
 
@@ -133,7 +141,7 @@ class Recomputed:
         return torch.stack(of_runs).sum(0)
 
     def _output(self, number: int, own: Sequence[Tensor], p: dict[str, Tensor]) -> Tensor:
-        """The output of a run for one sample, whose own tensors are given."""
+        """Return the output of a run for one sample, given that sample's tensors."""
         of_sample, run = iter(own), self.runs[number]
         pairs = zip(run.tensors(), self.batched[number], strict=True)
         args, kwargs = run.arguments([next(of_sample) if own else x for x, own in pairs])
@@ -142,17 +150,17 @@ class Recomputed:
         return first_tensor(functional_call(self.module, tensors, args, kwargs))
 
     def _own(self, number: int) -> list[Tensor]:
-        """Tensors of a run cut into samples, but for those that all samples have in common."""
+        """Return the tensors of a run cut into samples, without those that all samples share."""
         pairs = zip(self.runs[number].tensors(), self.batched[number], strict=True)
         return [self._cut(x) for x, own in pairs if own]
 
     def _cut(self, x: Tensor) -> Tensor:
-        """Rows of each sample, which may be several, such as the windows of an image."""
+        """Group rows by sample; a sample may have several, such as the windows of an image."""
         return x.reshape(self.m, -1, *x.shape[1:])
 
 
 def _widened_others(module: nn.Module, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What else is of half precision, as the network that gave the inputs had it."""
+    """Return the other half-precision parameters in float32, as in the run of the network."""
     by_all_names = dict(module.named_parameters(remove_duplicate=False))
     given = {id(by_all_names[name]) for name in parameters}
     others = {name: p for name, p in module.named_parameters() if id(p) not in given}
@@ -161,5 +169,5 @@ def _widened_others(module: nn.Module, parameters: Mapping[str, Tensor]) -> dict
 
 
 def first_tensor(output: Any) -> Any:
-    """The output itself, or the first of a tuple."""
+    """Return the output itself, or the first item of a tuple or list."""
     return output[0] if type(output) in (tuple, list) and output else output

@@ -1,4 +1,4 @@
-"""One forward pass of which the inner products of gradients are made."""
+"""One forward pass from which the inner products of gradients are computed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,24 +24,32 @@ _NORMS = (
 
 
 class Gram(Protocol):
-    """What an owner adds to inner products of gradients."""
+    """An owner's contribution to the inner products of gradients."""
 
     def gram(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-        """From gradients of its outputs, by run: shape ``(m, m)``, float64."""
+        """Return the inner products of the gradients of all samples.
+
+        Args:
+            left: Gradients of the owner's outputs, one tensor per run.
+            right: Other gradients of the outputs, or the same.
+
+        Returns:
+            Shape ``(m, m)``, float64.
+        """
 
 
 class _Tap(NamedTuple):
-    """The place of an owner's output in the graph; none if no gradient comes there."""
+    """The edge of an owner's output in the autograd graph; None if no gradient reaches it."""
 
     edge: Any
     zeros: Callable[[], Tensor]
 
 
 class RecordedPass:
-    """A forward pass in which owners keep their inputs, and their outputs are tapped.
+    """A forward pass that records the inputs of owners and taps their outputs for gradients.
 
     Args:
-        owners: The modules to watch.
+        owners: The owners to watch.
     """
 
     def __init__(self, owners: Iterable[Owner]) -> None:
@@ -50,10 +58,10 @@ class RecordedPass:
         self._taps: dict[str, list[_Tap]] = {path: [] for path in self.owners}
 
     def forward(self, run: Callable[[], Tensor]) -> Tensor:
-        """ModuleCall the network; its output."""
+        """Run the network and return its output."""
         with ExitStack() as hooks:
             for path, owner in self.owners.items():
-                # first of all hooks: others may change the output
+                # before all other hooks, which may change the output
                 hook = owner.module.register_forward_hook(
                     partial(self._tap, path), with_kwargs=True, prepend=True
                 )
@@ -61,7 +69,7 @@ class RecordedPass:
             return run()
 
     def keep(self, parameters: set[str]) -> None:
-        """Leave out what does not answer for any of these parameters."""
+        """Restrict the owners to these parameters, and drop owners that have none of them."""
         for path, owner in list(self.owners.items()):
             kept = {name: local for name, local in owner.parameters.items() if name in parameters}
             self.owners[path] = owner._replace(parameters=kept)
@@ -69,7 +77,15 @@ class RecordedPass:
                 del self.owners[path], self.runs[path], self._taps[path]
 
     def gradients(self, output: Tensor, direction: Tensor) -> dict[str, list[Tensor]]:
-        """Gradients of each run of each owner's output, given that of the network's output."""
+        """Return the gradients of the owners' outputs, given that of the network's output.
+
+        Args:
+            output: The network's output, shape ``(m, C)``.
+            direction: Its gradient, shape ``(m, C)``.
+
+        Returns:
+            For each owner's path, one gradient per run.
+        """
         edges = [tap.edge for taps in self._taps.values() for tap in taps if tap.edge is not None]
         found = iter(
             torch.autograd.grad(output, edges, direction, retain_graph=True, allow_unused=True)
@@ -84,7 +100,14 @@ class RecordedPass:
     def gram_of(
         self, path: str, parameters: Mapping[str, Tensor], samples: int, directions: int
     ) -> Gram:
-        """The cheapest way to inner products of gradients that an owner allows."""
+        """Choose the cheapest way to compute an owner's inner products of gradients.
+
+        Args:
+            path: The owner's path.
+            parameters: Parameters by full name.
+            samples: The number of samples m.
+            directions: The number of output directions.
+        """
         owner, runs = self.owners[path], self.runs[path]
         module: Any = owner.module
         names, inputs = set(owner.parameters.values()), [run.tensors() for run in runs]
@@ -105,15 +128,15 @@ class RecordedPass:
         if not out.requires_grad:
             self._taps[path].append(_Tap(None, zeros))
             return None
-        # a clone: what comes next may write to the output, and its gradient is wanted as it was
+        # a clone: later operations may write to the output, and its gradient before that is needed
         tapped = out.clone()
         self._taps[path].append(_Tap(torch.autograd.graph.get_gradient_edge(tapped), zeros))
         return tapped if out is output else type(output)((tapped, *output[1:]))
 
 
 def _outer_products(module: Any, inputs: list[Tensor]) -> type[OuterProducts] | None:
-    """How a layer's weight gradient is made of outer products; None if it is not, or not surely."""
-    forward = type(module).forward  # of a subclass it may be another
+    """Return the class for a layer whose weight gradient sums outer products; None if unsure."""
+    forward = type(module).forward  # a subclass may override it
     if forward is nn.Linear.forward:
         return Linear
     if forward is nn.Embedding.forward:

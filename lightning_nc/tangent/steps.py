@@ -1,4 +1,4 @@
-"""Real gradient steps on one sample at a time, with parameters of our own."""
+"""Actual gradient steps on one sample at a time, on aliases of the parameters."""
 
 from collections.abc import Callable
 
@@ -17,19 +17,28 @@ def changes_by_steps(
     targets: Tensor,
     rate: float,
 ) -> OutputChanges:
-    """What a step on each sample does to the outputs of all, by unit of the rate.
+    """Compute how a step on each sample changes the outputs of all, per unit of the rate.
 
     Args:
         network: The network on m samples.
-        loss_gradients: Gradients of losses by outputs, given outputs and targets.
-        targets: Shape ``(m, ...)``.
+        loss_gradients: Returns the gradients of the losses with respect to the outputs, given
+            outputs and targets.
+        targets: Targets of the samples, shape ``(m, ...)``.
         rate: Learning rate gamma.
 
     Returns:
-        ``changes`` are (f(x_j, w) - f(x_j, w+)) / gamma by output, j, and i.
+        ``changes`` are (f(x_j, w) - f(x_j, w+)) / gamma by output, j and i, where w+ are the
+        parameters after a step on x_i.
+
+    Raises:
+        ValueError: If the rate is not positive, or the network uses parameters in a way that
+            bypasses the aliases.
     """
     if not rate > 0:
-        raise ValueError(f"rate must be a positive learning rate, got {rate}; None for the limit.")
+        raise ValueError(
+            f"rate must be a positive learning rate, got {rate}. Use None for the limit of small "
+            "rates."
+        )
     aliases = network.aliases
     trained = {name: p for name, p in aliases.items() if p.requires_grad}
     changes, losses = [], []

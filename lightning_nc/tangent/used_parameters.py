@@ -1,4 +1,4 @@
-"""On which leaves outputs depend, and whether they are those of our own."""
+"""The leaves that outputs depend on, and a check that they are the aliases."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from lightning_nc.tangent.differentiable_network import INNER, Network
 
 
 def leaves_of(output: Tensor) -> set[int]:
-    """Identities of the leaves on which an output depends."""
+    """Return the ids of the leaves that an output depends on."""
     waiting, seen, leaves = [output.grad_fn], set[Any](), set[int]()
     while waiting:
         node = waiting.pop()
@@ -22,13 +22,21 @@ def leaves_of(output: Tensor) -> set[int]:
 
 
 def require_aliases(network: Network, leaves: set[int]) -> None:
-    """Raise if outputs depend on parameters themselves, in the place of which we have none."""
+    """Raise if outputs depend on parameters themselves instead of their aliases.
+
+    Args:
+        network: The network.
+        leaves: Ids of the leaves that its outputs depend on.
+
+    Raises:
+        ValueError: If a selected parameter is among the leaves.
+    """
     own = dict(network.whole.named_parameters())
     kept = [name.removeprefix(INNER) for name in network.selected if id(own[name]) in leaves]
     if kept:
         raise ValueError(
-            f"The network uses {', '.join(map(repr, kept[:3]))} by a reference other than the "
-            "module that holds it, such as a list or a function's closure, so that its gradients "
-            "cannot be told apart: use the module's attribute in forward, or leave such "
-            "parameters out by parameters=[...]."
+            f"The network uses {', '.join(map(repr, kept[:3]))} through a reference other than the "
+            "module that holds it, such as a list or a function's closure, so the samples' "
+            "gradients cannot be separated. Use the module's attribute in forward(), or leave out "
+            "such parameters with parameters=[...]."
         )

@@ -1,4 +1,4 @@
-"""What the papers predict, and models in which it can be followed by hand.
+"""What the papers predict, and models small enough to work out by hand.
 
 The simplex ETF; the Layer-Peeled Model and Minority Collapse; clustering by local elasticity;
 locally elastic stability; the neurashed model.

@@ -1,4 +1,4 @@
-"""Classes of equal size are exchangeable: group them, so that a group needs only a few numbers."""
+"""Groups of classes of equal size, which are exchangeable: a few numbers describe a group."""
 
 import math
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 MAX_GROUPS = 10  # a program of G groups has G + G^2 variables
-SIMILAR = 1.1  # counts up to this ratio are merged first
+SIMILAR = 1.1  # counts within this ratio are merged first
 
 
 class ClassGroups(NamedTuple):
@@ -17,9 +17,9 @@ class ClassGroups(NamedTuple):
 
     Attributes:
         group_of: Group of each class, shape ``(K,)``.
-        sizes: Classes in each group, ``m_g``, shape ``(G,)``.
-        counts: Samples per class in each group, ``n_g``: the arithmetic mean over its classes, so
-            that the number of samples in all is kept, shape ``(G,)``.
+        sizes: Number of classes in each group, ``m_g``, shape ``(G,)``.
+        counts: Samples per class in each group, ``n_g``: the arithmetic mean over its classes,
+            which preserves the total number of samples, shape ``(G,)``.
         merged: Whether classes of different counts share a group.
     """
 
@@ -30,13 +30,16 @@ class ClassGroups(NamedTuple):
 
 
 def group_classes(class_counts: Iterable[float]) -> ClassGroups:
-    """Group classes by size: exactly for up to 10 different counts, else merged to at most 10.
+    """Group classes by size: exactly for up to 10 distinct counts, else into at most 10 groups.
 
-    If more than 10 counts differ, those within 10 % of a group's largest are merged, and then the
-    two groups closest in ``ln n`` until 10 are left.
+    With more than 10 distinct counts, those within 10 % of a group's largest are merged first. Then
+    the two groups closest in ``ln n`` are merged, again and again, until 10 are left.
 
     Args:
         class_counts: Samples per class ``n_k``, shape ``(K,)``.
+
+    Returns:
+        `ClassGroups`.
 
     Raises:
         ValueError: If there are fewer than two classes, or a count is not positive and finite.
@@ -69,7 +72,7 @@ def group_classes(class_counts: Iterable[float]) -> ClassGroups:
 
 
 def _merge_similar(distinct: list[float]) -> list[list[float]]:
-    """Runs of decreasing counts, each within 10 % of the first of its run."""
+    """Split decreasing counts into runs, each within 10 % of the first count of its run."""
     groups = [[distinct[0]]]
     for count in distinct[1:]:
         if groups[-1][0] <= SIMILAR * count:
@@ -80,7 +83,7 @@ def _merge_similar(distinct: list[float]) -> list[list[float]]:
 
 
 def _merge_closest(groups: list[list[float]], members: dict[float, int]) -> list[list[float]]:
-    """Merge the neighbours whose mean counts have the smallest ratio until 10 groups are left."""
+    """Merge the neighbours with the smallest ratio of mean counts until 10 groups are left."""
 
     def mean(group: list[float]) -> float:
         return sum(n * members[n] for n in group) / sum(members[n] for n in group)

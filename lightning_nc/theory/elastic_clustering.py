@@ -1,4 +1,4 @@
-"""Clustering by local elasticity: a step on a sample moves predictions for its like the most."""
+"""Clustering by local elasticity: a step on a sample most moves predictions for similar samples."""
 
 import copy
 from collections.abc import Callable
@@ -11,10 +11,10 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class ElasticSimilarities(NamedTuple):
-    """How much a step on each primary sample moves the network on each other, symmetrised.
+    """How far a step on each primary sample moves the predictions for the others, symmetrised.
 
     Attributes:
-        relative: S_rel, without unit, 1 on the diagonal, shape ``(n, n)``.
+        relative: S_rel, dimensionless, 1 on the diagonal, shape ``(n, n)``.
         kernelized: S_ker, in squared units of the output's gradient, shape ``(n, n)``.
     """
 
@@ -31,39 +31,39 @@ def elastic_similarities(
     seed: int = 0,
     auxiliary_label: float = -1.0,
 ) -> ElasticSimilarities:
-    r"""How far a step of SGD on a sample moves the prediction for another; large if they are alike.
+    r"""How far an SGD step on one sample moves the prediction for another; large if similar.
 
-    One epoch without replacement over primary samples, labelled 1, and auxiliary ones. The step
-    ``w -> w+`` on the primary sample x_i gives row i of
+    One epoch of SGD runs without replacement over primary samples, labelled 1, and auxiliary
+    samples. The step ``w -> w+`` on the primary sample x_i determines row i of
 
     .. math::
         S_{rel}(x_i, x') = \frac{|f(x', w^+) - f(x', w)|}{|f(x_i, w^+) - f(x_i, w)|}, \qquad
         S_{ker}(x_i, x') = \frac{f(x', w^+) - f(x', w)}{-\gamma \, \partial L / \partial f(x_i)}
 
-    and of each S the mean ``(S + S^T) / 2`` with its transpose is returned. As the rate gamma goes
-    to 0, S_ker becomes the tangent kernel ``<df(x_i)/dw, df(x')/dw>``.
+    and ``(S + S^T) / 2`` is returned for each S. As the rate gamma tends to 0, S_ker tends to the
+    tangent kernel ``<df(x_i)/dw, df(x')/dw>``.
 
-    The epoch is run on a copy in float64 and in evaluation mode; the model is left as it is.
+    The epoch runs on a copy in float64 and in evaluation mode; the model is not modified.
 
     Args:
         model: A network f with one output, shape ``(B,)`` or ``(B, 1)``.
-        primary: The samples to be clustered, first dimension n.
-        auxiliary: Samples of no interest, first dimension m, possibly 0.
-        loss: ``L(f, y)`` of two scalars, say ``torch.nn.functional.mse_loss``.
-        rate: Learning rate gamma, positive. Too large a rate shows as infinite or NaN similarities.
-        seed: Decides the order of the samples.
-        auxiliary_label: y of auxiliary samples: -1, or 0 for the binary cross-entropy.
+        primary: The samples to cluster, first dimension n.
+        auxiliary: Samples to contrast them with, first dimension m, possibly 0.
+        loss: ``L(f, y)`` of two scalars, such as ``torch.nn.functional.mse_loss``.
+        rate: Learning rate gamma, positive. Too large a rate leads to infinite or NaN similarities.
+        seed: Seed of the order of the samples.
+        auxiliary_label: Label y of auxiliary samples: -1, or 0 for the binary cross-entropy.
 
     Returns:
-        Two float64 matrices, shape ``(n, n)``. Where the step on x_i moves nothing (the residual is
-        zero, or too small to change f in float64), row and column i are NaN.
+        `ElasticSimilarities`, float64. Row and column i of S_rel are NaN if the step on x_i does
+        not change f(x_i) in float64, those of S_ker if the loss gradient at x_i is zero.
 
     Raises:
-        ValueError: If the rate is not positive, no parameter is trained, there are no primary
-            samples, or the network has more than one output.
+        ValueError: If the rate is not positive, no parameter requires gradients, there are no
+            primary samples, or the network has more than one output.
 
     Example:
-        For f(x) = w x any step moves f(x') by x' / x times as much as f(x), and S_ker = x x':
+        For f(x) = w x, any step moves f(x') by x' / x times as much as f(x), and S_ker = x x':
 
         >>> model = nn.Linear(1, 1, bias=False)
         >>> loss = nn.functional.mse_loss
@@ -80,13 +80,13 @@ def elastic_similarities(
         He & Su (2020), "The local elasticity of neural networks", ICLR, Algorithm 1.
     """
     if not rate > 0:
-        raise ValueError(f"A step needs a learning rate above 0, got {rate}.")
+        raise ValueError(f"The learning rate must be above 0, got {rate}.")
     n, m = len(primary), len(auxiliary)
     if n == 0:
-        raise ValueError("There is nothing to compare: give at least one primary sample.")
+        raise ValueError("There is nothing to compare: provide at least one primary sample.")
     network = copy.deepcopy(model).double().eval()
     if not any(w.requires_grad for w in network.parameters()):
-        raise ValueError("All parameters are frozen, so that no step moves the network: free some.")
+        raise ValueError("All parameters are frozen, so no step moves the network: unfreeze some.")
     samples = torch.cat([primary, auxiliary]).double()
     labels = torch.ones(n + m, dtype=torch.float64, device=samples.device)
     labels[n:] = auxiliary_label
@@ -107,20 +107,21 @@ def elastic_similarities(
 
 
 def similarity_clusters(similarity: Tensor, num_clusters: int, seed: int = 0) -> Tensor:
-    r"""The cluster of each sample: k-means, a sample being its row of similarities to all.
+    r"""Cluster samples by k-means on their rows of similarities.
 
     .. math:: \min_{c} \sum_i \lVert S_{i \cdot} - m_{c_i} \rVert^2, \qquad
         m_k = \text{the mean row of cluster } k
 
-    The best of ten starts. Needs scikit-learn.
+    The best of ten starts is returned. Requires scikit-learn.
 
     Args:
         similarity: S, symmetric, shape ``(n, n)``; the relative similarity in the paper.
-        num_clusters: Between 1 and n.
-        seed: Decides the starts.
+        num_clusters: Number of clusters, between 1 and n.
+        seed: Seed of the starts.
 
     Returns:
-        Clusters ``0 .. num_clusters - 1`` in no particular order, int64, shape ``(n,)``.
+        The cluster of each sample, ``0 .. num_clusters - 1`` in no particular order, int64, shape
+        ``(n,)``.
 
     Raises:
         ValueError: If the matrix is not square or not finite, or has fewer rows than clusters.
@@ -139,26 +140,28 @@ def similarity_clusters(similarity: Tensor, num_clusters: int, seed: int = 0) ->
 
 
 def kernel_clusters(kernel: Tensor, num_clusters: int, seed: int = 0) -> Tensor:
-    r"""The cluster of each sample: kernel k-means, a sample being its point in the kernel's space.
+    r"""Cluster samples by kernel k-means, that is, k-means in the feature space of the kernel.
 
     .. math:: \min_{c} \sum_i \lVert \phi_i - m_{c_i} \rVert^2, \qquad
         \langle \phi_i, \phi_j \rangle = K_{ij}
 
-    Distances to the means of clusters depend on inner products of points alone, so that any points
-    with the inner products K give the same clusters. Such are the rows of ``U sqrt(Lambda)``, where
-    ``K = U Lambda U^T``: k-means on these rows is kernel k-means. A matrix with negative
-    eigenvalues has no points; they are taken as 0, which gives the nearest matrix that has.
+    Distances to cluster means depend only on inner products, so any points with inner products K
+    lead to the same clusters. The rows of ``U sqrt(Lambda)``, where ``K = U Lambda U^T``, are such
+    points: k-means on them is kernel k-means. For a matrix with negative eigenvalues there are no
+    such points; these eigenvalues are set to 0, which yields the nearest positive semidefinite
+    matrix.
 
-    The best of ten starts. Needs scikit-learn.
+    The best of ten starts is returned. Requires scikit-learn.
 
     Args:
-        kernel: K, shape ``(n, n)``; its symmetric part is used. The kernelised similarity in the
-            paper.
-        num_clusters: Between 1 and n.
-        seed: Decides the starts.
+        kernel: K, shape ``(n, n)``, of which the symmetric part is used; the kernelised similarity
+            in the paper.
+        num_clusters: Number of clusters, between 1 and n.
+        seed: Seed of the starts.
 
     Returns:
-        Clusters ``0 .. num_clusters - 1`` in no particular order, int64, shape ``(n,)``.
+        The cluster of each sample, ``0 .. num_clusters - 1`` in no particular order, int64, shape
+        ``(n,)``.
 
     Raises:
         ValueError: If the matrix is not square or not finite, or has fewer rows than clusters.
@@ -181,18 +184,18 @@ def kernel_clusters(kernel: Tensor, num_clusters: int, seed: int = 0) -> Tensor:
 
 
 def clustering_accuracy(found: Tensor, labels: Tensor) -> Tensor:
-    r"""Share of samples in the cluster that stands for their class; 1 if clusters are the classes.
+    r"""The share of samples whose cluster is matched to their class; 1 if clusters are the classes.
 
     .. math:: \max_\pi \frac1n \sum_i 1[\pi(c_i) = y_i]
 
-    over all one-to-one matchings pi of clusters and classes. Needs scikit-learn.
+    The maximum is over all one-to-one matchings pi of clusters to classes. Requires scikit-learn.
 
     Args:
         found: Cluster c_i of each sample, integers, shape ``(n,)``.
         labels: Class y_i of each sample, integers, shape ``(n,)``.
 
     Returns:
-        A float64 scalar in (0, 1], without unit; at least 1/K for K clusters of K classes.
+        A float64 scalar in (0, 1], dimensionless; at least 1/K for K clusters of K classes.
 
     Raises:
         ValueError: If the shapes differ, or there are no samples.
@@ -209,7 +212,7 @@ def clustering_accuracy(found: Tensor, labels: Tensor) -> Tensor:
 
     if found.ndim != 1 or found.shape != labels.shape or len(found) == 0:
         raise ValueError(
-            "Need a cluster and a label of each of n >= 1 samples, shapes (n,), "
+            "Need a cluster and a label for each of n >= 1 samples, both of shape (n,), "
             f"got {tuple(found.shape)} and {tuple(labels.shape)}."
         )
     together = contingency_matrix(labels.cpu().numpy(), found.cpu().numpy())  # (classes, clusters)
@@ -222,14 +225,14 @@ def _outputs(network: nn.Module, x: Tensor) -> Tensor:
     f: Tensor = network(x)
     if f.shape not in ((len(x),), (len(x), 1)):
         raise ValueError(
-            f"The network must have one output, shape ({len(x)},) or ({len(x)}, 1), "
-            f"got {tuple(f.shape)}: it is to tell primary from auxiliary samples."
+            f"The network must have one output, of shape ({len(x)},) or ({len(x)}, 1), to tell "
+            f"primary from auxiliary samples; got {tuple(f.shape)}."
         )
     return f.reshape(len(x))
 
 
 def _step(network: nn.Module, x: Tensor, y: Tensor, loss: Loss, rate: float) -> Tensor:
-    """Move the weights against the gradient of the loss on x; return ``dL/df(x)``."""
+    """Take a gradient step on the loss on x and return ``dL/df(x)``."""
     weights = [w for w in network.parameters() if w.requires_grad]
     with torch.enable_grad():
         f = _outputs(network, x)[0]
@@ -240,22 +243,22 @@ def _step(network: nn.Module, x: Tensor, y: Tensor, loss: Loss, rate: float) -> 
 
 
 def _check_similarity(similarity: Tensor, num_clusters: int) -> None:
-    """Raise unless the matrix can be split into as many clusters."""
+    """Raise unless the matrix is square and finite and has enough rows for the clusters."""
     if similarity.ndim != 2 or similarity.shape[0] != similarity.shape[1]:
         raise ValueError(f"Similarities must be a square matrix, got {tuple(similarity.shape)}.")
     if not 1 <= num_clusters <= len(similarity):
         raise ValueError(f"{len(similarity)} samples cannot form {num_clusters} clusters.")
     if not bool(similarity.isfinite().all()):
-        # the row and the column of a sample whose step moves nothing are NaN, so is its diagonal
+        # a sample whose step moves nothing has NaN in its row and column, and so on the diagonal
         still = (~similarity.diagonal().isfinite()).nonzero().flatten().tolist()
         raise ValueError(
-            f"Similarities must be finite, those of samples {still} with themselves are not: a "
+            f"Similarities must be finite, but those of samples {still} with themselves are not: a "
             "step on such a sample moves nothing or diverges. Leave it out, or change the rate."
         )
 
 
 def _k_means(points: Tensor, num_clusters: int, seed: int) -> Tensor:
-    """The best of ten runs of k-means, clusters of shape ``(n,)``."""
+    """The clusters of the best of ten runs of k-means, shape ``(n,)``."""
     from sklearn.cluster import KMeans
 
     k_means = KMeans(num_clusters, n_init=10, random_state=seed)

@@ -1,4 +1,4 @@
-"""The Layer-Peeled Model: where features and classifier go if only their energies are bounded."""
+"""The Layer-Peeled Model: the best features and classifier if only their energies are bounded."""
 
 import math
 from collections.abc import Iterable
@@ -14,29 +14,30 @@ from lightning_nc.theory.peeled_solver import solve_program
 def layer_peeled_model(
     class_counts: Iterable[float], energy_w: float, energy_h: float
 ) -> LayerPeeledSolution:
-    r"""The geometry that classes of given sizes lead to; for equal sizes, neural collapse.
+    r"""Solve the Layer-Peeled Model for given class sizes; equal sizes lead to neural collapse.
 
     .. math:: \min_{W, H} \frac1N \sum_k \sum_i \mathrm{CE}(W h_{k,i}, k)
         \quad \text{s.t.} \quad \frac1K \sum_k \lVert w_k \rVert^2 \le E_W, \quad
         \frac1K \sum_k \frac1{n_k} \sum_i \lVert h_{k,i} \rVert^2 \le E_H
 
-    solved by its convex relaxation, a semidefinite program for the Gram matrix of the features
-    ``h_1 .. h_K`` (one per class) and the rows ``w_1 .. w_K``. Classes of equal size are
-    exchangeable, so that the cost depends on the number of different counts, not on K. For equal
-    counts the minimiser is ``h_k = C w_k = C' m_k`` with a simplex ETF m, ``C = sqrt(E_H/E_W)``
-    and ``C' = sqrt(E_H)``. Needs ``pip install "lightning-neural-collapse[theory]"``.
+    The model is solved by its convex relaxation, a semidefinite program for the Gram matrix of the
+    features ``h_1 .. h_K`` (one per class) and the classifier rows ``w_1 .. w_K``. Classes of equal
+    size are exchangeable, so the cost depends on the number of distinct counts, not on K. For equal
+    counts the minimiser is ``h_k = C w_k = C' m_k``, where m is a simplex ETF,
+    ``C = sqrt(E_H/E_W)`` and ``C' = sqrt(E_H)``. Requires
+    ``pip install "lightning-neural-collapse[theory]"``.
 
     Args:
-        class_counts: Samples per class ``n_k``, K >= 2 of them; only their ratios matter. If more
-            than 10 differ, similar ones are replaced by their arithmetic mean until 10 are left,
-            and ``counts_merged`` of the solution is true.
-        energy_w: Bound ``E_W`` of the mean squared norm of the classifier's rows.
-        energy_h: Bound ``E_H`` of the mean squared norm of the features. Cosines depend on
-            ``E_W E_H`` alone. Products from 1e-6 to 5000 were tried.
+        class_counts: Samples per class ``n_k``, for K >= 2 classes; only their ratios matter. If
+            more than 10 counts are distinct, similar ones are replaced by their arithmetic mean
+            until at most 10 are left, and ``counts_merged`` of the solution is true.
+        energy_w: Bound ``E_W`` on the mean squared norm of the classifier rows.
+        energy_h: Bound ``E_H`` on the mean squared norm of the features. Cosines depend only on
+            ``E_W E_H``. Products from 1e-6 to 5000 were tested.
 
     Returns:
-        `LayerPeeledSolution`, unique, with a duality gap certified in float64 to be at most 1e-8
-        of the objective.
+        `LayerPeeledSolution`, which is unique. Its duality gap is certified in float64 to be at
+        most 1e-8 of the objective.
 
     Raises:
         ValueError: If there are fewer than two classes, or if a count or an energy is not
@@ -45,7 +46,7 @@ def layer_peeled_model(
         RuntimeError: If the solver does not converge, or the gap cannot be certified.
 
     Example:
-        Two classes of equal size: the rows +-1 and the features +-2, so that the logits are +-2
+        Two classes of equal size have classifier rows +-1 and features +-2, so the logits are +-2
         and the objective is ln(1 + exp(-4)):
 
         >>> solution = layer_peeled_model([50, 50], energy_w=1, energy_h=4)
@@ -78,7 +79,7 @@ def layer_peeled_model(
 
 
 def energy_scale(energy_w: float, energy_h: float) -> float:
-    """``sqrt(E_W E_H)``, or an error if an energy is not positive and finite."""
+    """Return ``sqrt(E_W E_H)``; raise unless both energies are positive and finite."""
     for name, energy in (("energy_w", energy_w), ("energy_h", energy_h)):
         if not (math.isfinite(energy) and energy > 0):
             raise ValueError(f"{name} must be positive and finite, got {energy:g}.")

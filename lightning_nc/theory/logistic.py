@@ -1,4 +1,4 @@
-"""Logistic regression: losses, gradients, Hessian, and the minimum by Newton's method."""
+"""Logistic regression: losses, gradients, Hessian, and the minimiser by Newton's method."""
 
 import math
 
@@ -10,20 +10,20 @@ LARGEST_NUMBER_OF_STEPS = 200
 
 
 def logistic_losses(features: Tensor, labels: Tensor, w: Tensor) -> Tensor:
-    r"""The loss on each sample, in nats; 0 if it is predicted without doubt.
+    r"""The loss on each sample, in nats; 0 if it is correctly predicted with certainty.
 
     .. math:: l(w, (x, y)) = \ln(1 + \exp(w^\top x)) - y \, w^\top x
 
     Args:
-        features: x, shape ``(n, p)``. There is no bias: append a column of ones.
-        labels: y, 0 or 1, shape ``(n,)``.
+        features: Samples x, shape ``(n, p)``. There is no bias: append a column of ones.
+        labels: Labels y, 0 or 1, shape ``(n,)``.
         w: Weights, shape ``(p,)``.
 
     Returns:
-        From 0, float64, shape ``(n,)``.
+        Losses >= 0, float64, shape ``(n,)``.
 
     Raises:
-        ValueError: If shapes do not fit, or a label is neither 0 nor 1.
+        ValueError: If shapes do not match, or a label is neither 0 nor 1.
 
     Example:
         ln(1 + 1), and ln(1 + 3) - ln 3:
@@ -33,25 +33,25 @@ def logistic_losses(features: Tensor, labels: Tensor, w: Tensor) -> Tensor:
         tensor([0.6931, 0.2877], dtype=torch.float64)
     """
     x, y = _samples(features, labels, w)
-    # the same as ln(1 + exp(-f)) and ln(1 + exp(f)), in which nothing cancels
+    # the same loss without cancellation: ln(1 + exp(-f)) for y = 1, ln(1 + exp(f)) for y = 0
     return softplus((1 - 2 * y) * (x @ w.double()))
 
 
 def logistic_gradients(features: Tensor, labels: Tensor, w: Tensor) -> Tensor:
-    r"""The gradient of the loss on each sample in the weights; 0 if it is predicted without doubt.
+    r"""The gradient of the loss on each sample with respect to the weights.
 
     .. math:: \nabla l = (\sigma(w^\top x) - y) \, x, \qquad \sigma(f) = 1 / (1 + \exp(-f))
 
     Args:
-        features: x, shape ``(n, p)``.
-        labels: y, 0 or 1, shape ``(n,)``.
+        features: Samples x, shape ``(n, p)``.
+        labels: Labels y, 0 or 1, shape ``(n,)``.
         w: Weights, shape ``(p,)``.
 
     Returns:
-        float64, shape ``(n, p)``.
+        Gradients, float64, shape ``(n, p)``; 0 where the prediction is correct with certainty.
 
     Raises:
-        ValueError: If shapes do not fit, or a label is neither 0 nor 1.
+        ValueError: If shapes do not match, or a label is neither 0 nor 1.
 
     Example:
         >>> x, y = torch.tensor([[2.0, 4.0]]), torch.tensor([1])
@@ -65,19 +65,19 @@ def logistic_gradients(features: Tensor, labels: Tensor, w: Tensor) -> Tensor:
 def logistic_hessian(
     features: Tensor, w: Tensor, regularization: float, present: Tensor | None = None
 ) -> Tensor:
-    r"""The Hessian of the regularised empirical risk in the weights; labels do not matter to it.
+    r"""The Hessian of the regularised empirical risk, which does not depend on the labels.
 
     .. math:: H = \frac1m \sum_i s_i \, \sigma(f_i) (1 - \sigma(f_i)) \, x_i x_i^\top + \mu I,
         \qquad f_i = w^\top x_i
 
     Args:
-        features: x_i, shape ``(m, p)``.
+        features: Samples x_i, shape ``(m, p)``.
         w: Weights, shape ``(p,)``.
-        regularization: mu.
-        present: s_i, shape ``(m,)``; 1 each by default.
+        regularization: Strength of the regularisation mu.
+        present: Sample weights s_i, shape ``(m,)``; all 1 by default.
 
     Returns:
-        Symmetric, its eigenvalues mu or more, float64, shape ``(p, p)``.
+        H, symmetric with eigenvalues of mu or more, float64, shape ``(p, p)``.
 
     Example:
         >>> logistic_hessian(torch.tensor([[2.0], [0.0]]), torch.zeros(1), 0.5)  # (1/4) 4 / 2 + 0.5
@@ -93,28 +93,29 @@ def logistic_hessian(
 def logistic_regression(
     features: Tensor, labels: Tensor, regularization: float, present: Tensor | None = None
 ) -> Tensor:
-    r"""The weights that minimise the regularised empirical risk, by Newton's method to rounding.
+    r"""Minimise the regularised empirical risk by Newton's method, up to rounding error.
 
     .. math:: \min_w \frac1m \sum_i s_i \, l(w, (x_i, y_i)) + \frac\mu2 \lVert w \rVert^2
 
     Args:
-        features: x_i, shape ``(m, p)``. There is no bias: append a column of ones, whose weight is
-            regularised, too.
-        labels: y_i, 0 or 1, shape ``(m,)``.
-        regularization: mu, positive, so that there is one minimum always.
-        present: s_i >= 0, shape ``(m,)``; 1 each by default. Zero leaves a sample out; the sum is
-            still divided by m.
+        features: Samples x_i, shape ``(m, p)``. There is no bias: append a column of ones, whose
+            weight is also regularised.
+        labels: Labels y_i, 0 or 1, shape ``(m,)``.
+        regularization: Strength of the regularisation mu, positive, so that there is exactly one
+            minimum.
+        present: Sample weights s_i >= 0, shape ``(m,)``; all 1 by default. Zero leaves a sample
+            out; the sum is still divided by m.
 
     Returns:
-        w, float64, shape ``(p,)``.
+        The weights w, float64, shape ``(p,)``.
 
     Raises:
-        ValueError: If shapes do not fit, features are not finite, a label is neither 0 nor 1, or
+        ValueError: If shapes do not match, features are not finite, a label is neither 0 nor 1, or
             the regularisation is not positive and finite.
-        RuntimeError: If it does not converge.
+        RuntimeError: If Newton's method does not converge.
 
     Example:
-        At the minimum 0.1 w = 1 / (1 + exp(w)):
+        At the minimum, 0.1 w = 1 / (1 + exp(w)):
 
         >>> x, y = torch.tensor([[1.0], [-1.0]]), torch.tensor([1, 0])
         >>> w = logistic_regression(x, y, regularization=0.1)
@@ -126,8 +127,9 @@ def logistic_regression(
     mu = regularization
     if m == 0 or not 0 < mu < math.inf or not bool(x.isfinite().all()):
         raise ValueError(
-            "Need m >= 1 samples with finite features and a positive regularisation, got features "
-            f"{tuple(x.shape)}, of which {int((~x.isfinite()).sum())} not finite, and {mu}."
+            "Need m >= 1 samples with finite features and a positive, finite regularisation; got "
+            f"features of shape {tuple(x.shape)} with {int((~x.isfinite()).sum())} non-finite "
+            f"value(s), and regularisation {mu}."
         )
     s = torch.ones_like(y) if present is None else present.double()
 
@@ -140,7 +142,7 @@ def logistic_regression(
         direction = torch.linalg.solve(logistic_hessian(x, w, mu, s), gradient)
         decrement, now = float(gradient @ direction), risk(w)
         rounding = 1e-15 * now
-        # convergence is quadratic until rounding ends it
+        # convergence is quadratic until it reaches rounding error
         if decrement <= rounding and decrement >= last / 4:
             return w
         step = 1.0
@@ -148,23 +150,23 @@ def logistic_regression(
             step /= 2
         w, last = w - step * direction, decrement
     raise RuntimeError(
-        f"Newton's method did not converge in {LARGEST_NUMBER_OF_STEPS} steps: bring the features "
-        f"to a common scale, or regularise by more than {mu}."
+        f"Newton's method did not converge in {LARGEST_NUMBER_OF_STEPS} steps: rescale the "
+        f"features to a common scale, or use a regularisation above {mu}."
     )
 
 
 def _samples(features: Tensor, labels: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Features and labels in float64, or raise unless they fit."""
+    """Return features and labels in float64; raise if shapes or labels are invalid."""
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise ValueError(
-            "Need features (n, p) and a label of each, shape (n,), got "
+            "Features must have shape (n, p) and labels shape (n,), got "
             f"{tuple(features.shape)} and {tuple(labels.shape)}."
         )
     if w is not None and w.shape != features.shape[1:]:
         raise ValueError(
-            f"Need a weight of each of {features.shape[1]} features, got shape {tuple(w.shape)}."
+            f"Need a weight for each of {features.shape[1]} features, got shape {tuple(w.shape)}."
         )
     astray = labels[(labels != 0) & (labels != 1)]
     if len(astray):
-        raise ValueError(f"Labels are 0 or 1, got {astray[0].item()}.")
+        raise ValueError(f"Labels must be 0 or 1, got {astray[0].item()}.")
     return features.double(), labels.double()

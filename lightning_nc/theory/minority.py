@@ -1,4 +1,4 @@
-"""Minority Collapse: from which imbalance on the model no longer tells minority classes apart."""
+"""Minority Collapse: the imbalance at which the classifier rows of minority classes merge."""
 
 import math
 
@@ -9,32 +9,33 @@ from lightning_nc.theory.peeled_program import PeeledProgram
 from lightning_nc.theory.peeled_solver import solve_program
 
 LARGEST_IMBALANCE = 1e8
-_PRECISION = 1e-6  # of ln R
+_PRECISION = 1e-6  # in ln R
 
 
 def critical_imbalance(
     num_majority: int, num_minority: int, energy_w: float, energy_h: float
 ) -> float:
-    r"""The imbalance R_0 from which on the classifier's minority rows are one and the same.
+    r"""The smallest imbalance R_0 at which the classifier rows of all minority classes coincide.
 
-    ``K_A`` majority classes have ``n_A`` samples each, ``K_B`` minority classes ``n_B``, and
-    ``R = n_A / n_B``. In the Layer-Peeled Model the minority has merged, mean cosine 1, exactly
-    if
+    ``K_A`` majority classes have ``n_A`` samples each, ``K_B`` minority classes have ``n_B`` each,
+    and ``R = n_A / n_B``. In the Layer-Peeled Model the minority classes have merged (mean cosine
+    1) if and only if
 
     .. math:: \frac{n_B}{N} \le \frac2K \sqrt{\lambda_H \lambda_W}
 
-    with the multipliers of the two energy bounds; R_0 is found by bisection in ln R on this
-    criterion. Needs ``pip install "lightning-neural-collapse[theory]"``.
+    with the multipliers lambda_H and lambda_W of the two energy bounds. R_0 is found by bisection
+    in ln R on this criterion. Requires ``pip install "lightning-neural-collapse[theory]"``.
 
     Args:
-        num_majority: ``K_A``, 1 or more.
-        num_minority: ``K_B``, 2 or more: a single class has no other to merge with.
-        energy_w: Bound ``E_W`` of the mean squared norm of the classifier's rows.
-        energy_h: Bound ``E_H`` of the mean squared norm of the features. Only ``E_W E_H`` matters.
+        num_majority: Number of majority classes ``K_A``, 1 or more.
+        num_minority: Number of minority classes ``K_B``, 2 or more: a single class has no other to
+            merge with.
+        energy_w: Bound ``E_W`` on the mean squared norm of the classifier rows.
+        energy_h: Bound ``E_H`` on the mean squared norm of the features. Only ``E_W E_H`` matters.
 
     Returns:
-        ``R_0 >= 1`` to a relative precision of 1e-6; infinite if the minority has not merged at
-        R = 1e8.
+        ``R_0 >= 1`` to a relative precision of 1e-6; infinite if the minority classes have not
+        merged at R = 1e8.
 
     Raises:
         ValueError: If there are too few classes, or an energy is not positive and finite.
@@ -51,14 +52,14 @@ def critical_imbalance(
     """
     if num_majority < 1 or num_minority < 2:
         raise ValueError(
-            "Minority Collapse is of two or more minority classes beside at least one majority "
-            f"class; got {num_minority} and {num_majority}."
+            "Minority Collapse needs two or more minority classes and at least one majority class, "
+            f"got {num_minority} and {num_majority}."
         )
     s = energy_scale(energy_w, energy_h)
     sizes = np.array([num_majority, num_minority])
 
     def merged(log_R: float) -> bool:
-        """Whether the minority has merged at this imbalance."""
+        """Whether the minority classes have merged at this imbalance."""
         R = math.exp(log_R)
         multiplier = solve_program(PeeledProgram(sizes, np.array([R, 1.0]), s)).multiplier
         return 1 / (num_majority * R + num_minority) <= multiplier

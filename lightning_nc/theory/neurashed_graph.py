@@ -1,4 +1,4 @@
-"""The graph of a neurashed: features level by level, and the pathways of sample types in it."""
+"""The graph of a neurashed: features level by level, and the pathways of sample types."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -11,22 +11,22 @@ Pathways = Mapping[str, Collection[str]]
 
 
 class GradedGraph:
-    """Nodes in levels, edges between neighbouring levels, and what sample types activate.
+    """Nodes in levels, edges between neighbouring levels, and the nodes that sample types activate.
 
     Args:
-        levels: The children of each node, by its name, level by level; those of level 1 have none.
-        pathways: The nodes that each sample type activates, exactly one of them of the last level,
-            and with any node above level 1 one or more of its children.
+        levels: Level by level, the children of each node by its name; nodes of level 1 have none.
+        pathways: The nodes that each sample type activates: exactly one of the last level, and at
+            least one child of every activated node above level 1.
 
     Attributes:
-        levels: Names of nodes, level by level.
-        types: Names of sample types.
-        active: A^l of each level, whether a type activates a node, bool, shape ``(T, N_l)``.
-        children: C^l of each level above the first, 1 where a node has a node below as its child,
-            else 0, float64, shape ``(N_l, N_{l-1})``.
+        levels: Names of the nodes, level by level.
+        types: Names of the sample types.
+        active: For each level A^l, whether a type activates a node, bool, shape ``(T, N_l)``.
+        children: For each level above the first C^l, with entry 1 if a node of the level below is a
+            child of a node and 0 otherwise, float64, shape ``(N_l, N_{l-1})``.
 
     Raises:
-        ValueError: If levels or pathways are not as described.
+        ValueError: If the levels or the pathways are not as described.
 
     Example:
         >>> graph = GradedGraph(
@@ -52,7 +52,7 @@ class GradedGraph:
         ]
 
     def index(self, kind: str) -> int:
-        """Which row of A a sample type has.
+        """Return the row of A that belongs to a sample type.
 
         Raises:
             ValueError: If there is no such type.
@@ -63,38 +63,40 @@ class GradedGraph:
 
 
 def _incidence(sets: Iterable[Collection[str]], nodes: Iterable[str]) -> Tensor:
-    """Whether each set has each node, bool, shape (sets, nodes)."""
+    """Whether each set contains each node, bool, shape ``(sets, nodes)``."""
     nodes = list(nodes)
     return torch.tensor([[node in each for node in nodes] for each in sets], dtype=torch.bool)
 
 
 def _check_levels(levels: Levels) -> None:
-    """Raise unless every node has one name, and its children are in the level below."""
+    """Raise unless every node has a unique name and children in the level just below."""
     if len(levels) < 2 or not all(levels):
         raise ValueError(
-            "A neurashed needs two or more levels with nodes, features and classes; "
+            "A neurashed needs two or more levels, none of them empty; "
             f"got levels of {[len(level) for level in levels]} nodes."
         )
     names = [node for level in levels for node in level]
     twice = sorted({node for node in names if names.count(node) > 1})
     if twice:
-        raise ValueError(f"A node is in one level; give {twice} another name in each.")
+        raise ValueError(f"A node must be in one level only; give {twice} another name in each.")
     below: Collection[str] = ()
     for height, level in enumerate(levels, 1):
         for node, children in level.items():
             astray = sorted(set(children) - set(below))
             if astray:
                 raise ValueError(
-                    f"Children are in the level just below; {astray} of {node!r} in level {height} "
-                    "are not."
+                    "Children must be in the level just below; "
+                    f"{astray} of {node!r} in level {height} are not."
                 )
             if height > 1 and not children:
-                raise ValueError(f"{node!r} in level {height} has no children and so no value.")
+                raise ValueError(
+                    f"{node!r} in level {height} has no children; give it at least one."
+                )
         below = level
 
 
 def _check_pathways(levels: Levels, pathways: Pathways) -> None:
-    """Raise unless every type has one class, and what it activates has activated children."""
+    """Raise unless every type has one class and each activated node an activated child."""
     if not pathways:
         raise ValueError("A neurashed needs one or more sample types, got no pathways.")
     names = {node for level in levels for node in level}
@@ -107,13 +109,13 @@ def _check_pathways(levels: Levels, pathways: Pathways) -> None:
         classes = sorted(activated & set(levels[-1]))
         if len(classes) != 1:
             raise ValueError(
-                f"A pathway ends in exactly one class of the last level; that of {kind!r} in "
-                f"{classes}."
+                "A pathway must have exactly one class of the last level; "
+                f"that of {kind!r} has {classes}."
             )
         for level in levels[1:]:
             for node in activated & set(level):
                 if not activated & set(level[node]):
                     raise ValueError(
-                        f"{kind!r} activates {node!r} and none of its children "
+                        f"{kind!r} activates {node!r} but none of its children "
                         f"{sorted(level[node])}: activate one, or leave {node!r} out."
                     )

@@ -1,14 +1,14 @@
-r"""The Layer-Peeled Model in the few numbers that exchangeable classes leave.
+r"""The Layer-Peeled Model, reduced to a few numbers by the symmetry of exchangeable classes.
 
-The convex relaxation asks for a Gram matrix X of features and classifier rows, of which the loss
-sees the logits alone, ``z_kj = h_k . w_j = X[k, K+j]``. Some X >= 0 with the logits Z keeps
-``(1/K) sum ||h_k||^2 <= E_H`` and ``(1/K) sum ||w_k||^2 <= E_W`` iff the nuclear norm of Z is at
-most ``K sqrt(E_H E_W)`` (scale h and w to equal energies; then Fazel, Hindi & Boyd 2001), so that
-the model is: minimise a convex function of Z on a ball of the nuclear norm.
+The convex relaxation minimises over a Gram matrix X of features and classifier rows, but the loss
+depends only on the logits ``z_kj = h_k . w_j = X[k, K+j]``. There is a positive semidefinite X with
+logits Z, ``(1/K) sum ||h_k||^2 <= E_H`` and ``(1/K) sum ||w_k||^2 <= E_W`` iff the nuclear norm of
+Z is at most ``K sqrt(E_H E_W)`` (scale h and w to equal energies, then Fazel, Hindi & Boyd 2001).
+The model therefore minimises a convex function of Z on a ball of the nuclear norm.
 
-Averaged over permutations within groups of equal size, Z splits into
+Averaged over permutations of the classes within each group, Z splits into
 
-- ``sigma_g = z_own - z_same`` for each group of m_g >= 2 classes, m_g - 1 times, and
+- ``sigma_g = z_own - z_same`` for each group of m_g >= 2 classes, with multiplicity m_g - 1, and
 - the (G, G) block Y with ``z_own + (m_g - 1) z_same`` on its diagonal and
   ``sqrt(m_g m_g') z_gg'`` off it,
 
@@ -21,15 +21,15 @@ import numpy as np
 
 
 class Certified(NamedTuple):
-    """A feasible point, and how far from the optimum it can be at most.
+    """A feasible point, with an upper bound on its gap to the optimum.
 
     Attributes:
         within: ``sigma_g``, shape ``(G,)``; 0 for a group of one class.
         between: The block Y, shape ``(G, G)``.
-        loss: The objective there.
+        loss: The objective at this point.
         multiplier: Spectral norm of the gradient with respect to Z; at the optimum
             ``(2/K) sqrt(lambda_H lambda_W)``.
-        gap: The objective minus a lower bound of the optimum, both in float64.
+        gap: The objective minus a lower bound on the optimum, both in float64.
     """
 
     within: np.ndarray
@@ -42,15 +42,15 @@ class Certified(NamedTuple):
 class PeeledProgram:
     """The reduced program: its loss, derivatives and certificate.
 
-    A point is a vector x of G values sigma_g and the G^2 entries of Y, row by row.
+    A point is a vector x of the G values sigma_g and the G^2 entries of Y, row by row.
 
     Attributes:
-        m: Classes per group, shape ``(G,)``.
-        share: Samples of each group among all, ``m_g n_g / N``, shape ``(G,)``.
+        m: Number of classes in each group, shape ``(G,)``.
+        share: Share of each group in all samples, ``m_g n_g / N``, shape ``(G,)``.
         s: ``sqrt(E_H E_W)``, the unit of the logits.
-        margins: Matrix that takes x to the different logits minus the own one, in units of s.
-        owner: Group of the class that each of those margins belongs to.
-        log_multiplicity: Logarithm of how many classes have that same logit.
+        margins: Matrix that maps x to the distinct wrong logits minus the own one, in units of s.
+        owner: Group of the class to which each of these margins belongs.
+        log_multiplicity: Logarithm of the number of classes with the same wrong logit.
     """
 
     def __init__(self, sizes: np.ndarray, counts: np.ndarray, s: float) -> None:
@@ -76,18 +76,18 @@ class PeeledProgram:
         self.log_multiplicity = np.log(multiplicity)
 
     def split(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sigma and Y of a point."""
+        """Return sigma, shape ``(G,)``, and Y, shape ``(G, G)``, of a point."""
         G = len(self.m)
         return x[:G], x[G:].reshape(G, G)
 
     def odds(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Odds of the wrong classes against the own one: per margin, and their sum per group."""
-        with np.errstate(over="ignore"):  # infinite far from the optimum
+        """The odds of the wrong classes against the own one: per margin, and summed per group."""
+        with np.errstate(over="ignore"):  # they may be infinite far from the optimum
             odds = np.exp(self.s * (self.margins @ x) + self.log_multiplicity)
         return odds, np.bincount(self.owner, odds, minlength=len(self.m))
 
     def loss(self, x: np.ndarray) -> float:
-        """The objective, exact also where it is far below machine precision."""
+        """The objective, accurate even far below machine precision."""
         return float(self.share @ np.log1p(self.odds(x)[1]))
 
     def derivatives(self, x: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -103,11 +103,12 @@ class PeeledProgram:
         return float(self.share @ np.log1p(total)), gradient, self.s**2 * hessian
 
     def certify(self, x: np.ndarray) -> Certified:
-        """Move a point onto the boundary of the ball and bound its distance from the optimum.
+        """Move a point to the boundary of the ball and bound its gap to the optimum.
 
-        The rows of Z are centred, which leaves the loss and shortens the nuclear norm. The loss f
-        is convex, so that everywhere on the ball ``f >= f(x) + min_x' <grad f(x), x' - x>``, and
-        the minimum is minus the radius times the spectral norm of the gradient.
+        The rows of Z are centred, which preserves the loss and does not increase the nuclear norm.
+        The loss f is convex, so ``f >= f(x) + min_x' <grad f(x), x' - x>`` on the whole ball, and
+        the minimum of ``<grad f(x), x'>`` is minus the radius times the spectral norm of the
+        gradient.
         """
         within, between = self.split(x)
         nowhere = Certified(within, between, np.inf, np.nan, np.inf)

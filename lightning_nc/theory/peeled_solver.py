@@ -1,4 +1,4 @@
-"""Solve the reduced program: a convex solver finds the place, Newton's method the digits."""
+"""Solve the reduced program: a convex solver finds a start, Newton's method the digits."""
 
 import math
 import warnings
@@ -9,16 +9,16 @@ import numpy as np
 
 from lightning_nc.theory.peeled_program import Certified, PeeledProgram
 
-CERTIFIED = 1e-8  # the gap, relative, above which a solution is refused
-EXACT = 1e-12  # and below which no more is tried
+CERTIFIED = 1e-8  # relative gap above which a solution is rejected
+EXACT = 1e-12  # relative gap below which the search ends
 _ROUNDS = 3
-_SMALL_ODDS = 0.01  # of the wrong classes, below which a loss is minimised by its tangent
+_SMALL_ODDS = 0.01  # odds of the wrong classes below which a loss is replaced by its tangent
 _NEWTON_STEPS = 10
-_LONGEST = 0.3  # step of Newton's method against the norm of the factors
+_LONGEST = 0.3  # longest Newton step relative to the norm of the factors
 
 
 def solve_program(program: PeeledProgram) -> Certified:
-    """The minimiser, with a certified gap.
+    """Return the minimiser with a certified gap.
 
     Raises:
         ImportError: If cvxpy is not installed.
@@ -43,17 +43,18 @@ def solve_program(program: PeeledProgram) -> Certified:
 
 
 def relative_gap(program: PeeledProgram, point: Certified) -> float:
-    """The gap against the loss, or against what the loss can fall on the ball if that is less."""
+    """The gap relative to the loss or, if smaller, to its linearised decrease from Z = 0."""
     size = min(point.loss, program.K * program.s * point.multiplier)
     return point.gap / size if 0 < size < math.inf else math.inf
 
 
 def _starting_points(program: PeeledProgram) -> Iterator[np.ndarray]:
-    """Solutions of convex programs, each rescaled by what the one before has found.
+    """Yield solutions of convex programs, each rescaled by the best solution so far.
 
-    A trained net's loss may be 1e-20, where a solver takes any point for optimal. So first the
-    logarithm of an upper bound is minimised, ``log1p(t) <= t``, which has no scale and is exact
-    for small losses; then the loss itself, divided by its value at the best point so far.
+    A trained net's loss may be 1e-20, and a solver then accepts any point as optimal. So the first
+    program minimises the logarithm of an upper bound, ``log1p(t) <= t``, which has no scale and is
+    exact for small losses; the next ones minimise the loss divided by its value at the best point
+    so far.
     """
     best = start = _solve_convex(program, None)
     yield start
@@ -67,7 +68,7 @@ def _starting_points(program: PeeledProgram) -> Iterator[np.ndarray]:
 
 
 def _solve_convex(program: PeeledProgram, at: np.ndarray | None) -> np.ndarray:
-    """Minimise the loss over its value at a point, or the logarithm of its bound, with cvxpy."""
+    """Minimise the loss divided by its value at a point; without one, the log of its bound."""
     cp = _import_cvxpy()
     G = len(program.m)
     within, between = cp.Variable(G, nonneg=True), cp.Variable((G, G))
@@ -82,31 +83,32 @@ def _solve_convex(program: PeeledProgram, at: np.ndarray | None) -> np.ndarray:
     found = np.array(np.nan if x.value is None else x.value, float)
     if status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE) or not np.isfinite(found).all():
         raise RuntimeError(
-            f"The Layer-Peeled Model's solver did not converge: its status is {status}, for {G} "
-            f"groups of classes and sqrt(E_W E_H) = {program.s:.6g}."
+            f"The solver of the Layer-Peeled Model did not converge: its status is {status}, for "
+            f"{G} groups of classes and sqrt(E_W E_H) = {program.s:.6g}."
         )
     return found
 
 
 def _run(cp: Any, problem: Any) -> str:
-    """Let Clarabel solve a problem; return its status."""
+    """Solve a problem with Clarabel and return its status."""
     tolerances = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-10)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of accuracy, which is certified later
+        warnings.simplefilter("ignore")  # about accuracy, which is certified later
         try:
             problem.solve(solver=cp.CLARABEL, **tolerances)
         except BaseException as error:
-            # a panic of Clarabel, which is written in Rust, is not an Exception
+            # a panic in Clarabel's Rust code is a BaseException, but not an Exception
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            raise RuntimeError(f"The Layer-Peeled Model's solver failed: {error}") from error
+            raise RuntimeError(f"The Layer-Peeled Model solver failed: {error}") from error
     return str(problem.status)
 
 
 def _rescaled_loss(cp: Any, program: PeeledProgram, exponents: Any, at: np.ndarray) -> Any:
-    """The loss divided by its value at a point; of small losses, their tangent in the odds.
+    """The loss divided by its value at a point, with small losses replaced by their tangent.
 
-    ``log1p(t) <= log1p(t_0) + (t - t_0) / (1 + t_0)``, which a solver sees with all digits.
+    The tangent in the odds, ``log1p(t) <= log1p(t_0) + (t - t_0) / (1 + t_0)``, reaches the solver
+    in full precision.
     """
     odds, weights = program.odds(at)[1], program.share / program.loss(at)
     losses = []
@@ -120,10 +122,11 @@ def _rescaled_loss(cp: Any, program: PeeledProgram, exponents: Any, at: np.ndarr
 
 
 def refine(program: PeeledProgram, start: np.ndarray) -> Certified:
-    """Newton's method on factors ``Y = P Q^T``, ``sigma = a^2``; the point of smallest gap.
+    """Apply Newton's method to factors ``Y = P Q^T``, ``sigma = a^2``, and return the best point.
 
-    With factors the nuclear norm is the smooth ``(||P||^2 + ||Q||^2) / 2 + sum_g (m_g - 1) a_g^2``;
-    where the optimum has a lower rank, the columns that are too many go to zero by themselves.
+    In the factors, the nuclear norm is the smooth
+    ``(||P||^2 + ||Q||^2) / 2 + sum_g (m_g - 1) a_g^2``. If the optimum has a lower rank, the
+    surplus columns tend to zero. The best point is the one with the smallest gap.
     """
     within, between = program.split(start)
     U, S, Vt = np.linalg.svd(between)
@@ -155,16 +158,16 @@ def _product(program: PeeledProgram, factors: np.ndarray) -> np.ndarray:
 
 
 def _newton_step(program: PeeledProgram, factors: np.ndarray) -> np.ndarray | None:
-    """Step to the stationary point of ``loss + multiplier (norm - K)``, approximated quadratically.
+    """The Newton step to a stationary point of ``loss + multiplier (norm - K)``.
 
-    None where no such step can be computed.
+    None if the step cannot be computed.
     """
     a, P, Q = _split_factors(program, factors)
     G, several = len(a), program.m - 1
     loss, gradient, hessian = program.derivatives(_product(program, factors))
     gradient, hessian = gradient / loss, hessian / loss
     eye = np.eye(G)
-    J = np.zeros((G + G * G, G + 2 * G * G))  # of the point with respect to the factors
+    J = np.zeros((G + G * G, G + 2 * G * G))  # Jacobian of the point with respect to the factors
     J[:G, :G] = np.diag(2 * a)
     J[G:, G : G + G * G] = np.kron(eye, Q)
     J[G:, G + G * G :] = np.einsum("jk,ir->ijkr", eye, P).reshape(G * G, G * G)
@@ -181,7 +184,7 @@ def _newton_step(program: PeeledProgram, factors: np.ndarray) -> np.ndarray | No
     right = -np.append(slope + multiplier * normal, excess)
     if not np.isfinite(system).all():
         return None
-    # rotations of P and Q together change nothing: least squares leaves them out
+    # a common rotation of P and Q changes nothing: least squares leaves it out
     step = np.linalg.lstsq(system, right, rcond=1e-11)[0][:-1]
     longest = _LONGEST * np.linalg.norm(factors)
     return step * min(1.0, longest / max(np.linalg.norm(step), longest))
@@ -200,7 +203,7 @@ def _import_cvxpy() -> Any:
         import cvxpy
     except ImportError as error:
         raise ImportError(
-            "The Layer-Peeled Model is solved with cvxpy, which is not installed: "
+            "The Layer-Peeled Model needs cvxpy, which is not installed: "
             'pip install "lightning-neural-collapse[theory]".'
         ) from error
     return cvxpy

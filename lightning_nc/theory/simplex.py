@@ -1,22 +1,22 @@
-"""The simplex ETF: the frame that neural collapse leads class means and classifiers to."""
+"""The simplex ETF: the frame that class means and classifier rows form at neural collapse."""
 
 import torch
 from torch import Tensor
 
 
 def simplex_etf(K: int, d: int, generator: torch.Generator | None = None) -> Tensor:
-    r"""K unit vectors in R^d that are as far apart as K vectors can be, a regular simplex.
+    r"""K unit vectors in R^d that are as far apart as possible: a regular simplex.
 
     .. math:: m_i^\top m_j = \frac{K}{K-1} \delta_{ij} - \frac{1}{K-1}, \quad \sum_k m_k = 0
 
     Args:
         K: Number of vectors, 2 or more.
         d: Dimension, ``K - 1`` or more.
-        generator: Rotates the simplex at random; without it the same one is returned always,
-            in the first ``K - 1`` coordinates.
+        generator: Rotates the simplex at random. Without it, the simplex is always the same, in the
+            first ``K - 1`` coordinates.
 
     Returns:
-        float64 rows of norm 1 with pairwise cosines ``-1/(K-1)``, shape ``(K, d)``.
+        Rows of norm 1 with pairwise cosines ``-1/(K-1)``, float64, shape ``(K, d)``.
 
     Raises:
         ValueError: If K < 2 or d < K - 1.
@@ -37,7 +37,8 @@ def simplex_etf(K: int, d: int, generator: torch.Generator | None = None) -> Ten
         raise ValueError(
             f"A simplex of K >= 2 vectors needs d >= K - 1 dimensions; got K = {K}, d = {d}."
         )
-    # column j compares the first j vectors with the next: orthonormal, and orthogonal to 1
+    # column j contrasts the first j vectors with the next; once scaled, the columns are orthonormal
+    # and orthogonal to 1
     j = torch.arange(1, K, dtype=torch.float64)
     columns = torch.ones(K, K - 1, dtype=torch.float64).triu()
     columns[1:] -= torch.diag(j)

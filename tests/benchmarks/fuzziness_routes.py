@@ -1,4 +1,4 @@
-"""D by thin SVD in the K-dimensional signal space against the d x d pseudo-inverse of the papers.
+"""Time D by thin SVD in the K-dimensional signal space against the papers' d x d pseudo-inverse.
 
 python -m tests.benchmarks.fuzziness_routes
 """
@@ -13,7 +13,7 @@ SAMPLES, CLASSES = 1000, 10
 
 
 def pseudo_inverse_route(features, labels):
-    """Tr(SSW SSB^+) as it is written, in float64."""
+    """Tr(SSW SSB^+) as written, in float64."""
     h = features.double()
     n = len(h)
     mu = h.mean(0)

@@ -1,16 +1,17 @@
-"""What a tangent kernel of 50 samples costs against one forward and backward pass of them.
+"""Time a tangent kernel of 50 samples against one forward and backward pass of them.
 
     python -m tests.benchmarks.gradient_kernel [--quick] [--repeats 3]
 
-Routes run in turn in one process, on the same batch: `gradient_kernel` of all ten outputs;
+The routes run in turn in one process, on the same batch: `gradient_kernel` of all ten outputs;
 `torch.func.vmap` over samples of the gradient of one output, times ten, with the Gram matrix of
 all m x P gradients at the end; `relative_similarity` in the limit of small rates; and the same by
-real steps, a few of the m and scaled (each a gradient of one sample, a step, and a forward pass of
-the batch). Printed are medians of the ratios to the forward and backward pass of the same repeat.
+real steps for a few of the m samples, scaled (each step takes the gradient of one sample, an
+update, and a forward pass of the batch). The output shows medians of the ratios to the forward and
+backward pass of the same repeat.
 
-Memory is the peak resident size of a fresh process that runs one route once, less what the process
-had at its peak when network and batch were there and nothing had run. Errors are of the kernel in
-float32, of all samples, against gradients in float64 of a few of them, sample by sample.
+Memory is the peak resident size of a fresh process that runs one route once, minus its peak before
+the run, with network and batch in place. The error of the float32 kernel of all samples is taken
+against float64 gradients of a few of them, computed sample by sample.
 """
 
 import argparse
@@ -61,7 +62,7 @@ def resnet18():
 
 
 def small():
-    """For a quick look at whether all of this runs."""
+    """A small network, to check quickly that everything runs."""
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(8)]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128, OUTPUTS))
 
@@ -114,7 +115,7 @@ def by_steps(model, x, y, steps=STEPS):
     return torch.stack(moves)
 
 
-# and how many times each has to be run for the whole of it
+# routes, and the factor from their seconds to those of the whole
 ROUTES = {
     "forward + backward": (forward_backward, 1),
     "gradient_kernel": (hooked, 1),
@@ -131,7 +132,7 @@ def setup(name):
 
 
 def times(name, repeats):
-    """Seconds of each route by repeat, after a warm-up of the network, and the kernel."""
+    """Seconds of each route in each repeat, after a warm-up of the network, and the kernel."""
     model, x, y = setup(name)
     forward_backward(model, x, y)
     taken, kernel = {route: [] for route in ROUTES}, None
@@ -145,13 +146,13 @@ def times(name, repeats):
 
 
 def peak():
-    # not ru_maxrss, which starts at the size of the process that started this one
+    # not ru_maxrss, which starts at the size of the parent process
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def memory(name, route):
-    """Megabytes that a route takes in a process of its own."""
+    """The memory of a route in a process of its own, in megabytes."""
     command = [sys.executable, "-m", "tests.benchmarks.gradient_kernel", "--memory", name, route]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -191,7 +192,9 @@ def main():
     options = argparse.ArgumentParser()
     options.add_argument("--quick", action="store_true", help="a small network, once")
     options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--memory", nargs=2, metavar=("NETWORK", "ROUTE"), help="of one route")
+    options.add_argument(
+        "--memory", nargs=2, metavar=("NETWORK", "ROUTE"), help="print the memory of one route"
+    )
     chosen = options.parse_args()
     if chosen.memory:
         name, route = chosen.memory

@@ -1,4 +1,4 @@
-"""How long the layer-peeled model takes to solve: ``python -m tests.benchmarks.layer_peeled``."""
+"""Time the solution of the layer-peeled model: ``python -m tests.benchmarks.layer_peeled``."""
 
 import time
 
@@ -12,7 +12,7 @@ CASES = {
 
 
 def seconds(solve):
-    """The median of five."""
+    """The median time of five solutions."""
     taken = []
     for _ in range(5):
         started = time.perf_counter()

@@ -1,10 +1,10 @@
-"""What a measurement of all blocks costs against one bare forward sweep of the same loader.
+"""Time a measurement of all blocks against one bare forward sweep of the same loader.
 
     python -m tests.benchmarks.measurement_cost
 
-Both run in turn in one process, with and without the feature cache, from a usual DataLoader and
-from batches that need no collating (where the loader hides nothing). Printed are medians of the
-ratios of neighbouring runs.
+Both run in turn in one process, with and without the feature cache, with an ordinary DataLoader and
+with batches that need no collating (so that the loader hides nothing). The output shows medians of
+the ratios of neighbouring runs.
 """
 
 import statistics
@@ -47,8 +47,10 @@ class Residual(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Attention and a perceptron, each added to its input (torch's own layer runs fused code of
-    its own in evaluation, which any hook turns off)."""
+    """Attention and a perceptron, each added to its input.
+
+    Torch's own layer runs fused code in evaluation, which any hook turns off.
+    """
 
     def __init__(self, width, heads):
         super().__init__()
@@ -68,7 +70,7 @@ class Encoder(nn.Module):
 
 
 def eight_layers():
-    """The network of the law's headline: seven hidden layers of width 100 and a classifier."""
+    """The 8-layer network of the law's paper: seven hidden layers of width 100 and a classifier."""
     hidden = [Dense(100, 100) for _ in range(7)]
     return nn.Sequential(*hidden, nn.Linear(100, CLASSES)), (100,), None
 
@@ -94,7 +96,7 @@ def transformer():
 
 
 class WholeBatches(Dataset):
-    """Samples that come as batches, without collating."""
+    """Samples that are read as whole batches, without collating."""
 
     def __init__(self, data):
         self.data = data
@@ -128,7 +130,7 @@ def seconds(work):
 
 
 def ratio(model, pool, loader, cache_mb):
-    """Median over repeated pairs of a measurement and a bare sweep, after a warm-up of both."""
+    """Median ratio of a measurement to a bare sweep, over repeated pairs after a warm-up."""
     probe = lightning_nc.Probe(loader, "bench", samples_per_class=None, cache_mb=cache_mb)
     requests = [Request(layers="blocks", pool=pool)]
     plan = None

@@ -127,7 +127,7 @@ UNLOGGED = {
     "a drawing": fails("draw", NO_FONT, says="draw figures: ImportError('no font')", logger="Book"),
     "a figure on a full disk": Fault("draw", to_a_full_disk, FULL, logger="Book"),
     "an event": fails(
-        "events", ODD, says="tell what has happened: ValueError('odd')", logger="Book"
+        "events", ODD, says="report what has happened: ValueError('odd')", logger="Book"
     ),
 } | {
     f"an image to {kind}": fails(

@@ -96,6 +96,6 @@ def test_processes_that_read_different_labels_skip_the_measurement(trained_by_tw
 
 def test_a_failure_on_one_process_stops_both_if_asked(trained_by_two):
     (_, first), (_, second) = trained_by_two
-    cause = "process 1 says: OSError: the disk of this process is gone"
+    cause = "process 1 raised OSError: the disk of this process is gone"
     assert first["raised"] == f"MeasurementError: {cause}"
     assert second["raised"] == "OSError: the disk of this process is gone"

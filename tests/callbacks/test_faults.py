@@ -140,7 +140,7 @@ def said_by(fault, process):
     return (
         fault.says
         if fault in faults.DIFFERENCES.values()
-        else f"process {process} says: {fault.says}"
+        else f"process {process} raised {fault.says}"
     )
 
 

@@ -128,7 +128,7 @@ def test_a_measurement_to_which_one_does_not_come_is_skipped_on_all(case, missed
         told = found["told"] if rank == 0 else []
         assert len(told) == (len(missed) if rank == 0 else 0)
         for text in told:
-            assert f"{absent} did not come to it within" in text
+            assert f"{absent} did not reach this measurement within" in text
             assert "Probe(wait_seconds=...)" in text
 
 

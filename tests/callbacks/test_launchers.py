@@ -47,7 +47,7 @@ def folder_of(tmp_path_factory):
             assert done.returncode == 0, done.stderr
             told = warnings_of(done)
             assert len(told) == (launcher == "ddp")
-            assert all("process 1 says: OSError: the disk is gone" in line for line in told)
+            assert all("process 1 raised OSError: the disk is gone" in line for line in told)
             folders[launcher] = folder
         return folders[launcher]
 

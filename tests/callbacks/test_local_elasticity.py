@@ -169,12 +169,18 @@ def test_training_is_bit_identical_with_every_kind_of_comparison(options, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples_per_class": 1}, "samples_per_class and max_classes of 2 or more, got 1 and 10"),
-        ({"max_classes": 1}, "of 2 or more, got 5 and 1"),
-        ({"probe": Probe(batch_norm="batch")}, "give LocalElasticity a probe without"),
-        ({"parameters": "last_layer", "outputs": 3}, "closed form for all outputs"),
-        ({"relative_similarity": True, "outputs": len}, "relative_similarity is of all outputs"),
-        ({"outputs": 0}, "directions of 1 or more, got 0"),
+        (
+            {"samples_per_class": 1},
+            "samples_per_class and max_classes must be 2 or more, got 1 and 10",
+        ),
+        ({"max_classes": 1}, "must be 2 or more, got 5 and 1"),
+        (
+            {"probe": Probe(batch_norm="batch")},
+            'Give LocalElasticity a probe with batch_norm="eval"',
+        ),
+        ({"parameters": "last_layer", "outputs": 3}, "closed form only for all outputs"),
+        ({"relative_similarity": True, "outputs": len}, "relative_similarity needs all outputs"),
+        ({"outputs": 0}, "directions in outputs must be 1 or more, got 0"),
         ({"outputs": "some"}, "must be \"all\", a number of directions, or a function, got 'some'"),
     ],
 )
@@ -186,17 +192,17 @@ def test_options_that_cannot_be_are_refused_at_once(options, message):
 @pytest.mark.parametrize(
     ("net", "options", "message"),
     [
-        (nets.mlp, {"parameters": ["typo.*"]}, "No parameter matches 'typo.*'; the last ones are"),
+        (nets.mlp, {"parameters": ["typo.*"]}, "No parameter matches 'typo.*'. The last"),
         (
             nets.mlp,
             {"outputs": lambda f: f[:, :, None]},
-            "give outputs=, a function that makes one",
+            "Set outputs= to a function that returns one",
         ),
-        (nets.mlp, {"parameters": ["unused"]}, "The outputs depend on none of the parameters"),
+        (nets.mlp, {"parameters": ["unused"]}, "The outputs depend on none of the selected"),
         (
             lambda: nn.Sequential(nn.Linear(6, 3), nn.Softmax(0)),
             {},
-            "The outputs of a sample change with what else is in its batch",
+            "The outputs of a sample depend on the rest of its batch",
         ),
         (
             lambda: nn.Sequential(nn.Linear(6, 3), nn.Softmax(1)),

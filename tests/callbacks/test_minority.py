@@ -97,11 +97,11 @@ def test_all_values_are_those_of_the_formulas(counts, given, minority, samples_p
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"class_counts": (5, 5, 1)}, "class_counts has 3 counts, and there are 4 classes"),
-        ({"class_counts": (0, 0, 0, 0)}, r"Need training samples per class, got \[0, 0, 0, 0\]"),
-        ({"minority": (2, 4)}, r"minority=\[2, 4\] needs to be some of the classes 0 .. 3"),
-        ({"minority": (-1,)}, r"minority=\[-1\] needs to be some of the classes 0 .. 3"),
-        ({"minority": (3, 1, 2, 0)}, r"minority=\[3, 1, 2, 0\] needs to be some of the classes"),
+        ({"class_counts": (5, 5, 1)}, "class_counts has 3 counts, but there are 4 classes"),
+        ({"class_counts": (0, 0, 0, 0)}, r"per class must .* not all zero, got \[0, 0, 0, 0\]"),
+        ({"minority": (2, 4)}, r"minority=\[2, 4\] must be some, not all, of classes 0 .. 3"),
+        ({"minority": (-1,)}, r"minority=\[-1\] must be some, not all, of classes 0 .. 3"),
+        ({"minority": (3, 1, 2, 0)}, r"minority=\[3, 1, 2, 0\] must be some, not all, of classes"),
     ],
 )
 def test_what_does_not_fit_the_classes_is_skipped_and_said(options, message, tmp_path):
@@ -114,10 +114,10 @@ def test_what_does_not_fit_the_classes_is_skipped_and_said(options, message, tmp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"minority": ()}, r"minority needs different classes, got \[\]"),
-        ({"minority": (2, 2)}, r"minority needs different classes, got \[2, 2\]"),
-        ({"class_counts": (5,)}, r"class_counts needs a count of each class, got \(5,\)"),
-        ({"class_counts": (5, -1)}, r"class_counts needs a count of each class, got \(5, -1\)"),
+        ({"minority": ()}, r"minority needs one or more distinct classes, got \[\]"),
+        ({"minority": (2, 2)}, r"minority needs one or more distinct classes, got \[2, 2\]"),
+        ({"class_counts": (5,)}, r"class_counts needs a count for each class, got \(5,\)"),
+        ({"class_counts": (5, -1)}, r"class_counts needs a count for each class, got \(5, -1\)"),
     ],
 )
 def test_arguments_out_of_range_are_refused(options, message):
@@ -131,7 +131,7 @@ GROUPS = {"cos_weights", "cos_means", "cos_majority_weights", "norm_ratio", "imb
 @pytest.mark.parametrize(
     ("counts", "names", "why"),
     [
-        ((9, 9, 9, 9), {*GROUPS, "minority_accuracy"}, r"say which they are, minority=\[...\]"),
+        ((9, 9, 9, 9), {*GROUPS, "minority_accuracy"}, r"name them with minority=\[...\]"),
         ((20, 20, 20, 4), {"cos_weights", "cos_means"}, "class 3 alone is the minority"),
     ],
 )
@@ -204,7 +204,7 @@ def test_rare_classes_that_have_merged_are_told_of_once_in_a_run(tmp_path):
     callback = MinorityCollapse(figures=False)
     for _ in range(2):
         (text,) = told(tmp_path, [callback], module=merged())
-        assert "MinorityCollapse on 'train': the classifier's rows for 2 minority classes" in text
+        assert "MinorityCollapse on 'train': the classifier rows of 2 minority classes" in text
     assert callback.history[0].values["minority/train/cos_weights"] == pytest.approx(1, abs=1e-12)
     for options in ({"module": merged()}, {}):
         quiet = MinorityCollapse(merged_above=1.01 if options else 0.95, figures=False)

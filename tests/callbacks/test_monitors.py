@@ -221,7 +221,7 @@ def test_what_is_nan_for_two_classes_is_not_among_what_monitors_see(tmp_path):
 
 # what the Trainer, the callback and the monitor are told, and what the advice names
 ADVICE = {
-    "no value before training": ({}, {"epochs": [2]}, {}, ["add 0", "strict=False"]),
+    "no value before training": ({}, {"epochs": [2]}, {}, ["Add 0", "strict=False"]),
     "validation within epochs": (HALVES, {}, {}, ["OPTION=True", 'when="validation_end"']),
     "validation every other epoch": (EVERY_OTHER, {}, {}, ["OPTION=True", 'when="validation_end"']),
     "asked to look after validation": ({}, {}, {"OPTION": False}, ["OPTION=True"]),

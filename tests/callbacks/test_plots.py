@@ -53,7 +53,7 @@ def test_every_figure_that_is_logged_can_be_plotted_from_the_history(callback_cl
     for name in names:
         assert pixels(callback.plot(name)).float().std() > 1
     assert torch.equal(pixels(callback.plot()), pixels(callback.plot(names[0])))
-    with pytest.raises(ValueError, match=f"no figure 'typo'; there are {', '.join(names)}"):
+    with pytest.raises(ValueError, match=f"no figure 'typo'; choose from {', '.join(names)}"):
         callback.plot("typo")
 
 
@@ -63,7 +63,7 @@ def test_an_earlier_measurement_can_be_plotted_as_long_as_its_arrays_are_kept(tm
     before, after = callback.plot("law", 0), callback.plot("law")
     assert not torch.equal(pixels(before), pixels(after))
     callback.history[0].arrays.clear()  # as of large ones
-    with pytest.raises(ValueError, match="Measurement 0 has no 'fuzziness' any more"):
+    with pytest.raises(ValueError, match="Measurement 0 no longer has 'fuzziness'"):
         callback.plot("law", 0)
 
 
@@ -79,7 +79,7 @@ def test_figures_of_arrays_that_are_kept_can_be_plotted_whatever_became_of_other
     gone["LocalElasticity"] = ["kernel"]
     for name in NAMES[callback_class.__name__]:
         if name in gone.get(callback_class.__name__, []):
-            with pytest.raises(ValueError, match=r"Measurement 0 has no '\w+' any more"):
+            with pytest.raises(ValueError, match=r"Measurement 0 no longer has '\w+'"):
                 callback.plot(name, 0)
         else:
             assert pixels(callback.plot(name, 0)).float().std() > 1
@@ -369,5 +369,5 @@ def test_training_and_validation_data_can_be_drawn_against_each_other(tmp_path):
     }
     other = EquiSeparation(["net.0", "net.2", "net.6"], probe=Probe(name="one"), figures=False)
     nets.fit(tmp_path, [other])
-    with pytest.raises(ValueError, match="or other layers than that on 'train'"):
+    with pytest.raises(ValueError, match="or has other layers than the one on 'train'"):
         train.plot_against(other)

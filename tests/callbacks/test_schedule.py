@@ -176,7 +176,7 @@ def test_another_network_can_be_validated_with_the_same_trainer(tmp_path):
     ("options", "message"),
     [
         ({"every_n_epochs": 0}, "every_n_epochs must be 1 or more, got 0"),
-        ({"epochs": [-1]}, "epochs counts epochs completed"),
+        ({"epochs": [-1]}, "epochs must be 0 .before training. or more"),
         ({"when": "never"}, "when must be"),
     ],
 )

@@ -52,7 +52,7 @@ def test_a_process_that_cannot_read_keeps_none_waiting(kind, readings, failed, t
         assert (failures, measurements) == (skipped, 3 - skipped)
     (*_, told), (*_, silent) = (results[kind, readings] for results in failed)
     assert len(told) == skipped
-    assert all("process 1 says: OSError: the disk of this process is gone" in t for t in told)
+    assert all("process 1 raised OSError: the disk of this process is gone" in t for t in told)
     assert silent == []
 
 

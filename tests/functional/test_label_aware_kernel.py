@@ -199,7 +199,7 @@ def test_the_random_features_are_those_of_the_seed_and_of_no_global_generator():
     ("x", "y", "ridge", "sentence"),
     [
         (torch.zeros(3, 2), torch.tensor([0, 1, 1]), 1.0, r"-1 and 1.* got \[0.0, 1.0\]"),
-        (torch.zeros(3, 2), torch.tensor([1, 1, 1]), 1.0, r"both of them, got \[1.0\]"),
+        (torch.zeros(3, 2), torch.tensor([1, 1, 1]), 1.0, r"both must occur, got \[1.0\]"),
         (torch.zeros(3, 2), torch.tensor([1, -1]), 1.0, r"got \(3, 2\) and \(2,\)"),
         (torch.zeros(1, 2), torch.tensor([1]), 1.0, r"two or more samples.* got \(1, 2\)"),
         (torch.zeros(3), torch.tensor([1, -1, 1]), 1.0, r"got \(3,\) and \(3,\)"),
@@ -220,7 +220,9 @@ def test_samples_that_are_all_the_same_have_no_random_features():
 
 def test_a_kernel_of_other_samples_is_refused():
     x, y, K = two_classes(3)
-    with pytest.raises(ValueError, match=r"6 training samples has shape \(6, 6\), got \(5, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"6 training samples must have shape \(6, 6\), got \(5, 5\)"
+    ):
         fit_pair_features(x, y, K[:5, :5])
-    with pytest.raises(ValueError, match=r"6 and 2 samples has shape \(6, 2\), got \(6, 6\)"):
+    with pytest.raises(ValueError, match=r"6 and 2 samples must have shape \(6, 2\), got \(6, 6\)"):
         fit_pair_features(x, y, K)(x, x[:2], K)

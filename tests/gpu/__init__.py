@@ -1,1 +1,1 @@
-"""What the package promises, asked of one CUDA device; on a CPU the same at small sizes."""
+"""Checks of the package's guarantees on one CUDA device; on a CPU, the same at small sizes."""

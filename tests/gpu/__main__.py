@@ -1,9 +1,9 @@
-"""Ask of this machine's device all that can be asked, and write down the answers.
+"""Run all checks on this machine's device, and write down the results.
 
     python -m tests.gpu [--output .artifacts/gpu.json] [--minutes 5.5]
 
-Each file of tests runs in a process of its own, and so does what is timed: what fails, dies or
-takes too long is in the answers with its cause, and hides nothing else.
+Each test file runs in a process of its own, and so do the timings: whatever fails, dies or takes
+too long is in the results with its cause, and hides nothing else.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tests.gpu import facts, lines, outcomes
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
-# what each file of tests is about
+# test files by topic
 TESTS = {
     "exact: functions and metrics": "test_exact_functions.py",
     "exact: callbacks": "test_exact_callbacks.py",
@@ -33,7 +33,7 @@ TESTS = {
 
 
 class Part:
-    """A process that answers a part of the questions."""
+    """A process that runs a part of the checks."""
 
     def __init__(self, name, command, folder):
         plain = "".join(c if c.isalnum() else "-" for c in name)
@@ -50,14 +50,14 @@ class Part:
             )
 
     def wait(self, end):
-        """Until it has ended, or the time has come; how it ended if that was not in order."""
+        """Wait for the process until a deadline; return what went wrong, or None."""
         try:
             code = self.process.wait(max(end - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, 9)
             self.process.wait()
             return "the time was up"
-        # pytest says 1 of tests that failed, which is known of each
+        # pytest returns 1 if tests failed, whose outcomes are recorded one by one
         return None if code in (0, 1) else f"its process ended with {code}: {self._last_line()}"
 
     def _last_line(self):
@@ -66,14 +66,14 @@ class Part:
 
 
 def tests_command(path):
-    """Without what a bare machine does not have: our own settings, conftest and cache."""
+    """A pytest command for a bare machine: without our own settings, conftest and cache."""
     chosen = ["-q", "-o", "addopts=", f"--confcutdir={HERE}", "-p", "no:cacheprovider"]
     plugin = ["-p", "tests.gpu.outcomes", str(path), "--outcomes"]
     return [sys.executable, "-m", "pytest", *chosen, *plugin]
 
 
 def run_tests(files, seconds, at_once, folder):
-    """How each test of some files ended, by what the files are about."""
+    """Run test files; return the outcome of each test, by topic."""
     end, waiting, running, answers = time.monotonic() + seconds, dict(files), [], {}
     while waiting or running:
         while waiting and len(running) < at_once:
@@ -94,7 +94,7 @@ def run_tests(files, seconds, at_once, folder):
 
 
 def ended(part, trouble):
-    """The outcomes of a part; a test that did not end has the trouble for its cause."""
+    """The outcomes of a part; a test that did not end gets the trouble as its cause."""
     found = outcomes.read(part.answers)
     for test in found:
         if test["outcome"] == "started":
@@ -109,10 +109,10 @@ def unasked(file):
 
 
 def run_cost(seconds, small, folder):
-    """All rows, and why there are no more."""
+    """Run the timings; return their rows, and if they were cut short, a row with the cause."""
     command = [sys.executable, "-m", "tests.gpu.cost", "--seconds", str(seconds)]
     part = Part("cost", [*command, *["--small"] * small, "--rows"], folder)
-    # a row that cannot be interrupted is given some time to come back
+    # a row that cannot be interrupted gets extra time to finish
     trouble = part.wait(time.monotonic() + seconds + 20)
     found = lines.read(part.answers)
     if trouble is not None or part.process.returncode:
@@ -126,10 +126,10 @@ def run_cost(seconds, small, folder):
 def main(arguments=None):
     options = argparse.ArgumentParser()
     options.add_argument("--output", default=".artifacts/gpu.json", type=Path)
-    options.add_argument("--minutes", default=5.5, type=float, help="for everything")
-    options.add_argument("--at-once", default=None, type=int, help="so many files of tests")
-    options.add_argument("--small", action="store_true", help="small sizes, also on a card")
-    options.add_argument("--tests", nargs="*", default=list(TESTS.values()), help="files of tests")
+    options.add_argument("--minutes", default=5.5, type=float, help="time for everything")
+    options.add_argument("--at-once", default=None, type=int, help="test files run at once")
+    options.add_argument("--small", action="store_true", help="small sizes even on a GPU")
+    options.add_argument("--tests", nargs="*", default=list(TESTS.values()), help="test files")
     chosen = options.parse_args(arguments)
     started = time.monotonic()
     at_once = chosen.at_once or max(1, min(4, (os.cpu_count() or 1) // 4))
@@ -146,7 +146,7 @@ def main(arguments=None):
         seconds = 60 * chosen.minutes
         answers["tests"] = run_tests(files, seconds * 0.55, at_once, folder)
         answers["facts"] = facts.of_this_machine()
-        write_down()  # for whoever is stopped
+        write_down()  # in case the timings are stopped
         left = seconds - (time.monotonic() - started) - 20
         answers["rows"] = run_cost(max(left, 1), chosen.small, folder)
     write_down()

@@ -1,4 +1,4 @@
-"""What a measurement costs on the device, beside a bare forward sweep and a training epoch.
+"""Time measurements on the device, against a bare forward sweep and a training epoch.
 
     python -m tests.gpu.cost --rows PATH [--seconds 150]
 
@@ -20,7 +20,7 @@ from tests.gpu.rows import Rows
 
 
 def sizes(large):
-    """Classes, samples and widths of products as measurements have them."""
+    """Classes, samples and widths of the matrix products in measurements."""
     if large:
         return [(10, 1000, 65_536), (1000, 1000, 2048), (1000, 1000, 150_528)]
     return [(4, 32, 256)]
@@ -29,8 +29,8 @@ def sizes(large):
 def main():
     options = argparse.ArgumentParser()
     options.add_argument("--rows", required=True, help="file for the rows")
-    options.add_argument("--seconds", type=float, default=150, help="for all rows")
-    options.add_argument("--small", action="store_true", help="small sizes, also on a card")
+    options.add_argument("--seconds", type=float, default=150, help="time for all rows")
+    options.add_argument("--small", action="store_true", help="small sizes even on a GPU")
     chosen = options.parse_args()
     warnings.simplefilter("ignore")
     large = on_cuda() and not chosen.small

@@ -1,4 +1,4 @@
-"""What gradients and callbacks cost beside training steps and epochs."""
+"""The cost of gradients and callbacks, against training steps and epochs."""
 
 import tempfile
 import time
@@ -21,7 +21,7 @@ from tests.gpu.timing import seconds_and_peak
 
 
 def gradients(rows, subject, samples):
-    """The tangent kernel against one forward and backward pass of the same samples."""
+    """Time the tangent kernel against one forward and backward pass of the same samples."""
 
     def compared():
         torch.manual_seed(0)
@@ -48,7 +48,7 @@ def gradients(rows, subject, samples):
 
 
 class Trained(LightningModule):
-    """A subject under a Trainer, its inputs made where Lightning has brought the batch."""
+    """A subject under a Trainer; its inputs are made on the device of the batch."""
 
     def __init__(self, subject):
         super().__init__()
@@ -69,7 +69,7 @@ class Trained(LightningModule):
 
 
 class Watch(Callback):
-    """Times epochs without what callbacks do at their ends."""
+    """Times epochs, without what callbacks do at the end of each."""
 
     def __init__(self):
         self.started, self.epochs = None, []
@@ -83,7 +83,7 @@ class Watch(Callback):
 
 
 def under_a_trainer(rows, subject, batches):
-    """What each callback says that it cost, with default settings, and an epoch beside."""
+    """Compare the cost that callbacks report, with default settings, with an epoch."""
     used = {
         "EquiSeparation, NeuralCollapse, MinorityCollapse": [
             EquiSeparation(figures=False),

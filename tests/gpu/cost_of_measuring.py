@@ -1,4 +1,4 @@
-"""A measurement of a network beside a bare forward sweep and a training epoch."""
+"""The cost of measuring a network, against a bare forward sweep and a training epoch."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from tests.gpu.device import device, on_cuda
 from tests.gpu.products import ProductsTimed
 from tests.gpu.timing import seconds, seconds_and_peak
 
-DEFAULT = 100  # samples per class of a probe, by default
+DEFAULT = 100  # default number of samples per class of a probe
 
 
 def autocast():
@@ -48,7 +48,7 @@ def one_measurement(subject, model, asked, each=None, **probe):
 
 
 def training_step(subject, model):
-    """Seconds of a step of SGD on a batch."""
+    """Seconds of an SGD step on a batch."""
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
     batch = on_device(next(iter(subject.loader())))
@@ -68,7 +68,7 @@ def training_step(subject, model):
 
 
 def ways(subject, model):
-    """What can be asked of a network, in words, and as `measure` takes it."""
+    """The ways to measure a network: arguments of `measure` by name."""
     asked = {"NeuralCollapse": {"layers": None}, "EquiSeparation": {"head": False}}
     if subject.layers is not None:
         kinds = {name: type(m).__name__ for name, m in model.named_modules()}
@@ -136,7 +136,7 @@ class Cost:
         taken, peak = seconds_and_peak(work, repeats=3 if self.bare < 0.5 else 1)
         numbers = self._numbers(taken, peak)
         if self.epoch is not None:
-            # by default the probe has more samples, at this cost for each
+            # a default probe has more samples, at the same cost per sample
             samples = min(DEFAULT * self.subject.classes, self.subject.epoch)
             whole = taken * samples / self.subject.samples
             numbers["share of an epoch, %"] = 100 * whole / self.epoch
@@ -148,7 +148,7 @@ class Cost:
 
     def _waiting(self, model, asked):
         if not on_cuda():
-            raise RuntimeError("no CUDA device, for which the host could wait")
+            raise RuntimeError("no CUDA device for the host to wait for")
         one, two = self.subject.each // 2, self.subject.each
         counts = [
             syncs.places(partial(one_measurement, self.subject, model, asked, each))

@@ -1,11 +1,11 @@
-"""The device under test, and what is left out without one."""
+"""The device under test, and a mark for tests that need CUDA."""
 
 from contextlib import contextmanager
 
 import pytest
 import torch
 
-# what others warn about is not our concern, what this package warns about is an error
+# warnings of others are not our concern; this package's warnings are errors
 only_our_warnings = pytest.mark.filterwarnings("ignore", "error::RuntimeWarning")
 
 
@@ -18,7 +18,7 @@ def device():
 
 
 def of_trainer():
-    """What a Trainer is told to run there."""
+    """Options that make a Trainer run on the device."""
     return {"accelerator": "gpu" if on_cuda() else "cpu", "devices": 1}
 
 
@@ -27,14 +27,14 @@ def needs_cuda(what):
 
 
 def finish():
-    """Wait until all that was asked of the device is done."""
+    """Wait until the device has finished all its work."""
     if on_cuda():
         torch.cuda.synchronize()
 
 
 @contextmanager
 def tensor_float_32(allowed):
-    """Let float32 products be rounded to TF32 inside the block, or not."""
+    """Allow or forbid rounding float32 products to TF32 inside the block."""
     products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
         torch.set_float32_matmul_precision("high" if allowed else "highest")

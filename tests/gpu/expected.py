@@ -1,7 +1,7 @@
 """The quantities from their formulas, with d x d matrices in float64 on the CPU.
 
-No code is shared with the package. Features are ``h`` of shape (N, d) and labels ``y`` of shape
-(N,), every class present.
+No code is shared with the package. Features ``h`` have shape (N, d), labels ``y`` shape (N,); every
+class is present.
 """
 
 import torch
@@ -25,7 +25,7 @@ def centred(means):
 
 
 def about(means, weights):
-    """Class means about their weighted mean; twice, since the first one is rounded."""
+    """Class means minus their weighted mean, subtracted twice since the first one is rounded."""
     once = means - weights @ means
     return once - weights @ once
 
@@ -37,7 +37,7 @@ def inverse_between(means, weights):
 
 
 def squares_along(h, y, weights):
-    """r^T B^+ r of each sample, r its residual and B the covariance between classes."""
+    """r^T B^+ r of each sample, with its residual r and the covariance B between classes."""
     r = residuals(h, y)
     return torch.einsum("ni,ij,nj->n", r, inverse_between(class_means(h, y), weights), r)
 
@@ -133,7 +133,7 @@ def spread(x):
 
 
 def gradients(model, x, chosen=None):
-    """d f_c(x_i) / dw, shape (m, C, P): a backward pass for each sample and output."""
+    """d f_c(x_i) / dw, shape (m, C, P), by a backward pass for each sample and output."""
     weights = [p for n, p in model.named_parameters() if chosen is None or n in chosen]
     rows = []
     for sample in x:
@@ -148,12 +148,12 @@ def kernel(g):
 
 
 def loss_gradients(f, y):
-    """Of cross-entropy, by the logits: softmax less the label."""
+    """Gradients of cross-entropy by the logits: softmax minus one-hot labels, shape (m, C)."""
     return f.softmax(1) - torch.nn.functional.one_hot(y, f.shape[1])
 
 
 def changes(g, v):
-    """Minus the changes of the outputs of x_j by a step on x_i, per unit rate: shape (i, j, C)."""
+    """Minus the changes of the outputs of x_j by a step on x_i, per unit rate; shape (i, j, C)."""
     return torch.einsum("jcp,iep,ie->ijc", g, g, v)
 
 
@@ -172,7 +172,7 @@ def relative_ratio(K, y, self_pairs=False):
 
 
 def effects(S, y, self_pairs=False):
-    """Mean over ordered pairs of one class, and of two."""
+    """Means over ordered pairs of the same class, and of different classes."""
     same = y[:, None] == y
     apart = ~torch.eye(len(y), dtype=torch.bool)
     return S[same & (apart | self_pairs)].mean(), S[~same].mean()

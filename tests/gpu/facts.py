@@ -1,4 +1,4 @@
-"""On what the answers were found: the card and the versions of what ran."""
+"""Facts about the machine: its GPU, and the versions of the software."""
 
 import datetime
 import platform
@@ -36,7 +36,7 @@ def version_of(package):
 
 
 def driver():
-    """Of the card, as its own tool says; None where that is not there."""
+    """The version of the GPU's driver, from nvidia-smi; None if that is missing."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)

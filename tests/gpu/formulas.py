@@ -1,4 +1,4 @@
-"""More formulas, of all that a function is given; as in `expected`, slowly and on the CPU."""
+"""More formulas, each of a `Given`; like those of `expected`, slow and on the CPU."""
 
 import torch
 
@@ -24,7 +24,7 @@ def simplex_symmetry(x):
 
 
 def simplex_plane(x):
-    """Turned to the corners of a triangle by the orthogonal part of M^T corners."""
+    """Means and rows, turned to the corners of a triangle by the orthogonal part of M^T corners."""
     M, W = (expected.centred(v[:3]) for v in (x.means, x.weight))
     phi = torch.pi * (0.5 + 2 * torch.arange(3).double() / 3)
     corners = torch.stack([phi.cos(), phi.sin()], 1)
@@ -74,7 +74,7 @@ def fit_pair_features(x):
 
 
 def fit_random_features(x):
-    """The coefficients, given the random features that were drawn."""
+    """The coefficients for the random features that were drawn."""
     drawn = functional.fit_random_features(x.features, x.signs, num_features=24)
     phi = (x.features @ drawn.directions.T + drawn.offsets).relu()
     phi = phi - phi.mean(0)

@@ -1,4 +1,4 @@
-"""Every function of tensors: how it is called on the device, and what is to come out."""
+"""Every function of tensors: how it is called on the device, and its expected result."""
 
 import torch
 
@@ -7,7 +7,7 @@ from tests.gpu import expected, formulas
 
 
 def scatter(found):
-    """Moments with the scatter in place of its factor, of which there are many."""
+    """Moments with the scatter in place of its factor, which is not unique."""
     return *found[:3], found.factor.mT @ found.factor
 
 
@@ -24,7 +24,7 @@ def members(x):
     return torch.tensor([1, 0, 1, 0], dtype=torch.bool, device=x.labels.device)
 
 
-# what is called on the device, and what is to come out
+# by name: the call on the device, and the expected result
 FUNCTIONS = {
     "class_distance_normalized_variance": (
         lambda f, x: f(x.features, x.labels),

@@ -6,7 +6,7 @@ import torch
 
 
 class Given(NamedTuple):
-    """What functions are given; float tensors are all on one device, and of one type."""
+    """The inputs of functions, on one device; the float tensors share one dtype."""
 
     features: torch.Tensor
     labels: torch.Tensor
@@ -22,7 +22,7 @@ class Given(NamedTuple):
         return Given(*moved)
 
 
-# class sizes, distance of the classes from the origin, noise within them, type of the numbers
+# class sizes, distance of the classes from the origin, noise within classes, dtype
 CASES = {
     "float32": ((9, 9, 9, 9), 0, 1.0, torch.float32),
     "float32, classes of unequal size": ((20, 9, 7, 5), 0, 1.0, torch.float32),
@@ -35,7 +35,7 @@ CASES = {
 
 
 def given(case, d=6):
-    """The numbers of a case, on the CPU."""
+    """The inputs of a case, on the CPU."""
     counts, offset, noise, dtype = CASES[case]
     generator = torch.Generator().manual_seed(7)
 
@@ -60,7 +60,7 @@ def given(case, d=6):
 
 
 def clusters(classes, each, d, seed=1):
-    """Samples of separated classes, in an order that mixes them."""
+    """Samples of separated classes, in mixed order."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(classes).repeat(each)
     centres = 2 * torch.randn(classes, d, generator=generator)

@@ -1,4 +1,4 @@
-"""Files with a piece of JSON a line, written as it becomes known."""
+"""Files with one JSON value per line, appended as results become known."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,6 @@ def append(path, known):
 
 
 def read(path):
-    """All lines; the last one may be cut, where the process that wrote it was ended."""
+    """Read all whole lines; the last one may be cut if its writer was killed."""
     text = Path(path).read_text() if Path(path).exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

@@ -1,4 +1,4 @@
-"""Networks: tiny ones to train, and those of known size whose measurement is timed."""
+"""Tiny networks to train, and the layers that they are made of."""
 
 from collections import OrderedDict
 
@@ -10,14 +10,14 @@ from tests.gpu.given import clusters
 
 
 class ChannelsLast(nn.Module):
-    """Gives images the layout that some convolutions like best."""
+    """Changes images to the layout that some convolutions prefer."""
 
     def forward(self, x):
         return x.contiguous(memory_format=torch.channels_last)
 
 
 class Positions(nn.Module):
-    """The mean over positions; torch's own pooling has no deterministic gradient on CUDA."""
+    """The mean over positions, since torch's pooling has no deterministic gradient on CUDA."""
 
     def forward(self, x):
         return x.mean((2, 3))
@@ -35,7 +35,7 @@ class Shift(nn.Module):
 
 
 class Recomputed(nn.Sequential):
-    """Keeps no activations for the backward pass, and computes them again in it."""
+    """Keeps no activations for the backward pass, which recomputes them."""
 
     def forward(self, x):
         return checkpoint(super().forward, x, use_reentrant=False)
@@ -46,7 +46,7 @@ def named(**layers):
 
 
 def mlp(classes=4, width=16, dropout=0.0, offset=0, norm=nn.BatchNorm1d):
-    """For vectors of 6; `entry` gives the raw input, `features` is what the head is given."""
+    """For vectors of size 6; `entry` is the raw input, `features` comes before shift and head."""
     return named(
         entry=nn.Identity(),
         first=nn.Linear(6, width),
@@ -61,7 +61,7 @@ def mlp(classes=4, width=16, dropout=0.0, offset=0, norm=nn.BatchNorm1d):
 
 
 def convnet(classes=4, layout=nn.Identity):
-    """For images (3, 8, 8)."""
+    """For images of shape (3, 8, 8)."""
     return named(
         entry=nn.Identity(),
         layout=layout(),
@@ -76,12 +76,12 @@ def convnet(classes=4, layout=nn.Identity):
 
 
 def recomputed(classes=4):
-    """For vectors of 6; its hidden layers are computed twice in training."""
+    """For vectors of size 6; its hidden layers are computed twice in training."""
     hidden = Recomputed(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 12), nn.ReLU())
     return named(entry=nn.Identity(), hidden=hidden, head=nn.Linear(12, classes))
 
 
 def small_images(classes=4, each=9, seed=1):
-    """Images (3, 8, 8) of separated classes, and labels."""
+    """Images of separated classes, shape (3, 8, 8) each, and labels."""
     inputs, labels = clusters(classes, each, d=192, seed=seed)
     return inputs.unflatten(1, (3, 8, 8)), labels

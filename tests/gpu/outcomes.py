@@ -1,8 +1,9 @@
-"""A plugin of pytest that writes down how each test ended, as it ends.
+"""A pytest plugin that records the outcome of each test as it ends.
 
     python -m pytest -p tests.gpu.outcomes --outcomes PATH
 
-A line when a test starts and one when it has ended, so that a process that dies tells in which.
+It writes a line when a test starts and one when it ends, so that the test in which a process dies
+is known.
 """
 
 from pathlib import Path
@@ -31,7 +32,7 @@ class _Outcomes:
         self._write(test=nodeid, outcome="started")
 
     def pytest_runtest_logreport(self, report):
-        # of what comes before and after a test only what goes wrong there
+        # of setup and teardown, only failures and skips
         if report.when == "call" or not report.passed:
             self._write(
                 test=report.nodeid,
@@ -48,20 +49,20 @@ class _Outcomes:
 def _cause(report, length=500):
     if report.passed:
         return None
-    if isinstance(report.longrepr, tuple):  # file, line and reason of what is skipped
+    if isinstance(report.longrepr, tuple):  # file, line and reason of a skipped test
         return report.longrepr[2].removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else str(report.longrepr)
     said = [line.strip() for line in text.splitlines() if line.strip()]
-    # the first line says what was wanted, the last of a traceback within says why
+    # the first line says what was expected, the last one of an inner traceback says why
     return " ... ".join(dict.fromkeys(said[:1] + said[-1:]))[:length]
 
 
 def read(path):
-    """The last that is known of each test, in order."""
+    """The last known outcome of each test, in order."""
     known = {}
     for line in lines.read(path):
         before = known.get(line["test"], {})
-        if before.get("outcome") != "failed":  # of a test that failed, its end may yet be in order
+        if before.get("outcome") != "failed":  # a failure is final, whatever follows
             known[line["test"]] = line
     return list(known.values())

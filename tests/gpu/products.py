@@ -1,4 +1,4 @@
-"""Matrix products in float64: how slow they are, and what share of a measurement they take."""
+"""Float64 matrix products: how slow they are, and their share of a measurement."""
 
 import time
 
@@ -37,14 +37,14 @@ class ProductsTimed(TorchDispatchMode):
         return result
 
     def seconds(self):
-        """Of all products, once the device has finished."""
+        """Seconds of all products, once the device has finished."""
         if self._pairs:
             torch.cuda.synchronize()
         return self._seconds + sum(a.elapsed_time(b) for a, b in self._pairs) / 1000
 
 
 def product(classes, samples, width, repeats=20):
-    """Milliseconds of sums of classes as a product, in float64 and float32."""
+    """Milliseconds of class sums as a matrix product, in float64 and float32."""
     found = {}
     for dtype in (torch.float64, torch.float32):
         members = torch.ones(classes, samples, dtype=dtype, device=device())

@@ -1,4 +1,4 @@
-"""Rows of numbers, each under a guard: what fails or takes too long is a row with its cause."""
+"""Rows of numbers; what fails or takes too long becomes a row with its cause."""
 
 import gc
 import signal
@@ -13,12 +13,12 @@ from tests.gpu.device import on_cuda
 
 
 class TimeIsUp(BaseException):
-    """Not an Exception, which the code under test may catch."""
+    """Signals that the time is up; not an Exception, which the code under test may catch."""
 
 
 @contextmanager
 def limit(seconds):
-    """Raise `TimeIsUp` in the block after so long."""
+    """Raise `TimeIsUp` in the block after so many seconds."""
 
     def ring(*_):
         raise TimeIsUp
@@ -33,12 +33,12 @@ def limit(seconds):
 
 
 class Rows:
-    """Writes rows to a file, one a line, as they come, until the time is up.
+    """Writes rows to a file, one per line, until the time is up.
 
     Args:
         path: The file.
-        seconds: For all rows.
-        each: For one row at most.
+        seconds: Time for all rows.
+        each: Longest time for one row.
     """
 
     def __init__(self, path, seconds, each=40):
@@ -51,16 +51,16 @@ class Rows:
         return self.end - time.monotonic()
 
     def add(self, section, name, what, work):
-        """Do the work, and write down the numbers that it returns, or why there are none.
+        """Do some work and record the numbers that it returns, or why there are none.
 
         Args:
-            section: Of which table the row is.
-            name: Of the network, say.
+            section: The table of the row.
+            name: Name of the subject, such as a network.
             what: What is measured.
-            work: Returns numbers and texts by the names of columns.
+            work: Function that returns numbers and texts by column.
 
         Returns:
-            The numbers; none if there are none.
+            The numbers; an empty dictionary if there are none.
         """
         numbers, cause = {}, None
         if self.left <= 0:
@@ -88,6 +88,6 @@ class Rows:
 
 
 def shown(error, length=300):
-    """The kind of an error and the first line of what it says."""
+    """The type of an error and the first line of its message."""
     said = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {said[0]}"[:length]

@@ -1,4 +1,4 @@
-"""Trainings from fixed seeds, and all that they leave behind."""
+"""Training runs from fixed seeds, and everything that they leave behind."""
 
 import random
 
@@ -22,7 +22,7 @@ QUIET = {
 
 
 class Classifier(pl.LightningModule):
-    """Writes down the loss and the generators' states of each step."""
+    """Records the loss and the states of the random generators at each step."""
 
     def __init__(self, net):
         super().__init__()
@@ -42,7 +42,7 @@ class Classifier(pl.LightningModule):
 
 
 class Jittered(Dataset):
-    """Samples with noise from the generators of torch, NumPy and Python at each reading."""
+    """Samples with noise from the generators of torch, NumPy and Python at each read."""
 
     def __init__(self, inputs, targets):
         self.inputs, self.targets = inputs, targets
@@ -65,17 +65,17 @@ def trainer(folder, callbacks=(), **options):
 
 
 def fit(folder, net, data, callbacks=(), wrap=None, workers=0, batch_size=8, **options):
-    """Train from fixed seeds; the Trainer and the module.
+    """Train from fixed seeds; return the Trainer and the module.
 
     Args:
-        folder: Where the Trainer may write.
-        net: Makes the network.
-        data: A dataset.
-        callbacks: Those of the Trainer.
-        wrap: Makes of the network what is trained, such as a compiled one.
-        workers: Of the loader; with them, batches come in pinned memory where there is a device.
-        batch_size: Of training.
-        options: Of the Trainer.
+        folder: Folder that the Trainer may write to.
+        net: Function that makes the network.
+        data: Training dataset.
+        callbacks: Callbacks of the Trainer.
+        wrap: Function that wraps the network before training, such as ``torch.compile``.
+        workers: Number of workers of the loader; if positive, batches are pinned for a GPU.
+        batch_size: Samples per training batch.
+        options: Options of the Trainer.
     """
     torch.manual_seed(11)
     np.random.seed(12)
@@ -90,7 +90,7 @@ def fit(folder, net, data, callbacks=(), wrap=None, workers=0, batch_size=8, **o
 
 
 def generators():
-    """The states of all generators that a training may draw from."""
+    """The states of all random generators that training may draw from."""
     _, key, *position = np.random.get_state()
     states = {"torch": torch.get_rng_state(), "numpy": (key.tobytes(), *position)}
     states["python"] = str(random.getstate())
@@ -101,7 +101,7 @@ def generators():
 
 
 def trace(run, module):
-    """What a training has left in module, optimizer, scaler and generators."""
+    """What training has left in the module, optimizers, scaler and generators."""
     scaler = getattr(run.precision_plugin, "scaler", None)
     return {
         "steps": module.steps,

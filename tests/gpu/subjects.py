@@ -1,4 +1,4 @@
-"""Networks of known size, data that are made on the device, and what is asked of them."""
+"""Networks of known size, data that are made on the device, and how to measure them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ def shortcut(before, after, stride):
 
 
 def resnet(block, depths, classes, width=64, small_images=False):
-    """As published, or with the usual stem for images of 32 x 32."""
+    """A ResNet as published, or with the usual stem for images of 32 x 32."""
     if small_images:
         layers = [*convolution(3, width, 3), nn.ReLU()]
     else:
@@ -84,7 +84,7 @@ def gpt2(classes, **size):
 
 
 def images(side):
-    """Makes images of their numbers and classes."""
+    """Return a function that makes images from sample numbers and classes."""
 
     def make(numbers, labels):
         place = torch.arange(3 * side * side, device=numbers.device)
@@ -96,7 +96,7 @@ def images(side):
 
 
 def tokens(length, vocabulary):
-    """Makes texts of their numbers and classes."""
+    """Return a function that makes texts from sample numbers and classes."""
 
     def make(numbers, labels):
         place = torch.arange(length, device=numbers.device)
@@ -107,7 +107,7 @@ def tokens(length, vocabulary):
 
 
 class Numbers(Dataset):
-    """Samples by their numbers alone: what is slow to read would hide what a measurement costs."""
+    """Sample numbers alone, since slow reading would hide the cost of a measurement."""
 
     def __init__(self, size, classes):
         self.targets = torch.arange(size) % classes
@@ -130,15 +130,15 @@ class Subject(NamedTuple):
     """A network, and the samples on which it is measured.
 
     Attributes:
-        name: With the size of its inputs and the number of classes.
-        build: Makes the network.
-        make: Makes inputs of the numbers and classes of samples.
-        classes: K.
-        each: Samples per class that are measured here.
+        name: Name of the network, with the size of its inputs and the number of classes.
+        build: Function that makes the network.
+        make: Function that makes inputs from sample numbers and classes.
+        classes: Number of classes K.
+        each: Samples per class that are measured.
         batch: Samples per batch.
-        epoch: Samples of a training epoch of the data set that it is known for.
-        layers: Class of the blocks, to name them where the raw input is too wide to be measured.
-        pool: Of sequences.
+        epoch: Samples per training epoch of the data set that the network is known for.
+        layers: Class name of the blocks, if the raw input is too wide to be measured.
+        pool: Pooling of sequences.
     """
 
     name: str
@@ -164,7 +164,7 @@ class Subject(NamedTuple):
 
 
 def large():
-    """Of a card: the sizes that people know."""
+    """Subjects for a GPU, of well-known sizes."""
     return [
         Subject(
             "ResNet-18, 32 x 32, 10 classes",
@@ -190,7 +190,7 @@ def large():
 
 
 def small():
-    """Of a CPU: the same code, in a few seconds."""
+    """Subjects for a CPU: the same code in a few seconds."""
     tiny_vit = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
     tiny_gpt2 = {
         "n_embd": 16,

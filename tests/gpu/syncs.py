@@ -1,4 +1,4 @@
-"""Where the host waits for the device, counted by place."""
+"""Count how often the host waits for the device, by place in the code."""
 
 import sys
 import warnings
@@ -15,7 +15,7 @@ SAID = "called a synchronizing CUDA operation"
 
 @contextmanager
 def told_of_syncs():
-    """Let torch warn at each operation that waits for the device."""
+    """Make torch warn at each operation that waits for the device."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
         yield
@@ -24,7 +24,7 @@ def told_of_syncs():
 
 
 def places(work, root=Path(lightning_nc.__file__).parent, told=told_of_syncs):
-    """How often work waited, by the innermost line of a package's files that was running."""
+    """Count how often work waits, by the innermost running line of a package's files."""
     counts = Counter()
 
     def note(message, *_args, **_options):
@@ -40,7 +40,7 @@ def places(work, root=Path(lightning_nc.__file__).parent, told=told_of_syncs):
 
 
 def per_batch(few, many, batches):
-    """What comes again with each batch: the difference of two runs, of which one has more."""
+    """Waits per batch: the difference of two runs, of which one has more batches."""
     differences = {place: (many[place] - few[place]) / batches for place in {*few, *many}}
     return {place: n for place, n in sorted(differences.items(), key=lambda p: -p[1]) if n > 0}
 

@@ -1,4 +1,4 @@
-"""Make a page of what `python -m tests.gpu` has found, on one machine or on several.
+"""Make a page from the results of `python -m tests.gpu`, on one machine or several.
 
 python -m tests.gpu.table FILE... [--output docs/benchmarks.md]
 """
@@ -9,16 +9,16 @@ from collections import Counter
 from pathlib import Path
 
 SECTIONS = {
-    "networks": "Networks, with random weights, and the samples that they are measured on.",
-    "cost": "Time and memory of one measurement (`lightning_nc.measure` under bfloat16 autocast) "
-    "beside a bare forward sweep of the same loader, whose inputs are made on the device. The "
-    "share of an epoch is that of a measurement with the default of 100 samples per class.",
-    "trainer": "What callbacks say that a measurement cost, under a Trainer at default settings.",
-    "waiting": "How often the host waits for the device, and the lines that let it wait.",
+    "networks": "Networks with random weights, and the samples on which they are measured.",
+    "cost": "Time and memory of one measurement (`lightning_nc.measure` under bfloat16 autocast), "
+    "compared with a bare forward sweep of the same loader, whose inputs are made on the device. "
+    "The share of an epoch is for a measurement with the default of 100 samples per class.",
+    "trainer": "The cost of a measurement as callbacks report it, with default settings.",
+    "waiting": "How often the host waits for the device, and the lines of code at which it waits.",
     "products": "Products of float64 matrices in a measurement.",
-    "float64": "Matrix products of the size that sums of classes have.",
-    "gradients": "The tangent kernel of all outputs, in all digits of float32, against one forward "
-    "and backward pass of the same samples as torch computes it by default.",
+    "float64": "Matrix products of the size of class sums.",
+    "gradients": "The tangent kernel of all outputs, in full float32 precision, against one "
+    "forward and backward pass of the same samples as torch computes it by default.",
 }
 NAMES = {
     "networks": "Networks",
@@ -32,17 +32,17 @@ NAMES = {
 
 
 def page(found):
-    """The page, of what was found on each machine."""
+    """The page, from the results of each machine."""
     on_cards = any(each["facts"]["cuda"] for each in found)
     first = (
-        "What the package promises is asked of a device by `make gpu` (`python -m tests.gpu`): to "
-        "be exact, unobtrusive, deterministic, the same on several processes, and cheap. "
-        "`make gpu-table` made this page of the answers; no number was written by hand."
+        "`make gpu` (`python -m tests.gpu`) checks on a device that measurements are exact, "
+        "unobtrusive, deterministic, the same on several processes, and cheap. `make gpu-table` "
+        "made this page from the results; no number was written by hand."
     )
     if not on_cards:
         first += (
-            " No card was at hand: these are the CPU's numbers of the same suite at small sizes, "
-            "which say that it runs, and little about cost."
+            " No card was at hand: these numbers are from the same suite on a CPU at small sizes. "
+            "They show that it runs, and say little about cost."
         )
     parts = ["# Benchmarks", first]
     for each in sorted(found, key=lambda each: not each["facts"]["cuda"]):
@@ -51,11 +51,11 @@ def page(found):
 
 
 def machine(found):
-    """A heading, and what was found on one machine."""
+    """A heading, and the results of one machine."""
     facts = found["facts"]
     versions = [f"{name} {facts[name]}" for name in facts if name not in NOT_VERSIONS]
     card = f"CUDA {facts['cuda']}, driver {facts['driver'] or 'unknown'}. " if facts["cuda"] else ""
-    intro = f"{card}{', '.join(versions)}. The whole took {found['seconds']:.0f} s."
+    intro = f"{card}{', '.join(versions)}. The whole suite took {found['seconds']:.0f} s."
     parts = [f"## {facts['device']}, {facts['date']}", intro, "### Tests", tests(found["tests"])]
     parts += troubles(found["tests"])
     for section, sentence in SECTIONS.items():
@@ -69,7 +69,7 @@ NOT_VERSIONS = ("date", "device", "cuda", "driver")
 
 
 def tests(by_file):
-    """How many tests of each kind ended how."""
+    """A table of the outcomes of the tests of each topic."""
     said = ["| what | passed | failed | skipped |", "|---|---|---|---|"]
     for name, of_file in by_file.items():
         ended = Counter(test["outcome"] for test in of_file)
@@ -79,7 +79,7 @@ def tests(by_file):
 
 
 def troubles(by_file):
-    """Each test that failed, and why tests were skipped."""
+    """A list of failed tests, and of the reasons why tests were skipped."""
     every = [test for of_file in by_file.values() for test in of_file]
     failed = [f"- `{t['test']}`: {cell(t['cause'])}" for t in every if t["outcome"] == "failed"]
     skipped = Counter(t["cause"] for t in every if t["outcome"] == "skipped")
@@ -92,7 +92,7 @@ def troubles(by_file):
 
 
 def table(rows):
-    """Rows with the columns that any of them has; what has no numbers has its cause."""
+    """Rows with all their columns; a row without numbers shows its cause."""
     columns = list(dict.fromkeys(name for row in rows for name in row["numbers"]))
     titles = ["", "measured", *columns]
     with_causes = any(row["cause"] for row in rows)
@@ -119,7 +119,7 @@ def cell(value):
 
 def main(arguments=None):
     options = argparse.ArgumentParser()
-    options.add_argument("files", nargs="+", type=Path, help="what `python -m tests.gpu` wrote")
+    options.add_argument("files", nargs="+", type=Path, help="output of `python -m tests.gpu`")
     options.add_argument("--output", default=Path("docs/benchmarks.md"), type=Path)
     chosen = options.parse_args(arguments)
     found = [json.loads(path.read_text()) for path in chosen.files]

@@ -1,4 +1,4 @@
-"""What times and counts, itself: rows under their guard, waits, products, and networks."""
+"""Tests of the timing code itself: guarded rows, waits, products and networks."""
 
 import time
 import warnings
@@ -29,7 +29,7 @@ def test_a_row_that_fails_or_takes_too_long_is_a_row_with_its_cause(tmp_path):
             try:
                 time.sleep(0.05)
             except Exception:
-                continue  # as code under test may do
+                continue  # as the code under test may do
 
     rows.add("s", "n", "fails", fail)
     rows.add("s", "n", "waits", wait)
@@ -98,7 +98,7 @@ def test_large_networks_are_built_as_they_are_known(monkeypatch):
             sizes[subject.name.partition(",")[0]] = sum(
                 p.numel() for p in subject.build().parameters()
             )
-    # as published, but for the small stem, the number of classes and the head
+    # as published, except for the small stem, the number of classes and the head
     assert sizes == {
         "ResNet-18": 11_173_962,
         "ViT-B/16": 86_567_656,

@@ -1,4 +1,4 @@
-"""Two measurements of the same weights are the same to the last bit, whatever torch is set to."""
+"""Two measurements of the same weights agree to the last bit, whatever the settings of torch."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def network(classes):
 def test_a_measurement_is_the_same_twice(classes, cache_mb):
     net, data = network(classes), TensorDataset(*clusters(classes, EACH[classes], d=6))
     probe = Probe(data, "p", samples_per_class=None, batch_size=250, cache_mb=cache_mb)
-    layers = ["entry", "first", "features"]  # of which some are narrower than there are classes
+    layers = ["entry", "first", "features"]  # some are narrower than the number of classes
     first, second = (measure(net, probe, layers=layers) for _ in range(2))
     assert difference(first.values, second.values) is None
     assert difference(first.arrays, second.arrays) is None
@@ -51,6 +51,6 @@ def test_functions_and_metrics_are_the_same_twice(classes):
 def test_gradients_are_compared_to_the_same_bits_twice():
     images, _ = networks.small_images(5, each=4)
     net, x = networks.convnet(classes=5).to(device()).eval(), images.to(device())
-    torch.use_deterministic_algorithms(True)  # the backward pass is the network's own
+    torch.use_deterministic_algorithms(True)  # for the network's own backward pass
     kernels = [functional.gradient_kernel(net, x) for _ in range(2)]
     assert difference(*kernels) is None

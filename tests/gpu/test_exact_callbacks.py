@@ -1,4 +1,4 @@
-"""What callbacks log against the formulas, on the very features that they looked at."""
+"""Logged values against the formulas, on the very features that were measured."""
 
 import copy
 from functools import partial
@@ -24,12 +24,12 @@ RARE = [2, 3]
 
 
 class Kept:
-    """Features of layers, as a measurement was given them, sample by sample."""
+    """Features of layers as a measurement received them, sample by sample."""
 
     def __init__(self, data):
         self.inputs, self.labels = (t.double() for t in data.tensors)
-        self.rows = {}  # of layers by name: what is known of each sample
-        self.samples = None  # of the batch that is on its way through the network
+        self.rows = {}  # features of each sample, by layer
+        self.samples = None  # indices of the samples in the current batch
 
     def layers(self, names):
         return {f"net.{name}": self.keeping(name) for name in names}
@@ -51,7 +51,7 @@ class Kept:
 
 
 def measure(tmp_path, net, data, layers, cache_mb=512, **options):
-    """Train for an epoch and measure after it: the module, kept features, and all values."""
+    """Train for an epoch and measure; return the module, the kept features and all values."""
     kept = Kept(data)
     probe = Probe(data, "p", samples_per_class=None, batch_size=8, cache_mb=cache_mb)
     common = {"probe": probe, "epochs": [1], "figures": False, "on_error": "raise"}
@@ -114,7 +114,7 @@ def minority(h, y, W, b):
 
 
 def check(module, kept, values, layers, last="features"):
-    """All values but the bookkeeping, to seven digits."""
+    """Compare all values except the bookkeeping, to seven digits."""
     h, y = kept.rows[last], kept.labels.long()
     W, b = (p.detach().double().cpu() for p in (module.net.head.weight, module.net.head.bias))
     wanted = separation(kept, layers) | collapse(h, y, W, b) | minority(h, y, W, b)

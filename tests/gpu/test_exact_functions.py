@@ -18,7 +18,7 @@ OF_NETWORKS = ("gradient_kernel", "kernelized_similarity", "relative_similarity"
 
 
 def assert_equal(found, wanted, rel=1e-9):
-    """All numbers of a tensor, or of a tuple of tensors, on whatever device."""
+    """Compare all numbers of a tensor, or of a tuple of tensors, on any device."""
     if isinstance(found, torch.Tensor):
         found, wanted = (found,), (wanted,)
     for a, b in zip(found, wanted, strict=True):
@@ -82,7 +82,7 @@ def test_metrics_give_what_the_formulas_say_in_several_batches(case):
 
 
 def kernels(net, x, y):
-    """What the functions of networks give, of which the last two take real steps."""
+    """The results of the functions of networks; the last two take real steps."""
     ours = functional
     return (
         ours.gradient_kernel(net, x),
@@ -95,7 +95,7 @@ def kernels(net, x, y):
 
 
 def changes_by_steps(net, x, y, rate):
-    """Minus the changes of all outputs by a step on each sample, by unit of the rate."""
+    """Minus the changes of all outputs by a step on each sample, per unit of the rate."""
     before, moved = net(x).detach(), []
     for i in range(len(x)):
         stepped = copy.deepcopy(net)
@@ -123,7 +123,7 @@ def test_gradients_are_compared_as_backward_passes_do_one_by_one(layout):
     on_device = copy.deepcopy(net).to(device(), memory_format=layout)
     found = kernels(on_device, x.to(device(), memory_format=layout), y.to(device()))
     assert_equal(found[:4], wanted[:4])
-    assert_equal(found[4:], wanted[4:], rel=1e-7)  # differences of outputs, by a small rate
+    assert_equal(found[4:], wanted[4:], rel=1e-7)  # differences of outputs, divided by a small rate
 
 
 def test_gradients_in_float32_do_not_depend_on_tf32_and_are_near():
@@ -131,7 +131,7 @@ def test_gradients_in_float32_do_not_depend_on_tf32_and_are_near():
     net = networks.convnet(classes=3).eval()
     exact = expected.kernel(expected.gradients(copy.deepcopy(net).double(), images.double()))
     on_device, x, y = net.to(device()), images.to(device()), y.to(device())
-    torch.use_deterministic_algorithms(True)  # the backward passes are the network's own
+    torch.use_deterministic_algorithms(True)  # for the network's own backward passes
     found = []
     for allowed in (True, False):
         with tensor_float_32(allowed):

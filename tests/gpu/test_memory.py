@@ -1,4 +1,4 @@
-"""A measurement gives back the memory that it takes, also where there is not enough."""
+"""A measurement returns the memory that it takes, even if there is not enough."""
 
 import weakref
 
@@ -19,8 +19,8 @@ from tests.traces import difference
 pytestmark = only_our_warnings
 
 MB = 2**20
-# what the allocator may keep after a measurement of the small networks: cuBLAS and cuSOLVER take
-# some tens of MB for themselves when they are first used in float64
+# what the allocator may keep after measuring a small network: cuBLAS and cuSOLVER reserve some tens
+# of MB when they are first used in float64
 KEPT = 64 * MB
 
 
@@ -29,7 +29,7 @@ def pictures():
 
 
 class Noting(Callback):
-    """Notes the memory in use and held by the allocator at the end of an epoch."""
+    """Records the memory in use and held by the allocator at the end of each epoch."""
 
     def __init__(self):
         self.in_use, self.held = [], []
@@ -54,15 +54,15 @@ def test_the_allocator_holds_little_more_after_a_measurement_than_before(tmp_pat
     assert [len(callback.history) for callback in ours] == [3] * 4
     grown = [b - a for a, b in zip(before.held, after.held, strict=True)]
     assert max(grown) <= KEPT, f"the allocator holds {max(grown) / MB:.0f} MB more"
-    # nothing is lost from measurement to measurement
+    # no memory leaks from measurement to measurement
     assert after.in_use[2] - after.in_use[1] <= MB
 
 
 class Greedy:
-    """Takes some memory, and then more than there is."""
+    """Allocates some memory, and then more than there is."""
 
     def __init__(self):
-        self.taken = []  # weakly, by every call
+        self.taken = []  # weak references to the memory of every call
 
     def __call__(self, output):
         some = torch.ones(64 if on_cuda() else 1, MB, device=device())

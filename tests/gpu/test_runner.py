@@ -1,4 +1,4 @@
-"""The runner of the suite: what fails is told with its cause, and hides nothing else."""
+"""The runner of the suite: what fails is reported with its cause, and hides nothing else."""
 
 import json
 import time
@@ -58,7 +58,7 @@ def test_a_file_that_takes_too_long_is_ended_and_told(tmp_path):
     started = time.monotonic()
     found = run(tmp_path, "import time\n\n\ndef test_of_patience():\n    time.sleep(60)\n", 4)
     assert found == {"test_of_patience": ("failed", "the time was up")} or found == {
-        "a kind": ("failed", "the time was up")  # where it takes longer to start
+        "a kind": ("failed", "the time was up")  # if it takes longer to start
     }
     assert time.monotonic() - started < 30
 

@@ -1,4 +1,4 @@
-"""The page that is made of what was found."""
+"""The page that is made from the results."""
 
 import json
 

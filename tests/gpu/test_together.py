@@ -1,4 +1,4 @@
-"""Several processes measure what one does, and train to what they would without callbacks."""
+"""Several processes measure what one does, and train as they would without callbacks."""
 
 import functools
 
@@ -12,7 +12,7 @@ from tests.traces import difference
 
 pytestmark = only_our_warnings
 
-# which kinds of training run in one group, of how many processes
+# kinds of training that run in a group, by backend and number of processes
 GROUPS = {
     ("gloo", 2): ("DDP", "SyncBatchNorm") if on_cuda() else ("DDP", "FSDPStrategy", "fully_shard"),
     ("nccl", 1): ("DDP", "FSDPStrategy", "fully_shard"),
@@ -31,7 +31,7 @@ MARKED = [
 
 @functools.cache
 def results_of(backend, world):
-    """What each process of a group has found, by rank."""
+    """The results of each process of a group, by rank."""
     return run_processes(together.compare, world, GROUPS[backend, world], backend, timeout=150)
 
 
@@ -61,7 +61,7 @@ def test_values_are_those_of_one_process(backend, world, kind):
     by_one = together.measured_by_one(kind, weights)
     assert values.keys() == by_one.keys()
     assert len(values) > 20
-    # where layers are of another class or kept in parts, their float32 products may be others
+    # if layers have another class or are sharded, their float32 products may differ
     rel = 1e-9 if kind == "DDP" else 1e-4
     for key, value in by_one.items():
         assert values[key] == pytest.approx(value, rel=rel, abs=1e-12, nan_ok=True), key

@@ -1,4 +1,4 @@
-"""Training on the device is what it would have been without the callbacks, to the last bit."""
+"""Training on the device is the same with and without the callbacks, to the last bit."""
 
 import functools
 import shutil
@@ -25,7 +25,7 @@ def pictures():
 
 
 def compiled(**options):
-    # batches of one size, for which the network is compiled once
+    # batches of one size, so that the network is compiled only once
     return {"wrap": functools.partial(torch.compile, **options), "batch_size": 9}
 
 
@@ -33,7 +33,7 @@ MLP = {"net": functools.partial(networks.mlp, dropout=0.3), "data": vectors}
 CONVNET = {"net": networks.convnet, "data": pictures}
 IN_CHANNELS_LAST = functools.partial(networks.convnet, layout=networks.ChannelsLast)
 
-# what is trained, and how
+# what to train, and how
 SETTINGS = {
     "dropout and random data": MLP,
     "convolutions": CONVNET,
@@ -49,7 +49,7 @@ SETTINGS = {
     "fp16-mixed and a scaler": {**CONVNET, "precision": "16-mixed"},
     "fp16-mixed and accumulation": {**MLP, "precision": "16-mixed", "accumulate_grad_batches": 2},
 }
-# the second compilation takes CPUs a quarter of a minute
+# a second compilation takes a CPU a quarter of a minute
 ON_CUDA_ALONE = ("CUDA graphs", "fp16", "inductor, convolutions")
 
 CALLBACKS = {

@@ -11,7 +11,7 @@ MB = 2**20
 
 
 def seconds(work, repeats=1):
-    """Median over some runs, each from an idle device to an idle device."""
+    """Median seconds over some runs, each from an idle device to an idle device."""
     taken = []
     for _ in range(repeats):
         finish()
@@ -23,7 +23,7 @@ def seconds(work, repeats=1):
 
 
 def seconds_and_peak(work, repeats=1):
-    """Also the most memory that was in use, in MB beyond what there was before; None on a CPU."""
+    """Seconds, and the peak memory in MB beyond that in use before; None on a CPU."""
     if not on_cuda():
         return seconds(work, repeats), None
     torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""What one of several processes does: it trains under a strategy, and measures with the others."""
+"""The work of one of several processes: train under a strategy, and measure with the others."""
 
 import os
 import tempfile
@@ -38,7 +38,7 @@ class Whole(Classifier):
 
 
 class Sharded(Whole):
-    """Shards its layers, and itself, as the second FSDP does."""
+    """Shards its layers and itself with FSDP2."""
 
     def configure_model(self):
         mesh = self.device_mesh["data_parallel"]
@@ -48,14 +48,14 @@ class Sharded(Whole):
 
 
 class Evaluated(Classifier):
-    """Can be evaluated by itself."""
+    """Can be validated on its own."""
 
     def validation_step(self, batch, _):
         return self(batch[0])
 
 
 class OnCPU(FSDPStrategy):
-    """The first FSDP, which asks for a device that is none."""
+    """FSDP1 on a CPU, which must be named as its device."""
 
     def _setup_model(self, model):
         return FullyShardedDataParallel(model, device_id=torch.device("cpu"), **self.kwargs)
@@ -66,12 +66,12 @@ def whole(module):
     weights = {}
     for name, value in module.state_dict().items():
         value = value.full_tensor() if hasattr(value, "full_tensor") else value
-        # a clone: of the first FSDP they are whole for a while only
+        # a clone, since FSDP1 keeps them whole only for a while
         weights[name.replace("_fsdp_wrapped_module.", "")] = value.detach().cpu().clone()
     return weights
 
 
-# the module, the strategy for so many processes, and what else the Trainer is told
+# the module, its strategy for a number of processes, and other options of the Trainer
 KINDS = {
     "DDP": (Whole, lambda world: DDPStrategy(), {}),
     "SyncBatchNorm": (Whole, lambda world: DDPStrategy(), {"sync_batchnorm": True}),
@@ -82,7 +82,7 @@ IN_PARTS = ("FSDPStrategy", "fully_shard")
 
 
 def network(kind):
-    """Running statistics are each process's own, where they are not synchronised."""
+    """A network with BatchNorm only if its running statistics are the same on all processes."""
     return networks.mlp(norm=nn.BatchNorm1d if kind == "SyncBatchNorm" else nn.LayerNorm)
 
 
@@ -91,7 +91,7 @@ def data():
 
 
 def callbacks(kind):
-    """All callbacks, on data of their own, after the last epoch."""
+    """All callbacks, which measure data of their own after the last epoch."""
     probe = Probe(data(), "p", samples_per_class=None, batch_size=7)
     common = {"probe": probe, "epochs": [2], "figures": False, "on_error": "raise"}
     compared = {"parameters": "last_layer"} if kind in IN_PARTS else {}
@@ -104,12 +104,12 @@ def callbacks(kind):
 
 
 def train(kind, world, used=()):
-    """Final weights of two epochs, and losses of this process."""
+    """Train for two epochs; return the final weights, and the losses of this process."""
     module_class, strategy, options = KINDS[kind]
     torch.manual_seed(4)
     module = module_class(network(kind))
     with tempfile.TemporaryDirectory() as folder:
-        # each process is a node with one device, so that several can have the same one
+        # each process is a node with one device, so that several can share a device
         run = trainer(
             folder, used, strategy=strategy(world), num_nodes=world, deterministic=True, **options
         )
@@ -131,7 +131,7 @@ def values_of(used):
 
 
 def measured_by_one(kind, weights):
-    """What a single process makes of the same weights."""
+    """The values that a single process measures at the same weights."""
     module, used = Evaluated(network(kind)), callbacks(kind)
     module.load_state_dict(weights)
     with tempfile.TemporaryDirectory() as folder:
@@ -141,12 +141,12 @@ def measured_by_one(kind, weights):
 
 
 def compare(rank, world, kinds, backend):
-    """For each kind: trained alone and with callbacks, and values; or why it could not be."""
+    """Train each kind alone and with callbacks; return both and the values, or a traceback."""
     os.environ.update(LOCAL_RANK="0", NODE_RANK=str(rank), MASTER_ADDR="127.0.0.1")
-    os.environ.update(MASTER_PORT="29999")  # told to Lightning, and not used: the group exists
+    os.environ.update(MASTER_PORT="29999")  # needed by Lightning, but not used: the group exists
     if on_cuda():
         torch.cuda.set_device(0)
-    if backend != "gloo":  # of one process
+    if backend != "gloo":  # a group of one process
         dist.destroy_process_group()
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     results = {}

@@ -81,7 +81,7 @@ def test_it_is_measured_without_a_trainer_and_draws_its_panel():
     ]
     assert found.plot().axes[0].get_title() == "Fall of CDNV, data"
     assert found.plot("law").axes[0].get_title() == "Separation fuzziness, data, 0 epochs"
-    with pytest.raises(ValueError, match="There is no figure 'cosines'; there are cdnv/epochs"):
+    with pytest.raises(ValueError, match="There is no figure 'cosines'; choose from cdnv/epochs"):
         found.plot("cosines")
 
 

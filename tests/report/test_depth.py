@@ -58,7 +58,7 @@ def test_where_no_order_gives_the_logged_law_the_page_says_so(run, tmp_path):
     assert not runs[0].series["separation", "train"].in_depth
     assert "layers are shown by name" in report_page(runs)
     (known,) = read_runs(run[0] / "csv")
-    law, by_name = "A straight line that falls is the law.", "need not be their depth, of beside."
+    law, by_name = "The law is a falling straight line.", "Layers of beside are sorted by name, "
     beside = dataclasses.replace(runs[0], name="beside")
     page = Page(report_page([known, beside])).text
     assert by_name in page

@@ -70,7 +70,7 @@ def test_layers_are_in_depth_whichever_logger_wrote(run):
 def test_the_page_refers_to_nothing_outside_itself(drawn):
     page = Page(drawn)
     assert page.pictures > 10
-    assert "is where they are if K classes are balanced" in page.text
+    assert "With K balanced classes the cosine is" in page.text
     assert page.references
     outward = {r for r in page.references if not r.startswith("data:image/png;base64,")}
     assert outward <= {f"#{each}" for each in page.ids}

@@ -157,4 +157,4 @@ def test_the_beginning_of_the_terminal_phase_is_that_of_the_whole_run(tmp_path):
     assert f"It began at epoch {begins:g}." in page
     # what was before is not known of the second part alone
     page = Page(report_page(read_runs(tmp_path / "logs" / "version_1"))).text
-    assert "It began at epoch 7 or before (measured from epoch 7 on only)." in page
+    assert "It began at epoch 7 or earlier (first measured at epoch 7)." in page

@@ -213,7 +213,7 @@ def test_parameters_used_by_another_reference_are_refused_by_name(rate, x):
     net.first = nn.Linear(4, 5)
     net = net.double()
     net.kept = [net.first.weight]  # which no copy replaces
-    with pytest.raises(ValueError, match=r"'first\.weight' by a reference other than the module"):
+    with pytest.raises(ValueError, match=r"'first\.weight' through a reference other than the"):
         relative_similarity(net, x, torch.tensor([0, 1, 2, 0]), rate=rate)
     assert_right(net, x, parameters=["h.weight", "h.bias"])
 

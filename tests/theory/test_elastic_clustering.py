@@ -250,5 +250,5 @@ def test_no_renaming_of_clusters_does_better(pairs):
 
 @pytest.mark.parametrize(("c", "y"), [((3,), (4,)), ((2, 2), (2, 2)), ((0,), (0,))])
 def test_clusters_and_labels_that_do_not_match_are_refused(c, y):
-    with pytest.raises(ValueError, match="a cluster and a label of each"):
+    with pytest.raises(ValueError, match="a cluster and a label for each"):
         clustering_accuracy(torch.zeros(c, dtype=torch.long), torch.zeros(y, dtype=torch.long))

@@ -125,14 +125,14 @@ def test_shapes_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("mu", [0, -1, math.inf, math.nan])
 def test_a_regularization_without_a_minimum_is_refused(mu):
-    with pytest.raises(ValueError, match=f"and {mu}"):
+    with pytest.raises(ValueError, match=f"and regularisation {mu}"):
         logistic_regression(*samples(), mu)
 
 
 def test_features_that_are_not_finite_or_missing_are_refused():
     x, y = samples()
     x[3, 1] = math.inf
-    with pytest.raises(ValueError, match="of which 1 not finite"):
+    with pytest.raises(ValueError, match="with 1 non-finite value"):
         logistic_regression(x, y, 0.1)
     with pytest.raises(ValueError, match=r"\(0, 3\)"):
         logistic_regression(x[:0], y[:0], 0.1)

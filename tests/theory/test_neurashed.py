@@ -257,9 +257,9 @@ PATHWAYS = {"k": ["a", "K"], "l": ["b", "L"]}
         ([{"a": ()}, {"K": ()}], PATHWAYS, "'K' in level 2 has no children"),
         (LEVELS, {}, "no pathways"),
         (LEVELS, {"k": ["a", "z", "K"]}, r"'k' has \['z'\]"),
-        (LEVELS, {"k": ["a"]}, r"that of 'k' in \[\]"),
-        (LEVELS, {"k": ["a", "b", "K", "L"]}, r"that of 'k' in \['K', 'L'\]"),
-        (LEVELS, {"k": ["b", "K"]}, r"'k' activates 'K' and none of its children \['a'\]"),
+        (LEVELS, {"k": ["a"]}, r"that of 'k' has \[\]"),
+        (LEVELS, {"k": ["a", "b", "K", "L"]}, r"that of 'k' has \['K', 'L'\]"),
+        (LEVELS, {"k": ["b", "K"]}, r"'k' activates 'K' but none of its children \['a'\]"),
     ],
 )
 def test_what_is_no_graph_with_pathways_is_refused(levels, pathways, said):
