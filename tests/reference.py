@@ -1,13 +1,12 @@
 """Reference implementations of all quantities: slow, obvious, and without code of the package.
 
 They use float64 NumPy with d x d matrices, straight from the formulas. Where float64 matrices lose
-digits themselves, `precise_*` functions do the same with 60 decimal digits, for small sizes.
+digits themselves, `tests.precise` does the same with 60 decimal digits, for small sizes.
 """
 
 from fractions import Fraction
 from itertools import combinations, pairwise
 
-import mpmath
 import numpy as np
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
@@ -153,32 +152,6 @@ def simplex_symmetry(values, weight):
     return spread(distances), spread(angles), centre, spread(singular_values), 1 - np.mean(cosines)
 
 
-def precise_fuzziness(features, labels, class_weights=None):
-    """`separation_fuzziness` in 60 digits, from the K x K Gram matrix of the class means.
-
-    With A = diag(sqrt(weights)) (means - their weighted mean), A A^T = sum_j l_j u_j u_j^T, this
-    is the mean over samples of sum_j (u_j^T A (h - mu_y))^2 / l_j^2.
-    """
-    with mpmath.workdps(60):
-        h = np.vectorize(mpmath.mpf, otypes=[object])(np.asarray(features, np.float64))
-        counts = [int((labels == k).sum()) for k in classes_of(labels)]
-        means = np.stack([h[labels == k].sum(0) / counts[k] for k in classes_of(labels)])
-        weights = class_weights or [mpmath.mpf(n) / len(h) for n in counts]
-        roots = np.array([mpmath.sqrt(w) for w in weights])
-        A = roots[:, None] * (means - np.array(weights) @ means)
-        eigenvalues, U = mpmath.eigsy(mpmath.matrix((A @ A.T).tolist()))
-        U = np.array(U.tolist(), dtype=object).reshape(len(means), len(means))
-        order = sorted(range(len(means)), key=lambda j: eigenvalues[j], reverse=True)
-        projected = (h - means[labels]) @ A.T @ U
-        kept = order[: min(len(means) - 1, h.shape[1])]
-        return float(sum((projected[:, j] ** 2).sum() / eigenvalues[j] ** 2 for j in kept) / len(h))
-
-
-def precise_variability_collapse(features, labels):
-    K = len(classes_of(labels))
-    return precise_fuzziness(features, labels, [mpmath.mpf(1) / K] * K) / K
-
-
 def group_cosine(vectors, members, others=None):
     """Mean cosine over pairs of members, or over pairs of a member and one of the others."""
     total, pairs = 0.0, 0
@@ -276,3 +249,50 @@ def relative_ratio(K, labels, self_pairs=False):
             elif a != b or self_pairs:
                 same.append(cosine)
     return np.mean(same) / (np.mean(same) + np.mean(different))
+
+
+def collapse_values(features, labels, weight, bias):
+    """All of neural collapse, by the names under which it is logged."""
+    means = class_means(features, labels)
+    centred = centred_means(means)
+    return {
+        "nc1": variability_collapse(features, labels),
+        "nc2_equinorm_means": equinorm(centred),
+        "nc2_equinorm_weights": equinorm(weight),
+        "nc2_equiangularity_means": equiangularity(centred),
+        "nc2_equiangularity_weights": equiangularity(weight),
+        "nc2_maximal_angle_means": maximal_angle(centred),
+        "nc2_maximal_angle_weights": maximal_angle(weight),
+        "nc2_etf_error": simplex_etf_error(means),
+        "nc3": self_duality(means, weight),
+        "nc4": nearest_class_center_mismatch(features, labels, weight, bias),
+        "cdnv": class_distance_normalized_variance(features, labels),
+        "accuracy": np.mean((features @ weight.T + bias).argmax(1) == labels),
+    }
+
+
+def separation_values(fuzziness):
+    """The law of equi-separation, by the names under which it is logged."""
+    rho, _, pearson_r, half_life = separation_law(fuzziness)
+    total = fuzziness[-1] / fuzziness[0]
+    return {"rho": rho, "pearson_r": pearson_r, "half_life": half_life, "total": total}
+
+
+def minority_values(features, labels, weight, bias, training_counts, minority):
+    """All of minority collapse but predictions, by the names under which it is logged."""
+    K, means = len(weight), class_means(features, labels)
+    B = [k for k in range(K) if k in minority]
+    A = [k for k in range(K) if k not in minority]
+    norms = [np.linalg.norm(w) for w in weight]
+    right = (features @ weight.T + bias).argmax(1) == labels
+    return {
+        "cos_weights": group_cosine(weight, B),
+        "cos_means": group_cosine(centred_means(means), B),
+        "cos_majority_weights": group_cosine(weight, A),
+        "norm_ratio": np.mean([norms[k] for k in B]) / np.mean([norms[k] for k in A]),
+        "imbalance_ratio": imbalance_ratio(training_counts, [k in B for k in range(K)]),
+        "energy_weights": classifier_energy(weight),
+        "energy_features": feature_energy(features, labels),
+        "energy_features_centered": feature_energy(features, labels, means.mean(0)),
+        "minority_accuracy": np.mean([right[labels == k].mean() for k in B]),
+    }

@@ -14,7 +14,7 @@ from lightning_nc.callbacks.record import OnError, Record
 from lightning_nc.callbacks.schedule import Schedule, When
 from lightning_nc.callbacks.shared_pass import measure_together
 from lightning_nc.callbacks.strategies import require_processes
-from lightning_nc.measures.measure import Measure
+from lightning_nc.measures.measure import Measure, drawing_of
 from lightning_nc.measures.measurement import Measurement
 from lightning_nc.passes.probe import Probe
 
@@ -110,11 +110,11 @@ class MeasureCallback(CallbackBase):
             )
         timeline = self.record.timeline(self.history[measurement])
         drawings = self.measure.draw(timeline) | self.measure.draw_at_end(timeline)
-        if name is not None and name not in drawings:
-            raise ValueError(f"There is no figure '{name}'; choose from {', '.join(drawings)}.")
         try:
-            return drawings[name if name is not None else next(iter(drawings))]()
+            return drawing_of(drawings, name)()
         except KeyError as missing:
+            if missing.args[0] not in self.history[-1].arrays:
+                raise
             raise ValueError(
                 f"Measurement {measurement} no longer has {missing}: arrays of more than 1,000 "
                 "numbers are kept only for the last one. Plot measurement=-1."

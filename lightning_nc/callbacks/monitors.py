@@ -34,9 +34,9 @@ def advise_at_setup(trainer: Any, callback: Any, record: Record) -> None:
             advice = f"but only trainer.test() measures '{record.probe.key}'. Monitor another key."
         elif epochs is not None and not {0, 1} & set(epochs) and _is_strict(watcher):
             # a value from before training exists whenever a monitor looks
+            until = f"before epoch {min(epochs):g}" if epochs else "at any epoch"
             advice = (
-                f"which has no value before epoch {min(epochs, default=math.inf):g}. Add 0 to "
-                f"{name}(epochs=...){_or_not_strict(watcher)}."
+                f"which has no value {until}. Add 0 to {name}(epochs=...){_or_not_strict(watcher)}."
             )
         elif looks_after_validation and when == "validation_end":
             places = trainer.callbacks.index(watcher), trainer.callbacks.index(callback)

@@ -90,11 +90,12 @@ class SeparationMeasure(Measure):
 
 def _why_no_law(layers: Mapping[str, float]) -> str:
     broken = [name for name, D in layers.items() if not 0 < D < math.inf]
-    cause = (
-        f"D is zero or not finite at {', '.join(map(repr, broken[:5]))}"
-        if broken
-        else f"there are {len(layers)} layers"
-    )
+    if broken:
+        cause = f"D is zero or not finite at {', '.join(map(repr, broken[:5]))}"
+    elif len(layers) < 3:
+        cause = f"there are {len(layers)} layers"
+    else:
+        cause = f"D is the same at all {len(layers)} layers"
     return (
         "the law is undefined (NaN): a line through ln D needs three layers or more, and D that is "
         f"positive, finite and not constant; {cause}."

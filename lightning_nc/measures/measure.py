@@ -20,6 +20,19 @@ from lightning_nc.passes.request import Answer, Request
 Drawing = Callable[[], Any]  # draws and returns a matplotlib figure
 
 
+def drawing_of(drawings: Mapping[str, Drawing], name: str | None) -> Drawing:
+    """Return the drawing of a name; without a name, the first.
+
+    Raises:
+        ValueError: If there is none of that name, or none at all.
+    """
+    if not drawings:
+        raise ValueError("There is no figure: none of the quantities has a chart.")
+    if name is not None and name not in drawings:
+        raise ValueError(f"There is no figure '{name}'; choose from {', '.join(drawings)}.")
+    return drawings[name if name is not None else next(iter(drawings))]
+
+
 class Evaluation(NamedTuple):
     """The values that a measure computes from an answer.
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_nc.measures.equi_separation import SeparationMeasure
-from lightning_nc.measures.measure import Drawing, Evaluation, Measure
+from lightning_nc.measures.measure import Drawing, Evaluation, Measure, drawing_of
 from lightning_nc.measures.measurement import Measurement, keyed, on_its_own
 from lightning_nc.measures.neural_collapse import CollapseMeasure
 from lightning_nc.measures.timeline import Timeline
@@ -53,10 +53,8 @@ class NetworkMeasurement(Measurement):
             ValueError: If there is no such figure.
         """
         drawings = self.drawings()
-        found = [tag for tag in drawings if name in (None, tag, tag.partition("/")[2])]
-        if not found:
-            raise ValueError(f"There is no figure '{name}'; choose from {', '.join(drawings)}.")
-        return drawings[found[0]]()
+        tagged = (tag for tag in drawings if tag.partition("/")[2] == name)
+        return drawing_of(drawings, next(tagged, name))()
 
 
 @torch.inference_mode(False)

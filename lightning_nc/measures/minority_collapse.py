@@ -158,8 +158,7 @@ class MinorityMeasure(Measure):
             prediction = Prediction(trouble="class counts or minority classes are unknown")
         else:
             E_W, E_H = classifier_energy(found.W), feature_energy_of(found.last.features)
-            rare = found.is_minority.nonzero().flatten()
-            prediction = predictions.of(found.n, rare, float(E_W), float(E_H))
+            prediction = predictions.of(found.n, found.B.cpu(), float(E_W), float(E_H))
         trouble = prediction.trouble
         note = {"theory": f"the layer-peeled model predicts nothing: {trouble}."} if trouble else {}
         return found._replace(prediction=prediction), note

@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_nc import EquiSeparation, NeuralCollapse, Probe
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
-from tests import nets, reference
+from tests import nets, precise, reference
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
@@ -52,29 +52,13 @@ def collect(module, callback, data, train_mode=False):
 
 
 def expected_collapse(h, labels, head):
-    means = reference.class_means(h, labels)
-    centred = reference.centred_means(means)
     W, b = (p.detach().double().numpy() for p in (head.weight, head.bias))
-    return {
-        "nc1": reference.variability_collapse(h, labels),
-        "nc2_equinorm_means": reference.equinorm(centred),
-        "nc2_equinorm_weights": reference.equinorm(W),
-        "nc2_equiangularity_means": reference.equiangularity(centred),
-        "nc2_equiangularity_weights": reference.equiangularity(W),
-        "nc2_maximal_angle_means": reference.maximal_angle(centred),
-        "nc2_maximal_angle_weights": reference.maximal_angle(W),
-        "nc2_etf_error": reference.simplex_etf_error(means),
-        "nc3": reference.self_duality(means, W),
-        "nc4": reference.nearest_class_center_mismatch(h, labels, W, b),
-        "cdnv": reference.class_distance_normalized_variance(h, labels),
-        "accuracy": np.mean((h @ W.T + b).argmax(1) == labels),
-    }
+    return reference.collapse_values(h, labels, W, b)
 
 
 def expected_separation(features, labels, points, fuzziness=reference.separation_fuzziness):
     D = np.array([fuzziness(features[child], labels) for child in points.values()])
-    rho, _, pearson_r, half_life = reference.separation_law(D)
-    law = {"rho": rho, "pearson_r": pearson_r, "half_life": half_life, "total": D[-1] / D[0]}
+    law = reference.separation_values(D)
     return {f"separation/p/{name}": value for name, value in law.items()} | {
         f"separation_layers/p/{name}": value for name, value in zip(points, D, strict=True)
     }
@@ -156,10 +140,10 @@ def test_collapsed_features_are_measured_as_exactly(counts, offset, tmp_path):
     points = {"input": "input", "net.1": "1", "net.3": "3"}
     check(module, callbacks, data, points, "3", module.net[4])
     features, y = collect(module, callbacks[0], data)
-    precise = expected_separation(features, y, points, reference.precise_fuzziness)
-    assert 1e-14 < precise["separation_layers/p/input"] < 1e-11
-    assert_close(callbacks[0].history[-1].values, precise)
-    nc1 = reference.precise_variability_collapse(features["3"], y)
+    exact = expected_separation(features, y, points, precise.separation_fuzziness)
+    assert 1e-14 < exact["separation_layers/p/input"] < 1e-11
+    assert_close(callbacks[0].history[-1].values, exact)
+    nc1 = precise.variability_collapse(features["3"], y)
     assert callbacks[1].history[-1].values["nc/p/nc1"] == pytest.approx(nc1, rel=1e-7)
 
 

@@ -42,25 +42,7 @@ def expected_values(module, callback, data, training_counts, minority):
             net(data.tensors[0][batch.indices])
     h, y = np.concatenate(features), np.concatenate(labels)
     W, b = (p.detach().double().numpy() for p in (net[-1].weight, net[-1].bias))
-    means = reference.class_means(h, y)
-    M = reference.centred_means(means)
-    B = [k for k in range(len(W)) if k in minority]
-    A = [k for k in range(len(W)) if k not in minority]
-    norms = [np.linalg.norm(w) for w in W]
-    right = (h @ W.T + b).argmax(1) == y
-    return {
-        "cos_weights": reference.group_cosine(W, B),
-        "cos_means": reference.group_cosine(M, B),
-        "cos_majority_weights": reference.group_cosine(W, A),
-        "norm_ratio": np.mean([norms[k] for k in B]) / np.mean([norms[k] for k in A]),
-        "imbalance_ratio": reference.imbalance_ratio(
-            training_counts, [k in B for k in range(len(W))]
-        ),
-        "energy_weights": reference.classifier_energy(W),
-        "energy_features": reference.feature_energy(h, y),
-        "energy_features_centered": reference.feature_energy(h, y, means.mean(0)),
-        "minority_accuracy": np.mean([right[y == k].mean() for k in B]),
-    }
+    return reference.minority_values(h, y, W, b, training_counts, minority)
 
 
 @pytest.mark.parametrize("samples_per_class", [8, None])

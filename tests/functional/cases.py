@@ -81,7 +81,7 @@ PLAIN = {
     "far off": lambda: clusters((20, 10, 5), 6, 0.3, offset=30.0),
 }
 
-# Sets on which they are not; `precise_fuzziness` decides.
+# Sets on which they are not; `tests.precise` decides.
 HARD = {
     "collapsed": lambda: clusters((20, 12, 7), 8, 1e-6),
     "collapsed, imbalanced": lambda: clusters((60, 12, 2, 1), 8, 1e-6),

@@ -17,7 +17,7 @@ from lightning_nc.functional import (
 )
 from lightning_nc.functional.classifier import two_row_head
 from lightning_nc.functional.neural_collapse import of_class_means
-from tests import reference
+from tests import precise, reference
 from tests.fashion_mnist import needs_fashion_mnist
 from tests.functional import cases
 
@@ -135,7 +135,7 @@ def test_fashion_mnist_measures_as_the_formulas_say(case):
 @pytest.mark.parametrize("case", cases.HARD)
 def test_variability_of_ill_conditioned_features_is_exact(case):
     features, labels = cases.HARD[case]()
-    expected = reference.precise_variability_collapse(*cases.numpy(features, labels))
+    expected = precise.variability_collapse(*cases.numpy(features, labels))
     assert_allclose(variability_collapse(features, labels), expected, rtol=1e-9)
 
 

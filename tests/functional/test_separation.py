@@ -13,7 +13,7 @@ from lightning_nc.functional import (
     separation_law,
     separation_sensitivity,
 )
-from tests import reference
+from tests import precise, reference
 from tests.fashion_mnist import fashion_mnist, needs_fashion_mnist
 from tests.functional import cases
 
@@ -76,7 +76,7 @@ def test_fuzziness_of_all_fashion_mnist_pixels_is_the_known_one():
 @pytest.mark.parametrize("case", cases.HARD)
 def test_fuzziness_of_ill_conditioned_features_is_exact(case):
     features, labels = cases.HARD[case]()
-    expected = reference.precise_fuzziness(*cases.numpy(features, labels))
+    expected = precise.separation_fuzziness(*cases.numpy(features, labels))
     assert_allclose(separation_fuzziness(features, labels), expected, rtol=1e-9)
     shares = torch.bincount(labels).double() / len(labels)
     per_class = class_separation_fuzziness(features, labels)
@@ -84,7 +84,7 @@ def test_fuzziness_of_ill_conditioned_features_is_exact(case):
 
 
 def test_collapsed_features_are_tested_at_the_fuzziness_they_claim():
-    D = reference.precise_fuzziness(*cases.numpy(*cases.HARD["collapsed"]()))
+    D = precise.separation_fuzziness(*cases.numpy(*cases.HARD["collapsed"]()))
     assert 1e-13 < D < 1e-11
 
 
@@ -92,7 +92,7 @@ def test_references_agree_where_both_are_exact():
     for case in ("balanced", "imbalanced", "more classes than dimensions, imbalanced"):
         arrays = cases.numpy(*cases.PLAIN[case]())
         assert_allclose(
-            reference.precise_fuzziness(*arrays),
+            precise.separation_fuzziness(*arrays),
             reference.separation_fuzziness(*arrays),
             rtol=1e-11,
         )

@@ -124,10 +124,6 @@ def mean_cosine(vectors, members):
     return pair_cosines(vectors[list(members)]).mean()
 
 
-def feature_energy(h, y, centre=0.0):
-    return (by_class((h - centre).square().sum(1), y) / class_counts(y)).mean()
-
-
 def spread(x):
     return x.std(correction=0) / x.mean().abs()
 

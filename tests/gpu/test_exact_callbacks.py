@@ -12,7 +12,9 @@ from lightning_nc import NeuralCollapse
 from lightning_nc.callbacks.equi_separation import EquiSeparation
 from lightning_nc.callbacks.local_elasticity import LocalElasticity
 from lightning_nc.callbacks.minority_collapse import MinorityCollapse
+from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.passes.probe import Probe
+from tests import reference
 from tests.gpu import expected, networks
 from tests.gpu.device import needs_cuda, only_our_warnings, tensor_float_32
 from tests.gpu.given import clusters
@@ -20,7 +22,7 @@ from tests.gpu.runs import fit
 
 pytestmark = only_our_warnings
 
-RARE = [2, 3]
+MINORITY, COUNTS = [2, 3], [90, 90, 5, 4]
 
 
 class Kept:
@@ -58,66 +60,28 @@ def measure(tmp_path, net, data, layers, cache_mb=512, **options):
     callbacks = [
         EquiSeparation(layers=kept.layers(layers), **common),
         NeuralCollapse(**common),
-        MinorityCollapse(minority=RARE, class_counts=[90, 90, 5, 4], **common),
+        MinorityCollapse(minority=MINORITY, class_counts=COUNTS, **common),
     ]
     _, module = fit(tmp_path, net, data, callbacks, max_epochs=1, **options)
     values = {k: v for each in callbacks for k, v in each.history[-1].values.items()}
     return module, kept, values
 
 
-def separation(kept, layers):
-    y = kept.labels.long()
-    D = torch.stack([expected.fuzziness(kept.rows[name], y) for name in layers])
-    rho, _, r, half_life = expected.law(D)
-    law = {"rho": rho, "pearson_r": r, "half_life": half_life, "total": D[-1] / D[0]}
-    of_layers = {f"separation_layers/p/net.{n}": d for n, d in zip(layers, D, strict=True)}
-    return {f"separation/p/{name}": value for name, value in law.items()} | of_layers
-
-
-def collapse(h, y, W, b):
-    means = expected.class_means(h, y)
-    m = expected.centred(means)
-    values = {
-        "nc1": expected.nc1(h, y),
-        "nc2_equinorm_means": expected.equinorm(m),
-        "nc2_equinorm_weights": expected.equinorm(W),
-        "nc2_equiangularity_means": expected.equiangularity(m),
-        "nc2_equiangularity_weights": expected.equiangularity(W),
-        "nc2_maximal_angle_means": expected.maximal_angle(m),
-        "nc2_maximal_angle_weights": expected.maximal_angle(W),
-        "nc2_etf_error": expected.etf_error(means),
-        "nc3": expected.nc3(means, W),
-        "nc4": expected.nc4(h, y, W, b),
-        "cdnv": expected.cdnv(h, y),
-        "accuracy": (expected.decisions(h, W, b) == y).double().mean(),
-    }
-    return {f"nc/p/{name}": value for name, value in values.items()}
-
-
-def minority(h, y, W, b):
-    means = expected.class_means(h, y)
-    m, common = expected.centred(means), [k for k in range(len(W)) if k not in RARE]
-    right = (expected.decisions(h, W, b) == y).double()
-    of_class = expected.by_class(right, y) / expected.class_counts(y)
-    values = {
-        "cos_weights": expected.mean_cosine(W, RARE),
-        "cos_means": expected.mean_cosine(m, RARE),
-        "cos_majority_weights": expected.mean_cosine(W, common),
-        "norm_ratio": W[RARE].norm(dim=1).mean() / W[common].norm(dim=1).mean(),
-        "imbalance_ratio": torch.tensor(90 / 4.5),
-        "energy_weights": W.square().sum() / len(W),
-        "energy_features": expected.feature_energy(h, y),
-        "energy_features_centered": expected.feature_energy(h, y, means.mean(0)),
-        "minority_accuracy": of_class[RARE].mean(),
-    }
-    return {f"minority/p/{name}": value for name, value in values.items()}
-
-
 def check(module, kept, values, layers, last="features"):
-    """Compare all values except the bookkeeping, to seven digits."""
-    h, y = kept.rows[last], kept.labels.long()
-    W, b = (p.detach().double().cpu() for p in (module.net.head.weight, module.net.head.bias))
-    wanted = separation(kept, layers) | collapse(h, y, W, b) | minority(h, y, W, b)
+    """All values but the bookkeeping, to seven digits; none is logged without an expectation."""
+    h, y = kept.rows[last].numpy(), kept.labels.long().numpy()
+    head = module.net.head
+    W, b = (p.detach().double().cpu().numpy() for p in (head.weight, head.bias))
+    D = [reference.separation_fuzziness(kept.rows[name].numpy(), y) for name in layers]
+    wanted = {f"separation_layers/p/net.{name}": d for name, d in zip(layers, D, strict=True)}
+    for family, quantities in (
+        ("separation", reference.separation_values(D)),
+        ("nc", reference.collapse_values(h, y, W, b)),
+        ("minority", reference.minority_values(h, y, W, b, COUNTS, MINORITY)),
+    ):
+        wanted |= {f"{family}/p/{name}": value for name, value in quantities.items()}
+    book = {row.name for row in BOOKKEEPING}
+    assert {key for key in values if key.split("/")[-1] not in book} == set(wanted)
     for key, value in wanted.items():
         assert values[key] == pytest.approx(float(value), rel=1e-7, abs=1e-18), key
 

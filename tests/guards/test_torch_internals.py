@@ -1,5 +1,8 @@
 """Names of torch that are not public are taken away: what depends on them still works."""
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -78,3 +81,18 @@ def test_a_convolution_that_is_overridden_is_not_taken_for_one(monkeypatch):
 def test_padding_is_that_of_torch(padding, kernel):
     module = nn.Conv2d(1, 1, kernel, padding=padding, dilation=(1, 2))
     assert _padding(module) == list(module._reversed_padding_repeated_twice)
+
+
+def test_the_names_are_used_nowhere_else():
+    names = {"_version", "_buffers", "_modules", "_parameters", "_BatchNorm", "_conv_forward"}
+    names |= {"_DropoutNd", "_pytree", "_reversed_padding_repeated_twice"}
+    package = Path(torch_internals.__file__).parents[1]
+    found = {
+        path.name
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Attribute) and node.attr in names)
+        or (isinstance(node, ast.Constant) and node.value in names)
+        or (isinstance(node, ast.ImportFrom) and names & {*(node.module or "").split(".")})
+    }
+    assert found == {"torch_internals.py"}

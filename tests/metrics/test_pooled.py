@@ -1,3 +1,4 @@
+import contextlib
 import math
 import pickle
 
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torchmetrics import MetricCollection
 
-from lightning_nc.functional import separation_fuzziness, variability_collapse
+from lightning_nc.functional import class_geometry, separation_fuzziness, variability_collapse
+from lightning_nc.measures import CollapseMeasure
 from lightning_nc.metrics import NeuralCollapse, SeparationFuzziness
-from tests import reference
+from tests import precise, reference
 from tests.fashion_mnist import needs_fashion_mnist
 from tests.functional import cases
 
@@ -88,9 +90,9 @@ def test_values_of_ill_conditioned_features_are_exact(case, size):
     sizes = [size] * (len(labels) // size) + [len(labels) % size] * (len(labels) % size > 0)
     arrays = cases.numpy(features, labels)
     D = measured(SeparationFuzziness(K), features, labels, sizes)["D"]
-    assert_allclose(D, reference.precise_fuzziness(*arrays), rtol=1e-9)
+    assert_allclose(D, precise.separation_fuzziness(*arrays), rtol=1e-9)
     nc1 = measured(NeuralCollapse(K), features, labels, sizes)["nc1"]
-    assert_allclose(nc1, reference.precise_variability_collapse(*arrays), rtol=1e-9)
+    assert_allclose(nc1, precise.variability_collapse(*arrays), rtol=1e-9)
 
 
 def test_fuzziness_is_never_negative():
@@ -185,3 +187,22 @@ def test_one_pass_gives_what_two_passes_give(clusters):
     assert_allclose(D, separation_fuzziness(clusters[0].clone(), clusters[1]), rtol=1e-12)
     nc1 = measured(NeuralCollapse(3), *clusters, [25, 35])["nc1"]
     assert_allclose(nc1, variability_collapse(clusters[0].clone(), clusters[1]), rtol=1e-12)
+
+
+def test_every_logged_quantity_of_features_alone_is_a_value_of_the_metric():
+    class Features:
+        """A last layer of which nothing but the features is known."""
+
+        features = class_geometry(*cases.PLAIN["balanced"]())
+
+    of_features = set()
+    for row in CollapseMeasure.quantities:
+        with contextlib.suppress(AttributeError):
+            row.of(Features())
+            of_features.add(row.name)
+    assert of_features == set(metric_values())
+
+
+def metric_values():
+    features, labels = cases.PLAIN["balanced"]()
+    return measured(NeuralCollapse(int(labels.max()) + 1), features, labels)
