@@ -19,8 +19,10 @@ from lightning_nc.functional.input_checks import (
     warn_if_degenerate,
 )
 
-# Residuals are computed for a block of columns at a time, small enough to fit in the cache.
+# Residuals are computed for a block of columns at a time: small enough for the cache of a CPU, and
+# large enough that a GPU spends its time on them and not on starting kernels.
 _BLOCK_ELEMENTS = 2**18
+_BLOCK_ELEMENTS_ON_GPU = 2**23
 
 
 class ClassSums(NamedTuple):
@@ -267,5 +269,7 @@ def class_members(labels: Tensor, num_classes: int) -> Tensor:
 
 def _column_blocks(features: Tensor) -> Iterator[slice]:
     rows, d = features.shape
-    width = max(64, _BLOCK_ELEMENTS // max(rows, 1))
+    on_cpu = features.device.type == "cpu"
+    elements = _BLOCK_ELEMENTS if on_cpu else _BLOCK_ELEMENTS_ON_GPU
+    width = max(64, elements // max(rows, 1))
     return (slice(start, start + width) for start in range(0, d, width))

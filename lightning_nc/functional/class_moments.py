@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_nc.functional.class_geometry import (
     ClassGeometry,
+    class_members,
     class_sums,
     separating_directions,
 )
@@ -55,7 +56,8 @@ def class_moments(features: Tensor, labels: Tensor, num_classes: int) -> ClassMo
     counts, sums = class_sums(features, labels, num_classes)
     means = sums / counts.clamp(min=1)[:, None]
     r = features.detach().double() - means[labels]
-    squares = torch.zeros_like(counts).index_add_(0, labels, r.square().sum(1))
+    # a product, since `index_add_` adds in no fixed order on CUDA
+    squares = class_members(labels, num_classes) @ r.square().sum(1)
     return ClassMoments(counts, means, squares, _compressed(r))
 
 

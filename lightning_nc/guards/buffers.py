@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from lightning_nc.guards.comparison import which_differ
 from lightning_nc.guards.torch_internals import buffers_held, parts_held
 
 
@@ -13,8 +14,8 @@ from lightning_nc.guards.torch_internals import buffers_held, parts_held
 def buffers_kept(model: nn.Module) -> Iterator[None]:
     """Restore every buffer, and remove buffers, modules and parameters that a forward pass adds."""
     # by module, because a forward pass may add buffers or fill those that are None
-    held = [(module, dict(buffers_held(module))) for module in model.modules()]
-    python = [m for m, _ in held if not isinstance(m, torch.jit.ScriptModule)]
+    held = [(buffers, dict(buffers)) for buffers in map(buffers_held, model.modules())]
+    python = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
     parts = [part for module in python for part in parts_held(module)]
     names = [set(part) for part in parts]
     tensors = {b for _, buffers in held for b in buffers.values() if b is not None}
@@ -22,8 +23,7 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, buffers in held:
-            now = buffers_held(module)
+        for now, buffers in held:
             for added in set(now.keys()) - set(buffers):
                 del now[added]
             for name, buffer in buffers.items():
@@ -31,7 +31,11 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
         for part, before in zip(parts, names, strict=True):
             for added in part.keys() - before:
                 del part[added]  # a later forward pass builds it again
-        with torch.no_grad():
-            for tensor, content in contents:
-                if not torch.equal(tensor, content):
-                    tensor.copy_(content)
+        differ = [True] * len(contents)
+        try:
+            differ = which_differ(contents)
+        finally:  # also if the comparison is interrupted
+            with torch.no_grad():
+                for (tensor, content), differs in zip(contents, differ, strict=True):
+                    if differs:
+                        tensor.copy_(content)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lightning_nc.guards.comparison import which_differ
+
 
 @contextmanager
 def parameters_watched(model: nn.Module) -> Iterator[None]:
@@ -30,8 +32,9 @@ def parameters_watched(model: nn.Module) -> Iterator[None]:
         for name, parameter in parameters.items():
             if parameter.data_ptr() != before[name][0].data_ptr():
                 parameter.data = before[name][0]  # replaced, as in max-norm layers
-    after = {name: _checksum(parameter) for name, parameter in parameters.items()}
-    changed = [name for name, number in after.items() if not torch.equal(number, before[name][1])]
+    checksums = [(before[name][1], _checksum(p)) for name, p in parameters.items()]
+    differ = which_differ(checksums)
+    changed = [name for name, differs in zip(parameters, differ, strict=True) if differs]
     if changed:
         raise RuntimeError(
             f"A forward pass in evaluation mode changed the parameters {', '.join(changed[:3])} in "

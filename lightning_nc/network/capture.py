@@ -173,7 +173,7 @@ def _is_affine(output: Any, h: Any, weight: Any, bias: Any) -> bool:
     if weight.ndim != 2 or not isinstance(output, Tensor) or not isinstance(h, Tensor):
         return True  # such as a convolution
     expected = nn.functional.linear(h.to(weight.dtype), weight, bias)
-    tolerance = 0.05 * float(expected.abs().max())
+    tolerance = 0.05 * expected.abs().max()
     return expected.shape == output.shape and bool(((expected - output).abs() <= tolerance).all())
 
 

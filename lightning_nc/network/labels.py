@@ -76,7 +76,7 @@ def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
             "Probe(unpack=...), for example targets.argmax(1)."
         )
     labels = labels.long()
-    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+    low, high = torch.stack(labels.aminmax()).tolist() if len(labels) else (0, 0)
     if low < 0 or (num_classes is not None and high >= num_classes):
         bound = "" if num_classes is None else f" to {num_classes - 1}"
         raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_nc.guards.generators import generators_in_model, held_generators
 from lightning_nc.network.capture import call_model
@@ -60,4 +60,9 @@ class _Movable(Protocol):
 
 def _moved(batch: Any, device: torch.device) -> Any:
     """Return the batch on a device, at any nesting."""
-    return apply_to_collection(batch, _Movable, lambda part: part.to(device))
+
+    def move(part: Any) -> Any:
+        waits_for_nothing = isinstance(part, Tensor) and device.type == "cuda"
+        return part.to(device, non_blocking=True) if waits_for_nothing else part.to(device)
+
+    return apply_to_collection(batch, _Movable, move)

@@ -65,14 +65,33 @@ class Trace(NamedTuple):
         return False
 
 
+class _Needed(Exception):
+    """A forward pass needs the values that its autograd graph was to do without."""
+
+
 def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
-    """Call the network once, with gradients, and record what ran.
+    """Call the network once and record what ran, and its autograd graph.
+
+    The graph holds no values, so that this takes no more memory than a forward pass without
+    gradients, unless the network differentiates in its own forward pass.
 
     Args:
         model: The network, in the state in which it is measured.
         inputs: The inputs of one batch.
         call: Calls the network with inputs.
     """
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(lambda _: None, _refuse):
+            return _trace(model, inputs, call)
+    except _Needed:
+        return _trace(model, inputs, call)
+
+
+def _refuse(_: None) -> Tensor:
+    raise _Needed
+
+
+def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
     runs: list[ModuleRun] = []
     sources: set[Any] = set()
     derived_sources: set[Any] = set()

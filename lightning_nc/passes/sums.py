@@ -36,8 +36,8 @@ class Sums:
         self.flat = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
 
     def add(self, name: Hashable, value: Tensor) -> None:
-        """Add a value to one of the sums."""
-        self.view(name).add_(value)
+        """Add a value, on any device, to one of the sums."""
+        self.view(name).add_(value.to(self.flat.device))
 
     def view(self, name: Hashable) -> Tensor:
         """A view of one of the sums of this process."""

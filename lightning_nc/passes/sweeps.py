@@ -104,9 +104,11 @@ def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, An
         # hooks of the transfer may also draw random numbers
         seed_generators(probe.seed, planned.number, held, runner.device)
         inputs, targets = (probe.unpack or unpack_batch)(runner.move(raw))
-        labels = class_indices(targets, reading.num_classes)
+        # checked on the CPU, so that the host waits for the device once per batch
+        labels = targets.cpu() if isinstance(targets, Tensor) else targets
+        labels = class_indices(labels, reading.num_classes)
         check_labels(planned, labels)
-        yield planned.number, inputs, labels
+        yield planned.number, inputs, labels.to(runner.device, non_blocking=True)
 
 
 def check_labels(planned: ProbeBatch, labels: Tensor) -> None:
@@ -114,16 +116,16 @@ def check_labels(planned: ProbeBatch, labels: Tensor) -> None:
 
     Args:
         planned: The batch, with its labels if they are known.
-        labels: The labels that were read, shape ``(n,)``.
+        labels: The labels that were read, on the CPU, shape ``(n,)``.
     """
     if len(labels) != len(planned.indices):
         raise ValueError(
             f"A batch of {len(planned.indices)} samples came with {len(labels)} labels. The "
             "collate function or unpack must return one label per sample."
         )
-    if planned.labels is None or torch.equal(labels.cpu(), planned.labels):
+    if planned.labels is None or torch.equal(labels, planned.labels):
         return
-    position = int((labels.cpu() != planned.labels).nonzero()[0])
+    position = int((labels != planned.labels).nonzero()[0])
     raise ValueError(
         f"Sample {planned.indices[position]} has label {int(labels[position])} in the batch that "
         f"was read, but the dataset declared or returned {int(planned.labels[position])} before. "

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
-from lightning_nc.tangent.outer_products import OuterProducts
+from lightning_nc.tangent.outer_products import OuterProducts, slices
 
 _WEIGHT_GRADIENT: dict[int, Any] = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
 
@@ -41,7 +41,28 @@ class Convolution(OuterProducts):
         return a[samples].flatten(0, 1) @ a.flatten(0, 1).mT
 
     def weight_gradients(self, g: Sequence[Tensor], rows: slice) -> Tensor:
-        """Compute the gradients sample by sample, which is faster than forming all patches."""
+        """Compute the gradients by the faster way on this device.
+
+        A CPU takes longer to form all patches than to go sample by sample; a GPU takes longer to
+        start a kernel for each sample.
+        """
+        if self.runs[0].device.type == "cpu" or self.in_groups > 1:
+            return self._sample_by_sample(g, rows)
+        return self._by_patches(g, rows)
+
+    def _by_patches(self, g: Sequence[Tensor], rows: slice) -> Tensor:
+        k = self.module.weight[0].numel()
+        of_runs = []
+        for x, each in zip(self.runs, g, strict=True):
+            b = each[:, rows].flatten(2)
+            of_rows = [b[part] @ self._patches(x[part]) for part in slices(len(x), b.shape[2] * k)]
+            # a run may have several rows of a batch for each sample
+            of_runs.append(
+                torch.cat(of_rows).view(self.m, -1, *of_rows[0].shape[1:]).sum(1).flatten(1)
+            )
+        return torch.stack(of_runs).sum(0)
+
+    def _sample_by_sample(self, g: Sequence[Tensor], rows: slice) -> Tensor:
         layer = self.module
         shape = layer.weight[rows].shape
         step, gradient = (layer.stride, 0, layer.dilation), _WEIGHT_GRADIENT[len(layer.stride)]

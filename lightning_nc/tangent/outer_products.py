@@ -100,7 +100,7 @@ class OuterProducts(ABC):
         m, T, _ = g.shape
         flat = other.flatten(0, 1)
         rows = []
-        for samples in _slices(m, T * m * T):
+        for samples in slices(m, T * m * T):
             b = g[samples]
             products = b.flatten(0, 1) @ flat.mT
             products *= self._kept_input_products(samples)
@@ -117,7 +117,7 @@ class OuterProducts(ABC):
     def _gram_by_samples(self, left: Sequence[Tensor], right: Sequence[Tensor], o: int) -> Tensor:
         k = self.module.weight[0].numel()
         # the rows of each group of a convolution see different inputs
-        chunks = _slices(o, self.m * k) if self.in_groups == 1 else [slice(0, o)]
+        chunks = slices(o, self.m * k) if self.in_groups == 1 else [slice(0, o)]
         grams = []
         for rows in chunks:
             gradients = self.weight_gradients(left, rows)
@@ -179,7 +179,7 @@ class Embedding(OuterProducts):
         return torch.cat([tokens.reshape(self.m, -1) for tokens in self.runs], 1)
 
 
-def _slices(rows: int, size: int) -> list[slice]:
+def slices(rows: int, size: int) -> list[slice]:
     """Cut rows of ``size`` elements each into parts of bounded size."""
     step = max(_AT_ONCE // size, 1)
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

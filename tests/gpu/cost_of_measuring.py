@@ -156,12 +156,12 @@ class Cost:
         ]
         batches = len(self.subject.loader(two)) - len(self.subject.loader(one))
         found = syncs.per_batch(*counts, batches)
-        whole = sum(counts[1].values()) - sum(found.values()) * len(self.subject.loader(two))
-        shown = ", ".join(f"{place} ({times:.3g})" for place, times in list(found.items())[:8])
+        beside = syncs.beside(counts[1], found, len(self.subject.loader(two)))
         return {
             "times per batch": sum(found.values()),
-            "times per measurement beside": whole,
-            "places": shown,
+            "places": _shown(found),
+            "times per measurement beside": sum(beside.values()),
+            "places beside": _shown(beside),
         }
 
     def _products(self, model, asked):
@@ -174,3 +174,7 @@ class Cost:
             "their seconds": timed.seconds(),
             "share of a measurement, %": 100 * timed.seconds() / whole,
         }
+
+
+def _shown(counts, most=8):
+    return ", ".join(f"{place} ({times:.3g})" for place, times in list(counts.items())[:most])

@@ -45,6 +45,12 @@ def per_batch(few, many, batches):
     return {place: n for place, n in sorted(differences.items(), key=lambda p: -p[1]) if n > 0}
 
 
+def beside(counts, each, batches):
+    """Waits that do not belong to a batch."""
+    differences = {place: n - batches * each.get(place, 0) for place, n in counts.items()}
+    return {place: n for place, n in sorted(differences.items(), key=lambda p: -p[1]) if n > 0}
+
+
 def _innermost(root):
     frame = sys._getframe(2)  # past `note`
     while frame is not None:

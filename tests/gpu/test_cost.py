@@ -61,6 +61,7 @@ def test_waits_are_counted_by_the_line_that_waits():
     assert place.startswith(f"{Path(__file__).name}:")
     assert (few[place], many[place]) == (14, 26)
     assert syncs.per_batch(few, many, batches=4) == {place: 3}
+    assert syncs.beside(many, {place: 3}, batches=8) == {place: 2}
     elsewhere = syncs.places(lambda: work(1), here / "nowhere", nullcontext)
     assert elsewhere == {"outside": 5}
 

@@ -52,7 +52,7 @@ class Kept:
         return keep
 
 
-def measure(tmp_path, net, data, layers, cache_mb=512, **options):
+def measure(tmp_path, net, data, layers, cache_mb=512, class_counts=COUNTS, **options):
     """Train for an epoch and measure; return the module, the kept features and all values."""
     kept = Kept(data)
     probe = Probe(data, "p", samples_per_class=None, batch_size=8, cache_mb=cache_mb)
@@ -60,14 +60,14 @@ def measure(tmp_path, net, data, layers, cache_mb=512, **options):
     callbacks = [
         EquiSeparation(layers=kept.layers(layers), **common),
         NeuralCollapse(**common),
-        MinorityCollapse(minority=MINORITY, class_counts=COUNTS, **common),
+        MinorityCollapse(minority=MINORITY, class_counts=class_counts, **common),
     ]
     _, module = fit(tmp_path, net, data, callbacks, max_epochs=1, **options)
     values = {k: v for each in callbacks for k, v in each.history[-1].values.items()}
     return module, kept, values
 
 
-def check(module, kept, values, layers, last="features"):
+def check(module, kept, values, layers, last="features", class_counts=COUNTS):
     """All values but the bookkeeping, to seven digits; none is logged without an expectation."""
     h, y = kept.rows[last].numpy(), kept.labels.long().numpy()
     head = module.net.head
@@ -77,7 +77,7 @@ def check(module, kept, values, layers, last="features"):
     for family, quantities in (
         ("separation", reference.separation_values(D)),
         ("nc", reference.collapse_values(h, y, W, b)),
-        ("minority", reference.minority_values(h, y, W, b, COUNTS, MINORITY)),
+        ("minority", reference.minority_values(h, y, W, b, class_counts, MINORITY)),
     ):
         wanted |= {f"{family}/p/{name}": value for name, value in quantities.items()}
     book = {row.name for row in BOOKKEEPING}
@@ -113,6 +113,14 @@ def test_images_are_measured_as_the_formulas_say(layout, precision, tmp_path):
     data = TensorDataset(*networks.small_images())
     found = measure(tmp_path, net, data, LAYERS, precision=precision)
     check(*found, LAYERS)
+
+
+def test_training_samples_are_counted_on_the_device(tmp_path):
+    inputs, labels = clusters(4, 9, d=6)
+    kept = (labels < 2) | (torch.arange(36) % 3 == 0)  # a third of the minority samples
+    data = TensorDataset(inputs[kept], labels[kept])
+    found = measure(tmp_path, networks.mlp, data, LAYERS, class_counts=None)
+    check(*found, LAYERS, class_counts=labels[kept].bincount().tolist())
 
 
 @pytest.mark.parametrize("allowed", [True, False])

@@ -185,8 +185,8 @@ def test_loaders_of_whole_batches_are_refused():
         ({"source": "training"}, "'training' is none of train, val, test"),
         ({"source": Augmented()}, r"Augmented needs a name.*name="),
         ({"batch_norm": "train"}, "batch_norm.*'train'"),
-        ({"samples_per_class": 0}, "samples_per_class of 1 or more, got 0"),
-        ({"batch_size": -1}, "batch_size of 1 or more, got -1"),
+        ({"samples_per_class": 0}, "samples_per_class of a Probe must be 1 or more, got 0"),
+        ({"batch_size": -1}, "batch_size of a Probe must be 1 or more, got -1"),
     ],
 )
 def test_a_probe_refuses_what_it_could_not_read(arguments, message):

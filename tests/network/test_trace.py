@@ -1,10 +1,12 @@
 import copy
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
 from lightning_nc import find_blocks
+from lightning_nc.network.trace import trace
 from tests.architectures import CLASSES, Block
 
 
@@ -73,3 +75,35 @@ def test_the_network_is_left_as_it_was(fails):
     assert torch.equal(torch.get_rng_state(), random)
     assert torch.is_grad_enabled()
     assert not batch.requires_grad
+
+
+class _Remembering(nn.Module):
+    """Keeps weak references to what it computed."""
+
+    def __init__(self, differentiates=False):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 2)
+        self.computed, self.differentiates = [], differentiates
+
+    def forward(self, x):
+        h = torch.tanh(self.first(x))
+        self.computed.append(weakref.ref(h))
+        if self.differentiates:
+            with torch.enable_grad():
+                (h,) = torch.autograd.grad(h.square().sum(), self.first.weight, create_graph=True)
+        return self.last(h.square())
+
+
+def test_a_trace_holds_no_activations():
+    net = _Remembering()
+    found = trace(net, torch.randn(4, 3), net)
+    assert found.output is not None
+    assert found.depends_on_input(set())
+    assert [computed() for computed in net.computed] == [None]
+
+
+def test_a_network_that_differentiates_in_its_forward_pass_is_traced():
+    net = _Remembering(differentiates=True)
+    found = trace(net, torch.randn(4, 3), net)
+    assert [run.name for run in found.runs] == ["first", "last", ""]
+    assert found.depends_on_input(set())

@@ -7,6 +7,7 @@ from torch import nn
 
 from lightning_nc.functional import gradient_kernel
 from lightning_nc.tangent import inner_products, kernel, outer_products, recomputed_modules
+from lightning_nc.tangent.convolution import Convolution
 from tests import architectures, nets, reference
 from tests.tangent.cases import LAYERS, SEQUENCES, Net, randomised, words
 
@@ -144,3 +145,23 @@ def test_networks_of_convolutions_agree(net):
 def test_one_sample_and_two_are_enough(case, m):
     net, inputs = LAYERS[case]()
     assert_agrees(net, inputs[:m])
+
+
+@pytest.mark.parametrize("each", [1, 3])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (nn.Conv1d, {"padding": 2, "dilation": 2}),
+        (nn.Conv2d, {"stride": 2, "padding": 1}),
+        (nn.Conv2d, {"padding": "same", "dilation": (1, 2)}),
+        (nn.Conv3d, {}),
+    ],
+)
+def test_weight_gradients_of_convolutions_are_the_same_by_patches(kind, options, each):
+    layer = kind(2, 5, 3, **options).double()
+    inputs = [torch.randn(4 * each, 2, *[size] * len(layer.stride)).double() for size in (6, 5)]
+    g = [torch.randn_like(layer(x)) for x in inputs]
+    products = Convolution(layer, {"weight"}, inputs, samples=4, directions=1)
+    for rows in (slice(0, 5), slice(1, 3)):
+        wanted = products._sample_by_sample(g, rows)
+        assert torch.allclose(products._by_patches(g, rows), wanted, rtol=1e-12, atol=1e-12)
