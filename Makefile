@@ -43,8 +43,8 @@ bench: .venv/.dev ## Measure the cost of measurements, as ratios within one run
 gpu: ## Check the package's guarantees on this machine's CUDA device (on a CPU at small sizes)
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.gpu --output .artifacts/gpu.json
 
-gpu-table: ## Write docs/benchmarks.md from the results of `make gpu`
-	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.gpu.table .artifacts/gpu.json
+gpu-table: ## Write docs/benchmarks.md from the results of `make gpu` that are kept in docs/benchmarks/
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.gpu.table docs/benchmarks/*.json
 
 examples: .venv/.dev ## Reproduce the papers' figures (more than half an hour)
 	$(BIN)/python examples/equi_separation_fashion_mnist.py

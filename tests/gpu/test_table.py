@@ -1,6 +1,7 @@
 """The page that is made from the results."""
 
 import json
+from pathlib import Path
 
 from tests.gpu import table
 from tests.gpu.device import only_our_warnings
@@ -41,3 +42,9 @@ def test_a_page_of_a_card_has_it_first_and_does_not_excuse_itself():
     assert "No card was at hand" not in text
     assert "CUDA 12.8, driver 570.1" in text
     assert text.index("## NVIDIA H100") < text.index("## a CPU")
+
+
+def test_the_page_in_docs_is_made_of_the_results_in_docs():
+    docs = Path(__file__).parents[2] / "docs"
+    found = [json.loads(path.read_text()) for path in sorted(docs.glob("benchmarks/*.json"))]
+    assert table.page(found) == (docs / "benchmarks.md").read_text()
