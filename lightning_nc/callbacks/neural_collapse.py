@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.callbacks.record import OnError
@@ -48,7 +49,8 @@ class NeuralCollapse(MeasureCallback):
     Args:
         head: Name of the module that computes the logits; by default the last module to run whose
             weight has a row per class (or one row, for two classes). Its inputs are the last-layer
-            features.
+            features. False measures a network without a head, such as an encoder: its last-layer
+            features are its output, or the input of a projection head.
         pool: Turns the head's input into (N, d) features, if it is a sequence.
         probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.
         every_n_epochs: Measure before training, after every n-th epoch, and after the last one.
@@ -73,7 +75,7 @@ class NeuralCollapse(MeasureCallback):
 
     def __init__(
         self,
-        head: str | None = None,
+        head: str | Literal[False] | None = None,
         pool: Pool | None = None,
         probe: str | Probe = "train",
         every_n_epochs: int = 1,

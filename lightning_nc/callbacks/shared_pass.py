@@ -62,7 +62,7 @@ def measure_together(
         if not isinstance(each, Exception):
             measurement = record.add(*each, moment, seconds)
             measured.append((record, measurement))
-            _tell(trainer, record, each[1], measurement)
+            _tell(trainer, record, *each, measurement)
     failed = [(r, e) for r, e in zip(records, found, strict=True) if isinstance(e, Exception)]
     _count(failed, moment)
     values = {key: value for _, each in measured for key, value in each.values.items()}
@@ -80,6 +80,7 @@ def _found(trainer: Any, pl_module: Any, records: Sequence[Record], moment: Mome
     try:
         answers = _answers(trainer, pl_module, records, moment)
     except Exception as error:
+        records[0].plans.clear()  # the data may have changed since
         return [_kept(error, records)] * len(records)
     return [_evaluated(record, answer) for record, answer in zip(records, answers, strict=True)]
 
@@ -109,7 +110,7 @@ def _answers(
     leader, probe = records[0], records[0].probe
     together = tuple(record.prefix for record in records)
     _gather(trainer, records, moment)
-    processes = trainer_processes(trainer)
+    processes = trainer_processes(trainer)._replace(requests=len(records))
     with progress_line(trainer, f"{_names(records)} on '{probe.key}'") as advance:
         one_pass = leader.measure.passes(
             trainer_runner(trainer, pl_module, processes.in_step, advance),
@@ -120,7 +121,7 @@ def _answers(
             leader.plans.pop(together, None),
         )
         answers = one_pass.run()
-    if one_pass.plan is not None:
+    if one_pass.plan is not None and one_pass.only_planned_failures:
         leader.plans[together] = one_pass.plan
     return answers
 
@@ -153,13 +154,19 @@ def _source(trainer: Any, source: Any) -> Any:
     return trainer_loader(trainer, source) if isinstance(source, str) else source
 
 
-def _tell(trainer: Any, record: Record, evaluation: Evaluation, measurement: Measurement) -> None:
+def _tell(
+    trainer: Any,
+    record: Record,
+    answer: Answer,
+    evaluation: Evaluation,
+    measurement: Measurement,
+) -> None:
     """Report notes and alerts once each, and the events of this measurement.
 
     A failure on the first process alone must not stop it: the others would wait.
     """
     who = f"{record.name} on '{record.probe.key}'"
-    for topic, text in {**evaluation.notes, **evaluation.alerts}.items():
+    for topic, text in {**answer.notes, **evaluation.notes, **evaluation.alerts}.items():
         if tell_once(trainer, record.told, topic, f"{who}: {text}") and topic in evaluation.alerts:
             send_alerts(trainer, record.told, topic, f"{who}: {text}")
 
@@ -176,7 +183,6 @@ def _tell(trainer: Any, record: Record, evaluation: Evaluation, measurement: Mea
 def _count(failed: Sequence[tuple[Record, Exception]], moment: Moment) -> None:
     """Count the skipped measurements."""
     for record, _ in failed:
-        record.plans.clear()  # the data may have changed since
         record.failures += 1
         if moment.stage == "fit":
             record.skipped.add(moment.epochs_completed)

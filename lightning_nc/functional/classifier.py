@@ -31,8 +31,17 @@ def two_row_head(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | 
 
 def classifier_decisions(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The class ``argmax_k (w_k . h + b_k)`` of each sample, shape ``(N,)``."""
+    return torch.cat([logits.argmax(1) for logits in _logits(features, weight, bias)])
+
+
+def classifier_logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``w_k . h + b_k`` of each sample and row, float64, shape ``(N, K)``."""
+    return torch.cat(list(_logits(features, weight, bias)))
+
+
+def _logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[Tensor]:
     W, b = weight.double(), 0 if bias is None else bias.double()
-    return torch.cat([(h @ W.mT + b).argmax(1) for h in _in_float64(features)])
+    return (h @ W.mT + b for h in _in_float64(features))
 
 
 def nearest_class_centers(features: Tensor, means: Tensor) -> Tensor:

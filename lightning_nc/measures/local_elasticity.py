@@ -76,7 +76,9 @@ class ElasticityMeasure(Measure):
     def request(self) -> Request:
         """Request a comparison of the gradients of a few samples."""
         of_last_layer = self.kernel.parameters == "last_layer"
-        return Request(classifier=of_last_layer, head=self.head, kernel=self.kernel)
+        return Request(
+            classifier=of_last_layer, head=self.head, needs_head=True, kernel=self.kernel
+        )
 
     def evaluate(self, answer: Answer) -> Evaluation:
         """Compute ratios and effects."""

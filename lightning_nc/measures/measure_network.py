@@ -123,6 +123,8 @@ def measure(
         raise ValueError("Nothing to measure: layers=None and head=False leave out both measures.")
     answers = _answers(model, probe, chosen)
     evaluations = [one.evaluate(answer) for one, answer in zip(chosen, answers, strict=True)]
+    for text in dict.fromkeys(text for each in answers for text in each.notes.values()):
+        warnings.warn(f"measure(): {text}", RuntimeWarning, stacklevel=2)
     return NetworkMeasurement(
         epochs_completed=0,
         step=0,

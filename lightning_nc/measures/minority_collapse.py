@@ -19,6 +19,7 @@ from lightning_nc.measures.measure import Drawing, Evaluation, Measure
 from lightning_nc.measures.minority_collapse_quantities import QUANTITIES, Minority
 from lightning_nc.measures.minority_figures import draw_cosines, draw_norms, draw_prediction
 from lightning_nc.measures.timeline import Timeline
+from lightning_nc.network.labels import listed
 from lightning_nc.network.points import Pool
 from lightning_nc.passes.request import Answer, Request
 
@@ -83,14 +84,16 @@ class MinorityMeasure(Measure):
     def request(self) -> Request:
         """Request the last-layer features, the classifier, and the training samples per class."""
         tally = self.counter.tally if self.class_counts is None and self.counter else None
-        return Request(pool=self.pool, classifier=True, head=self.head, tally=tally)
+        return Request(
+            pool=self.pool, classifier=True, head=self.head, needs_head=True, tally=tally
+        )
 
     def evaluate(self, answer: Answer) -> Evaluation:
         """Compute cosines, norms and energies of majority and minority classes."""
         assert answer.classifier is not None
-        K = len(answer.counts)
-        n, notes = self._training_counts(answer, K)
-        found = Minority(answer.classifier, n, self._is_minority(n, K))
+        classes = answer.labels
+        n, notes = self._training_counts(answer, classes)
+        found = Minority(answer.classifier, n, self._is_minority(n, classes))
         if self.predictions is not None:
             found, of_theory = self._with_prediction(self.predictions, found)
             notes |= of_theory
@@ -115,22 +118,27 @@ class MinorityMeasure(Measure):
         matrices = {name: m for name, m in arrays.items() if name.startswith("cosines_of_")}
         return {**matrix_tables(timeline.last.epochs_completed, matrices)}
 
-    def _training_counts(self, answer: Answer, K: int) -> tuple[Tensor | None, dict[str, str]]:
+    def _training_counts(
+        self, answer: Answer, classes: Tensor
+    ) -> tuple[Tensor | None, dict[str, str]]:
         """Training samples per class over all processes if known, and perhaps a note why not.
 
         They are unknown if nothing has been counted yet (all zero) or cannot be counted (NaN).
         """
         if self.class_counts is not None:
-            if len(self.class_counts) != K:
+            counts = torch.tensor(self.class_counts)
+            if len(counts) <= int(classes[-1]):
                 raise ValueError(
-                    f"class_counts has {len(self.class_counts)} counts, but there are {K} classes."
+                    f"class_counts has {len(counts)} counts, but there is a class "
+                    f"{int(classes[-1])}. Give a count for each class from 0."
                 )
-            return torch.tensor(self.class_counts), {}
+            return counts[classes], {}
         if answer.tally is None or self.counter is None:
             return None, {}
         tally = answer.tally.cpu()
-        n = tally.long() if bool(tally.isfinite().all() & tally.any()) else None
-        self.counter.take_total(n)
+        known = bool(tally.isfinite().all() & tally.any())
+        self.counter.take_total(tally.long() if known else None)
+        n = tally.long()[classes] if known else None
         if not bool(tally.isnan().any()):
             return n, {}
         why = self.counter.lost or "the cause is on another process"
@@ -140,15 +148,16 @@ class MinorityMeasure(Measure):
             f"({why}); give class_counts=[...]."
         }
 
-    def _is_minority(self, n: Tensor | None, K: int) -> Tensor | None:
+    def _is_minority(self, n: Tensor | None, classes: Tensor) -> Tensor | None:
         """True for minority classes, shape ``(K,)``; None if these are unknown."""
         if self.minority is None:
             return None if n is None else minority_classes(n)
-        if not set(self.minority) < set(range(K)):
+        if not set(self.minority) < set(classes.tolist()):
             raise ValueError(
-                f"minority={list(self.minority)} must be some, not all, of classes 0 .. {K - 1}."
+                f"minority={list(self.minority)} must be some, not all, of the classes "
+                f"{listed(classes)}."
             )
-        return torch.zeros(K, dtype=torch.bool).index_fill(0, torch.tensor(self.minority), True)
+        return torch.isin(classes, torch.tensor(self.minority))
 
     def _with_prediction(
         self, predictions: Predictions, found: Minority
@@ -202,9 +211,4 @@ def _undefined(values: Mapping[str, float], found: Minority) -> dict[str, str]:
             "minority=[...]"
         )
         notes[f"minority of {len(found.B)}"] = f"{names} are undefined (NaN): {why}."
-    if not found.last.is_affine:
-        notes["accuracy"] = (
-            "minority_accuracy is undefined (NaN): the head does not compute W h + b from its "
-            "weight and bias."
-        )
     return notes

@@ -54,6 +54,7 @@ class Minority(NamedTuple):
     @property
     def W(self) -> Tensor:
         """Classifier rows, shape ``(K, d)``."""
+        assert self.last.weight is not None
         return self.last.weight
 
     @property
@@ -90,8 +91,8 @@ def _norm_ratio(found: Minority) -> Tensor:
 
 
 def _minority_accuracy(found: Minority) -> Tensor:
-    of_class = found.last.class_accuracy
-    return of_class[found.B].mean() if found.last.is_affine else of_class.new_tensor(torch.nan)
+    assert found.last.class_accuracy is not None
+    return found.last.class_accuracy[found.B].mean()
 
 
 QUANTITIES = (

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ class CollapseMeasure(Measure):
     figures = ("cosines", "snapshot", "epochs", "collapse")
     quantities = QUANTITIES
 
-    def __init__(self, head: str | None = None, pool: Pool | None = None) -> None:
+    def __init__(self, head: str | Literal[False] | None = None, pool: Pool | None = None) -> None:
         self.head, self.pool = head, pool
 
     def request(self) -> Request:
@@ -60,14 +60,19 @@ class CollapseMeasure(Measure):
         last = answer.classifier
         assert last is not None
         W, means = last.weight, last.features.means
-        arrays = {
-            "cosines_of_means": cosines(centred(means)),
-            "cosines_of_weights": cosines(W),
-        }
-        if len(W) > 2 and W.shape[1] > 1:
+        arrays = {"cosines_of_means": cosines(centred(means))}
+        if W is not None:
+            arrays["cosines_of_weights"] = cosines(W)
+        if W is not None and len(W) > 2 and W.shape[1] > 1:
             arrays["plane"] = torch.stack(simplex_plane(means[:3], W[:3]))
         values = self.values_of(last)
         notes = rank_note({"the classifier's input": last.features}) | _undefined(values, last)
+        if W is None and self.head is None:
+            notes["no head"] = (
+                "found no head, a module with a weight row for each class, so what needs one is "
+                "not logged: NC3, NC4, NC2 of classifier rows and accuracy. If there is one, name "
+                'it: head="classifier"; head=False says that there is none.'
+            )
         return Evaluation(values, arrays=arrays, notes=notes)
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
@@ -133,9 +138,9 @@ def _undefined(values: Mapping[str, float], last: ClassifierGeometry) -> dict[st
     undefined = [name for name, value in values.items() if not math.isfinite(value)]
     if not undefined:
         return {}
-    if not last.is_affine:
+    if not last.is_affine and undefined == ["nc3"]:
         why = "the head does not compute W h + b from its weight and bias"
-    elif len(last.weight) == 2:
+    elif len(last.features.means) == 2:
         why = "two centred class means are always opposite, and a single angle has no spread"
     else:
         why = "class means coincide, or a class mean or a classifier row is zero"
@@ -145,8 +150,12 @@ def _undefined(values: Mapping[str, float], last: ClassifierGeometry) -> dict[st
 def _draw_cosines(timeline: Timeline) -> Any:
     arrays = timeline.last.arrays
     shown = {
-        "centred class means": arrays["cosines_of_means"],
-        "classifier rows": arrays["cosines_of_weights"],
+        title: arrays[name]
+        for title, name in (
+            ("centred class means", "cosines_of_means"),
+            ("classifier rows", "cosines_of_weights"),
+        )
+        if name in arrays
     }
     return cosine_figure(shown, timeline.title_of_last("Cosines between classes"))
 

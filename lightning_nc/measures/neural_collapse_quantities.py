@@ -1,6 +1,7 @@
 """The quantities of neural collapse, NC1 to NC4, one row each."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,26 +47,30 @@ _NC4 = Panel(
 )
 
 
-def _of_weights(formula: Callable[[Tensor], Tensor]) -> Callable[[ClassifierGeometry], Tensor]:
+def _of_weights(formula: Callable[[Tensor], Tensor]) -> Callable[[ClassifierGeometry], Any]:
     """An NC2 quantity of the classifier rows; NaN for one logit, whose two rows are opposite."""
 
-    def of(last: ClassifierGeometry) -> Tensor:
+    def of(last: ClassifierGeometry) -> Tensor | None:
         W = last.weight
+        if W is None:
+            return None
         one_logit = len(W) == 2 and torch.equal(W[0], -W[1])
         return W.new_tensor(torch.nan) if one_logit else formula(W)
 
     return of
 
 
-def _of_decisions(
-    formula: Callable[[ClassifierGeometry], Tensor],
-) -> Callable[[ClassifierGeometry], Tensor]:
-    """A quantity that assumes the output W h + b; NaN if the head computes something else."""
+def _self_duality(last: ClassifierGeometry) -> Tensor | None:
+    """NC3; NaN if the head does not compute W h + b, so that its rows are of another kind."""
+    W, means = last.weight, last.features.means
+    if W is None or not last.is_affine:
+        return None if W is None else W.new_tensor(torch.nan)
+    return undefined_without_signal(self_duality(means, W), last.features.rank)
 
-    def of(last: ClassifierGeometry) -> Tensor:
-        return formula(last) if last.is_affine else last.weight.new_tensor(torch.nan)
 
-    return of
+def _nearest_center_mismatch(last: ClassifierGeometry) -> Tensor | None:
+    share = last.mismatch
+    return None if share is None else undefined_without_signal(share, last.features.rank)
 
 
 QUANTITIES = (
@@ -173,11 +178,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC3, "NC3"),
         headline=True,
-        of=_of_decisions(
-            lambda last: undefined_without_signal(
-                self_duality(last.features.means, last.weight), last.features.rank
-            )
-        ),
+        of=_self_duality,
     ),
     Quantity(
         "nc4",
@@ -189,7 +190,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC4, "NC4"),
         headline=True,
-        of=_of_decisions(lambda last: undefined_without_signal(last.mismatch, last.features.rank)),
+        of=_nearest_center_mismatch,
     ),
     Quantity(
         "accuracy",
@@ -203,7 +204,7 @@ QUANTITIES = (
             Panel("Accuracy on the probe", "Accuracy of the classifier.", terminal=True), "accuracy"
         ),
         headline=True,
-        of=_of_decisions(lambda last: last.accuracy),
+        of=lambda last: last.accuracy,
     ),
     Quantity(
         "cdnv",

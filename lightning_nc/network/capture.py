@@ -1,39 +1,37 @@
 """Read features from a network with hooks that exist only inside one ``with`` block."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_nc.network.head import Head, read_head
 from lightning_nc.network.points import Point, named_modules
 from lightning_nc.network.pooling import features_of, main_tensor
 
 TakeFeatures = Callable[[Point, Tensor], None]
 
 
-class Head(NamedTuple):
-    """The weight and bias of the head at the time it ran.
+class Capture:
+    """Forward passes that hand over the features of each point; created by `capture`.
+
+    What fails at one point or head costs that one: the network runs to its end, as a network with
+    sharded parameters must, since other processes wait for it, and all other points are taken.
 
     Attributes:
-        weight: W, shape ``(K, d)``.
-        bias: b, shape ``(K,)``; None without one.
-        is_affine: Whether the output was W h + b; that of a cosine classifier, for example, is not.
+        heads: The heads that have run, by name, as they were.
+        outputs: The output of each head in the last forward pass, by name.
+        failures: What went wrong, by point or by name of the head; it is not tried again.
     """
-
-    weight: Tensor
-    bias: Tensor | None
-    is_affine: bool
-
-
-class Capture:
-    """Forward passes that hand over the features of each point; created by `capture`."""
 
     def __init__(self, call: Callable[[Any], Any], points: Sequence[Point]) -> None:
         self.call = call
-        self.head: Head | None = None
+        self.heads: dict[str, Head] = {}
+        self.outputs: dict[str, Any] = {}
+        self.failures: dict[Point | str, Exception] = {}
         self._points: dict[str | None, list[Point]] = {}
         for point in points:
             self._points.setdefault(point.module, []).append(point)
@@ -42,9 +40,8 @@ class Capture:
         self._inputs: Any = None
         self._samples = 0
         self._consume: TakeFeatures | None = None
-        self._failure: Exception | None = None
 
-    def forward(self, inputs: Any, samples: int, consume: TakeFeatures) -> None:
+    def forward(self, inputs: Any, samples: int, consume: TakeFeatures) -> Any:
         """Call the network once, and call ``consume(point, features)`` for each point as it runs.
 
         Features are views of what the network computed, valid until ``consume`` returns.
@@ -54,68 +51,75 @@ class Capture:
             samples: The number of samples N in the batch.
             consume: Receives each point and its features, shape ``(N, d)``.
 
-        Raises:
-            Exception: The first exception in a hook, once the network has run to its end. A network
-                with sharded parameters cannot stop halfway, because other processes wait for it.
-            ValueError: If a layer did not run.
+        Returns:
+            The output of the network.
         """
-        self._failure = None
         self._runs.clear()
+        self.outputs.clear()
         self._silent = {point for points in self._points.values() for point in points}
         self._inputs, self._samples, self._consume = inputs, samples, consume
         try:
             for point in self._points.get(None, []):
                 self._hand_over(point, _raw_input(inputs))
-            self.call(inputs)
-            if self._failure is not None:
-                raise self._failure
+            output = self.call(inputs)
         finally:
-            self._inputs = self._consume = self._failure = None
+            self._inputs = self._consume = None
         if self._silent:
             names = ", ".join(sorted(repr(point.name) for point in self._silent))
-            raise ValueError(
+            error = ValueError(
                 f"The layers {names} did not run on this batch. Name layers that run on every "
                 "batch, and equally often."
             )
+            self.failures = {**dict.fromkeys(self._silent, error), **self.failures}
+        return output
+
+    def require_all(self) -> None:
+        """Raise the first failure, if there is any."""
+        if self.failures:
+            raise next(iter(self.failures.values()))
 
     def on_run(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """Hand over the features of a module's points (a forward hook)."""
-        run = self._runs[name]
-        self._runs[name] += 1
         if self._consume is None:
             return  # not called by `forward`
+        run = self._runs[name]
+        self._runs[name] += 1
         for point in self._points[name]:
             if point.run == run:
                 taken = (*args, *kwargs.values())[0] if point.side == "input" else output
                 self._hand_over(point, taken)
 
-    def on_head(self, module: nn.Module, args: Any, output: Any) -> None:
-        """Copy the head's weight and bias (a forward hook); under sharding they exist only now."""
-        with self._failure_kept():
-            weight, bias = module.weight, getattr(module, "bias", None)
-            is_affine = _is_affine(output, args[0], weight, bias) if args else True
-            rows = _exact(weight).flatten(1)
-            self.head = Head(rows, None if bias is None else _exact(bias), is_affine)
+    def on_head(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Read the head (a forward hook); under sharding its weight exists only now."""
+        consume, self._consume = self._consume, None  # hooks ignore the runs that reading takes
+        try:
+            if consume is None or name in self.failures:
+                return
+            self.outputs[name] = main_tensor(output)
+            if name not in self.heads:
+                h = next(iter((*args, *kwargs.values())), None)
+                self.heads[name] = read_head(name, module, h, output)
+        except Exception as error:
+            self.failures[name] = error
+        finally:
+            self._consume = consume
 
     def _hand_over(self, point: Point, value: Any) -> None:
         self._silent.discard(point)
-        with self._failure_kept():
+        if point in self.failures:
+            return
+        try:
             assert self._consume is not None
             self._consume(point, features_of(value, point, self._inputs, self._samples))
-
-    @contextmanager
-    def _failure_kept(self) -> Iterator[None]:
-        try:
-            yield
         except Exception as error:
-            self._failure = self._failure or error
+            self.failures[point] = error
 
 
 @contextmanager
 def capture(
     model: nn.Module,
     points: Sequence[Point],
-    head: str | None = None,
+    heads: Collection[str] = (),
     call: Callable[[Any], Any] | None = None,
 ) -> Iterator[Capture]:
     """Watch a network at some points inside the block; hooks are removed at its end.
@@ -123,7 +127,7 @@ def capture(
     Args:
         model: The network.
         points: Where to take features.
-        head: Name of the head, whose weight and bias are copied when it runs.
+        heads: Names of the heads, which are read when they run.
         call: Calls the network with inputs; by default as `call_model` does.
 
     Yields:
@@ -133,7 +137,7 @@ def capture(
         >>> import torch
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
         >>> with capture(model, [Point("relu", "1")]) as watched:
-        ...     watched.forward(torch.zeros(5, 4), 5, lambda point, h: print(point.name, h.shape))
+        ...     _ = watched.forward(torch.zeros(5, 4), 5, lambda p, h: print(p.name, h.shape))
         relu torch.Size([5, 3])
     """
     watched = Capture(call or partial(call_model, model), points)
@@ -143,9 +147,10 @@ def capture(
             assert name is not None
             hook = partial(watched.on_run, name)
             hooks.enter_context(modules[name].register_forward_hook(hook, with_kwargs=True))
-        if head is not None:
+        for name in heads:
             # before all other hooks: that of FSDP shards the weight again
-            at_head = modules[head].register_forward_hook(watched.on_head, prepend=True)
+            read = partial(watched.on_head, name)
+            at_head = modules[name].register_forward_hook(read, prepend=True, with_kwargs=True)
             hooks.enter_context(at_head)
         yield watched
 
@@ -166,19 +171,3 @@ def _raw_input(inputs: Any) -> Any:
         return inputs
     floating = (v for v in values if isinstance(v, Tensor) and v.is_floating_point())
     return next(floating, main_tensor(inputs))
-
-
-def _is_affine(output: Any, h: Any, weight: Any, bias: Any) -> bool:
-    """Whether an output (N, K) is W h + b up to half precision; shapes (N, d), (K, d), (K,)."""
-    if weight.ndim != 2 or not isinstance(output, Tensor) or not isinstance(h, Tensor):
-        return True  # such as a convolution
-    expected = nn.functional.linear(h.to(weight.dtype), weight, bias)
-    tolerance = 0.05 * expected.abs().max()
-    return expected.shape == output.shape and bool(((expected - output).abs() <= tolerance).all())
-
-
-def _exact(parameter: Any) -> Tensor:
-    """Return a float64 copy of a parameter, gathered if it is sharded."""
-    whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-    whole = whole.detach()
-    return (whole.cpu() if whole.device.type == "mps" else whole).double().clone()

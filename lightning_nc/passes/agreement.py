@@ -1,6 +1,6 @@
 """Agreement between processes: votes of fixed size, and sums."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -19,6 +19,21 @@ class MissedMeeting(MeasurementError):
     """Some processes did not reach a measurement in time; all that did raise this error."""
 
 
+class Disagreement(MeasurementError):
+    """Processes settled on different things, and all know it.
+
+    Attributes:
+        failures: Why requests failed on some processes alone, by number of the request.
+    """
+
+    def __init__(self, failures: Mapping[int, Exception]) -> None:
+        super().__init__(
+            "processes read different samples or networks: indices, labels, layers or shapes "
+            "differ. Give every process the same dataset and the same seeds."
+        )
+        self.failures = failures
+
+
 class Processes(NamedTuple):
     """The processes that measure together.
 
@@ -26,29 +41,41 @@ class Processes(NamedTuple):
         rank: Rank of this process.
         world: Number of processes.
         device: The device used for communication.
+        requests: Number of requests that may fail one by one; each has a place in every vote.
     """
 
     rank: int = 0
     world: int = 1
     device: torch.device = torch.device("cpu")
+    requests: int = 0
 
-    def agree(self, work: Callable[[], T], digest: Callable[[], int]) -> T:
+    def agree(
+        self,
+        work: Callable[[], T],
+        digest: Callable[[], int],
+        failed: dict[int, Exception] | None = None,
+    ) -> T:
         """Do local work on every process; if it fails on one, raise on all.
 
         The processes hold one vote, whether or not the work succeeds: a process that failed still
-        takes part. Only after a failure does a second reduction send the cause to the others.
+        takes part. Only after a failure does a second reduction send the causes to the others.
 
         Args:
             work: The work of this process. It may communicate only right after `in_step`.
             digest: Returns a number that must be the same on all processes after the work.
+            failed: Why requests have failed, by number; the same on all processes before the work.
+                The work adds those that fail on this process, and the vote those of the others.
 
         Returns:
             What the work returned.
 
         Raises:
             Exception: If the work failed on this process: the error it raised.
-            MeasurementError: If the work failed on another process, or the digests differ.
+            MeasurementError: If the work failed on another process.
+            Disagreement: If the digests differ.
         """
+        failed = {} if failed is None else failed
+        known = set(failed)
         error: Exception | None = None
         number = 0
         try:
@@ -59,7 +86,8 @@ class Processes(NamedTuple):
                 raise  # raised by a vote during the work: the others know already
             except Exception as failure:
                 error = failure
-            self._hold_vote(number, error)
+            new = {n: failure for n, failure in failed.items() if n not in known}
+            failed |= self._hold_vote(number, error, new)
             return result
         finally:
             # the error references this frame and all that the work held: break the cycle
@@ -74,7 +102,7 @@ class Processes(NamedTuple):
         Raises:
             MeasurementError: If another process has failed, or has finished its work already.
         """
-        self._hold_vote(digest=0)
+        self._hold_vote(0, None, {})
 
     def all_reduce(self, flat: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes."""
@@ -82,43 +110,62 @@ class Processes(NamedTuple):
         torch.distributed.all_reduce(shared)
         return shared.to(flat.device)
 
-    def _hold_vote(self, digest: int, error: Exception | None = None) -> None:
-        failed, agreed = self._vote(error is not None, digest)
-        if failed is not None:
-            text = self._text_of(failed, error)
+    def _hold_vote(
+        self, digest: int, error: Exception | None, new: Mapping[int, Exception]
+    ) -> dict[int, Exception]:
+        """Vote, and return why requests have failed, on this process or on another."""
+        stopped, agreed, owners = self._vote(error is not None, digest, new)
+        if stopped is not None:
+            text = self._texts([stopped], [error])[0]
             try:
                 raise error if error is not None else MeasurementError(text)
             finally:
                 del error  # see `agree`
+        causes = [new.get(n) for n in owners]
+        texts = self._texts(list(owners.values()), causes) if owners else []
+        failures = {
+            n: cause or MeasurementError(text)
+            for n, cause, text in zip(owners, causes, texts, strict=True)
+        }
         if not agreed:
-            raise MeasurementError(
-                "processes read different samples or networks: indices, labels, layers or shapes "
-                "differ. Give every process the same dataset and the same seeds."
-            )
+            raise Disagreement(failures)
+        return failures
 
-    def _text_of(self, failed: int, error: Exception | None) -> str:
-        """The error message of the failed process, sent to all processes."""
-        text = "" if error is None else told_by(self.rank, error)
+    def _texts(self, owners: Sequence[int], errors: Sequence[Exception | None]) -> list[str]:
+        """Error messages, each sent to all processes by the one that owns it."""
+        texts = ["" if error is None else told_by(self.rank, error) for error in errors]
         if self.world == 1:
-            return text
-        sent = torch.zeros(_TEXT, dtype=torch.uint8, device=self.device)
-        if failed == self.rank:
-            # file names may contain surrogates, which UTF-8 cannot encode
-            coded = text.encode(errors="backslashreplace")[:_TEXT]
-            raw = torch.frombuffer(bytearray(coded), dtype=torch.uint8)
-            sent[: len(raw)] = raw.to(self.device)
+            return texts
+        sent = torch.zeros(len(owners), _TEXT, dtype=torch.uint8, device=self.device)
+        for row, owner, text in zip(sent, owners, texts, strict=True):
+            if owner == self.rank:
+                # file names may contain surrogates, which UTF-8 cannot encode
+                coded = text.encode(errors="backslashreplace")[:_TEXT]
+                raw = torch.frombuffer(bytearray(coded), dtype=torch.uint8)
+                row[: len(raw)] = raw.to(self.device)
         torch.distributed.all_reduce(sent)  # the others add zeros
-        return bytes(sent.tolist()).rstrip(b"\0").decode(errors="ignore")
+        return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in sent.tolist()]
 
-    def _vote(self, failed: bool, digest: int) -> tuple[int | None, bool]:
-        """The highest rank that failed, if any, and whether all digests are equal."""
+    def _vote(
+        self, stopped: bool, digest: int, new: Mapping[int, Exception]
+    ) -> tuple[int | None, bool, dict[int, int]]:
+        """Hold a vote.
+
+        Returns:
+            The highest rank that was stopped, if any; whether all digests are equal; and for each
+            request that has failed, the highest rank on which it did.
+        """
         if self.world == 1:
-            return (0 if failed else None), True
+            return (0 if stopped else None), True, dict.fromkeys(new, 0)
+        mine = self.rank + 1
+        flags = [mine if n in new else 0 for n in range(self.requests)]
         # max(x) = -max(-x) only if all x are equal
-        ballot = torch.tensor([self.rank + 1 if failed else 0, digest, -digest], device=self.device)
+        votes = [mine if stopped else 0, digest, -digest, *flags]
+        ballot = torch.tensor(votes, device=self.device)
         torch.distributed.all_reduce(ballot, op=torch.distributed.ReduceOp.MAX)
-        last_failed, highest, lowest = ballot.tolist()
-        return (last_failed - 1 if last_failed else None), highest == -lowest
+        last, highest, lowest, *ranks = ballot.tolist()
+        owners = {n: rank - 1 for n, rank in enumerate(ranks) if rank}
+        return (last - 1 if last else None), highest == -lowest, owners
 
 
 def told_by(rank: int, error: Exception) -> str:

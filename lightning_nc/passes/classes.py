@@ -1,16 +1,15 @@
-"""The classes: labels of the source, the head, and the number of classes K."""
+"""The classes: the labels of the source, and those of them that are measured."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_nc.network.batches import ProbeBatch
-from lightning_nc.network.blocks import find_head
-from lightning_nc.network.labels import dataset_labels
+from lightning_nc.network.labels import dataset_labels, listed
 from lightning_nc.network.runner import Runner
-from lightning_nc.network.trace import ModuleRun, Trace
+from lightning_nc.network.trace import Trace
+from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.sweeps import Reading, labelled_batches
 
 
@@ -33,8 +32,9 @@ def settle_labels(
 ) -> KnownLabels:
     """Use the labels that the dataset declares if its first batch confirms them, or read labels.
 
-    Labels are read in seeded order until each class has ``samples_per_class``, for as many classes
-    as the last weight matrix has rows. If either number is unknown, all labels are read.
+    Labels are read in seeded order until each class has ``samples_per_class``: the classes that the
+    probe names, or as many as the last weight matrix has rows. If either is unknown, all labels are
+    read.
 
     Args:
         runner: The network.
@@ -51,8 +51,9 @@ def settle_labels(
     if declared is not None and torch.equal(declared[first], first_labels.cpu()):
         return KnownLabels(order, declared[order], declared=True)
     quota = reading.probe.samples_per_class
-    last = _last_weighted(found)
+    last = next((run for run in reversed(found.runs) if run.rows is not None), None)
     rows = None if last is None else last.rows
+    named = None if reading.probe.classes is None else torch.tensor(reading.probe.classes)
     parts = torch.split(order, reading.samples.batch_size)
     batches = [ProbeBatch(number, part.tolist(), None) for number, part in enumerate(parts)]
     read: list[Tensor] = []
@@ -61,103 +62,50 @@ def settle_labels(
         read.append(labels.cpu())
         new = read[-1].bincount(minlength=len(counts))
         counts = torch.nn.functional.pad(counts, (0, len(new) - len(counts))) + new
-        if quota is not None and rows is not None and int(counts.min()) >= quota:
+        if quota is None or (rows is None and named is None):
+            continue
+        enough = counts >= quota
+        of_named = named is not None and int(named.max()) < len(enough) and enough[named].all()
+        if of_named or (named is None and enough.all()):
             break
     known = torch.cat(read)
     return KnownLabels(order[: len(known)], known, declared=False)
 
 
-def settle_head_name(names: Iterable[str | None]) -> str | None:
-    """The name that callbacks give the head; None if none of them does.
-
-    Raises:
-        ValueError: If they give different names.
-    """
-    given = sorted({name for name in names if name is not None})
-    if len(given) > 1:
-        raise ValueError(
-            f"Callbacks on the same probe name different heads: {', '.join(given)}. Give each its "
-            "own probe, with a different name: Probe(name=...)."
-        )
-    return given[0] if given else None
-
-
-def settle_head(
-    found: Trace, name: str | None, classes_seen: int, wants_classifier: bool
-) -> ModuleRun | None:
-    """The head, if it is required or its rows match the classes seen.
-
-    Args:
-        found: A traced forward pass.
-        name: Name of the head, if the user gives it.
-        classes_seen: Largest label + 1.
-        wants_classifier: Whether a request needs the classifier.
-
-    Returns:
-        The run of the head; None if there is none and none is required.
-
-    Raises:
-        ValueError: If a head is required and cannot be identified, or if a named head does not
-            run or has no weight matrix.
-    """
-    head, last = find_head(found, name, classes_seen), _last_weighted(found)
-    if not wants_classifier:
-        # a last layer with other rows may be that of an encoder, which says nothing about classes
-        return head if head is not None and head.rows in (1, classes_seen) else None
-    if head is None:
-        raise ValueError(_no_head(last, classes_seen))
-    later = last if last is not None and last.name != head.name else None
-    if name is None and later is not None and (later.rows or 0) > classes_seen:
-        raise ValueError(
-            f"Cannot tell which layer is the head: '{head.name}' has a row for each of the "
-            f"{classes_seen} classes in the probe, but '{later.name}', which runs later, has "
-            f'{later.rows} rows. Name the head: head="{head.name}" or head="{later.name}".'
-        )
-    return head
-
-
-def settle_classes(labels: Tensor, head: ModuleRun | None) -> int:
-    """The number of classes K: the rows of the head, or without a head the classes seen.
+def settle_classes(labels: Tensor, probe: Probe) -> Tensor:
+    """The labels of the classes that are measured: those with enough samples.
 
     Args:
         labels: Labels of the source, shape ``(M,)``.
-        head: The run of the head; None if there is none.
+        probe: Says which classes, and how many samples are enough.
+
+    Returns:
+        Labels, ascending, shape ``(K,)``.
 
     Raises:
-        ValueError: If fewer than two classes have samples, if one of the K classes has none, or if
-            a label is K or more.
+        ValueError: If a class that the probe names has no samples, or if there are fewer than two
+            classes.
     """
-    seen: list[int] = labels.bincount().nonzero().flatten().tolist()
+    seen, n = torch.unique(labels, return_counts=True)
+    if probe.classes is not None:
+        named = torch.tensor(sorted(set(probe.classes)))
+        missing = named[~torch.isin(named, seen)].tolist()
+        if missing:
+            raise ValueError(
+                f"Probe(classes=...) names class {', '.join(map(str, missing[:10]))}, of which the "
+                f"source '{probe.key}' has no samples. Its classes are {listed(seen)}."
+            )
+        chosen = torch.isin(seen, named)
+        seen, n = seen[chosen], n[chosen]
+    classes = seen[n >= probe.min_samples_per_class]
     if len(seen) < 2:
         raise ValueError(
-            f"The probe has samples of one class only ({seen[0]}), and measures compare classes. "
-            "Give a source with several classes: probe=Probe(source=..., name=...)."
+            f"The probe has samples of one class only ({int(seen[0])}), and measures compare "
+            "classes. Give a source with several classes: probe=Probe(source=..., name=...)."
         )
-    K = len(seen) if head is None or head.rows is None else max(head.rows, 2)
-    owner = f"{K} classes" if head is None else f"the {K} rows of the head '{head.name}'"
-    if seen[-1] >= K:
+    if len(classes) < 2:
         raise ValueError(
-            f"Label {seen[-1]} is out of range for {owner}. Number the classes 0 .. {K - 1} in the "
-            "dataset or in Probe(unpack=...)."
+            f"Fewer than two classes have {probe.min_samples_per_class} samples or more: the "
+            f"largest of {len(seen)} has {int(n.max())}. Lower Probe(min_samples_per_class=...)."
         )
-    missing = sorted(set(range(K)) - set(seen))
-    if missing:
-        raise ValueError(
-            f"The probe has no samples of class {', '.join(map(str, missing[:10]))}, for {owner}. "
-            "Give a source that has all classes, name the right head=, or renumber the labels."
-        )
-    return K
-
-
-def _last_weighted(found: Trace) -> ModuleRun | None:
-    """The run of the last module with a weight matrix; None if there is none."""
-    return next((run for run in reversed(found.runs) if run.rows is not None), None)
-
-
-def _no_head(last: ModuleRun | None, classes_seen: int) -> str:
-    what = f"; the last layer, '{last.name}', has {last.rows} rows" if last is not None else ""
-    return (
-        f"Found no head: no module with a weight row for each of {classes_seen} classes ran{what}. "
-        f"Either label {classes_seen - 1} is out of range and must be corrected, or the head must "
-        'be named: head="classifier" (measure() works without a head: head=False).'
-    )
+    return classes

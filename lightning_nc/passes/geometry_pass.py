@@ -4,12 +4,13 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.batches import Samples
-from lightning_nc.network.capture import Head
 from lightning_nc.network.points import Point
+from lightning_nc.passes.decisions import classifier_of
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.request import Answer, ClassifierGeometry
@@ -17,19 +18,18 @@ from lightning_nc.passes.statistics import (
     GEOMETRY,
     Centres,
     ClassSums,
-    Decisions,
+    DecisionCounts,
     LayerBatch,
     ResidualBatch,
     ResidualSums,
     Statistic,
     centres_of,
 )
-from lightning_nc.passes.sum_checks import classifier_of, require_finite, require_unchanged
+from lightning_nc.passes.sum_checks import not_finite, require_unchanged, why_not_finite
 from lightning_nc.passes.sums import Sums
-from lightning_nc.passes.sweeps import FeatureCache, Reading, TakeBatch, sweep
+from lightning_nc.passes.sweeps import FeatureCache, Reading, Swept, TakeBatch, sweep
 
-_COUNTS = "counts"  # key of the samples per class; all other keys are (place, name)
-_TALLY = "tally"  # place of the tallies of requests
+_TALLY = "tally"  # place of the tallies of requests; all keys of sums are (place, name)
 
 
 class _FirstSweep(NamedTuple):
@@ -41,7 +41,7 @@ class _FirstSweep(NamedTuple):
         samples: The source.
         reading: What was read, and how.
         cache: The features; None if there are too many of them to keep.
-        head: The head as it was when it ran; None if there is none.
+        swept: The heads and their decisions.
         sums: The sums of this process.
     """
 
@@ -50,13 +50,8 @@ class _FirstSweep(NamedTuple):
     samples: Samples
     reading: Reading
     cache: FeatureCache | None
-    head: Head | None
+    swept: Swept
     sums: Sums
-
-    @property
-    def classifiers(self) -> set[Point]:
-        """The points of this group that are the input of a requested classifier."""
-        return {each.classifier for each in self.plan.wanted if each.classifier in self.points}
 
 
 class GeometryPass(MeasuringPass):
@@ -73,63 +68,90 @@ class GeometryPass(MeasuringPass):
         tallies: dict[Hashable, Tensor] = {}
         group, groups = 0, 1
         while group < groups:
-            first = self.processes.agree(partial(self._first_sweep, group), self._digest)
-            totals = first.sums.over_processes(self.all_reduce)
-            counts = totals[_COUNTS]
-            work = partial(self._second_sweep, first, totals)
-            centres, sums = self.processes.agree(work, self._digest)
-            totals |= sums.over_processes(self.all_reduce)
-            tallies |= _of(_TALLY, totals)
-            for point in first.points:
-                layers[point] = _geometry(point, centres[point], _of(point, totals))
-                if point in first.classifiers and first.head is not None:
-                    classifiers[point] = _classifier(point, first.head, layers[point])
+            first = self._agree(partial(self._first_sweep, group))
             group, groups = group + 1, len(first.plan.groups)
-        return [
-            Answer(
-                {point.name: layers[point] for point in wanted.layers},
-                None if wanted.classifier is None else classifiers[wanted.classifier],
-                counts,
-                tallies.get(number),
-            )
-            for number, wanted in enumerate(first.plan.wanted)
-        ]
+            totals = first.sums.over_processes(self.all_reduce)
+            tallies |= _of(_TALLY, totals)
+            points = first.plan.needed(first.points, self.failed)
+            if not points:
+                continue
+            centres, sums = self._agree(partial(self._second_sweep, first, points, totals))
+            totals |= sums.over_processes(self.all_reduce)
+            for point in first.plan.needed(points, self.failed):
+                self._at(point, first, centres[point], totals, layers, classifiers)
+        return [self._answer(n, first.plan, layers, classifiers, tallies) for n in self._numbers]
+
+    def _answer(
+        self,
+        number: int,
+        plan: Plan,
+        layers: Mapping[Point, ClassGeometry],
+        classifiers: Mapping[Point, ClassifierGeometry],
+        tallies: Mapping[Hashable, Tensor],
+    ) -> Answer | Exception:
+        wanted = plan.wanted[number]
+        if number in self.failed or wanted is None:
+            return self.failed[number]
+        return Answer(
+            {point.name: layers[point] for point in wanted.layers},
+            None if wanted.classifier is None else classifiers[wanted.classifier],
+            plan.counts,
+            tallies.get(number),
+            classes=plan.classes,
+            notes=wanted.notes,
+        )
 
     def _first_sweep(self, group: int) -> _FirstSweep:
         """Sum the samples and the features of each class, at the points of a group."""
         with self._settled() as (plan, samples):
-            points, K = plan.groups[group], plan.num_classes
+            points, K = plan.needed(plan.groups[group], self.failed), plan.num_classes
+            # tallies are by label, also of classes that are not measured
             widths = {point: plan.widths[point] for point in points}
             declared = {p: [s for s in plan.statistics[p] if not s.second_sweep] for p in points}
-            tallies = {(_TALLY, n): request.tally for n, request in enumerate(self.requests)}
-            counted = {key: tally(K) for key, tally in tallies.items() if tally and group == 0}
-            sums = self._sums(
-                {_COUNTS: (K,)} | dict.fromkeys(counted, (K,)) | _shapes(declared, K, widths)
-            )
-            for key, tally in counted.items():
+            tallies = self._tallies(plan) if group == 0 else {}
+            by_label = dict.fromkeys(tallies, (plan.num_labels,))
+            sums = self._sums(by_label | _shapes(declared, K, widths))
+            for key, tally in tallies.items():
                 sums.add(key, tally)
 
             def add(point: Point, features: Tensor, labels: Tensor) -> None:
                 batch = LayerBatch(features, labels, K)
                 for each in declared[point]:
                     sums.add((point, each.name), each.of(batch))  # type: ignore[arg-type]
-                if point == points[0]:
-                    sums.add(_COUNTS, batch.members.sum(1))
 
             reading = self._share(plan, samples)
             cache = self._cache(plan, reading, widths)
             take: TakeBatch = add if cache is None else cache.keep
-            head = sweep(self.runner, reading, points, take, plan.head)
+            heads = {point: name for point, name in plan.heads.items() if point in widths}
+            swept = sweep(self.runner, reading, points, take, heads)
+            failures = swept.failures
             if cache is not None:
-                cache.replay(add)
-            require_finite({point: sums.view((point, ClassSums.name)) for point in points})
-        return _FirstSweep(plan, points, samples, reading, cache, head, sums)
+                cache.replay(points, add, failures)
+            alive = [point for point in points if point not in failures]
+            broken = not_finite({p: sums.view((p, ClassSums.name)) for p in alive})
+            failures |= dict.fromkeys(broken, why_not_finite(broken))
+            self._note(plan, failures)
+        return _FirstSweep(plan, points, samples, reading, cache, swept, sums)
+
+    def _tallies(self, plan: Plan) -> dict[Hashable, Tensor]:
+        """The tallies of requests on this process."""
+        tallies: dict[Hashable, Tensor] = {}
+        for number, request in enumerate(self.requests):
+            if request.tally is None or number in self.failed:
+                continue
+            tallies[_TALLY, number] = torch.zeros(plan.num_labels)
+            try:
+                tallies[_TALLY, number] = request.tally(plan.num_labels)
+            except Exception as error:
+                self.failed[number] = error
+        return tallies
 
     def _second_sweep(
-        self, first: _FirstSweep, totals: dict[Hashable, Tensor]
+        self, first: _FirstSweep, points: list[Point], totals: dict[Hashable, Tensor]
     ) -> tuple[dict[Point, Centres], Sums]:
         """Sum what depends on the final class means; return the centres as well."""
-        plan, points, counts = first.plan, first.points, totals[_COUNTS]
+        plan, failures = first.plan, first.swept.failures
+        counts = plan.counts.to(first.sums.flat.device)
         centres = {p: centres_of(counts, totals[p, ClassSums.name]) for p in points}
         # features that are read again may have changed; cached ones cannot
         read_again: list[Statistic] = [ResidualSums()] if first.cache is None else []
@@ -137,20 +159,41 @@ class GeometryPass(MeasuringPass):
             p: [s for s in plan.statistics[p] if s.second_sweep] + read_again for p in points
         }
         sums = self._sums(_shapes(declared, plan.num_classes, plan.widths))
+        decided = {p: _as_classes(rows, plan.classes) for p, rows in first.swept.decided.items()}
+        done = dict.fromkeys(points, 0)
 
         def add(point: Point, features: Tensor, labels: Tensor) -> None:
-            head = first.head if point in first.classifiers else None
-            classifier = head and classifier_of(head, point, features.shape[1])
-            batch = ResidualBatch(features, labels, centres[point], bool(read_again), classifier)
+            part = slice(done[point], done[point] + len(labels))
+            done[point] = part.stop
+            of_part = decided[point][:, part] if point in decided else None
+            batch = ResidualBatch(features, labels, centres[point], bool(read_again), of_part)
             for each in declared[point]:
                 sums.add((point, each.name), each.of(batch))
 
         if first.cache is not None:
-            first.cache.replay(add)
+            first.cache.replay(points, add, failures)
         else:
             with self._guard((first.samples.dataset, first.samples.collate)):
-                sweep(self.runner, first.reading, points, add)
+                failures |= sweep(self.runner, first.reading, points, add).failures
+        self._note(plan, failures)
         return centres, sums
+
+    def _at(
+        self,
+        point: Point,
+        first: _FirstSweep,
+        centres: Centres,
+        totals: dict[Hashable, Tensor],
+        layers: dict[Point, ClassGeometry],
+        classifiers: dict[Point, ClassifierGeometry],
+    ) -> None:
+        """The geometry of a layer; the sums, and so what fails, are the same on all processes."""
+        try:
+            layers[point] = _geometry(point, centres, _of(point, totals))
+            if point in first.plan.last_layers:
+                classifiers[point] = _classifier(point, first, layers[point])
+        except Exception as error:
+            self._note(first.plan, {point: error})
 
     def _share(self, plan: Plan, samples: Samples) -> Reading:
         """The batches of this process.
@@ -162,7 +205,7 @@ class GeometryPass(MeasuringPass):
         own = plan.batches[self.processes.rank :: world]
         idle = -(-len(plan.batches) // world) - len(own)
         batches = own + plan.batches[:idle]
-        return Reading(samples, batches, self.probe, plan.num_classes, plan.widths, idle)
+        return Reading(samples, batches, self.probe, plan.classes, plan.widths, idle)
 
     def _cache(self, plan: Plan, reading: Reading, widths: dict[Point, int]) -> FeatureCache | None:
         """A cache for the features of this process; None unless those of every process fit."""
@@ -182,13 +225,19 @@ def _shapes(
     }
 
 
-def _of(place: Hashable, totals: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+def _of(place: Hashable, totals: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
     """The sums of one place, by name."""
-    named = {key: total for key, total in totals.items() if isinstance(key, tuple)}
-    return {name: total for (at, name), total in named.items() if at == place}
+    return {name: total for (at, name), total in totals.items() if at == place}
 
 
-def _geometry(point: Point, centres: Centres, totals: dict[Any, Tensor]) -> ClassGeometry:
+def _as_classes(rows: Tensor, classes: Tensor) -> Tensor:
+    """Decisions as class indices: those for rows that belong to none of the K classes are -1."""
+    classes = classes.to(rows.device)
+    found = torch.searchsorted(classes, rows[:2]).clamp(max=len(classes) - 1)
+    return torch.cat([torch.where(classes[found] == rows[:2], found, -1), rows[2:]])
+
+
+def _geometry(point: Point, centres: Centres, totals: dict[str, Tensor]) -> ClassGeometry:
     """The geometry of a layer from the sums over all processes."""
     counts, means, directions, _ = centres
     own = {each.name: totals[each.name] for each in GEOMETRY}
@@ -200,14 +249,21 @@ def _geometry(point: Point, centres: Centres, totals: dict[Any, Tensor]) -> Clas
     return geometry
 
 
-def _classifier(point: Point, head: Head, geometry: ClassGeometry) -> ClassifierGeometry:
+def _classifier(point: Point, first: _FirstSweep, geometry: ClassGeometry) -> ClassifierGeometry:
     """The classifier, with the geometry of its input."""
-    mismatches, correct = geometry.statistics[Decisions.name]
+    name = first.plan.heads.get(point)
+    if name is None:
+        return ClassifierGeometry(geometry)
+    head = first.swept.heads[name]
     weight, bias = classifier_of(head, point, geometry.means.shape[1])
+    classes = first.plan.classes.to(weight.device)
+    counts = geometry.statistics[DecisionCounts.name]
+    follows_rows = head.is_affine and not bool(counts[4].any())
+    mismatches, correct = counts[:2] if follows_rows else counts[2:4]
     return ClassifierGeometry(
         geometry,
-        weight,
-        bias,
+        weight[classes],
+        None if bias is None else bias[classes],
         mismatches.sum() / geometry.counts.sum(),
         correct / geometry.counts,
         head.is_affine,

@@ -13,11 +13,13 @@ from lightning_nc.functional.gradient_kernel import last_layer_kernel, output_di
 from lightning_nc.functional.loss_gradients import loss_gradients
 from lightning_nc.guards.generators import seed_generators
 from lightning_nc.network.batches import ProbeBatch
-from lightning_nc.network.capture import Head, capture
+from lightning_nc.network.capture import capture
+from lightning_nc.network.head import Head
 from lightning_nc.network.points import Point
 from lightning_nc.network.pooling import main_tensor
+from lightning_nc.passes.agreement import MeasurementError
 from lightning_nc.passes.measuring_pass import MeasuringPass
-from lightning_nc.passes.plan import Plan
+from lightning_nc.passes.plan import Plan, Wanted
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Answer, KernelAnswer, KernelRequest
 from lightning_nc.passes.sums import Sums
@@ -39,6 +41,7 @@ class _Share(NamedTuple):
     """What a process knows after its share of the work."""
 
     labels: Tensor
+    classes: Tensor
     sums: Sums
     routes: _Routes
 
@@ -48,10 +51,12 @@ class GradientPass(MeasuringPass):
 
     def _answers(self) -> list[Answer | Exception]:
         """Compare gradients for each request; usually there is one."""
-        return [self._answer(each.kernel) for each in self.requests if each.kernel is not None]
+        return [self._answer(n, each.kernel) for n, each in enumerate(self.requests) if each.kernel]
 
-    def _answer(self, wanted: KernelRequest) -> Answer:
-        local = self.processes.agree(partial(self._compare, wanted), self._digest)
+    def _answer(self, number: int, wanted: KernelRequest) -> Answer | Exception:
+        local = self._agree(partial(self._compare, number, wanted))
+        if local is None or number in self.failed:
+            return self.failed[number]
         totals = local.sums.over_processes(self.all_reduce)
         answer = KernelAnswer(
             totals["kernel"],
@@ -59,24 +64,38 @@ class GradientPass(MeasuringPass):
             totals["squared moves"].sqrt() if wanted.relative_similarity else None,
             **local.routes._asdict(),
         )
-        counts = local.labels.bincount(minlength=self.plan.num_classes if self.plan else 0)
-        return Answer({}, None, counts, kernel=answer)
+        classes, n = torch.unique(local.labels, return_counts=True)
+        counts = torch.zeros(len(local.classes), dtype=n.dtype)
+        counts[torch.searchsorted(local.classes, classes)] = n
+        return Answer({}, None, counts, kernel=answer, classes=local.classes)
 
-    def _compare(self, wanted: KernelRequest) -> _Share:
-        """Compute the share of this process."""
+    def _compare(self, number: int, wanted: KernelRequest) -> _Share | None:
+        """Compute the share of this process; None if the request cannot be met."""
+        try:
+            return self._share(number, wanted)
+        except MeasurementError:
+            raise  # the others know
+        except Exception as error:
+            self.failed[number] = error
+            return None
+
+    def _share(self, number: int, wanted: KernelRequest) -> _Share | None:
         require_own_outputs(self.probe)
         with self._settled() as (plan, samples):
+            place = plan.wanted[number]
+            if place is None:
+                return None
             batch = chosen_samples(plan, wanted, self.probe)
-            reading = Reading(samples, [batch], self.probe, plan.num_classes)
+            reading = Reading(samples, [batch], self.probe)
             _, inputs, labels = next(labelled_batches(self.runner, reading))
             m = len(labels)
             sums = self._sums({"kernel": (m, m), "squared moves": (m, m)})
             with self.runner.precision():
                 if wanted.parameters == "last_layer":
-                    routes = self._add_last_layer(sums, plan, inputs, m)
+                    routes = self._add_last_layer(sums, place, inputs, m)
                 else:
                     routes = self._add_share(sums, wanted, batch.number, inputs, labels)
-        return _Share(labels.cpu(), sums, routes)
+        return _Share(labels.cpu(), plan.classes, sums, routes)
 
     def _add_share(
         self, sums: Sums, wanted: KernelRequest, number: int, inputs: Any, labels: Tensor
@@ -104,20 +123,21 @@ class GradientPass(MeasuringPass):
         sums.add("squared moves", changes.square().sum(0).to(sums.flat))
         return routes._replace(seconds_of_moves=time.perf_counter() - started)
 
-    def _add_last_layer(self, sums: Sums, plan: Plan, inputs: Any, m: int) -> _Routes:
+    def _add_last_layer(self, sums: Sums, place: Wanted, inputs: Any, m: int) -> _Routes:
         """Add the closed form; every process runs the network, which may be sharded."""
-        point = plan.wanted[0].classifier
+        point, name = place.classifier, place.head
         assert point is not None
+        assert name is not None
         features: list[Tensor] = []
 
         def keep(_: Point, h: Tensor) -> None:
             features.append((h.cpu() if h.device.type == "mps" else h).double())
 
         uncast = torch.autocast(self.runner.device.type, enabled=False)
-        with uncast, capture(self.runner.model, [point], plan.head, self.runner.call) as watched:
+        with uncast, capture(self.runner.model, [point], [name], self.runner.call) as watched:
             watched.forward(inputs, m, keep)
-        head = watched.head
-        assert head is not None
+        watched.require_all()
+        head = watched.heads[name]
         C = len(_rows_of(head, point, features[0]))
         if self.processes.rank == 0:  # all have the same kernel, which counts once
             kernel = last_layer_kernel(features[0], C, head.bias is not None).to(sums.flat)
@@ -151,8 +171,8 @@ def chosen_samples(plan: Plan, wanted: KernelRequest, probe: Probe) -> ProbeBatc
     known = [(torch.tensor(indices), of) for _, indices, of in plan.batches if of is not None]
     indices, labels = (torch.cat(parts) for parts in zip(*known, strict=True))
     random = torch.Generator().manual_seed(probe.seed)
-    K = plan.num_classes
-    classes = torch.randperm(K, generator=random)[: wanted.max_classes].sort().values
+    order = torch.randperm(plan.num_classes, generator=random)
+    classes = plan.classes[order[: wanted.max_classes].sort().values]
     of_class = [(labels == k).nonzero().flatten()[: wanted.samples_per_class] for k in classes]
     chosen = torch.cat(of_class)
     return ProbeBatch(len(plan.batches), indices[chosen].tolist(), labels[chosen])
@@ -160,7 +180,7 @@ def chosen_samples(plan: Plan, wanted: KernelRequest, probe: Probe) -> ProbeBatc
 
 def _rows_of(head: Head, point: Point, features: Tensor) -> Tensor:
     """The weight of the head, if its output is W h + b of these features, shape ``(m, d)``."""
-    if not head.is_affine or head.weight.shape[1] != features.shape[1]:
+    if not head.is_plain or head.weight.shape[1] != features.shape[1]:
         raise ValueError(
             f"The head '{point.module}' is not a linear layer on {features.shape[1]} features per "
             'sample, so parameters="last_layer" has no closed form. Name its parameters instead: '

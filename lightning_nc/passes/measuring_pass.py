@@ -1,9 +1,9 @@
 """The base of every pass over a probe: a source, a guard, and a plan that all processes share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,14 +11,17 @@ from torch import Tensor
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.unobtrusive import unobtrusive
 from lightning_nc.network.batches import Samples, samples_of
+from lightning_nc.network.points import Point
 from lightning_nc.network.runner import Runner
-from lightning_nc.passes.agreement import Processes
+from lightning_nc.passes.agreement import Disagreement, Processes
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.planning import make_plan, still_holds
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Answer, Request
 from lightning_nc.passes.shared_buffers import buffers_of_first_process
 from lightning_nc.passes.sums import Sums
+
+T = TypeVar("T")
 
 
 class MeasuringPass(ABC):
@@ -43,16 +46,44 @@ class MeasuringPass(ABC):
         plan: Plan | None = None,
     ) -> None:
         self.runner, self.source, self.probe = runner, source, probe
-        self.requests, self.processes, self.plan = list(requests), processes, plan
+        self.requests, self.plan = list(requests), plan
+        self.processes = processes._replace(requests=len(self.requests))
+        # why requests have failed, by number; the same on all processes after every vote
+        self.failed: dict[int, Exception] = {}
 
     def run(self) -> list[Answer | Exception]:
         """Measure, and return for each request its answer or the reason why it has none.
 
         Raises:
-            Exception: On all processes, if no request can be answered.
+            Exception: On all processes, if the probe or the network cannot be read.
         """
         with buffers_of_first_process(self.runner.model, self.processes):
-            return self._answers()
+            while True:
+                try:
+                    return self._answers()
+                except Disagreement as disagreement:
+                    if not disagreement.failures:
+                        raise
+                    # a request failed on some processes before they settled on a plan
+                    self.failed |= disagreement.failures
+                    self.plan = None
+
+    @property
+    def only_planned_failures(self) -> bool:
+        """Whether the plan can be used again: nothing failed that may succeed the next time."""
+        return self.plan is not None and self.failed.keys() == self.plan.failures.keys()
+
+    @property
+    def _numbers(self) -> range:
+        return range(len(self.requests))
+
+    def _agree(self, work: Callable[[], T]) -> T:
+        return self.processes.agree(work, self._digest, self.failed)
+
+    def _note(self, plan: Plan, failures: Mapping[Point | str, Exception]) -> None:
+        """Note the requests that cannot be answered because of failures at points or heads."""
+        for number, error in plan.failed(failures).items():
+            self.failed.setdefault(number, error)
 
     @abstractmethod
     def _answers(self) -> list[Answer | Exception]:
@@ -77,7 +108,8 @@ class MeasuringPass(ABC):
             samples = samples_of(self.source(), self.probe.batch_size)
         with self._guard((samples.dataset, samples.collate)):
             if self.plan is None or not still_holds(self.plan, samples):
-                self.plan = make_plan(self.runner, samples, self.probe, self.requests)
+                self.plan = make_plan(self.runner, samples, self.probe, self.requests, self.failed)
+            self.failed |= self.plan.failures
             yield self.plan, samples
 
     def _sums(self, shapes: dict[Hashable, tuple[int, ...]]) -> Sums:

@@ -2,12 +2,16 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.points import Point
-from lightning_nc.passes.statistics import GEOMETRY, ClassSums, Decisions, Statistic
+from lightning_nc.passes.statistics import GEOMETRY, ClassSums, DecisionCounts, Statistic
 
 # K x d arrays of float64 numbers at the peak, as measured: sums and residuals, with the copies that
 # a reduction makes, means, directions, and the workspace of a singular value decomposition
@@ -20,12 +24,16 @@ class Wanted(NamedTuple):
     Attributes:
         layers: The points of its layers, in order of depth.
         classifier: The point at the classifier's input; None if the classifier is not requested.
+        head: Name of the head whose input that is; None if the network has none.
         statistics: The statistics summed there, besides those of `ClassGeometry`.
+        notes: Sentences on what was chosen or left out, by topic.
     """
 
     layers: list[Point]
     classifier: Point | None
+    head: str | None = None
     statistics: tuple[Statistic, ...] = ()
+    notes: Mapping[str, str] = MappingProxyType({})
 
     @property
     def points(self) -> list[Point]:
@@ -41,9 +49,10 @@ class Plan(NamedTuple):
         source: Returns that dataset; None if it no longer exists.
         declared: Whether the dataset declares its labels.
         batches: The batches of all processes.
-        num_classes: Number of classes K.
-        head: Name of the head; None if none was found and none is required.
-        wanted: For each request, where its answer comes from.
+        classes: The labels of the K classes that are measured, ascending, shape ``(K,)``.
+        num_labels: Number of labels from 0: rows of heads, or the largest label + 1.
+        wanted: For each request, where its answer comes from; None if it cannot be answered.
+        failures: Why requests cannot be answered, by number.
         statistics: The statistics summed at each point.
         groups: The points in groups that fit into the memory budget, measured one after another.
         widths: Feature dimension of each point.
@@ -55,73 +64,105 @@ class Plan(NamedTuple):
     source: Callable[[], Any]
     declared: bool
     batches: list[ProbeBatch]
-    num_classes: int
-    head: str | None
-    wanted: list[Wanted]
+    classes: Tensor
+    num_labels: int
+    wanted: list[Wanted | None]
+    failures: dict[int, Exception]
     statistics: dict[Point, list[Statistic]]
     groups: list[list[Point]]
     widths: dict[Point, int]
     bytes_each: int
     digest: int
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.classes)
 
-def statistics_of(wanted: Sequence[Wanted]) -> dict[Point, list[Statistic]]:
-    """The statistics summed at each point, each once, however many requests need it.
+    @property
+    def counts(self) -> Tensor:
+        """Samples per class, n_k, float64, shape ``(K,)``."""
+        labels = torch.cat([labels for _, _, labels in self.batches if labels is not None])
+        found = torch.searchsorted(self.classes, labels)
+        return found.bincount(minlength=self.num_classes).double()
+
+    @property
+    def last_layers(self) -> dict[Point, str | None]:
+        """The points of last-layer features, with the name of the head whose input they are."""
+        wanted = [each for each in self.wanted if each is not None]
+        return {each.classifier: each.head for each in wanted if each.classifier is not None}
+
+    @property
+    def heads(self) -> dict[Point, str]:
+        """Names of the heads by the point at their input."""
+        return {point: head for point, head in self.last_layers.items() if head is not None}
+
+    def failed(self, failures: Mapping[Point | str, Exception]) -> dict[int, Exception]:
+        """The requests that cannot be answered because of failures at points or heads."""
+        found: dict[int, Exception] = {}
+        for number, each in enumerate(self.wanted):
+            places = [] if each is None else [*each.points, each.head]
+            causes = [failures[place] for place in places if place in failures]  # type: ignore
+            if causes:
+                found[number] = causes[0]
+        return found
+
+    def needed(self, points: Iterable[Point], failed: Collection[int]) -> list[Point]:
+        """Those of some points that requests need which have not failed."""
+        alive = [w for n, w in enumerate(self.wanted) if w is not None and n not in failed]
+        return [point for point in points if any(point in each.points for each in alive)]
+
+
+def add_statistics(by_point: dict[Point, list[Statistic]], each: Wanted) -> None:
+    """Add the statistics of a request to those summed at each point, each once.
 
     Raises:
-        ValueError: If statistics of different types have the same name.
+        ValueError: If statistics of different types have the same name; nothing is added.
     """
-    by_point: dict[Point, dict[str, Statistic]] = {}
-    for each in wanted:
-        for point in each.points:
-            named = by_point.setdefault(point, {one.name: one for one in (ClassSums(), *GEOMETRY)})
-            for one in each.statistics:
-                if type(named.setdefault(one.name, one)) is not type(one):
-                    raise ValueError(
-                        f"Two statistics have the name '{one.name}', {type(one).__name__} and "
-                        f"{type(named[one.name]).__name__}. Rename one of them."
-                    )
-        if each.classifier is not None:
-            by_point[each.classifier][Decisions.name] = Decisions()
-    return {point: list(named.values()) for point, named in by_point.items()}
+    for point in each.points:
+        named = {one.name: one for one in by_point.get(point, ())}
+        for one in each.statistics:
+            if type(named.get(one.name, one)) is not type(one):
+                raise ValueError(
+                    f"Two statistics have the name '{one.name}', {type(one).__name__} and "
+                    f"{type(named[one.name]).__name__}. Rename one of them."
+                )
+    for point in each.points:
+        decided = [DecisionCounts()] if point == each.classifier and each.head else []
+        all_of_it = [*by_point.get(point, ()), ClassSums(), *GEOMETRY, *each.statistics, *decided]
+        by_point[point] = list({one.name: one for one in reversed(all_of_it)}.values())[::-1]
 
 
-def groups_within(
-    memory_mb: float,
-    K: int,
-    widths: Mapping[Point, int],
-    statistics: Mapping[Point, Sequence[Statistic]],
-) -> list[list[Point]]:
+def megabytes_of(K: int, width: int, statistics: Sequence[Statistic]) -> float:
+    """Memory that a point's accumulators take at the peak, in MB.
+
+    Args:
+        K: Number of classes.
+        width: Feature dimension of the point.
+        statistics: The statistics summed there.
+    """
+    declared = sum(math.prod(each.shape(K, width)) for each in statistics)
+    return 8 * (_ACCUMULATORS * K * width + 2 * (declared - K * width)) / 2**20
+
+
+def groups_within(memory_mb: float, megabytes: Mapping[Point, float]) -> list[list[Point]]:
     """Split points into groups whose accumulators fit into a budget together.
 
     Args:
         memory_mb: The budget in MB.
-        K: Number of classes.
-        widths: Feature dimension of each point.
-        statistics: The statistics summed at each point.
+        megabytes: What the accumulators of each point take.
 
     Returns:
-        The groups, with the points in the order of ``widths``.
-
-    Raises:
-        ValueError: If the accumulators of a single point exceed the budget.
+        The groups, with the points in the order given.
     """
     groups: list[list[Point]] = [[]]
     used = 0.0
-    for point, width in widths.items():
-        declared = sum(math.prod(each.shape(K, width)) for each in statistics[point])
-        megabytes = 8 * (_ACCUMULATORS * K * width + 2 * (declared - K * width)) / 2**20
-        if megabytes > memory_mb:
-            raise ValueError(
-                f"Layer '{point.name}' has {width} features, whose accumulators for "
-                f"{K} classes take {megabytes:.3g} MB, over the {memory_mb:.3g} MB "
-                "of Probe(memory_mb=...). Raise it, or pool= the layer to fewer features."
-            )
-        if used + megabytes > memory_mb:
+    for point, needed in megabytes.items():
+        if used + needed > memory_mb and groups[-1]:
             groups.append([])
             used = 0.0
         groups[-1].append(point)
-        used += megabytes
+        used += needed
     return groups
 
 
@@ -129,5 +170,6 @@ def digest_of(plan: Plan) -> int:
     """A number that is the same on all processes if they settled on the same plan."""
     layers = [(p.name, p.module, p.run, p.side, width) for p, width in plan.widths.items()]
     batches = [(indices, None if of is None else of.tolist()) for _, indices, of in plan.batches]
-    settled = (plan.source_size, batches, plan.num_classes, plan.head, layers)
+    heads = sorted(set(plan.heads.values()))
+    settled = (plan.source_size, batches, plan.classes.tolist(), heads, layers)
     return int.from_bytes(hashlib.sha256(repr(settled).encode()).digest()[:7], "big")

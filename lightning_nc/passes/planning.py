@@ -1,8 +1,9 @@
 """Making a plan: what is measured follows from a first batch, traced once, and the labels."""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,30 +16,43 @@ from lightning_nc.network.capture import capture
 from lightning_nc.network.labels import dataset_labels
 from lightning_nc.network.points import Point, match_layers, named_modules
 from lightning_nc.network.runner import Runner
-from lightning_nc.network.trace import ModuleRun, Trace, trace
-from lightning_nc.passes.classes import (
-    settle_classes,
-    settle_head,
-    settle_head_name,
-    settle_labels,
+from lightning_nc.network.trace import Trace, trace
+from lightning_nc.passes.classes import settle_classes, settle_labels
+from lightning_nc.passes.heads import last_layer_point, rows_note, settle_head
+from lightning_nc.passes.plan import (
+    Plan,
+    Wanted,
+    add_statistics,
+    digest_of,
+    groups_within,
+    megabytes_of,
 )
-from lightning_nc.passes.plan import Plan, Wanted, digest_of, groups_within, statistics_of
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Request
+from lightning_nc.passes.statistics import Statistic
 from lightning_nc.passes.sweeps import Reading, labelled_batches
 
 
-def make_plan(runner: Runner, samples: Samples, probe: Probe, requests: Sequence[Request]) -> Plan:
+def make_plan(
+    runner: Runner,
+    samples: Samples,
+    probe: Probe,
+    requests: Sequence[Request],
+    failed: Mapping[int, Exception] = MappingProxyType({}),
+) -> Plan:
     """Trace a first batch and settle what is measured; the plan is the same on every process.
+
+    A request that cannot be met costs only itself.
 
     Args:
         runner: The network.
         samples: The source.
         probe: How to read it.
         requests: What to measure.
+        failed: Why some requests have failed already, by number.
 
     Raises:
-        ValueError: If the source is empty, or its labels, the head or the layers do not fit.
+        ValueError: If the source is empty, or if its labels do not fit.
     """
     if len(samples.dataset) == 0:
         raise ValueError(
@@ -52,26 +66,39 @@ def make_plan(runner: Runner, samples: Samples, probe: Probe, requests: Sequence
         found = trace(runner.model, inputs, runner.call)
 
     known = settle_labels(runner, reading, order, labels, found)
-    name = settle_head_name([request.head for request in requests])
-    wants_classifier = any(request.classifier for request in requests)
-    head = settle_head(found, name, int(known.labels.max()) + 1, wants_classifier)
-    num_classes = settle_classes(known.labels, head)
-    chosen = stratified(known.labels, probe.samples_per_class, probe.seed)
+    classes = settle_classes(known.labels, probe)
+    of_classes = torch.isin(known.labels, classes).nonzero().flatten()
+    chosen = of_classes[stratified(known.labels[of_classes], probe.samples_per_class, probe.seed)]
     batches = form_batches(known.indices[chosen], known.labels[chosen], samples.batch_size)
 
-    wanted = [_where(runner, found, head, request) for request in requests]
-    statistics = statistics_of(wanted)
-    widths, bytes_each = _widths(runner, inputs, len(first.indices), wanted)
+    placed = _Placed(runner, found, known.labels[chosen], int(known.labels.max()) + 1)
+    failures = dict(failed)
+    wanted = [placed.where(n, request, failures) for n, request in enumerate(requests)]
+    widths, bytes_each, broken = _widths(runner, inputs, len(first.indices), wanted)
+    statistics: dict[Point, list[Statistic]] = {}
+    for number, each in enumerate(wanted):
+        if each is not None:
+            try:
+                _require_places(each, broken)
+                add_statistics(statistics, each)
+                for point in each.points:
+                    _require_memory(point, len(classes), widths[point], statistics[point], probe)
+            except Exception as error:
+                failures[number], wanted[number] = error, None
+    needed = dict.fromkeys(point for each in wanted if each is not None for point in each.points)
+    widths = {point: widths[point] for point in needed}
+    megabytes = {p: megabytes_of(len(classes), widths[p], statistics[p]) for p in needed}
     plan = Plan(
         source_size=len(order),
         source=_reference(_innermost(samples.dataset)),
         declared=known.declared,
         batches=batches,
-        num_classes=num_classes,
-        head=None if head is None else head.name,
+        classes=classes,
+        num_labels=placed.num_labels,
         wanted=wanted,
-        statistics=statistics,
-        groups=groups_within(probe.memory_mb, num_classes, widths, statistics),
+        failures=failures,
+        statistics={point: statistics[point] for point in needed},
+        groups=groups_within(probe.memory_mb, megabytes),
         widths=widths,
         bytes_each=bytes_each,
         digest=0,
@@ -115,30 +142,57 @@ def _reference(dataset: Any) -> Callable[[], Any]:
         return lambda: dataset
 
 
-def _where(runner: Runner, found: Trace, head: ModuleRun | None, request: Request) -> Wanted:
-    """The points that answer a request."""
-    runs = found.runs_of_each()
-    points: list[Point] = []
-    if request.layers == "blocks":
-        points = block_points(found, head, request.pool)
-    elif request.layers is not None:
-        named = match_layers(request.layers, runs, named_modules(runner.model))
-        points = [p if p.pool or p.module is None else replace(p, pool=request.pool) for p in named]
-    if not request.classifier:
-        return Wanted(points, None, request.statistics)
-    assert head is not None
-    last = runs[head.name] - 1
-    classifier = Point(f"input of {head.name}", head.name, last, "input", request.pool)
-    return Wanted(points, classifier, request.statistics)
+class _Placed:
+    """Finds the points that answer requests.
+
+    Args:
+        runner: The network.
+        found: A traced forward pass.
+        labels: Labels of the probe, shape ``(N,)``.
+        classes_seen: Largest label of the source + 1.
+    """
+
+    def __init__(self, runner: Runner, found: Trace, labels: Tensor, classes_seen: int) -> None:
+        self.runner, self.found, self.classes_seen = runner, found, classes_seen
+        self.counts = torch.unique(labels, return_counts=True)[1]
+        self.num_labels = classes_seen
+
+    def where(self, number: int, request: Request, failures: dict[int, Exception]) -> Wanted | None:
+        """Where the answer to a request comes from; None if it failed, with the cause noted."""
+        if number in failures:
+            return None
+        try:
+            return self._where(request)
+        except Exception as error:
+            failures[number] = error
+            return None
+
+    def _where(self, request: Request) -> Wanted:
+        head = settle_head(self.found, request, self.classes_seen)
+        runs = self.found.runs_of_each()
+        points: list[Point] = []
+        if request.layers == "blocks":
+            points = block_points(self.found, head, request.pool)
+        elif request.layers is not None:
+            named = match_layers(request.layers, runs, named_modules(self.runner.model))
+            points = [
+                p if p.pool or p.module is None else replace(p, pool=request.pool) for p in named
+            ]
+        if not request.classifier:
+            return Wanted(points, None, None, request.statistics)
+        last = last_layer_point(self.found, head, request)
+        if head is not None:
+            self.num_labels = max(self.num_labels, head.rows or 0)
+        n = self.counts
+        notes = {} if head is None else rows_note(head, len(n), int(n.min()), int(n.max()))
+        name = None if head is None else head.name
+        return Wanted(points, last, name, request.statistics, notes)
 
 
 def _widths(
-    runner: Runner,
-    inputs: object,
-    samples: int,
-    wanted: Sequence[Wanted],
-) -> tuple[dict[Point, int], int]:
-    """The feature dimension of each point and the bytes of a number, from a first batch."""
+    runner: Runner, inputs: object, samples: int, wanted: Sequence[Wanted | None]
+) -> tuple[dict[Point, int], int, dict[Point | str, Exception]]:
+    """The feature dimension of each point, the bytes of a number, and what went wrong."""
     widths: dict[Point, int] = {}
     sizes: list[int] = []
 
@@ -146,9 +200,32 @@ def _widths(
         widths[point] = features.shape[1]
         sizes.append(features.element_size())
 
-    points = dict.fromkeys(point for each in wanted for point in each.points)
+    points = dict.fromkeys(p for each in wanted if each is not None for p in each.points)
     if not points:
-        return {}, 0
+        return {}, 0, {}
     with capture(runner.model, list(points), call=runner.call) as watched, runner.precision():
         watched.forward(inputs, samples, note)
-    return {point: widths[point] for point in points}, max(sizes)
+    return widths, max(sizes, default=0), watched.failures
+
+
+def _require_places(each: Wanted, broken: Mapping[Point | str, Exception]) -> None:
+    for point in each.points:
+        if point in broken:
+            raise broken[point]
+
+
+def _require_memory(
+    point: Point, K: int, width: int, statistics: Sequence[Statistic], probe: Probe
+) -> None:
+    """Raise if the accumulators of a single point exceed the budget.
+
+    Raises:
+        ValueError: If so.
+    """
+    megabytes = megabytes_of(K, width, statistics)
+    if megabytes > probe.memory_mb:
+        raise ValueError(
+            f"Layer '{point.name}' has {width} features, whose accumulators for "
+            f"{K} classes take {megabytes:.3g} MB, over the {probe.memory_mb:.3g} MB "
+            "of Probe(memory_mb=...). Raise it, or pool= the layer to fewer features."
+        )

@@ -1,6 +1,6 @@
 """The samples on which a network is measured, and how they are read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ class Probe:
             returns one.
         name: The probe's name in logged keys; required unless ``source`` is a string.
         samples_per_class: How many samples of each class to draw; None uses the whole source.
+        classes: Labels of the classes to measure; by default all that have samples.
+        min_samples_per_class: Classes with fewer samples in the source are left out.
         unpack: ``unpack(batch) -> (inputs, labels)``; inputs are a tensor, or a dict or tuple that
             is passed on as keyword or positional arguments. By default a pair is used as it is,
             and a dict is split at its key ``labels``, ``label``, ``targets``, ``target`` or ``y``.
@@ -49,6 +51,8 @@ class Probe:
     source: Any = "train"
     name: str | None = None
     samples_per_class: int | None = 100
+    classes: Sequence[int] | None = None
+    min_samples_per_class: int = 1
     unpack: Callable[[Any], tuple[Any, Tensor]] | None = None
     batch_norm: Literal["eval", "batch"] = "eval"
     cache_mb: float = 512
@@ -72,7 +76,12 @@ class Probe:
             )
         if self.batch_norm not in ("eval", "batch"):
             raise ValueError(f'batch_norm must be "eval" or "batch", got {self.batch_norm!r}.')
-        for field in ("samples_per_class", "batch_size"):
+        if self.classes is not None and len(set(self.classes)) < 2:
+            raise ValueError(
+                f"classes of a Probe needs two or more labels, got {list(self.classes)}: measures "
+                "compare classes."
+            )
+        for field in ("samples_per_class", "batch_size", "min_samples_per_class"):
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise ValueError(f"{field} of a Probe must be 1 or more, got {value}.")

@@ -1,8 +1,10 @@
 """What a measure requests from a pass over the probe, and the answer that it receives."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
@@ -42,44 +44,51 @@ class Request(NamedTuple):
         layers: Layers whose geometry is needed; None for none.
         pool: Makes (N, d) features of layers that have no callable of their own.
         classifier: Whether the last-layer features and the classifier are needed.
-        head: Name of the head; None to find it.
+        head: Name of the head; None to find it, False to do without.
+        needs_head: Whether the request cannot be met without a head.
         statistics: Sums needed at these points besides those of `ClassGeometry`.
-        tally: Returns numbers per class on this process, given K, shape ``(K,)``; they are summed
-            over processes.
+        tally: Returns numbers by label on this process, given the number of labels; they are
+            summed over processes.
         kernel: Gradients that a `GradientPass` compares; None for a `GeometryPass`.
     """
 
     layers: Layers | None = None
     pool: Pool | None = None
     classifier: bool = False
-    head: str | None = None
+    head: str | Literal[False] | None = None
+    needs_head: bool = False
     statistics: tuple[Statistic, ...] = ()
     tally: Callable[[int], Tensor] | None = None
     kernel: KernelRequest | None = None
 
 
 class ClassifierGeometry(NamedTuple):
-    """The classifier, and the geometry of its input.
+    """The geometry of last-layer features, and the classifier, which a network may not have.
 
     Attributes:
-        features: Geometry of the classifier's input.
-        weight: Classifier W, shape ``(K, d)``; a one-logit head is read as two rows.
-        bias: Classifier bias b, shape ``(K,)``; None without one.
-        mismatch: Share of samples that W h + b does not assign to the nearest class mean, a scalar.
-        class_accuracy: Share of samples of each class that W h + b gets right, shape ``(K,)``.
-        is_affine: Whether the head's output is W h + b; if not, it may decide otherwise.
+        features: Geometry of the last-layer features, the classifier's input.
+        weight: Rows of the classifier W that belong to the K classes, shape ``(K, d)``; a one-logit
+            head is read as two rows. None if the network has no head, as are the next three.
+        bias: Classifier bias b, shape ``(K,)``; also None for a head without one.
+        mismatch: Share of samples that the classifier does not assign to the nearest class mean, a
+            scalar.
+        class_accuracy: Share of samples of each class that it gets right, shape ``(K,)``.
+        is_affine: Whether the head computes W h + b. If the network outputs that, W h + b decides,
+            in float64; otherwise the network's output does. All rows take part in decisions.
     """
 
     features: ClassGeometry
-    weight: Tensor
-    bias: Tensor | None
-    mismatch: Tensor
-    class_accuracy: Tensor
-    is_affine: bool
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    mismatch: Tensor | None = None
+    class_accuracy: Tensor | None = None
+    is_affine: bool = True
 
     @property
-    def accuracy(self) -> Tensor:
-        """Share of samples that W h + b gets right, a scalar."""
+    def accuracy(self) -> Tensor | None:
+        """Share of samples that the classifier gets right, a scalar; None without a head."""
+        if self.class_accuracy is None:
+            return None
         n_k = self.features.counts
         return (n_k * self.class_accuracy).sum() / n_k.sum()
 
@@ -112,10 +121,13 @@ class Answer(NamedTuple):
 
     Attributes:
         layers: Geometry of the requested layers by name, in order of depth.
-        classifier: The classifier; None if not requested.
+        classifier: The last-layer features and the classifier; None if not requested.
         counts: Samples of the probe per class, n_k, shape ``(K,)``.
-        tally: The tally summed over processes, shape ``(K,)``; None if not requested.
+        tally: The tally summed over processes, by label, also of classes that are not measured;
+            None if not requested.
         kernel: The comparison of gradients; None if not requested.
+        classes: Labels of the K classes, ascending, shape ``(K,)``; None for 0 .. K - 1.
+        notes: Sentences on what was chosen or left out, by topic.
     """
 
     layers: dict[str, ClassGeometry]
@@ -123,3 +135,10 @@ class Answer(NamedTuple):
     counts: Tensor
     tally: Tensor | None = None
     kernel: KernelAnswer | None = None
+    classes: Tensor | None = None
+    notes: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of the K classes, ascending, shape ``(K,)``."""
+        return torch.arange(len(self.counts)) if self.classes is None else self.classes

@@ -20,7 +20,7 @@ from lightning_nc.functional.class_geometry import (
     project_residuals,
     separating_directions,
 )
-from lightning_nc.functional.classifier import classifier_decisions, nearest_class_centers
+from lightning_nc.functional.classifier import nearest_class_centers
 
 
 class Centres(NamedTuple):
@@ -81,7 +81,8 @@ class ResidualBatch(LayerBatch):
         labels: Class indices, shape ``(n,)``.
         centres: Class means and directions of the layer.
         sum_residuals: Whether a statistic needs the sum of residuals of each class.
-        classifier: Weight ``(K, d)`` and bias ``(K,)`` of the classifier whose input this is.
+        decided: What the classifier whose input this is decides, as class indices (-1 for classes
+            that are not measured), and whether its output is not W h + b, shape ``(3, n)``.
     """
 
     def __init__(
@@ -90,10 +91,10 @@ class ResidualBatch(LayerBatch):
         labels: Tensor,
         centres: Centres,
         sum_residuals: bool = False,
-        classifier: tuple[Tensor, Tensor | None] | None = None,
+        decided: Tensor | None = None,
     ) -> None:
         super().__init__(features, labels, len(centres.counts))
-        self.centres, self.classifier = centres, classifier
+        self.centres, self.decided = centres, decided
         self._sum_residuals = sum_residuals
 
     @cached_property
@@ -215,22 +216,26 @@ class ResidualSums(Statistic):
         return sums
 
 
-class Decisions(Statistic):
-    """Samples that W h + b does not assign to the nearest class mean, and those it gets right."""
+class DecisionCounts(Statistic):
+    """What the classifier decides, compared with the nearest class mean and with the labels."""
 
     name = "decisions"
 
     def shape(self, K: int, d: int) -> tuple[int, ...]:
-        """Two numbers per class."""
-        return 2, K
+        """Five numbers per class."""
+        return 5, K
 
     def of(self, batch: ResidualBatch) -> Tensor:
-        """By class: samples not assigned to the nearest class mean, and samples it gets right."""
-        assert batch.classifier is not None
-        decided = classifier_decisions(batch.features, *batch.classifier)
+        """Five rows by class.
+
+        Samples that W h + b does not assign to the nearest class mean, and those it gets right; the
+        same two of the output; and samples whose output is not W h + b.
+        """
+        assert batch.decided is not None
         nearest = nearest_class_centers(batch.features, batch.centres.means)
-        which = torch.stack([decided != nearest, decided == batch.labels], 1)
-        return batch.by_class(which).mT
+        by_rows, by_output, off = batch.decided
+        pairs = [(by != nearest, by == batch.labels) for by in (by_rows, by_output)]
+        return batch.by_class(torch.stack([*pairs[0], *pairs[1], off.bool()], 1)).mT
 
 
 # the statistics of `ClassGeometry`, summed at every layer

@@ -1,47 +1,29 @@
 """Checks of sums and features before numbers are computed from them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
-from lightning_nc.functional.classifier import two_row_head
-from lightning_nc.network.capture import Head
 from lightning_nc.network.points import Point
 
 
-def classifier_of(head: Head, point: Point, width: int) -> tuple[Tensor, Tensor | None]:
-    """The weight and bias of the classifier, if they fit its input as it was pooled or flattened.
-
-    Args:
-        head: The head as it was when it ran.
-        point: The point at its input.
-        width: Feature dimension d of that point.
-
-    Returns:
-        Weight, shape ``(K, d)``, and bias, shape ``(K,)``; a one-logit head is read as two rows.
-
-    Raises:
-        ValueError: If the head has weights for another number of features.
-    """
-    if head.weight.shape[1] != width:
-        raise ValueError(
-            f"The head '{point.module}' has weights for {head.weight.shape[1]} features, but its "
-            f"input has {width} per sample. Give a pool= that returns the features that a weight "
-            "row multiplies, such as the mean over image positions: pool=lambda h: h.mean((2, 3))."
-        )
-    return two_row_head(head.weight, head.bias) if len(head.weight) == 1 else head[:2]
+def not_finite(sums: Mapping[Point, Tensor]) -> list[Point]:
+    """The points at which sums of features are not finite, as those of finite features are."""
+    if not sums:
+        return []
+    finite = torch.stack([sum_.isfinite().all() for sum_ in sums.values()]).tolist()
+    return [point for point, is_finite in zip(sums, finite, strict=True) if not is_finite]
 
 
-def require_finite(sums: Mapping[Point, Tensor]) -> None:
-    """Raise unless the sums of features are finite, as those of finite features are."""
-    broken = [point.name for point, sum_ in sums.items() if not bool(sum_.isfinite().all())]
-    if broken:
-        raise ValueError(
-            f"Features are not finite (NaN or infinity) at {', '.join(map(repr, broken[:5]))}. The "
-            "network has diverged, or overflows in its precision."
-        )
+def why_not_finite(points: Sequence[Point]) -> ValueError:
+    """The error for points at which features are not finite."""
+    return ValueError(
+        f"Features are not finite (NaN or infinite) at "
+        f"{', '.join(repr(point.name) for point in points[:5])}. The network has diverged, or "
+        "overflows in its precision."
+    )
 
 
 def require_unchanged(point: Point, geometry: ClassGeometry, residuals: Tensor) -> None:

@@ -1,6 +1,8 @@
 """Sweeps over the probe: the network runs, and the features of each point are handed on."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -8,10 +10,12 @@ from torch import Tensor
 
 from lightning_nc.guards.generators import seed_generators
 from lightning_nc.network.batches import ProbeBatch, Samples, read_batches
-from lightning_nc.network.capture import Head, capture
+from lightning_nc.network.capture import capture
+from lightning_nc.network.head import Head
 from lightning_nc.network.labels import class_indices, unpack_batch
 from lightning_nc.network.points import Point
 from lightning_nc.network.runner import Runner
+from lightning_nc.passes.decisions import decisions, logits_of
 from lightning_nc.passes.probe import Probe
 
 _REPLAYED = 1024  # samples replayed at a time, so that (K, n) matrices stay small
@@ -26,7 +30,7 @@ class Reading(NamedTuple):
         samples: The source.
         batches: The batches of this process.
         probe: How to read them.
-        num_classes: Number of classes K; None if not yet known.
+        classes: The labels of the K classes, ascending; None if not yet known.
         widths: Feature dimension of each point.
         idle: Number of batches at the end that do not count: they keep processes in step.
     """
@@ -34,7 +38,7 @@ class Reading(NamedTuple):
     samples: Samples
     batches: Sequence[ProbeBatch]
     probe: Probe
-    num_classes: int | None = None
+    classes: Tensor | None = None
     widths: Mapping[Point, int] = {}
     idle: int = 0
 
@@ -44,58 +48,87 @@ class Reading(NamedTuple):
         return self.batches[: len(self.batches) - self.idle]
 
 
+class Swept(NamedTuple):
+    """What a sweep has found beside the features.
+
+    Attributes:
+        heads: The heads as they were when they ran, by name.
+        decided: What the classifier at each point decides for the samples; see `decisions`.
+        failures: What went wrong, by point or by name of the head.
+    """
+
+    heads: dict[str, Head]
+    decided: dict[Point, Tensor]
+    failures: dict[Point | str, Exception]
+
+
 def sweep(
     runner: Runner,
     reading: Reading,
     points: Sequence[Point],
     consume: TakeBatch,
-    head: str | None = None,
-) -> Head | None:
+    heads: Mapping[Point, str] = MappingProxyType({}),
+) -> Swept:
     """Run the network over the batches and call ``consume(point, features, labels)`` as it runs.
 
     Random numbers are seeded batch by batch, so that a second sweep sees the same features, on any
-    number of processes.
+    number of processes. What fails at a point costs this point alone; the sweep ends when nothing
+    is left.
 
     Args:
         runner: The network.
         reading: What to read.
         points: Where to take features.
-        consume: Receives features, shape ``(n, d)``, and labels, shape ``(n,)``, on one device.
-        head: Name of the head.
+        consume: Receives features, shape ``(n, d)``, and class indices, shape ``(n,)``, on one
+            device.
+        heads: Name of the head whose input a point is.
 
     Returns:
-        The head as it was when it ran; None if it was not named or there was no batch.
+        The heads, their decisions, and what went wrong.
     """
     held = runner.generators()
-    with capture(runner.model, points, head, runner.call) as watched:
+    decided: dict[Point, list[Tensor]] = {point: [] for point in heads}
+    logits: dict[Point, Tensor] = {}
+    with capture(runner.model, points, set(heads.values()), runner.call) as watched:
+
+        def hand_on(labels: Tensor, point: Point, features: Tensor) -> None:
+            # devices without float64 accumulate on the CPU
+            h = features.cpu() if features.device.type == "mps" else features
+            require_width(point, h, reading.widths)
+            if point in heads and heads[point] in watched.heads:
+                logits[point] = logits_of(h, watched.heads[heads[point]], point)
+            consume(point, h, labels.to(h.device))
+
         for position, (number, inputs, labels) in enumerate(labelled_batches(runner, reading)):
             seed_generators(reading.probe.seed, number, held, runner.device)
             counts = position < len(reading.own)
-
-            def hand_on(
-                point: Point, features: Tensor, labels: Tensor = labels, counts: bool = counts
-            ) -> None:
-                if not counts:
-                    return
-                # devices without float64 accumulate on the CPU
-                h = features.cpu() if features.device.type == "mps" else features
-                require_width(point, h, reading.widths)
-                consume(point, h, labels.to(h.device))
-
+            logits.clear()
             with runner.precision():
-                watched.forward(inputs, len(labels), hand_on)
-    return watched.head
+                take = partial(hand_on, labels) if counts else _ignore
+                output = watched.forward(inputs, len(labels), take)
+            for point, z in logits.items():
+                decided[point].append(decisions(z, [output, watched.outputs[heads[point]]]))
+            if points and all(point in watched.failures for point in points):
+                break
+    joined = {point: torch.cat(parts, 1) for point, parts in decided.items() if parts}
+    return Swept(watched.heads, joined, watched.failures)
+
+
+def _ignore(_point: Point, _features: Tensor) -> None:
+    """Take nothing from a batch that keeps processes in step."""
 
 
 def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, Any, Tensor]]:
     """Yield for each batch its number, its inputs on the device, and its labels.
+
+    Labels are class indices 0 .. K - 1 if the classes are known.
 
     Args:
         runner: The network.
         reading: What to read.
 
     Raises:
-        ValueError: If labels are not class indices, or differ from those known before.
+        ValueError: If labels are not class labels, or differ from those known before.
     """
     probe = reading.probe
     batches = read_batches(reading.samples, reading.batches, probe.seed, probe.num_workers)
@@ -106,8 +139,10 @@ def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, An
         inputs, targets = (probe.unpack or unpack_batch)(runner.move(raw))
         # checked on the CPU, so that the host waits for the device once per batch
         labels = targets.cpu() if isinstance(targets, Tensor) else targets
-        labels = class_indices(labels, reading.num_classes)
+        labels = class_indices(labels)
         check_labels(planned, labels)
+        if reading.classes is not None:
+            labels = torch.searchsorted(reading.classes, labels)
         yield planned.number, inputs, labels.to(runner.device, non_blocking=True)
 
 
@@ -177,10 +212,26 @@ class FeatureCache:
         self._features[point][start : self._filled[point]] = features
         self._labels[point].append(labels)
 
-    def replay(self, consume: TakeBatch) -> None:
-        """Hand on all that was kept, point by point, some samples at a time."""
-        for point, features in self._features.items():
-            labels = torch.cat(self._labels[point])
-            for start in range(0, len(labels), _REPLAYED):
-                part = slice(start, start + _REPLAYED)
-                consume(point, features[part], labels[part])
+    def replay(
+        self,
+        points: Sequence[Point],
+        consume: TakeBatch,
+        failures: dict[Point | str, Exception],
+    ) -> None:
+        """Hand on what was kept, point by point, some samples at a time.
+
+        Args:
+            points: The points to hand on.
+            consume: As in `sweep`.
+            failures: What went wrong, by point; points that failed are left out.
+        """
+        for point in points:
+            if point in failures or point not in self._features:
+                continue
+            features, labels = self._features[point], torch.cat(self._labels[point])
+            try:
+                for start in range(0, len(labels), _REPLAYED):
+                    part = slice(start, start + _REPLAYED)
+                    consume(point, features[part], labels[part])
+            except Exception as error:
+                failures[point] = error

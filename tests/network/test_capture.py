@@ -24,6 +24,7 @@ def features(model, points, inputs, samples):
     seen = {}
     with unobtrusive(model), capture(model, points) as watched:
         watched.forward(inputs, samples, lambda point, h: seen.update({point.name: h.clone()}))
+    watched.require_all()
     return seen
 
 
@@ -105,7 +106,7 @@ def test_an_in_place_layer_after_the_captured_one_does_not_change_what_is_cached
         watched.forward(x, 6, lambda p, h: cache.keep(p, h, labels))
         watched.forward(-x, 6, lambda p, h: cache.keep(p, h, labels + 6))
     replayed = []
-    cache.replay(lambda *kept: replayed.append(kept))
+    cache.replay([point], lambda *kept: replayed.append(kept), {})
     ((kept_point, kept, kept_labels),) = replayed
     assert kept_point == point
     assert torch.equal(kept, torch.cat([net[0](x), net[0](-x)]))
@@ -191,13 +192,14 @@ def test_tuples_of_inputs_are_positional_arguments(x):
 
 
 def test_the_head_is_copied_when_it_runs(net, x):
-    with unobtrusive(net), capture(net, [], "2") as watched:
+    with unobtrusive(net), capture(net, [], ["2"]) as watched:
         watched.forward(x, 6, lambda point, h: None)
-    assert watched.head.weight.dtype == torch.float64
-    assert torch.equal(watched.head.weight, net[2].weight.double())
-    assert torch.equal(watched.head.bias, net[2].bias.double())
-    assert watched.head.weight.data_ptr() != net[2].weight.data_ptr()
-    assert not watched.head.weight.requires_grad
+    head = watched.heads["2"]
+    assert head.weight.dtype == torch.float64
+    assert torch.equal(head.weight, net[2].weight.double())
+    assert torch.equal(head.bias, net[2].bias.double())
+    assert head.weight.data_ptr() != net[2].weight.data_ptr()
+    assert not head.weight.requires_grad
 
 
 def test_the_tuple_of_an_lstm_gives_its_sequence():
@@ -248,7 +250,26 @@ def test_hooks_are_gone_after_an_exception_in_consume(net, x):
         raise KeyError(point.name)
 
     points = points_of(net, ["1"], x)
-    with pytest.raises(KeyError), unobtrusive(net), capture(net, points) as watched:
+    with unobtrusive(net), capture(net, points) as watched:
         watched.forward(x, 6, fail)
+    with pytest.raises(KeyError):
+        watched.require_all()
     assert hookless(net)
+
+
+def test_what_fails_at_one_point_costs_no_other(net, x):
+    seen = []
+
+    def fail(point, h):
+        seen.append(point.name)
+        if point.name == "1":
+            raise KeyError(point.name)
+
+    points = points_of(net, ["0", "1", "2"], x)
+    with unobtrusive(net), capture(net, points, ["3"]) as watched:
+        for _ in range(2):
+            watched.forward(x, 6, fail)
+    assert seen == ["0", "1", "2", "0", "2"]  # a point that failed is not tried again
+    by_name = {getattr(place, "name", place): type(e) for place, e in watched.failures.items()}
+    assert by_name == {"1": KeyError, "3": ValueError}  # Tanh is no head
     net(x)  # calls nothing of ours any more

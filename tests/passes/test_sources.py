@@ -123,7 +123,7 @@ def test_a_plan_is_made_anew_for_data_that_declare_other_labels():
     assert plans[0].digest != plans[1].digest
 
 
-def test_a_cosine_head_has_no_decisions_to_speak_of():
+def test_a_cosine_head_decides_as_it_outputs_and_has_no_self_duality():
     class Cosine(nn.Linear):
         def forward(self, h):
             return nn.functional.linear(
@@ -131,10 +131,19 @@ def test_a_cosine_head_has_no_decisions_to_speak_of():
             )
 
     model = nn.Sequential(*net()[:3], Cosine(8, 3))
-    with pytest.warns(RuntimeWarning, match="nc3, nc4, accuracy .*does not compute W h"):
-        values = measure(model, Noisy(), layers=None).values
-    assert all(values[f"nc/data/{key}"] != values[f"nc/data/{key}"] for key in ("nc3", "nc4"))
+    data = Noisy()
+    data.noise = 0.0
+    with pytest.warns(RuntimeWarning, match="nc3 are undefined .*does not compute W h"):
+        values = measure(model, data, layers=None).values
+    assert values["nc/data/nc3"] != values["nc/data/nc3"]
     assert values["nc/data/nc1"] > 0
+    x, y = (torch.stack(parts) for parts in zip(*map(data.__getitem__, range(60)), strict=True))
+    h = model[:3](x)
+    means = torch.stack([h[y == k].mean(0) for k in range(3)])
+    decided = model(x).argmax(1)
+    assert values["nc/data/accuracy"] == pytest.approx(float((decided == y).float().mean()))
+    mismatch = float((decided != torch.cdist(h, means).argmin(1)).float().mean())
+    assert values["nc/data/nc4"] == pytest.approx(mismatch)
 
 
 def test_one_logit_has_no_simplex_to_speak_of():

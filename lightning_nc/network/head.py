@@ -1,0 +1,150 @@
+"""The head: the weight W and bias b that act, whatever module computes W h + b."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lightning_nc.guards.torch_internals import convolves_like
+from lightning_nc.network.pooling import main_tensor
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_AT_ONCE = 2**24  # elements of the unit vectors that the head is run on at a time
+
+
+class Head(NamedTuple):
+    """The classifier at the time it ran.
+
+    Attributes:
+        weight: W, float64, shape ``(R, d)``.
+        bias: b, float64, shape ``(R,)``; None without one.
+        is_plain: Whether the module is a linear layer or a convolution with these parameters.
+        is_affine: Whether its output is W h + b; that of a cosine classifier, for example, is not,
+            and W is its weight.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    is_plain: bool
+    is_affine: bool
+
+
+def read_head(name: str, module: nn.Module, h: Any, output: Any) -> Head:
+    """Read W and b of a module that has just run.
+
+    An affine map is known by its values at zero and at the unit vectors: ``b = f(0)`` and
+    ``W e_j = f(e_j) - b``. So any kind of module can be read, such as one with low-rank adapters or
+    quantised weights. They are computed in float64 if the module can be.
+
+    Args:
+        name: The module's name, for messages.
+        module: The module.
+        h: Its input.
+        output: Its output.
+
+    Raises:
+        ValueError: If it is not affine and has no weight matrix.
+
+    Example:
+        >>> from lightning_nc.network.head import read_head
+        >>> layer = nn.Linear(1, 1)
+        >>> _ = nn.init.constant_(layer.weight, 2), nn.init.constant_(layer.bias, 5)
+        >>> doubled = nn.Sequential(layer, layer)  # 2 (2 h + 5) + 5
+        >>> h = torch.ones(1, 1)
+        >>> head = read_head("doubled", doubled, h, doubled(h))
+        >>> head.weight, head.bias
+        (tensor([[4.]], dtype=torch.float64), tensor([15.], dtype=torch.float64))
+    """
+    plain = type(module).forward is nn.Linear.forward or any(
+        convolves_like(module, kind) for kind in _CONVOLUTIONS
+    )
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    own = isinstance(weight, Tensor) and weight.ndim >= 2
+    if not plain:
+        read = _read_outputs(module, h, main_tensor(output))
+        if read is not None:
+            return Head(*read, is_plain=False, is_affine=True)
+    if not own:
+        raise ValueError(
+            f"The head '{name}' is a {type(module).__name__}: it is not an affine map of its "
+            "input, and has no weight matrix. Measure without a head: head=False."
+        )
+    exact_bias = None if bias is None else _exact(bias)
+    return Head(_exact(weight).flatten(1), exact_bias, plain, plain)
+
+
+def _read_outputs(module: nn.Module, h: Any, output: Any) -> tuple[Tensor, Tensor] | None:
+    """W and b from outputs at zero and at the unit vectors; None unless they give the output."""
+    if not isinstance(h, Tensor) or not isinstance(output, Tensor) or h.ndim < 2:
+        return None
+    d = h.shape[-1]
+    try:
+        with torch.autocast(h.device.type, enabled=False):
+            rows = [_run(module, x) for x in _units(d, h)]
+    except Exception:
+        return None  # a module that does not accept vectors of its own input's size
+    values = torch.cat(rows)
+    bias, weight = values[0], (values[1:] - values[0]).mT
+    if output.shape != (*h.shape[:-1], len(weight)):
+        return None
+    off = far_from(h.double() @ weight.mT + bias, output.double())
+    return None if bool(off.any()) else (weight, bias)
+
+
+def _units(d: int, like: Tensor) -> Iterator[Tensor]:
+    """The zero vector and the unit vectors, some at a time."""
+    step = max(_AT_ONCE // d, 1)
+    for start in range(0, d + 1, step):
+        rows = torch.arange(start, min(start + step, d + 1), device=like.device)
+        columns = torch.arange(1, d + 1, device=like.device)
+        yield (rows[:, None] == columns).to(like.dtype)
+
+
+class _Forward(nn.Module):
+    """Calls a module's forward method without the module's own hooks."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Any:
+        return self.module.forward(x)
+
+
+def _run(module: nn.Module, x: Tensor) -> Tensor:
+    """Outputs in float64, computed in float64 if the module can be."""
+    whole = _Forward(module)
+    tensors = (*whole.named_parameters(), *whole.named_buffers())
+    exact = {name: t.detach().double() for name, t in tensors if t.is_floating_point()}
+    try:
+        found = main_tensor(functional_call(whole, exact, (x.double(),)))
+    except Exception:  # such as quantised weights
+        found = main_tensor(whole(x))
+    assert isinstance(found, Tensor)
+    return found.detach().double()
+
+
+def far_from(expected: Tensor, output: Tensor) -> Tensor:
+    """Whether outputs differ from expected ones by more than half precision explains.
+
+    A constant that is added to all outputs of a sample decides nothing, and is left out.
+
+    Args:
+        expected: W h + b, shape ``(..., R)``.
+        output: The same shape.
+
+    Returns:
+        Shape ``(...)``.
+    """
+    if expected.shape[-1] > 1:
+        expected, output = (x - x.mean(-1, keepdim=True) for x in (expected, output))
+    return ~((expected - output).abs() <= 0.05 * expected.abs().max()).all(-1)
+
+
+def _exact(parameter: Any) -> Tensor:
+    """Return a float64 copy of a parameter, gathered if it is sharded."""
+    whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+    whole = whole.detach()
+    return (whole.cpu() if whole.device.type == "mps" else whole).double().clone()

@@ -1,0 +1,116 @@
+"""The head of a request: as named, as found, or none."""
+
+import re
+
+from lightning_nc.network.blocks import find_head
+from lightning_nc.network.points import Point
+from lightning_nc.network.trace import ModuleRun, Trace
+from lightning_nc.passes.request import Request
+
+# words in the names of modules whose outputs are no logits
+_PROJECTION = re.compile(
+    r"(^|[._])(proj|projector|projection|predictor|prediction)(_?head)?([._]|$)"
+)
+
+
+def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun | None:
+    """The head of a request: the module that it names, or that the rows of weights tell.
+
+    Args:
+        found: A traced forward pass.
+        request: The request.
+        classes_seen: Largest label + 1.
+
+    Returns:
+        The run of the head; None if there is none and none is required.
+
+    Raises:
+        ValueError: If a named head does not run or has no weight matrix, if a head is required and
+            there is none, if it has fewer rows than there are classes, or if two could be meant.
+    """
+    if request.head is False:
+        return None
+    head, last = find_head(found, request.head, classes_seen), _last_weighted(found)
+    if request.head is None and head is not None and _projects(head, classes_seen):
+        head = None
+    later = last if head is not None and last is not None and last.name != head.name else None
+    is_unclear = request.head is None and later is not None and (later.rows or 0) > classes_seen
+    if not request.classifier:
+        # a last layer with other rows may be that of an encoder, which says nothing about classes
+        fits = head is not None and head.rows in (1, classes_seen) and not is_unclear
+        return head if fits else None
+    if head is None:
+        if request.needs_head:
+            raise ValueError(_no_head(last, classes_seen))
+        return None
+    if later is not None and is_unclear:
+        raise ValueError(
+            f"Cannot tell which layer is the head: '{head.name}' has a row for each of the "
+            f"{classes_seen} classes in the probe, but '{later.name}', which runs later, has "
+            f'{later.rows} rows. Name the head: head="{head.name}" or head="{later.name}".'
+        )
+    rows = max(head.rows or 0, 2)
+    if classes_seen > rows:
+        raise ValueError(
+            f"Label {classes_seen - 1} is out of range for the {rows} rows of the head "
+            f"'{head.name}'. Number the classes 0 .. {rows - 1} in the dataset or in "
+            "Probe(unpack=...)."
+        )
+    return head
+
+
+def last_layer_point(found: Trace, head: ModuleRun | None, request: Request) -> Point:
+    """Where the last-layer features are: at the head's input.
+
+    Without a head they are the input of a projection head that runs last, or else the network's
+    output, as that of an encoder.
+    """
+    runs = found.runs_of_each()
+    if head is not None:
+        last = runs[head.name] - 1
+        return Point(f"input of {head.name}", head.name, last, "input", request.pool)
+    last_run = _last_weighted(found)
+    names = [] if last_run is None else _ancestors(last_run.name)
+    projection = next((name for name in names if _PROJECTION.search(name)), None)
+    if projection is not None and projection in runs:
+        return Point(
+            f"input of {projection}", projection, runs[projection] - 1, "input", request.pool
+        )
+    return Point("output", "", runs.get("", 1) - 1, "output", request.pool)
+
+
+def rows_note(head: ModuleRun, classes: int, fewest: int, most: int) -> dict[str, str]:
+    """Say that a head has rows of classes without samples, or nothing."""
+    rows = max(head.rows or 0, 2)
+    if rows == classes:
+        return {}
+    return {
+        "classes": f"the head '{head.name}' has {rows} rows, and the probe has samples of "
+        f"{classes} of these classes ({fewest} to {most} each). Values are over the {classes} "
+        "classes and their rows; decisions are over all rows."
+    }
+
+
+def _last_weighted(found: Trace) -> ModuleRun | None:
+    """The run of the last module with a weight matrix; None if there is none."""
+    return next((run for run in reversed(found.runs) if run.rows is not None), None)
+
+
+def _projects(head: ModuleRun, classes_seen: int) -> bool:
+    """Whether a module is a projection by its name, and its rows do not say otherwise."""
+    return head.rows != classes_seen and bool(_PROJECTION.search(head.name))
+
+
+def _ancestors(name: str) -> list[str]:
+    """A module's name after those of the modules that contain it, outermost first."""
+    parts = name.split(".")
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]
+
+
+def _no_head(last: ModuleRun | None, classes_seen: int) -> str:
+    what = f"; the last layer, '{last.name}', has {last.rows} rows" if last is not None else ""
+    return (
+        f"Found no head: no module with a weight row for each of {classes_seen} classes ran{what}. "
+        f"Either label {classes_seen - 1} is out of range and must be corrected, or the head must "
+        'be named: head="classifier".'
+    )
