@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.blocks import find_head
 from lightning_nc.network.labels import dataset_labels
+from lightning_nc.network.points import script_advice
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import ModuleRun, Trace
 from lightning_nc.passes.sweeps import Reading, labelled_batches
@@ -105,7 +106,7 @@ def settle_head(
         # a last layer with other rows may be that of an encoder, which says nothing about classes
         return head if head is not None and head.rows in (1, classes_seen) else None
     if head is None:
-        raise ValueError(_no_head(last, classes_seen))
+        raise ValueError(_no_head(last, classes_seen) + script_advice(found.modules))
     later = last if last is not None and last.name != head.name else None
     if name is None and later is not None and (later.rows or 0) > classes_seen:
         raise ValueError(
