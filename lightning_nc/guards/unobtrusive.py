@@ -29,9 +29,9 @@ def unobtrusive(
 
     The block restores the random generators of torch (CPU and device), NumPy, Python and any held
     by ``data`` or by modules; the training mode of each module; every buffer; and plain attributes
-    of modules and datasets. Forward passes run without gradients, outside inference mode, uncompiled
-    and without the fast path of torch's transformers, so that hooks run. What modules log in them
-    is discarded.
+    of modules and datasets. Forward passes run without gradients, outside inference mode,
+    uncompiled and without the fast path of torch's transformers, so that hooks run. What modules
+    log in them is discarded.
 
     Args:
         model: The network. Only the flags of its modules are set to evaluation, since ``.eval()``
@@ -72,7 +72,8 @@ def unobtrusive(
 
 @contextmanager
 def _evaluation_flags(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
+    # a frozen ScriptModule has no mode
+    modes = [(m, m.training) for m in model.modules() if hasattr(m, "training")]
     try:
         for module, _ in modes:
             module.training = False

@@ -28,7 +28,7 @@ def nesting_note(layers: Iterable[str]) -> dict[str, str]:
         return {}
     more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
     return {
-        "nesting": f"some layers contain others ({', '.join(inside[:3])}{more}), so D along them is "
-        "not that of one layer after another, and rho and r do not test the law. Name layers of "
+        "nesting": f"some layers contain others ({', '.join(inside[:3])}{more}), so D along them "
+        "is not that of one layer after another, and rho and r do not test the law. Name layers of "
         'which none contains another; in a glob "*" stops at a dot.'
     }

@@ -142,10 +142,11 @@ def script_advice(modules: Mapping[str, nn.Module]) -> str:
     """Return what to do about the first ScriptModule; nothing if there is none."""
     for name, module in modules.items():
         if isinstance(module, torch.jit.ScriptModule):
+            what = repr(name) if name else "The network"
+            way = "name modules outside of it, or measure" if name else "measure"
             return (
-                f" {repr(name) if name else 'The network'} is a ScriptModule, which accepts no "
-                "hooks, so nothing in it can be measured. Name modules outside of it, or measure "
-                "the eager module from which it was made."
+                f" {what} is a ScriptModule, which accepts no hooks: {way} the eager module from "
+                "which it was made."
             )
     return ""
 
@@ -161,8 +162,8 @@ def _why_silent(
     if silent:
         return (
             f"Layer '{silent[0]}' never runs when the network is called (perhaps only its weights "
-            "are used, or it does not run in evaluation mode). Name a module that is called."
-            f"{deeper}"
+            "are used, it does not run in evaluation mode, or a traced graph has taken its place). "
+            f"Name a module that is called.{deeper}"
         )
     if deeper:
         return f"Unknown layer '{pattern}': no module matches it.{deeper}"

@@ -98,9 +98,9 @@ class Network:
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Enable gradients and full precision; disable the user's backward hooks, compilation and
-        the fast path of torch's transformers.
+        """Enable gradients and full precision; disable compilation and the user's backward hooks.
 
+        The fast path of torch's transformers, which parts without gradients would take, is off.
         Random generators, default dtype and attributes of modules are restored.
         """
         device = next(self.whole.parameters(), torch.empty(0)).device
@@ -113,7 +113,7 @@ class Network:
             settings.enter_context(torch.enable_grad())
             settings.enter_context(torch.autocast(device.type, enabled=False))
             settings.enter_context(full_precision(device))
-            settings.enter_context(fast_path_off())  # which frozen parts would take
+            settings.enter_context(fast_path_off())
             settings.enter_context(_new_tensors_of(widened(torch.empty(0)).dtype))
             if "torch._dynamo" in sys.modules:  # hooks do not run in compiled code
                 settings.enter_context(torch.compiler.set_stance("force_eager"))
@@ -214,7 +214,7 @@ def _require_evaluation(model: nn.Module) -> None:
     """Raise if a module that uses randomness or batch statistics is in training mode."""
     for name, module in model.named_modules():
         random = isinstance(module, _DROPOUTS) and module.p > 0
-        if module.training and (random or is_batch_norm(module)):
+        if (random or is_batch_norm(module)) and module.training:
             raise ValueError(
                 f"'{name}' ({type(module).__name__}) is in training mode, so the outputs of a "
                 "sample are random or depend on the rest of its batch. Call model.eval()."
