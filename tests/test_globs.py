@@ -23,7 +23,7 @@ NAMES = ["", "conv1", "layer1", "layer1.0", "layer1.0.relu", "layer1.1", "layer1
         ("layer1.?", ["layer1.0", "layer1.1"]),
         ("layer1[.]0", []),
         ("layer1[!x]0", []),
-        ("layer1[-0]0", []),  # a range in which the dot is
+        ("layer1[--/]0", []),  # a range in which the dot is
         ("*[!1]", ["layer12", "relu", "a[0]"]),
         ("layer1.[0-9]", ["layer1.0", "layer1.1"]),
         ("layer1.[]1]", ["layer1.1"]),

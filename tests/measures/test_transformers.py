@@ -1,14 +1,24 @@
 """Transformers are measured layer by layer, with values computed by hand on their states."""
 
 import pytest
+import pytorch_lightning
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_nc import Probe, find_blocks, first_token, masked_mean, measure
+from lightning_nc import (
+    EquiSeparation,
+    LocalElasticity,
+    NeuralCollapse,
+    Probe,
+    find_blocks,
+    first_token,
+    masked_mean,
+    measure,
+)
 from lightning_nc.functional import gradient_kernel
 from lightning_nc.measures.local_elasticity import ElasticityMeasure
-from tests import architectures, reference
+from tests import architectures, nets, reference
 from tests.measures.test_measure import SAMPLES, Reviews, Y
 
 ENCODERS = {
@@ -130,6 +140,40 @@ def test_local_elasticity_of_torchs_encoder_with_padding(parameters):
     chosen = [int((diagonal - k).abs().argmin()) for k in kernel.diagonal()]
     assert torch.equal(Y[chosen], labels)
     assert torch.allclose(kernel, torch.from_numpy(K[chosen][:, chosen]), rtol=1e-9)
+
+
+class Training(pytorch_lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = architectures.StockEncoder()
+
+    def forward(self, **inputs):
+        return self.net(**inputs)
+
+    def training_step(self, batch, _):
+        inputs = {key: value for key, value in batch.items() if key != "labels"}
+        return nn.functional.cross_entropy(self(**inputs), batch["labels"])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def trained(folder, callbacks):
+    torch.manual_seed(0)
+    module = Training()
+    nets.trainer(folder, callbacks).fit(module, DataLoader(Reviews(), 20, shuffle=True))
+    return module.state_dict()
+
+
+@pytest.mark.filterwarnings(*nets.only_our_warnings)
+def test_training_torchs_encoder_is_measured_by_all_callbacks_and_unchanged(tmp_path):
+    callbacks = [EquiSeparation(pool=masked_mean), NeuralCollapse(), LocalElasticity()]
+    expected = trained(tmp_path, [])
+    found = trained(tmp_path, callbacks)
+    assert [len(callback.history) for callback in callbacks] == [3, 3, 3]
+    layers = [f"separation_layers/train/net.encoder.layers.{i}" for i in range(3)]
+    assert list(layers_of(callbacks[0].history[-1].values)) == layers
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_a_star_gives_one_point_per_layer_of_bert():
