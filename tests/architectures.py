@@ -242,3 +242,51 @@ class Block(nn.Module):
 def block_mlp(depth=3, width=8):
     blocks = [Block(width) for _ in range(depth)]
     return nn.Sequential(nn.Linear(5, width), *blocks, nn.Linear(width, CLASSES))
+
+
+class StockEncoder(nn.Module):
+    """Torch's own encoder on padded tokens; its features are means over those that are no padding.
+
+    Args:
+        layer: The class of its layers.
+        batch_first: Whether it runs on (N, T, d) or on (T, N, d).
+        mask: The type of the mask: True or minus infinity where there is padding.
+        options: Further arguments of the layers.
+    """
+
+    def __init__(
+        self,
+        layer=nn.TransformerEncoderLayer,
+        depth=3,
+        batch_first=True,
+        mask=torch.bool,
+        **options,
+    ):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(50, 16), nn.Linear(16, CLASSES)
+        one = layer(16, 2, 32, batch_first=batch_first, **options)
+        nested = batch_first and not one.norm_first
+        self.encoder = nn.TransformerEncoder(one, depth, enable_nested_tensor=nested)
+        self.mask = mask
+        for parameter in self.encoder.parameters():  # they are the same in all layers
+            nn.init.normal_(parameter, std=0.3)
+
+    def forward(self, input_ids, attention_mask):
+        padding = attention_mask == 0
+        if self.mask != torch.bool:
+            padding = torch.zeros(padding.shape).to(self.mask).masked_fill(padding, -torch.inf)
+        h = self.embedding(input_ids)
+        if self.encoder.layers[0].self_attn.batch_first:
+            h = self.encoder(h, src_key_padding_mask=padding)
+        else:
+            h = self.encoder(h.transpose(0, 1), src_key_padding_mask=padding).transpose(0, 1)
+        weights = attention_mask.to(h.dtype)[..., None]
+        return self.head((weights * h).sum(1) / weights.sum(1))
+
+
+def padded(samples=6, length=6, seed=0):
+    """Tokens of sentences of different length, padded on the right."""
+    inputs = tokens(samples, length, seed)
+    lengths = 2 + torch.arange(samples) % (length - 1)
+    inputs["attention_mask"] = (torch.arange(length) < lengths[:, None]).long()
+    return inputs

@@ -23,13 +23,14 @@ class Net(nn.Module):
         super().__init__()
         self.encoder = nn.Sequential(nn.Linear(5, 8), nn.ReLU())
         self.spare = nn.ReLU()
+        self.holder = nn.ModuleList([nn.Identity()])
         self.codes = Codes()
         self.pairs = Pairs()
         self.classifier = nn.Linear(8, 4)
 
     def forward(self, x):
         h = self.encoder(x)
-        self.codes(h)
+        self.codes(self.holder[0](h))
         self.pairs(h)
         return self.classifier(h)
 
@@ -152,6 +153,16 @@ CASES = {
         {"layers": "classifer.*"},
         ValueError,
         ["'classifer.*'", "'classifier'", "named_modules()"],
+    ),
+    "a star that would have to pass a dot": (
+        {"layers": "e*0"},
+        ValueError,
+        ["'e*0': no module", "stops at a dot", "'e**0' matches 'encoder.0'"],
+    ),
+    "a star whose modules only hold others": (
+        {"layers": "hold*"},
+        ValueError,
+        ["'holder' never runs", "'hold**' matches 'holder.0'"],
     ),
     "a layer that never runs": (
         {"layers": ["spare"]},

@@ -14,10 +14,11 @@ PACKAGE = Path(lightning_nc.__file__).parent
 
 # for each room: the rooms it may import, and what else but the standard library
 ROOMS = {
+    "globs": ((), set()),
     "guards": ((), {"torch", "numpy"}),
-    "tangent": (("guards",), {"torch"}),
+    "tangent": (("guards", "globs"), {"torch"}),
     "functional": (("tangent",), {"torch"}),
-    "network": (("guards",), {"torch", "numpy", "lightning_utilities"}),
+    "network": (("guards", "globs"), {"torch", "numpy", "lightning_utilities"}),
     "passes": (("network", "guards", "functional", "tangent"), {"torch"}),
     "theory": ((), {"torch", "numpy", "cvxpy", "sklearn", "scipy"}),
     "figures": (("functional",), {"torch", "numpy", "matplotlib", "PIL"}),

@@ -37,7 +37,8 @@ class EquiSeparation(MeasureCallback):
     Args:
         layers: ``"blocks"`` (see `lightning_nc.find_blocks`), names or globs as in
             ``named_modules()``, or ``{name: callable}`` where the callable turns the module's
-            output into (N, d) features; ``"input"`` is the raw input.
+            output into (N, d) features; ``"input"`` is the raw input. In a glob, ``*`` stops at a
+            dot and ``**`` does not: ``"encoder.layer.*"`` is one point per layer.
         pool: Turns the output of each layer into (N, d) features; by default it is flattened.
             Sequences need one: `lightning_nc.first_token`, `masked_mean` or `last_token`.
         probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.

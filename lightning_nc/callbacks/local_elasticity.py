@@ -55,9 +55,10 @@ class LocalElasticity(MeasureCallback):
             number per sample.
         relative_similarity: Whether to log S_rel of small steps on the loss, which about doubles
             the cost.
-        parameters: Names or globs of the parameters that a step changes; by default all that are
-            trained. ``"last_layer"`` means those of the head alone, and the head's own outputs,
-            whatever the network computes from them; this needs only one forward pass.
+        parameters: Names or globs of the parameters that a step changes, such as ``"head.**"``; in
+            a glob, ``*`` stops at a dot and ``**`` does not. By default all that are trained.
+            ``"last_layer"`` means those of the head alone, and the head's own outputs, whatever the
+            network computes from them; this needs only one forward pass.
         loss: The loss of these steps, ``loss(outputs, labels)``; by default the cross-entropy of
             logits.
         head: Name of the module that computes the logits, for ``parameters="last_layer"``.

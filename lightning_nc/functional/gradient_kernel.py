@@ -41,8 +41,8 @@ def gradient_kernel(
             if R is a multiple of C. A function maps the network's output to one number per sample.
             It must treat all samples alike and not, say, pick the logit of each sample's own class,
             for which the kernel of a linear network between classes is zero.
-        parameters: Names or glob patterns of the parameters w, as in ``named_parameters()``; by
-            default those with ``requires_grad``.
+        parameters: Names or globs of the parameters w, as in ``named_parameters()``, where ``*``
+            stops at a dot and ``**`` does not; by default those with ``requires_grad``.
         seed: Seed of the random directions.
 
     Returns:

@@ -40,8 +40,8 @@ def relative_similarity(
             binary for one output.
         rate: Learning rate gamma of an actual step, which needs m forward passes; None computes the
             limit of small rates exactly, from derivatives.
-        parameters: Names or glob patterns of the parameters w; by default those with
-            ``requires_grad``.
+        parameters: Names or globs of the parameters w, as in `gradient_kernel`; by default those
+            with ``requires_grad``.
 
     Returns:
         S_rel(x_i, x_j) for a step on x_i, shape ``(m, m)``, float64, dimensionless: 1 on the
@@ -95,8 +95,8 @@ def kernelized_similarity(
         targets: Their labels or targets, shape ``(m, ...)``.
         loss: As in `relative_similarity`.
         rate: Learning rate gamma of an actual step; None computes the limit of small rates exactly.
-        parameters: Names or glob patterns of the parameters w; by default those with
-            ``requires_grad``.
+        parameters: Names or globs of the parameters w, as in `gradient_kernel`; by default those
+            with ``requires_grad``.
 
     Returns:
         S_ker(x_i, x_j) for a step on x_i, shape ``(m, m)``, float64, of either sign; the diagonal

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lightning_nc.guards.buffers import buffers_kept
+from lightning_nc.guards.fast_path import fast_path_off
 from lightning_nc.guards.generators import generators_in_model, generators_kept, held_generators
 from lightning_nc.guards.object_state import attributes_kept
 from lightning_nc.guards.parameters import parameters_watched
@@ -28,8 +29,9 @@ def unobtrusive(
 
     The block restores the random generators of torch (CPU and device), NumPy, Python and any held
     by ``data`` or by modules; the training mode of each module; every buffer; and plain attributes
-    of modules and datasets. Forward passes run without gradients, outside inference mode and
-    uncompiled, so that hooks run. What modules log in them is discarded.
+    of modules and datasets. Forward passes run without gradients, outside inference mode,
+    uncompiled and without the fast path of torch's transformers, so that hooks run. What modules
+    log in them is discarded.
 
     Args:
         model: The network. Only the flags of its modules are set to evaluation, since ``.eval()``
@@ -61,6 +63,7 @@ def unobtrusive(
         # tensors created in inference mode could not be kept for later
         guards.enter_context(torch.inference_mode(False))
         guards.enter_context(torch.no_grad())
+        guards.enter_context(fast_path_off())
         if "torch._dynamo" in sys.modules:  # otherwise nothing has been compiled
             # a compiled frame silently ignores hooks registered after its compilation
             guards.enter_context(torch.compiler.set_stance("force_eager"))
@@ -69,7 +72,8 @@ def unobtrusive(
 
 @contextmanager
 def _evaluation_flags(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
+    # a frozen ScriptModule has no mode
+    modes = [(m, m.training) for m in model.modules() if hasattr(m, "training")]
     try:
         for module, _ in modes:
             module.training = False

@@ -24,7 +24,7 @@ from lightning_nc.measures.equi_separation_quantities import (
     Separation,
 )
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
-from lightning_nc.measures.notes import rank_note
+from lightning_nc.measures.notes import nesting_note, rank_note
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.request import Answer, Request
@@ -61,7 +61,7 @@ class SeparationMeasure(Measure):
             "fuzziness": D,
             "class_fuzziness": torch.stack([*map(class_fuzziness_of, answer.layers.values())]),
         }
-        notes = rank_note(answer.layers)
+        notes = rank_note(answer.layers) | nesting_note(answer.layers)
         if not bool(law.pearson_r.isfinite()):
             notes["law"] = _why_no_law(layers)
         return Evaluation(self.values_of(Separation(D, law)), layers, arrays, notes)

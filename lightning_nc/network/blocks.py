@@ -8,9 +8,18 @@ from torch import nn
 from lightning_nc.guards.unobtrusive import unobtrusive
 from lightning_nc.network.capture import call_model
 from lightning_nc.network.labels import unpack_batch
-from lightning_nc.network.points import INPUT, Point, Pool, points_of_runs
+from lightning_nc.network.points import (
+    INPUT,
+    Point,
+    Pool,
+    contained,
+    points_of_runs,
+    script_advice,
+)
 from lightning_nc.network.trace import ModuleRun, Trace, trace
 
+# of torch's own modules, those that their authors call layers of a network
+_TORCH_BLOCKS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 _NOT_NONLINEARITIES = (
     nn.MultiheadAttention,
     nn.Softmax,
@@ -24,11 +33,13 @@ def find_blocks(model: nn.Module, batch: Any) -> list[str]:
     """Return the names of the layers that ``layers="blocks"`` selects in a network.
 
     Layer 0 is the raw input, if it is a floating-point tensor. The next layers, in running order,
-    are the modules of one class that is not torch's own. A class is a candidate if two or more
-    instances ran and every one of them is a bottleneck: with its output detached, the network's
-    output no longer depends on the input (for tokens, on their embedding). The candidate with the
-    most instances is chosen; on a tie, the outermost. Without a candidate, every nonlinearity that
-    ran is a layer. Logits are never a layer.
+    are the modules of one class that is not torch's own, or of ``nn.TransformerEncoderLayer`` or
+    ``nn.TransformerDecoderLayer``. A class is a candidate if two or more instances ran, of which
+    none is inside another, and every one of them is a bottleneck: with its output detached, the
+    network's output no longer depends on the input (for tokens, on their embedding). The candidate
+    with the most instances is chosen; on a tie, the outermost. Without a candidate, every
+    nonlinearity that ran is a layer. Logits are never a layer, and what is inside a ScriptModule
+    cannot be seen.
 
     Args:
         model: The network; it is left as it was.
@@ -74,7 +85,7 @@ def block_points(found: Trace, head: ModuleRun | None, pool: Pool | None = None)
             "Found no blocks: there is no class of modules with two or more instances that the "
             "signal must pass through, and no nonlinearity module. Name the layers: "
             'layers=["layer1", "layer2"], globs such as "encoder.layer.*", or '
-            "{name: callable}."
+            f"{{name: callable}}.{script_advice(found.modules)}"
         )
     first = [Point(INPUT, None)] if found.raw is not None else []
     return first + [
@@ -105,6 +116,7 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
             raise ValueError(
                 f"The head '{name}' has no weight matrix or never runs. The last modules that have "
                 f"one and run are {', '.join(repr(run.name) for run in candidates[-5:])}."
+                f"{script_advice(found.modules)}"
             )
         return named[-1]
     if classes_seen is None:
@@ -126,8 +138,12 @@ def _bottleneck_class(found: Trace, hidden: list[ModuleRun]) -> dict[str, int]:
     """Return the modules of the chosen class and how often each ran; empty if there is none."""
     classes: dict[type, dict[str, list[ModuleRun]]] = {}
     for run in hidden:
-        if not type(run.module).__module__.startswith("torch."):
-            classes.setdefault(type(run.module), {}).setdefault(run.name, []).append(run)
+        kind = type(run.module)
+        if not kind.__module__.startswith("torch.") or issubclass(kind, _TORCH_BLOCKS):
+            classes.setdefault(kind, {}).setdefault(run.name, []).append(run)
+    for instances in classes.values():
+        for inner in contained(instances):
+            del instances[inner]
     best: dict[str, list[ModuleRun]] = {}
     # outermost first, because it is chosen on a tie
     by_depth = sorted(classes.values(), key=lambda names: min(name.count(".") for name in names))

@@ -1,12 +1,15 @@
 """Points: the places in a network at which features are taken, found by module names."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
+
+from lightning_nc.globs import deeper_advice, matching
 
 INPUT = "input"
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
@@ -60,14 +63,16 @@ def match_layers(
 
     Args:
         layers: Names or globs as in ``named_modules()``, or a mapping from these to callables that
-            make (N, d) features of a module's output; ``"input"`` is the raw input.
+            make (N, d) features of a module's output; ``"input"`` is the raw input. A ``*`` in a
+            glob stops at a dot, ``**`` does not.
         runs: How often each module runs in a forward pass, in running order.
         modules: All modules of the network by name; the first name of a shared module is used in
             ``runs``.
 
     Raises:
-        ValueError: If a name matches no module or only modules that do not run, or if a layer is
-            named twice with different callables.
+        ValueError: If a name matches no module or only modules that do not run, if it matches a
+            ScriptModule, which accepts no hooks, or if a layer is named twice with different
+            callables.
     """
     first_names: dict[nn.Module, str] = {}
     for name, module in modules.items():
@@ -80,11 +85,11 @@ def match_layers(
             points.append(Point(INPUT, None, pool=pool))
             continue
         # a glob does not match the network as a whole, whose name is empty
-        matching = [n for n in modules if n == pattern or (n and fnmatchcase(n, pattern))]
-        meant = {first_names[modules[name]] for name in matching}
+        matched = [name for name in matching(pattern, modules) if name or not pattern]
+        meant = {first_names[modules[name]] for name in matched}
         found = [name for name in runs if name in meant]
-        if not found:
-            raise ValueError(_why_silent(pattern, matching, list(modules)))
+        if not found or any(isinstance(modules[name], torch.jit.ScriptModule) for name in matched):
+            raise ValueError(_why_silent(pattern, matched, runs, modules))
         points += [point for name in found for point in points_of_runs(name, runs[name], pool)]
     points = list(dict.fromkeys(points))
     names = [point.name for point in points]
@@ -110,13 +115,59 @@ def points_of_runs(name: str, count: int, pool: Pool | None = None) -> list[Poin
     return [Point(f"{name}-{run + 1}", name, run, pool=pool) for run in range(count)]
 
 
-def _why_silent(pattern: str, silent: list[str], names: list[str]) -> str:
+def contained(names: Iterable[str]) -> dict[str, str]:
+    """Return the points within a module that has a point as well, each with the nearest one around.
+
+    Args:
+        names: The names of points, as `points_of_runs` makes them.
+
+    Example:
+        >>> contained(["layer1.0", "layer1", "block.relu", "block-1", "block-2", "layer10"])
+        {'layer1.0': 'layer1', 'block.relu': 'block-1'}
+    """
+    listed = list(names)
+    of_module = {re.sub(r"-\d+$", "", name): name for name in reversed(listed)}
+    of_module |= {name: name for name in listed}
+    found = {}
+    for name in listed:
+        around = name.rpartition(".")[0]
+        while around and around not in of_module:
+            around = around.rpartition(".")[0]
+        if around:
+            found[name] = of_module[around]
+    return found
+
+
+def script_advice(modules: Mapping[str, nn.Module]) -> str:
+    """Return what to do about the first ScriptModule; nothing if there is none."""
+    for name, module in modules.items():
+        if isinstance(module, torch.jit.ScriptModule):
+            what = repr(name) if name else "The network"
+            way = "name modules outside of it, or measure" if name else "measure"
+            return (
+                f" {what} is a ScriptModule, which accepts no hooks: {way} the eager module from "
+                "which it was made."
+            )
+    return ""
+
+
+def _why_silent(
+    pattern: str, silent: list[str], runs: Mapping[str, int], modules: Mapping[str, nn.Module]
+) -> str:
+    around = {n: m for n, m in modules.items() if any(_is_in(s, n) for s in silent or [pattern])}
+    advice = script_advice(around)
+    if advice:
+        return f"Layer '{pattern}' cannot be measured.{advice}"
+    deeper = deeper_advice(pattern, filter(None, runs))
     if silent:
         return (
             f"Layer '{silent[0]}' never runs when the network is called (perhaps only its weights "
-            "are used, or it does not run in evaluation mode). Name a module that is called."
+            "are used, it does not run in evaluation mode, or a traced graph has taken its place). "
+            f"Name a module that is called.{deeper}"
         )
-    named = [name for name in names if name]
+    if deeper:
+        return f"Unknown layer '{pattern}': no module matches it.{deeper}"
+    named = [name for name in modules if name]
     leaf = pattern.split(".")[-1].strip("*")
     near = [name for name in named if leaf and leaf in name] + get_close_matches(pattern, named, 5)
     shown = list(dict.fromkeys(near))[:5] or named[:5]
@@ -124,3 +175,8 @@ def _why_silent(pattern: str, silent: list[str], names: list[str]) -> str:
         f"Unknown layer '{pattern}': no module matches it. Similar names, or the first ones, are "
         f"{', '.join(map(repr, shown))}; dict(model.named_modules()) lists all."
     )
+
+
+def _is_in(name: str, around: str) -> bool:
+    """Whether a name is that of a module or of a part of it; all are parts of the network."""
+    return not around or f"{name}.".startswith(f"{around}.")

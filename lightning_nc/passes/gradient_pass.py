@@ -184,6 +184,6 @@ def _rows_of(head: Head, point: Point, features: Tensor) -> Tensor:
         raise ValueError(
             f"The head '{point.module}' is not a linear layer on {features.shape[1]} features per "
             'sample, so parameters="last_layer" has no closed form. Name its parameters instead: '
-            f'parameters=["{point.module}.*"].'
+            f'parameters=["{point.module}.**"].'
         )
     return head.weight

@@ -3,7 +3,7 @@
 import re
 
 from lightning_nc.network.blocks import find_head
-from lightning_nc.network.points import Point
+from lightning_nc.network.points import Point, script_advice
 from lightning_nc.network.trace import ModuleRun, Trace
 from lightning_nc.passes.request import Request
 
@@ -41,7 +41,7 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
         return head if fits else None
     if head is None:
         if request.needs_head:
-            raise ValueError(_no_head(last, classes_seen))
+            raise ValueError(_no_head(last, classes_seen) + script_advice(found.modules))
         return None
     if later is not None and is_unclear:
         raise ValueError(

@@ -4,13 +4,14 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_nc.globs import deeper_advice, matching
+from lightning_nc.guards.fast_path import fast_path_off
 from lightning_nc.guards.precision import full_precision
 from lightning_nc.guards.torch_internals import is_batch_norm, tree_leaves, tree_map
 from lightning_nc.tangent.inner_products import widened
@@ -35,7 +36,7 @@ class Network:
         call: Calls the network with inputs and returns outputs of shape ``(m, C)`` or ``(m,)``.
         inputs: Inputs of m samples: a tensor, or any nesting of tensors.
         samples: The number of samples m.
-        parameters: Names or globs of the parameters that count; None for those that are trained.
+        parameters: Names or `globs` of the parameters that count; None for those that are trained.
 
     Attributes:
         aliases: Separate leaf tensors with the parameters' values, so that no hook on the
@@ -99,6 +100,7 @@ class Network:
     def undisturbed(self) -> Iterator[None]:
         """Enable gradients and full precision; disable compilation and the user's backward hooks.
 
+        The fast path of torch's transformers, which parts without gradients would take, is off.
         Random generators, default dtype and attributes of modules are restored.
         """
         device = next(self.whole.parameters(), torch.empty(0)).device
@@ -111,6 +113,7 @@ class Network:
             settings.enter_context(torch.enable_grad())
             settings.enter_context(torch.autocast(device.type, enabled=False))
             settings.enter_context(full_precision(device))
+            settings.enter_context(fast_path_off())
             settings.enter_context(_new_tensors_of(widened(torch.empty(0)).dtype))
             if "torch._dynamo" in sys.modules:  # hooks do not run in compiled code
                 settings.enter_context(torch.compiler.set_stance("force_eager"))
@@ -159,7 +162,7 @@ def _aliases(model: nn.Module, parameters: Iterable[str] | None) -> dict[str, Te
     if not selected:
         raise ValueError(
             "No parameter of the network is trained (requires_grad is False for all). Name those "
-            'to use, for example parameters=["head.*"].'
+            'to use, for example parameters=["head.**"].'
         )
     leaves = {INNER + name: _differentiable(p.detach()) for name, p in named.items()}
     for module in model.modules():
@@ -171,14 +174,14 @@ def _aliases(model: nn.Module, parameters: Iterable[str] | None) -> dict[str, Te
     return leaves
 
 
-def _matching(pattern: str, named: Mapping[str, Any]) -> set[str]:
-    matching = {name for name in named if name == pattern or fnmatchcase(name, pattern)}
-    if not matching:
+def _matching(pattern: str, named: Mapping[str, Any]) -> list[str]:
+    found = matching(pattern, named)
+    if not found:
         raise ValueError(
-            f"No parameter matches '{pattern}'. The last parameters of the network are "
-            f"{', '.join(list(named)[-5:])}; model.named_parameters() lists all."
+            f"No parameter matches '{pattern}'.{deeper_advice(pattern, named)} The last parameters "
+            f"of the network are {', '.join(list(named)[-5:])}; model.named_parameters() lists all."
         )
-    return matching
+    return found
 
 
 def number_of_samples(inputs: Any) -> int:
@@ -211,7 +214,7 @@ def _require_evaluation(model: nn.Module) -> None:
     """Raise if a module that uses randomness or batch statistics is in training mode."""
     for name, module in model.named_modules():
         random = isinstance(module, _DROPOUTS) and module.p > 0
-        if module.training and (random or is_batch_norm(module)):
+        if (random or is_batch_norm(module)) and module.training:
             raise ValueError(
                 f"'{name}' ({type(module).__name__}) is in training mode, so the outputs of a "
                 "sample are random or depend on the rest of its batch. Call model.eval()."

@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_nc.guards.generators import seed_generators
 from lightning_nc.guards.unobtrusive import unobtrusive
+from tests import architectures
 
 
 class Interrupted(Exception):
@@ -225,6 +226,19 @@ def test_compiled_networks_run_eagerly_inside(inside):
     assert runs == []
     model(torch.zeros(1, 2))
     assert runs == ["compiled"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_torchs_encoder_runs_layer_by_layer_inside(inside, before):
+    net, given = architectures.StockEncoder().train(), []
+    net.encoder.layers[1].register_forward_hook(lambda _, args, h: given.append((args[0], h)))
+    try:
+        torch.backends.mha.set_fastpath_enabled(before)
+        inside(lambda: net(**architectures.padded()), net)
+        assert torch.backends.mha.get_fastpath_enabled() is before
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+    assert [x.shape for x in given[0]] == [(6, 6, 16), (6, 6, 16)]
 
 
 class Counting(nn.Module):

@@ -91,6 +91,10 @@ CASES = {
             test_measure.make_noisy(), test_measure.make_images()
         ),
     ),
+    "no fast path": (
+        (guards, "fast_path_off", _nothing),
+        lambda inside: test_guards.test_torchs_encoder_runs_layer_by_layer_inside(inside, True),
+    ),
     "no compilation": (
         (torch.compiler, "set_stance", _nothing),
         test_guards.test_compiled_networks_run_eagerly_inside,
@@ -98,6 +102,7 @@ CASES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("case", CASES)
 def test_each_guard_has_a_test_that_fails_without_it(monkeypatch, case):
     (owner, name, replacement), test = CASES[case]

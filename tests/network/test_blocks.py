@@ -186,6 +186,90 @@ def test_metrics_and_averaged_copies_that_never_run_are_no_points():
     assert find_blocks(_Module(), torch.randn(6, 5)) == expected
 
 
+class _OwnLayer(nn.TransformerEncoderLayer):
+    pass
+
+
+@pytest.mark.parametrize("layer", [nn.TransformerEncoderLayer, _OwnLayer])
+@pytest.mark.parametrize("options", [{}, {"batch_first": False}, {"norm_first": True}])
+def test_takes_the_layers_of_torchs_own_encoder_with_padding(layer, options):
+    model = architectures.StockEncoder(layer, **options)
+    expected = numbered("encoder.layers", 3)
+    assert find_blocks(model, architectures.padded()) == expected
+
+
+class _Stacks(nn.Module):
+    def __init__(self, *depths):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.stacks = nn.ModuleList(nn.TransformerEncoder(layer, depth) for depth in depths)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        for stack in self.stacks:
+            x = stack(x)
+        return self.head(x.mean(1))
+
+
+def test_stacks_of_torchs_layers_are_no_blocks():
+    points = find_blocks(_Stacks(2, 1), torch.randn(6, 4, 8))
+    assert points == ["input", *numbered("stacks.{}.layers", 2, 1)]
+    points = find_blocks(_Stacks(1, 1), torch.randn(6, 4, 8))
+    assert points == ["input", *numbered("stacks.{}.layers", 1, 1)]
+
+
+class _Queries(nn.Module):
+    """Reads the input once and decodes it, or has every layer of the decoder read it."""
+
+    def __init__(self, once):
+        super().__init__()
+        layer = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
+        self.decoder, self.head = nn.TransformerDecoder(layer, 3), nn.Linear(8, CLASSES)
+        self.once, self.queries = once, nn.Parameter(torch.randn(1, 4, 8))
+
+    def forward(self, x):
+        queries = self.queries.expand(len(x), -1, -1)
+        h = self.decoder(x, queries) if self.once else self.decoder(queries, x)
+        return self.head(h.mean(1))
+
+
+def test_takes_the_layers_of_torchs_own_decoder_unless_each_reads_the_input():
+    x = torch.randn(6, 4, 8)
+    assert find_blocks(_Queries(once=True), x) == ["input", *numbered("decoder.layers", 3)]
+    with pytest.raises(ValueError, match="Found no blocks"):
+        find_blocks(_Queries(once=False), x)
+
+
+class _Nest(nn.Module):
+    """A block that may hold others of its class."""
+
+    def __init__(self, *inner):
+        super().__init__()
+        self.inner, self.linear = nn.Sequential(*inner), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return torch.tanh(self.linear(self.inner(x)))
+
+
+def test_of_blocks_within_blocks_of_one_class_takes_the_outer_ones():
+    model = nn.Sequential(_Nest(_Nest(), _Nest()), _Nest(_Nest(_Nest())), nn.Linear(8, CLASSES))
+    assert find_blocks(model, torch.randn(6, 8)) == ["input", "0", "1"]
+
+
+def test_blocks_within_one_block_of_their_class_are_no_sequence():
+    model = nn.Sequential(_Nest(_Nest(_Nest())), nn.ReLU(), nn.Linear(8, CLASSES))
+    assert find_blocks(model, torch.randn(6, 8)) == ["input", "1"]
+
+
+def test_an_inner_block_that_is_bypassed_does_not_matter():
+    class Residual(_Nest):
+        def forward(self, x):
+            return x + self.linear(self.inner(x))
+
+    model = nn.Sequential(Residual(Residual()), Residual(), nn.Linear(8, CLASSES))
+    assert find_blocks(model, torch.randn(6, 8)) == ["input", "0", "1"]
+
+
 class _Functional(nn.Module):
     def __init__(self):
         super().__init__()

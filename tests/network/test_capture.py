@@ -7,7 +7,13 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 
 from lightning_nc.guards.unobtrusive import unobtrusive
 from lightning_nc.network.capture import call_model, capture
-from lightning_nc.network.points import Point, clean_name, match_layers, named_modules
+from lightning_nc.network.points import (
+    Point,
+    clean_name,
+    contained,
+    match_layers,
+    named_modules,
+)
 from lightning_nc.network.trace import trace
 from lightning_nc.passes.sweeps import FeatureCache
 from tests import architectures
@@ -61,8 +67,24 @@ def test_globs_match_in_running_order():
     assert list(found) == ["1.linear", "2.linear", "3.linear", "4"]
 
 
-def test_a_glob_does_not_match_the_network_as_a_whole(net, x):
-    assert list(captured(net, "*", x)) == ["0", "1", "2", "3"]
+def test_a_star_stops_at_a_dot_and_two_do_not():
+    model, x = architectures.block_mlp(depth=2), torch.randn(6, 5)
+    names = ["0", "1.linear", "1.relu", "1", "2.linear", "2.relu", "2", "3"]
+    assert list(captured(model, ["*"], x)) == ["0", "1", "2", "3"]
+    assert list(captured(model, ["**"], x)) == names
+    assert list(captured(model, ["2.*"], x)) == ["2.linear", "2.relu"]
+
+
+@pytest.mark.parametrize("glob", ["*", "**"])
+def test_a_glob_does_not_match_the_network_as_a_whole(net, x, glob):
+    assert list(captured(net, glob, x)) == ["0", "1", "2", "3"]
+
+
+def test_parts_of_a_module_that_has_a_point_are_found():
+    names = ["input", "a", "a.b.c", "a.b.c.d", "ab", "relu-1", "x-1", "x-2", "x.y-1", "x.y-2"]
+    inside = {"a.b.c": "a", "a.b.c.d": "a.b.c", "x.y-1": "x-1", "x.y-2": "x-1"}
+    assert contained(names) == inside
+    assert contained(["layer-1.0", "layer-1"]) == {"layer-1.0": "layer-1"}
 
 
 def test_a_layer_named_twice_is_one_point(net, x):

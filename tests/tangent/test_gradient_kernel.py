@@ -131,7 +131,8 @@ def test_inputs_may_be_tuples_and_dicts_with_parts_that_all_samples_share(x):
         (["2.weight", "2.*"], ["2.weight", "2.bias"]),
         (("0.weight",), ["0.weight"]),
         (iter(["?.bias"]), ["0.bias", "2.bias"]),
-        (["*"], ["0.weight", "0.bias", "2.weight", "2.bias"]),
+        (["**"], ["0.weight", "0.bias", "2.weight", "2.bias"]),
+        (["*.*"], ["0.weight", "0.bias", "2.weight", "2.bias"]),
     ],
 )
 def test_parameters_are_chosen_by_names_and_globs(parameters, names, x):
@@ -157,6 +158,7 @@ def test_parts_add_up_and_frozen_ones_do_not_count(x):
     ("options", "message"),
     [
         ({"parameters": ["hed.*"]}, r"No parameter matches 'hed\.\*'.* 2\.weight, 2\.bias"),
+        ({"parameters": ["*"]}, r"'\*'\. A '\*' stops at a dot .*'\*\*' matches '0\.weight', "),
         ({"outputs": 0}, "1 or more, got 0"),
         ({"outputs": -3}, "1 or more, got -3"),
         ({"outputs": True}, "1 or more, got True"),
