@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lightning_nc.network.pooling import first_token as first_token
     from lightning_nc.network.pooling import last_token as last_token
     from lightning_nc.network.pooling import masked_mean as masked_mean
+    from lightning_nc.network.pooling import spatial_mean as spatial_mean
     from lightning_nc.passes.probe import Probe as Probe
     from lightning_nc.passes.request import Answer as Answer
     from lightning_nc.passes.request import Request as Request
@@ -55,7 +56,7 @@ _HOMES = {
         "measure",
     ),
     "network.blocks": ("find_blocks",),
-    "network.pooling": ("first_token", "last_token", "masked_mean"),
+    "network.pooling": ("first_token", "last_token", "masked_mean", "spatial_mean"),
     "passes.probe": ("Probe",),
     "passes.request": ("Answer", "Request"),
     "passes.statistics": ("Statistic",),

@@ -39,8 +39,11 @@ class EquiSeparation(MeasureCallback):
             ``named_modules()``, or ``{name: callable}`` where the callable turns the module's
             output into (N, d) features; ``"input"`` is the raw input. In a glob, ``*`` stops at a
             dot and ``**`` does not: ``"encoder.layer.*"`` is one point per layer.
-        pool: Turns the output of each layer into (N, d) features; by default it is flattened.
-            Sequences need one: `lightning_nc.first_token`, `masked_mean` or `last_token`.
+        pool: Makes one feature vector per sample. ``"auto"`` keeps vectors, averages sequences over
+            their tokens (without padding, if the inputs tell it), and flattens feature maps, or
+            averages them over their positions where flattening would take more than
+            ``Probe(memory_mb=...)``. Or ``"flatten"``, `spatial_mean`, `first_token`,
+            `masked_mean`, `last_token`, or a callable.
         probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.
         every_n_epochs: Measure before training, after every n-th epoch, and after the last one.
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
@@ -64,7 +67,7 @@ class EquiSeparation(MeasureCallback):
     def __init__(
         self,
         layers: Layers = "blocks",
-        pool: Pool | None = None,
+        pool: Pool = "auto",
         probe: str | Probe = "train",
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,

@@ -61,7 +61,11 @@ class MinorityCollapse(MeasureCallback):
         class_counts: Training samples per class, if they cannot be counted in the batches.
         theory: Whether to log the prediction of the layer-peeled model; needs
             ``lightning-neural-collapse[theory]``.
-        pool: Turns the head's input into (N, d) features, if it is a sequence.
+        pool: Makes one feature vector per sample. ``"auto"`` keeps vectors, averages sequences over
+            their tokens (without padding, if the inputs tell it), and flattens feature maps, or
+            averages them over their positions where flattening would take more than
+            ``Probe(memory_mb=...)``. Or ``"flatten"``, `spatial_mean`, `first_token`,
+            `masked_mean`, `last_token`, or a callable.
         merged_above: Value of ``cos_weights`` above which one warning (on W&B also an alert) says
             that minority classes have merged.
         probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.
@@ -92,7 +96,7 @@ class MinorityCollapse(MeasureCallback):
         head: str | None = None,
         class_counts: Sequence[int] | None = None,
         theory: bool = False,
-        pool: Pool | None = None,
+        pool: Pool = "auto",
         merged_above: float = 0.95,
         probe: str | Probe = "train",
         every_n_epochs: int = 1,

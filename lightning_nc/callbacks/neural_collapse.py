@@ -51,7 +51,11 @@ class NeuralCollapse(MeasureCallback):
             weight has a row per class (or one row, for two classes). Its inputs are the last-layer
             features. False measures a network without a head, such as an encoder: its last-layer
             features are its output, or the input of a projection head.
-        pool: Turns the head's input into (N, d) features, if it is a sequence.
+        pool: Makes one feature vector per sample. ``"auto"`` keeps vectors, averages sequences over
+            their tokens (without padding, if the inputs tell it), and flattens feature maps, or
+            averages them over their positions where flattening would take more than
+            ``Probe(memory_mb=...)``. Or ``"flatten"``, `spatial_mean`, `first_token`,
+            `masked_mean`, `last_token`, or a callable.
         probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.
         every_n_epochs: Measure before training, after every n-th epoch, and after the last one.
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
@@ -76,7 +80,7 @@ class NeuralCollapse(MeasureCallback):
     def __init__(
         self,
         head: str | Literal[False] | None = None,
-        pool: Pool | None = None,
+        pool: Pool = "auto",
         probe: str | Probe = "train",
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,

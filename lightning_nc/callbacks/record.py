@@ -135,6 +135,7 @@ class Record:
             counts=on_its_own(answer.counts),
             seconds=seconds,
             stage=moment.stage,
+            pooling=dict(answer.pooling),
         )
         self.history = [past.without_large_arrays() for past in self.history]
         self.history.append(measurement)

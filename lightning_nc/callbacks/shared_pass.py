@@ -171,6 +171,9 @@ def _tell(
             send_alerts(trainer, record.told, topic, f"{who}: {text}")
 
     def tell_events() -> None:
+        if answer.pooling and "pooling" not in record.told:
+            record.told.add("pooling")
+            rank_zero_info(f"{who}: {_pooling_in_words(answer)}")
         for title, text in record.measure.events(record.timeline(measurement)).items():
             # nothing is wrong, so it goes to Lightning's log, which is set up to be shown
             rank_zero_info(f"{who}: {text}")
@@ -178,6 +181,19 @@ def _tell(
 
     if trainer.is_global_zero:
         safely(trainer, record.told, "report what has happened", tell_events)
+
+
+def _pooling_in_words(answer: Answer) -> str:
+    """Say once how layers are pooled, if that was chosen and they are not merely flattened."""
+    of_each: dict[str, list[str]] = {}
+    for name, words in answer.pooling.items():
+        of_each.setdefault(words, []).append(name)
+    said = [f"{', '.join(_first_and_last(names))}: {words}" for words, names in of_each.items()]
+    return f"layers are pooled as suits their shapes ({'; '.join(said)}); pool= says otherwise."
+
+
+def _first_and_last(names: list[str]) -> list[str]:
+    return names if len(names) < 4 else [names[0], f"{len(names) - 2} more", names[-1]]
 
 
 def _count(failed: Sequence[tuple[Record, Exception]], moment: Moment) -> None:

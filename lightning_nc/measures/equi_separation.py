@@ -45,7 +45,7 @@ class SeparationMeasure(Measure):
     quantities = QUANTITIES
     layer_quantities = LAYER_QUANTITIES
 
-    def __init__(self, layers: Layers = "blocks", pool: Pool | None = None) -> None:
+    def __init__(self, layers: Layers = "blocks", pool: Pool = "auto") -> None:
         self.layers, self.pool = layers, pool
 
     def request(self) -> Request:

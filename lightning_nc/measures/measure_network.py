@@ -64,7 +64,7 @@ def measure(
     loader: Any,
     layers: Layers | None = "blocks",
     head: str | Literal[False] | None = None,
-    pool: Pool | None = None,
+    pool: Pool = "auto",
     measures: Iterable[Any] | None = None,
 ) -> NetworkMeasurement:
     """Measure a network once, without a Trainer, and return what the callbacks would log.
@@ -113,7 +113,7 @@ def measure(
         )
     if measures is None:
         chosen = _the_law_and_collapse(layers, head, pool)
-    elif (layers, head, pool) == ("blocks", None, None):
+    elif (layers, head, pool) == ("blocks", None, "auto"):
         chosen = [getattr(each, "measure", each) for each in measures]
     else:
         raise ValueError(
@@ -133,12 +133,13 @@ def measure(
         counts=on_its_own(answers[0].counts),
         seconds=time.perf_counter() - started,
         stage="measure",
+        pooling={name: words for each in answers for name, words in each.pooling.items()},
         measures=[(each, probe.key) for each in chosen],
     )
 
 
 def _the_law_and_collapse(
-    layers: Layers | None, head: str | Literal[False] | None, pool: Pool | None
+    layers: Layers | None, head: str | Literal[False] | None, pool: Pool
 ) -> list[Measure]:
     law = [SeparationMeasure(layers, pool)] if layers is not None else []
     return [*law, CollapseMeasure(head, pool)] if head is not False else [*law]

@@ -23,6 +23,8 @@ class Measurement:
         counts: Samples per class, n_k, shape ``(K,)``: compare D only at equal n_k.
         seconds: Duration of the measurement.
         stage: ``"fit"``, ``"validate"``, ``"test"``, or ``"measure"`` without a Trainer.
+        pooling: How layers were pooled, in words by name, where that was chosen automatically and
+            they were not merely flattened.
     """
 
     epochs_completed: float
@@ -32,6 +34,7 @@ class Measurement:
     counts: Tensor = field(repr=False)
     seconds: float
     stage: str = "fit"
+    pooling: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def when(self) -> str:

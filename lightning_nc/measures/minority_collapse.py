@@ -69,7 +69,7 @@ class MinorityMeasure(Measure):
         head: str | None = None,
         class_counts: Sequence[int] | None = None,
         theory: bool = False,
-        pool: Pool | None = None,
+        pool: Pool = "auto",
         merged_above: float = 0.95,
         counter: ClassCounter | None = None,
     ) -> None:

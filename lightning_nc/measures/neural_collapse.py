@@ -48,7 +48,7 @@ class CollapseMeasure(Measure):
     figures = ("cosines", "snapshot", "epochs", "collapse")
     quantities = QUANTITIES
 
-    def __init__(self, head: str | Literal[False] | None = None, pool: Pool | None = None) -> None:
+    def __init__(self, head: str | Literal[False] | None = None, pool: Pool = "auto") -> None:
         self.head, self.pool = head, pool
 
     def request(self) -> Request:

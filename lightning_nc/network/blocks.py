@@ -67,13 +67,13 @@ def find_blocks(model: nn.Module, batch: Any) -> list[str]:
     return [point.name for point in block_points(found, head)]
 
 
-def block_points(found: Trace, head: ModuleRun | None, pool: Pool | None = None) -> list[Point]:
+def block_points(found: Trace, head: ModuleRun | None, pool: Pool = "auto") -> list[Point]:
     """Return the points of ``layers="blocks"``; see `find_blocks` for the rule.
 
     Args:
         found: A traced forward pass.
         head: The head's run; None without a head.
-        pool: Makes (N, d) features of a block's output; None flattens.
+        pool: Makes (N, d) features of a block's output.
 
     Raises:
         ValueError: If no block is found.

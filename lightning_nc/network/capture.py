@@ -60,7 +60,7 @@ class Capture:
         self._inputs, self._samples, self._consume = inputs, samples, consume
         try:
             for point in self._points.get(None, []):
-                self._hand_over(point, _raw_input(inputs))
+                self._hand_over(point, raw_input(inputs))
             output = self.call(inputs)
         finally:
             self._inputs = self._consume = None
@@ -164,7 +164,7 @@ def call_model(model: nn.Module, inputs: Any) -> Any:
     return model(inputs)
 
 
-def _raw_input(inputs: Any) -> Any:
+def raw_input(inputs: Any) -> Any:
     """Return the first floating-point tensor in the inputs."""
     values = inputs.values() if isinstance(inputs, Mapping) else inputs
     if isinstance(inputs, Tensor):

@@ -14,8 +14,8 @@ from lightning_nc.globs import deeper_advice, matching
 INPUT = "input"
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 
-Pool = Callable[..., Tensor]
-Layers = str | Iterable[str] | Mapping[str, Pool]
+Pool = Callable[..., Tensor] | Literal["auto", "flatten"]
+Layers = str | Iterable[str] | Mapping[str, Callable[..., Tensor]]
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,15 @@ class Point:
         module: Clean name of the module; None for the raw input of the network.
         run: Number of the module's run within a forward pass, counted from 0.
         side: Whether the module's output or its input is used.
-        pool: Makes (N, d) features of the output or input; None flattens it.
+        pool: Makes (N, d) features of the output or input. ``"auto"`` is replaced by what suits its
+            shape, once that is known.
     """
 
     name: str
     module: str | None
     run: int = 0
     side: Literal["output", "input"] = "output"
-    pool: Pool | None = None
+    pool: Pool = "auto"
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -57,7 +58,10 @@ def clean_name(name: str) -> str:
 
 
 def match_layers(
-    layers: Layers, runs: Mapping[str, int], modules: Mapping[str, nn.Module]
+    layers: Layers,
+    runs: Mapping[str, int],
+    modules: Mapping[str, nn.Module],
+    pool: Pool = "auto",
 ) -> list[Point]:
     """Find the points that names, globs or ``{name: callable}`` select, in running order.
 
@@ -68,6 +72,8 @@ def match_layers(
         runs: How often each module runs in a forward pass, in running order.
         modules: All modules of the network by name; the first name of a shared module is used in
             ``runs``.
+        pool: Makes (N, d) features of layers that have no callable of their own, except for the raw
+            input.
 
     Raises:
         ValueError: If a name matches no module or only modules that do not run, if it matches a
@@ -80,9 +86,9 @@ def match_layers(
     wanted = [layers] if isinstance(layers, str) else list(layers)
     points: list[Point] = []
     for pattern in wanted:
-        pool = layers[pattern] if isinstance(layers, Mapping) else None
+        own: Pool = layers[pattern] if isinstance(layers, Mapping) else pool
         if pattern == INPUT and INPUT not in runs:
-            points.append(Point(INPUT, None, pool=pool))
+            points.append(Point(INPUT, None, pool=own if isinstance(layers, Mapping) else "auto"))
             continue
         # a glob does not match the network as a whole, whose name is empty
         matched = [name for name in matching(pattern, modules) if name or not pattern]
@@ -90,7 +96,7 @@ def match_layers(
         found = [name for name in runs if name in meant]
         if not found or any(isinstance(modules[name], torch.jit.ScriptModule) for name in matched):
             raise ValueError(_why_silent(pattern, matched, runs, modules))
-        points += [point for name in found for point in points_of_runs(name, runs[name], pool)]
+        points += [point for name in found for point in points_of_runs(name, runs[name], own)]
     points = list(dict.fromkeys(points))
     names = [point.name for point in points]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -102,13 +108,13 @@ def match_layers(
     return sorted(points, key=lambda p: (-1 if p.module is None else order[p.module], p.run))
 
 
-def points_of_runs(name: str, count: int, pool: Pool | None = None) -> list[Point]:
+def points_of_runs(name: str, count: int, pool: Pool = "auto") -> list[Point]:
     """Return one point per run of a module: ``relu``, or ``relu-1``, ``relu-2`` if it runs twice.
 
     Args:
         name: The module's name.
         count: How often the module runs.
-        pool: Makes (N, d) features of its output; None flattens it.
+        pool: Makes (N, d) features of its output.
     """
     if count == 1:
         return [Point(name, name, pool=pool)]

@@ -1,13 +1,17 @@
 """Make one feature vector per sample from what a layer returns."""
 
 import inspect
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from lightning_nc.network.points import Point, Pool
+from lightning_nc.network.points import Point
+
+_PADDING_MASKS = ("src_key_padding_mask", "key_padding_mask", "padding_mask")
 
 
 def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
@@ -24,16 +28,14 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
 
     Raises:
         TypeError: If the value holds no floating-point tensor.
-        ValueError: If a sequence has no pooling, or the first axis is not that of the samples.
+        ValueError: If the first axis is not that of the samples.
     """
     # the input of most heads is pooled by the network itself
     pooled = point.side == "input" and getattr(value, "ndim", None) == 2
-    if point.pool is not None and not pooled:
+    if callable(point.pool) and not pooled:
         features = _call_pool(point.pool, value, inputs)
     else:
         features = main_tensor(value)
-        if isinstance(features, Tensor) and features.ndim == 3 and point.module is not None:
-            raise ValueError(_sequence_without_pool(point.name, features))
     if not isinstance(features, Tensor) or not features.is_floating_point():
         kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
         raise TypeError(
@@ -49,12 +51,54 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
     return features.detach().reshape(samples, -1)
 
 
+@dataclass(frozen=True)
+class Pooling:
+    """Makes one vector per sample from a layer whose axes are known.
+
+    Attributes:
+        mean: What is averaged over: the tokens of a sequence, excluding padding if the inputs tell
+            it, or the positions of a feature map; None keeps all numbers.
+        sample_axis: The axis of the samples: 1 in sequences whose first axis is time.
+        channels_last: Whether the channels are on the last axis; otherwise they follow the samples.
+        own: A function that pools instead, once the samples are on the first axis.
+    """
+
+    mean: Literal["tokens", "positions"] | None = None
+    sample_axis: int = 0
+    channels_last: bool = True
+    own: Callable[..., Tensor] | None = None
+
+    def __call__(self, value: Any, inputs: Any = None) -> Tensor:
+        """Pool the value at a point to shape ``(N, d)``."""
+        h = main_tensor(value)
+        if self.sample_axis:
+            h = h.transpose(0, self.sample_axis)
+        if self.own is not None:
+            return _call_pool(self.own, h, inputs)
+        if self.mean is None or h.ndim == 2:
+            return h.flatten(1)
+        channels_last = h if self.channels_last else h.movedim(1, -1)
+        kept = _lengths_mask(value) if self.mean == "tokens" else None
+        if self.mean == "tokens" and kept is None:
+            kept = _mask(inputs, channels_last.shape[:2])
+        return _mean(channels_last.flatten(1, -2), kept)
+
+    @property
+    def words(self) -> str:
+        """What it does, in words; empty if it keeps all numbers."""
+        if self.own is not None:
+            return str(getattr(self.own, "__name__", self.own)).replace("_", " ")
+        return f"mean over {self.mean}" if self.mean else ""
+
+
 def main_tensor(value: Any) -> Any:
     """Return the main tensor of an output: itself, or the main tensor of a tuple or mapping.
 
     This is the tuple's first item, or the mapping's ``logits``, ``last_hidden_state`` or first
-    tensor.
+    tensor. A packed sequence is padded, shape ``(N, T, d)``.
     """
+    if isinstance(value, PackedSequence):
+        return pad_packed_sequence(value, batch_first=True)[0]
     if isinstance(value, Mapping):
         for key in ("logits", "last_hidden_state"):
             if key in value:
@@ -68,7 +112,7 @@ def main_tensor(value: Any) -> Any:
 def first_token(states: Any) -> Tensor:
     """Pool a sequence (N, T, d) to its first token, where BERT and ViT keep their summary.
 
-    A tensor of shape (N, d) is returned unchanged, here and by the other two pools.
+    A tensor of shape (N, d) is returned unchanged, here and by the other pools.
 
     Args:
         states: The layer's output: a tensor, or a tuple or mapping that holds one.
@@ -126,12 +170,31 @@ def masked_mean(states: Any, inputs: Any = None) -> Tensor:
         tensor([[1.]])
     """
     h = main_tensor(states)
-    mask = _attention_mask(inputs)
-    if h.ndim == 2:
-        return h
-    if mask is None:
+    return h if h.ndim == 2 else _mean(h, _attention_mask(inputs))
+
+
+def spatial_mean(maps: Any) -> Tensor:
+    """Pool feature maps (N, C, ...) to the mean over their positions, as global pooling does.
+
+    Args:
+        maps: The layer's output: a tensor, or a tuple or mapping that holds one.
+
+    Returns:
+        Shape ``(N, C)``.
+
+    Example:
+        >>> spatial_mean(torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]]))
+        tensor([[4.]])
+    """
+    h = main_tensor(maps)
+    return h if h.ndim == 2 else h.flatten(2).mean(2)
+
+
+def _mean(h: Tensor, kept: Tensor | None) -> Tensor:
+    """The mean over tokens that are kept: shapes (N, T, d) and (N, T) to (N, d)."""
+    if kept is None:
         return h.mean(1)
-    weights = mask.to(h.dtype)[..., None]  # (N, T, 1)
+    weights = kept.to(h.dtype)[..., None]
     return (weights * h).sum(1) / weights.sum(1)
 
 
@@ -139,19 +202,32 @@ def _attention_mask(inputs: Any) -> Tensor | None:
     return inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
 
 
-def _call_pool(pool: Pool, value: Any, inputs: Any) -> Tensor:
+def _mask(inputs: Any, shape: tuple[int, ...]) -> Tensor | None:
+    """The mask of the tokens to keep, if the inputs have one of this shape, (N, T)."""
+    named = inputs if isinstance(inputs, Mapping) else {}
+    masks = {name: m for name, m in named.items() if isinstance(m, Tensor) and m.shape == shape}
+    if "attention_mask" in masks:
+        return masks["attention_mask"]
+    padding = next((masks[name] for name in _PADDING_MASKS if name in masks), None)
+    # boolean ones are True at padding, additive ones -inf
+    return None if padding is None else padding == 0
+
+
+def _lengths_mask(value: Any) -> Tensor | None:
+    """The mask of a packed sequence, shape (N, T); None if the value is none."""
+    first = value[0] if isinstance(value, tuple | list) and value else value
+    packed = value if isinstance(value, PackedSequence) else first
+    if not isinstance(packed, PackedSequence):
+        return None
+    h, lengths = pad_packed_sequence(packed, batch_first=True)
+    steps = torch.arange(h.shape[1], device=h.device)
+    return steps < lengths.to(h.device)[:, None]
+
+
+def _call_pool(pool: Callable[..., Tensor], value: Any, inputs: Any) -> Tensor:
     """Call ``pool(value)``, or ``pool(value, inputs)`` if it has a parameter ``inputs``."""
     try:
         wants_inputs = "inputs" in inspect.signature(pool).parameters
     except (TypeError, ValueError):  # builtins without a signature
         wants_inputs = False
     return pool(value, inputs=inputs) if wants_inputs else pool(value)
-
-
-def _sequence_without_pool(name: str, features: Tensor) -> str:
-    return (
-        f"Layer '{name}' returns a sequence of shape {tuple(features.shape)}. Choose how to pool "
-        "it into one feature vector per sample: pool=lightning_nc.first_token, "
-        "pool=lightning_nc.masked_mean, pool=lightning_nc.last_token, or pool=torch.nn.Flatten() "
-        "to keep all of it."
-    )

@@ -19,15 +19,24 @@ class ModuleRun(NamedTuple):
         name: Clean name of the module.
         module: The module itself.
         nodes: Autograd nodes of its output tensors.
+        source: Autograd node of its first input tensor; None without one.
         features: Size of the last axis of its first input tensor; None without one.
         rows: Rows of its weight matrix; None without one.
+        shape: Shape of its main output tensor; None without one.
+        input_shape: Shape of its first input tensor; None without one.
+        channels: Channels of the last weighted layer that ran, and whether they are on its last
+            axis; None before the first one.
     """
 
     name: str
     module: nn.Module
     nodes: list[Any]
+    source: Any
     features: int | None
     rows: int | None
+    shape: tuple[int, ...] | None
+    input_shape: tuple[int, ...] | None
+    channels: tuple[int, bool] | None
 
 
 class Trace(NamedTuple):
@@ -93,6 +102,7 @@ def _refuse(_: None) -> Tensor:
 
 def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
     runs: list[ModuleRun] = []
+    channels: list[tuple[int, bool] | None] = [None]
     sources: set[Any] = set()
     derived_sources: set[Any] = set()
     names: dict[nn.Module, str] = {}
@@ -104,7 +114,22 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
         nodes = [tensor.grad_fn for tensor in _tensors(output) if tensor.grad_fn is not None]
         first = next(_tensors([args, kwargs]), None)
         features = first.shape[-1] if first is not None and first.ndim else None
-        runs.append(ModuleRun(names[module], module, nodes, features, _weight_rows(module)))
+        main = main_tensor(output)
+        shape = tuple(main.shape) if isinstance(main, Tensor) else None
+        channels.append(_channels(module) or channels[-1])
+        runs.append(
+            ModuleRun(
+                names[module],
+                module,
+                nodes,
+                None if first is None else first.grad_fn,
+                features,
+                _weight_rows(module, shape),
+                shape,
+                None if first is None else tuple(first.shape),
+                channels[-1],
+            )
+        )
 
     def embed(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         tokens = next(_tensors(args), None)
@@ -144,11 +169,29 @@ def _source(tensor: Tensor, sources: set[Any]) -> Tensor:
     return copy
 
 
-def _weight_rows(module: nn.Module) -> int | None:
-    weight = getattr(module, "weight", None)
-    if isinstance(module, nn.Embedding) or not isinstance(weight, Tensor) or weight.ndim < 2:
+def _weight_rows(module: nn.Module, shape: tuple[int, ...] | None) -> int | None:
+    """Rows of a module's weight matrix, also of one that is packed, such as a quantised one."""
+    weight, declared = getattr(module, "weight", None), getattr(module, "out_features", None)
+    if isinstance(module, nn.Embedding):
         return None
-    return weight.shape[0]
+    own = weight.shape[0] if isinstance(weight, Tensor) and weight.ndim >= 2 else None
+    if isinstance(declared, int) and own != declared and shape and shape[-1] == declared:
+        return declared
+    return own
+
+
+def _channels(module: nn.Module) -> tuple[int, bool] | None:
+    """Channels of a weighted layer, and whether they are on the last axis of its output."""
+    if isinstance(module, nn.RNNBase):
+        return module.hidden_size * (2 if module.bidirectional else 1), True
+    for name in ("out_channels", "num_features", "num_channels"):  # convolutions and their norms
+        if isinstance(getattr(module, name, None), int):
+            return getattr(module, name), False
+    for name in ("out_features", "embedding_dim", "embed_dim"):
+        if isinstance(getattr(module, name, None), int):
+            return getattr(module, name), True
+    size = getattr(module, "normalized_shape", None)
+    return (size[-1], True) if isinstance(size, tuple) else None
 
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:

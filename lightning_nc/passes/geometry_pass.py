@@ -99,6 +99,7 @@ class GeometryPass(MeasuringPass):
             tallies.get(number),
             classes=plan.classes,
             notes=wanted.notes,
+            pooling=wanted.pooling,
         )
 
     def _first_sweep(self, group: int) -> _FirstSweep:

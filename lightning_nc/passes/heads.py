@@ -31,8 +31,8 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
     if request.head is False:
         return None
     head, last = find_head(found, request.head, classes_seen), _last_weighted(found)
-    if request.head is None and head is not None and _projects(head, classes_seen):
-        head = None
+    if request.head is None and head is not None:
+        head = None if _projects(head, classes_seen) else _whole(found, head)
     later = last if head is not None and last is not None and last.name != head.name else None
     is_unclear = request.head is None and later is not None and (later.rows or 0) > classes_seen
     if not request.classifier:
@@ -57,6 +57,28 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
             "Probe(unpack=...)."
         )
     return head
+
+
+def _whole(found: Trace, head: ModuleRun) -> ModuleRun:
+    """The module that adds up several maps of one input, one of which was found as the head.
+
+    So are low-rank adapters: the head is the module with the same input as the frozen map, and with
+    the maps and the adapter inside it.
+    """
+
+    def adds_up(run: ModuleRun) -> bool:
+        parts = [r for r in found.runs if _is_inside(r, run) and r.rows == head.rows]
+        same_input = any(part.source is run.source is not None for part in parts)
+        same_size = run.shape is not None and head.shape is not None
+        return len(parts) > 1 and same_input and same_size and run.shape == head.shape
+
+    around = [run for run in found.runs if run.name and _is_inside(head, run)]
+    whole = next((run for run in reversed(around) if adds_up(run)), head)
+    return whole._replace(rows=head.rows)
+
+
+def _is_inside(run: ModuleRun, around: ModuleRun) -> bool:
+    return run.name.startswith(f"{around.name}.")
 
 
 def last_layer_point(found: Trace, head: ModuleRun | None, request: Request) -> Point:

@@ -26,7 +26,8 @@ class Wanted(NamedTuple):
         classifier: The point at the classifier's input; None if the classifier is not requested.
         head: Name of the head whose input that is; None if the network has none.
         statistics: The statistics summed there, besides those of `ClassGeometry`.
-        notes: Sentences on what was chosen or left out, by topic.
+        notes: Sentences on what was left out, by topic.
+        pooling: How points are pooled, in words by name, where it was chosen and is no flattening.
     """
 
     layers: list[Point]
@@ -34,6 +35,7 @@ class Wanted(NamedTuple):
     head: str | None = None
     statistics: tuple[Statistic, ...] = ()
     notes: Mapping[str, str] = MappingProxyType({})
+    pooling: Mapping[str, str] = MappingProxyType({})
 
     @property
     def points(self) -> list[Point]:

@@ -2,7 +2,6 @@
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,14 +10,13 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from lightning_nc.network.batches import ProbeBatch, Samples, form_batches, seeded_order, stratified
-from lightning_nc.network.blocks import block_points
 from lightning_nc.network.capture import capture
 from lightning_nc.network.labels import dataset_labels
-from lightning_nc.network.points import Point, match_layers, named_modules
+from lightning_nc.network.points import Point
 from lightning_nc.network.runner import Runner
-from lightning_nc.network.trace import Trace, trace
+from lightning_nc.network.trace import trace
 from lightning_nc.passes.classes import settle_classes, settle_labels
-from lightning_nc.passes.heads import last_layer_point, rows_note, settle_head
+from lightning_nc.passes.places import Places
 from lightning_nc.passes.plan import (
     Plan,
     Wanted,
@@ -71,9 +69,10 @@ def make_plan(
     chosen = of_classes[stratified(known.labels[of_classes], probe.samples_per_class, probe.seed)]
     batches = form_batches(known.indices[chosen], known.labels[chosen], samples.batch_size)
 
-    placed = _Placed(runner, found, known.labels[chosen], int(known.labels.max()) + 1)
+    places = Places(runner, reading, found, inputs, known.labels[chosen])
+    places.num_labels = max(places.num_labels, int(known.labels.max()) + 1)
     failures = dict(failed)
-    wanted = [placed.where(n, request, failures) for n, request in enumerate(requests)]
+    wanted = places.of_all(requests, failures)
     widths, bytes_each, broken = _widths(runner, inputs, len(first.indices), wanted)
     statistics: dict[Point, list[Statistic]] = {}
     for number, each in enumerate(wanted):
@@ -94,7 +93,7 @@ def make_plan(
         declared=known.declared,
         batches=batches,
         classes=classes,
-        num_labels=placed.num_labels,
+        num_labels=places.num_labels,
         wanted=wanted,
         failures=failures,
         statistics={point: statistics[point] for point in needed},
@@ -140,53 +139,6 @@ def _reference(dataset: Any) -> Callable[[], Any]:
         return weakref.ref(dataset)
     except TypeError:  # such as a list of samples
         return lambda: dataset
-
-
-class _Placed:
-    """Finds the points that answer requests.
-
-    Args:
-        runner: The network.
-        found: A traced forward pass.
-        labels: Labels of the probe, shape ``(N,)``.
-        classes_seen: Largest label of the source + 1.
-    """
-
-    def __init__(self, runner: Runner, found: Trace, labels: Tensor, classes_seen: int) -> None:
-        self.runner, self.found, self.classes_seen = runner, found, classes_seen
-        self.counts = torch.unique(labels, return_counts=True)[1]
-        self.num_labels = classes_seen
-
-    def where(self, number: int, request: Request, failures: dict[int, Exception]) -> Wanted | None:
-        """Where the answer to a request comes from; None if it failed, with the cause noted."""
-        if number in failures:
-            return None
-        try:
-            return self._where(request)
-        except Exception as error:
-            failures[number] = error
-            return None
-
-    def _where(self, request: Request) -> Wanted:
-        head = settle_head(self.found, request, self.classes_seen)
-        runs = self.found.runs_of_each()
-        points: list[Point] = []
-        if request.layers == "blocks":
-            points = block_points(self.found, head, request.pool)
-        elif request.layers is not None:
-            named = match_layers(request.layers, runs, named_modules(self.runner.model))
-            points = [
-                p if p.pool or p.module is None else replace(p, pool=request.pool) for p in named
-            ]
-        if not request.classifier:
-            return Wanted(points, None, None, request.statistics)
-        last = last_layer_point(self.found, head, request)
-        if head is not None:
-            self.num_labels = max(self.num_labels, head.rows or 0)
-        n = self.counts
-        notes = {} if head is None else rows_note(head, len(n), int(n.min()), int(n.max()))
-        name = None if head is None else head.name
-        return Wanted(points, last, name, request.statistics, notes)
 
 
 def _widths(

@@ -53,7 +53,7 @@ class Request(NamedTuple):
     """
 
     layers: Layers | None = None
-    pool: Pool | None = None
+    pool: Pool = "auto"
     classifier: bool = False
     head: str | Literal[False] | None = None
     needs_head: bool = False
@@ -127,7 +127,9 @@ class Answer(NamedTuple):
             None if not requested.
         kernel: The comparison of gradients; None if not requested.
         classes: Labels of the K classes, ascending, shape ``(K,)``; None for 0 .. K - 1.
-        notes: Sentences on what was chosen or left out, by topic.
+        notes: Sentences on what was left out, by topic.
+        pooling: How layers are pooled, in words by name, where that was chosen and they are not
+            merely flattened.
     """
 
     layers: dict[str, ClassGeometry]
@@ -137,6 +139,7 @@ class Answer(NamedTuple):
     kernel: KernelAnswer | None = None
     classes: Tensor | None = None
     notes: Mapping[str, str] = MappingProxyType({})
+    pooling: Mapping[str, str] = MappingProxyType({})
 
     @property
     def labels(self) -> Tensor:

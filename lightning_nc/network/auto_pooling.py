@@ -1,0 +1,149 @@
+"""Choose how to pool the layers of a network whose shapes are known from one forward pass."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_nc.network.points import Point
+from lightning_nc.network.pooling import (
+    Pooling,
+    first_token,
+    last_token,
+    main_tensor,
+    masked_mean,
+    spatial_mean,
+)
+from lightning_nc.network.trace import Trace
+
+_OURS = (first_token, last_token, masked_mean, spatial_mean)
+Shapes = Mapping[tuple[str | None, int, str], tuple[int, ...]]
+
+
+def shapes_of(found: Trace) -> dict[tuple[str | None, int, str], tuple[int, ...]]:
+    """The shapes on both sides of every run of every module, and that of the raw input."""
+    shapes: dict[tuple[str | None, int, str], tuple[int, ...]] = {}
+    counts: dict[str, int] = {}
+    for run in found.runs:
+        number = counts.get(run.name, 0)
+        counts[run.name] = number + 1
+        if run.shape is not None:
+            shapes[run.name, number, "output"] = run.shape
+        if run.input_shape is not None:
+            shapes[run.name, number, "input"] = run.input_shape
+    if found.raw is not None:
+        shapes[None, 0, "output"] = tuple(found.raw.shape)
+    return shapes
+
+
+class Chooser:
+    """Replaces ``"auto"`` by what suits the shape of a layer.
+
+    Vectors stay as they are. Sequences become the mean over their tokens. Feature maps are
+    flattened, or become the mean over their positions if they would take too much memory; so does
+    the raw input.
+
+    Args:
+        found: A traced forward pass of a batch.
+        samples: Samples of that batch, N.
+        other: Shapes in a forward pass of a batch of another size, and its samples; only needed if
+            `is_unclear`.
+    """
+
+    def __init__(self, found: Trace, samples: int, other: tuple[Shapes, int] | None = None) -> None:
+        self.shapes, self.samples, self.other = shapes_of(found), samples, other
+        self.channels: dict[tuple[str | None, int, str], tuple[int, bool] | None] = {}
+        counts: dict[str, int] = {}
+        before: tuple[int, bool] | None = None
+        for run in found.runs:
+            number = counts.get(run.name, 0)
+            counts[run.name] = number + 1
+            self.channels[run.name, number, "output"] = run.channels
+            self.channels[run.name, number, "input"] = before
+            before = run.channels
+
+    def is_unclear(self, point: Point) -> bool:
+        """Whether the first two axes of a sequence could both be that of the samples."""
+        shape = self.shapes.get((point.module, point.run, point.side), ())
+        return len(shape) == 3 and shape[0] == shape[1] == self.samples
+
+    def size(self, point: Point) -> int:
+        """Numbers per sample at a point, if all are kept."""
+        shape = self.shapes.get((point.module, point.run, point.side), (1,))
+        return max(torch.Size(shape).numel() // self.samples, 1)
+
+    def is_map(self, point: Point) -> bool:
+        """Whether a point is a feature map or the raw input, which may be too large to flatten."""
+        shape = self.shapes.get((point.module, point.run, point.side), ())
+        automatic = point.pool == "auto" and point.side == "output"
+        return automatic and (len(shape) > 3 or (point.module is None and len(shape) == 3))
+
+    def chosen(self, point: Point, flatten_maps: bool) -> Point:
+        """The point with the pooling that suits it.
+
+        Args:
+            point: The point.
+            flatten_maps: Whether feature maps are flattened.
+        """
+        key = (point.module, point.run, point.side)
+        shape = self.shapes.get(key)
+        axis = 0 if shape is None else self._sample_axis(point, shape)
+        if point.pool in _OURS and axis and callable(point.pool):
+            return replace(point, pool=Pooling(sample_axis=axis, own=point.pool))
+        if point.pool != "auto" or shape is None:
+            return point
+        if len(shape) <= 2:
+            return replace(point, pool=Pooling())
+        last = self._channels_last(key, shape)
+        if self.is_map(point):
+            pooling = Pooling(None if flatten_maps else "positions", channels_last=last)
+        elif len(shape) == 3:
+            pooling = Pooling("tokens", axis, last)
+        else:
+            pooling = Pooling("positions", channels_last=last)
+        return replace(point, pool=pooling)
+
+    def _sample_axis(self, point: Point, shape: tuple[int, ...]) -> int:
+        if len(shape) != 3 or point.module is None:
+            return 0
+        n = self.samples
+        if self.is_unclear(point) and self.other is not None:
+            shapes, n = self.other
+            shape = shapes.get((point.module, point.run, point.side), shape)
+        return 1 if shape[0] != n and shape[1] == n else 0
+
+    def _channels_last(self, key: tuple[str | None, int, str], shape: tuple[int, ...]) -> bool:
+        """Whether channels are on the last axis, by the size of the last weighted layer's output.
+
+        Without one, or if both axes have that size, sequences have them there and maps have not.
+        """
+        number, kind = self.channels.get(key) or (0, len(shape) == 3)
+        if (shape[1] == number) != (shape[-1] == number):
+            return shape[-1] == number
+        return kind if number else len(shape) == 3
+
+
+def pooling_of_head(head_output: Any, output: Any, inputs: Any) -> Callable[..., Tensor] | None:
+    """How a network pools the output of a head that it applies to every token.
+
+    Its features are then those of the tokens that it uses.
+
+    Args:
+        head_output: The head's output, shape ``(N, T, R)``.
+        output: The network's output, shape ``(N, R)``.
+        inputs: The network's inputs.
+
+    Returns:
+        The pool that turns one into the other; None if none of ours does.
+    """
+    z, wanted = main_tensor(head_output), main_tensor(output)
+    if not isinstance(z, Tensor) or not isinstance(wanted, Tensor) or z.ndim != 3:
+        return None
+    pools: Sequence[Callable[..., Tensor]] = (last_token, first_token, masked_mean)
+    for pool in pools:
+        found = pool(z) if pool is first_token else pool(z, inputs)
+        if found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-3, atol=1e-6):
+            return pool
+    return None

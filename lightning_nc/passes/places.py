@@ -1,0 +1,171 @@
+"""The places in a network that answer requests: points, and how each is pooled."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from lightning_nc.network.auto_pooling import Chooser, pooling_of_head, shapes_of
+from lightning_nc.network.batches import ProbeBatch
+from lightning_nc.network.blocks import block_points
+from lightning_nc.network.capture import capture, raw_input
+from lightning_nc.network.points import Point, match_layers, named_modules
+from lightning_nc.network.pooling import Pooling
+from lightning_nc.network.runner import Runner
+from lightning_nc.network.trace import Trace, trace
+from lightning_nc.passes.heads import last_layer_point, rows_note, settle_head
+from lightning_nc.passes.plan import Wanted, megabytes_of
+from lightning_nc.passes.request import Request
+from lightning_nc.passes.statistics import GEOMETRY, ClassSums
+from lightning_nc.passes.sweeps import Reading, labelled_batches
+
+
+class Places:
+    """Finds the points that answer requests.
+
+    Args:
+        runner: The network.
+        reading: The source and its first batch.
+        found: A traced forward pass of that batch.
+        inputs: The inputs of that batch.
+        labels: Labels of the probe, shape ``(N,)``.
+
+    Attributes:
+        num_labels: Number of labels from 0: rows of heads, or the largest label + 1.
+    """
+
+    def __init__(
+        self, runner: Runner, reading: Reading, found: Trace, inputs: Any, labels: Tensor
+    ) -> None:
+        self.runner, self.reading, self.found, self.inputs = runner, reading, found, inputs
+        self.num_labels = int(labels.max()) + 1
+        self.counts = torch.unique(labels, return_counts=True)[1]
+        self.samples = len(reading.batches[0].indices)
+
+    def of_all(
+        self, requests: Sequence[Request], failures: dict[int, Exception]
+    ) -> list[Wanted | None]:
+        """Where the answer to each request comes from; None if it failed, with the cause noted.
+
+        Args:
+            requests: What to measure.
+            failures: Why requests have failed, by number; those that fail here are added.
+        """
+        wanted: list[Wanted | None] = []
+        for number, request in enumerate(requests):
+            wanted.append(None)
+            if number not in failures:
+                try:
+                    wanted[-1] = self._where(request)
+                except Exception as error:
+                    failures[number] = error
+        return self._pooled(wanted)
+
+    def _where(self, request: Request) -> Wanted:
+        head = settle_head(self.found, request, self.num_labels)
+        points: list[Point] = []
+        notes: dict[str, str] = {}
+        if request.layers == "blocks":
+            points = block_points(self.found, head, request.pool)
+            if points[0].module is None and self._raw_varies():
+                points = points[1:]
+                notes["input"] = (
+                    "the raw input varies in size from batch to batch, so it has no class means "
+                    "and is left out of the layers."
+                )
+        elif request.layers is not None:
+            runs, modules = self.found.runs_of_each(), named_modules(self.runner.model)
+            points = match_layers(request.layers, runs, modules, request.pool)
+        if not request.classifier:
+            return Wanted(points, None, None, request.statistics, notes)
+        last = last_layer_point(self.found, head, request)
+        n = self.counts
+        if head is not None:
+            self.num_labels = max(self.num_labels, head.rows or 0)
+            notes |= rows_note(head, len(n), int(n.min()), int(n.max()))
+        name = None if head is None else head.name
+        return Wanted(points, last, name, request.statistics, notes)
+
+    def _raw_varies(self) -> bool:
+        """Whether the raw input of a second batch has another size, as with dynamic padding."""
+        samples, dataset = self.reading.samples, self.reading.samples.dataset
+        raw = self.found.raw
+        if raw is None or raw.ndim < 3 or samples.collate is default_collate:
+            return False
+        known = set(self.reading.batches[0].indices)
+        others = [i for i in range(min(len(dataset), 4 * self.samples)) if i not in known]
+        if not others:
+            return False
+        inputs = self._inputs_of(others[: self.samples])
+        other = raw_input(inputs)
+        return isinstance(other, Tensor) and other.shape[1:] != raw.shape[1:]
+
+    def _inputs_of(self, indices: list[int]) -> Any:
+        reading = self.reading._replace(batches=[ProbeBatch(0, indices, None)])
+        return next(labelled_batches(self.runner, reading))[1]
+
+    def _pooled(self, wanted: list[Wanted | None]) -> list[Wanted | None]:
+        """Replace ``"auto"`` by what suits the shape of each point."""
+        points = dict.fromkeys(p for each in wanted if each is not None for p in each.points)
+        chooser = Chooser(self.found, self.samples)
+        if self.samples > 1 and any(chooser.is_unclear(point) for point in points):
+            fewer = self._inputs_of(self.reading.batches[0].indices[:-1])
+            with self.runner.precision():
+                other = trace(self.runner.model, fewer, self.runner.call)
+            chooser = Chooser(self.found, self.samples, (shapes_of(other), self.samples - 1))
+        flatten = self._fit(chooser, list(points))
+        chosen = {point: chooser.chosen(point, flatten) for point in points}
+        heads = {w.classifier: w.head for w in wanted if w and w.classifier and w.head}
+        chosen |= self._of_heads({p: heads[p] for p in heads if chosen[p].pool != p.pool}, chosen)
+        return [
+            None
+            if each is None
+            else each._replace(
+                layers=[chosen[point] for point in each.layers],
+                classifier=None if each.classifier is None else chosen[each.classifier],
+                pooling=_in_words([(point, chosen[point]) for point in each.points]),
+            )
+            for each in wanted
+        ]
+
+    def _fit(self, chooser: Chooser, points: Sequence[Point]) -> bool:
+        """Whether all feature maps can be flattened: the accumulators fit into the budget."""
+        K = len(self.counts)
+        maps = [point for point in points if chooser.is_map(point)]
+        sums = [ClassSums(), *GEOMETRY]
+        megabytes = sum(megabytes_of(K, chooser.size(point), sums) for point in maps)
+        return megabytes <= self.reading.probe.memory_mb
+
+    def _of_heads(self, heads: dict[Point, str], chosen: dict[Point, Point]) -> dict[Point, Point]:
+        """The pooling of heads that the network applies to every token of a sequence."""
+        tokens = {
+            point: name
+            for point, name in heads.items()
+            if isinstance(pool := chosen[point].pool, Pooling) and pool.mean == "tokens"
+        }
+        if not tokens:
+            return {}
+        watching = capture(self.runner.model, [], set(tokens.values()), self.runner.call)
+        with watching as watched, self.runner.precision():
+            output = watched.forward(self.inputs, self.samples, lambda *_: None)
+        found = {}
+        for point, name in tokens.items():
+            own = pooling_of_head(watched.outputs.get(name), output, self.inputs)
+            if own is not None:
+                pool = chosen[point].pool
+                assert isinstance(pool, Pooling)
+                found[point] = replace(point, pool=replace(pool, own=own))
+        return found
+
+
+def _in_words(pairs: Sequence[tuple[Point, Point]]) -> dict[str, str]:
+    """How points are pooled, by name, where that was chosen and is not plain flattening."""
+    poolings = {
+        after.name: after.pool.words
+        for before, after in pairs
+        if before.pool == "auto" and isinstance(after.pool, Pooling)
+    }
+    return {name: words for name, words in poolings.items() if words}
