@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FunctionType
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from torch import nn
 
 from lightning_nc.guards.buffers import buffers_kept
 from lightning_nc.guards.generators import generators_in_model, generators_kept, held_generators
+from lightning_nc.guards.modes import modes_set
 from lightning_nc.guards.object_state import attributes_kept
 from lightning_nc.guards.parameters import parameters_watched
 from lightning_nc.guards.shards import shards_kept
@@ -67,16 +68,8 @@ def unobtrusive(
         yield
 
 
-@contextmanager
-def _evaluation_flags(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def _evaluation_flags(model: nn.Module) -> AbstractContextManager[None]:
+    return modes_set(dict.fromkeys(model.modules(), False))
 
 
 def _datasets(data: Any) -> list[Any]:

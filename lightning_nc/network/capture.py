@@ -1,13 +1,15 @@
 """Read features from a network with hooks that exist only inside one ``with`` block."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from lightning_nc.network.calling import calling
+from lightning_nc.network.nesting import floating_tensor_in
 from lightning_nc.network.points import Point, named_modules
 from lightning_nc.network.pooling import features_of, main_tensor
 
@@ -65,7 +67,8 @@ class Capture:
         self._inputs, self._samples, self._consume = inputs, samples, consume
         try:
             for point in self._points.get(None, []):
-                self._hand_over(point, _raw_input(inputs))
+                raw = floating_tensor_in(inputs)
+                self._hand_over(point, main_tensor(inputs) if raw is None else raw)
             self.call(inputs)
             if self._failure is not None:
                 raise self._failure
@@ -124,7 +127,7 @@ def capture(
         model: The network.
         points: Where to take features.
         head: Name of the head, whose weight and bias are copied when it runs.
-        call: Calls the network with inputs; by default as `call_model` does.
+        call: Calls the network with inputs; by default as `calling` says.
 
     Yields:
         The `Capture`, whose ``forward`` calls the network.
@@ -136,7 +139,7 @@ def capture(
         ...     watched.forward(torch.zeros(5, 4), 5, lambda point, h: print(point.name, h.shape))
         relu torch.Size([5, 3])
     """
-    watched = Capture(call or partial(call_model, model), points)
+    watched = Capture(call or calling(model).function, points)
     modules = named_modules(model)
     with ExitStack() as hooks:
         for name in {point.module for point in points} - {None}:
@@ -148,24 +151,6 @@ def capture(
             at_head = modules[head].register_forward_hook(watched.on_head, prepend=True)
             hooks.enter_context(at_head)
         yield watched
-
-
-def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Call a network with a tensor, a tuple of arguments or a dict of keyword arguments."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, tuple | list):
-        return model(*inputs)
-    return model(inputs)
-
-
-def _raw_input(inputs: Any) -> Any:
-    """Return the first floating-point tensor in the inputs."""
-    values = inputs.values() if isinstance(inputs, Mapping) else inputs
-    if isinstance(inputs, Tensor):
-        return inputs
-    floating = (v for v in values if isinstance(v, Tensor) and v.is_floating_point())
-    return next(floating, main_tensor(inputs))
 
 
 def _is_affine(output: Any, h: Any, weight: Any, bias: Any) -> bool:

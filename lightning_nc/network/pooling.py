@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_nc.network.nesting import parts_of
 from lightning_nc.network.points import Point, Pool
 
 
@@ -52,9 +54,11 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
 def main_tensor(value: Any) -> Any:
     """Return the main tensor of an output: itself, or the main tensor of a tuple or mapping.
 
-    This is the tuple's first item, or the mapping's ``logits``, ``last_hidden_state`` or first
-    tensor.
+    This is the tuple's first item, or the mapping's or dataclass's ``logits``,
+    ``last_hidden_state`` or first tensor.
     """
+    if is_dataclass(value) and not isinstance(value, Mapping):
+        value = parts_of(value)
     if isinstance(value, Mapping):
         for key in ("logits", "last_hidden_state"):
             if key in value:
@@ -136,7 +140,9 @@ def masked_mean(states: Any, inputs: Any = None) -> Tensor:
 
 
 def _attention_mask(inputs: Any) -> Tensor | None:
-    return inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    whole = isinstance(inputs, tuple) and len(inputs) == 1  # a network that takes the batch
+    given = inputs[0] if whole else inputs
+    return given.get("attention_mask") if isinstance(given, Mapping) else None
 
 
 def _call_pool(pool: Pool, value: Any, inputs: Any) -> Tensor:
