@@ -112,22 +112,20 @@ def _call_within(
     wrapper: nn.Module, model: nn.Module, function: Callable[[Any], Any], inputs: Any
 ) -> Any:
     """Call a function in place of the ``forward`` of a network inside its wrapper."""
-    own = vars(model).get("forward")
-
-    def put_back() -> None:
-        vars(model).pop("forward", None)
-        if own is not None:
-            vars(model)["forward"] = own
+    attributes = vars(model)
+    before = {name: attributes[name] for name in ("forward",) if name in attributes}
 
     def in_place_of_forward(inputs: Any) -> Any:
-        put_back()
+        del attributes["forward"]  # the function may call the network itself
+        attributes.update(before)
         return function(inputs)
 
-    vars(model)["forward"] = in_place_of_forward
+    attributes["forward"] = in_place_of_forward
     try:
         return wrapper(inputs)
     finally:
-        put_back()
+        attributes.pop("forward", None)
+        attributes.update(before)
 
 
 def _has_forward(model: nn.Module) -> bool:
