@@ -96,7 +96,7 @@ CASES = {
     "labels that are no tensor": (
         {"loader": Probe(data(), "data", unpack=lambda batch: (batch[0], ["cat"] * 30))},
         TypeError,
-        ["tensor of class indices", "list", "unpack="],
+        ["class index for each sample", "list of 30 str", "unpack="],
     ),
     "more labels than samples": (
         {"loader": Probe(data(), "data", unpack=lambda b: (b[0], torch.cat([b[1], b[1]])))},
@@ -111,7 +111,7 @@ CASES = {
     "fractional targets": (
         {"loader": data(Y / 2)},
         ValueError,
-        ["soft", "(30,)", "torch.float32", "unpack="],
+        ["not a classification", "(30,)", "torch.float32", "unpack="],
     ),
     "multi-label targets": (
         {"loader": data(MULTI_LABEL)},
@@ -121,12 +121,12 @@ CASES = {
     "a batch of three": (
         {"loader": ThreeParts()},
         TypeError,
-        ["list of 3", "Probe(..., unpack=lambda batch: (inputs, labels))"],
+        ["list of 3", "Probe(..., unpack=lambda batch: (batch[0], batch[1]))"],
     ),
     "a dict without a key for labels": (
         {"loader": OtherKeys()},
         TypeError,
-        ["'pixels', 'kind'", "Probe(..., unpack=lambda batch: (inputs, labels))"],
+        ["'pixels'", "'kind'", "Probe(..., unpack=lambda batch: (batch['pixels'], batch['kind']))"],
     ),
     "a stream": (
         {"loader": Stream()},

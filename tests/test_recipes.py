@@ -105,6 +105,27 @@ def test_checkpoints_are_measured_afterwards(run_recipe, capsys):
     assert len({row[1] for row in rows}) == 3  # each has weights of its own
 
 
+@pytest.mark.parametrize(
+    "title",
+    [
+        "The module has no forward",
+        "Batches are more than inputs and labels",
+        "Training mixes its samples",
+        "Labels are no class indices",
+    ],
+)
+def test_what_fails_at_first_is_mended_by_the_line_that_is_given(run_recipe, title):
+    names = run_recipe(title)
+    callbacks = ours(names["trainer"])
+    assert [epochs(callback) for callback in callbacks] == [[0, 1]] * len(callbacks)
+    # without that line nothing is measured
+    module, loader = names["trainer"].model, names["trainer"].train_dataloader
+    trainer = nets.trainer(os.getcwd(), [lightning_nc.NeuralCollapse()], max_epochs=1)
+    with pytest.warns(RuntimeWarning, match="skipped the measurement"):
+        trainer.fit(module, loader)
+    assert ours(trainer)[0].history == []
+
+
 def test_several_devices_need_nothing_more(run_recipe):
     trainer = run_recipe("Several GPUs")["trainer"]
     assert [epochs(callback) for callback in ours(trainer)] == [[0, 1, 2]] * 2

@@ -20,7 +20,7 @@ from lightning_nc.callbacks.publishing import (
 )
 from lightning_nc.callbacks.record import Record
 from lightning_nc.callbacks.strategies import trainer_processes
-from lightning_nc.callbacks.trainer_access import trainer_loader, trainer_runner
+from lightning_nc.callbacks.trainer_access import stage_of, trainer_loader, trainer_runner
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.measures.measure import Evaluation
 from lightning_nc.measures.measurement import Measurement
@@ -113,14 +113,15 @@ def _answers(
     processes = trainer_processes(trainer)._replace(requests=len(records))
     with progress_line(trainer, f"{_names(records)} on '{probe.key}'") as advance:
         one_pass = leader.measure.passes(
-            trainer_runner(trainer, pl_module, processes.in_step, advance),
+            trainer_runner(trainer, pl_module, probe, processes.in_step, advance),
             lambda: _source(trainer, probe.source),
             probe,
             [record.measure.request() for record in records],
             processes,
             leader.plans.pop(together, None),
         )
-        answers = one_pass.run()
+        with stage_of(trainer, probe.source):
+            answers = one_pass.run()
     if one_pass.plan is not None and one_pass.only_planned_failures:
         leader.plans[together] = one_pass.plan
     return answers

@@ -1,50 +1,86 @@
 """Access to a Trainer's network and data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch.utils.data import DataLoader, Subset
 
 from lightning_nc.callbacks.lightning_internals import before_transfer, loaders_of_loop
-from lightning_nc.network.capture import call_model
+from lightning_nc.guards.modes import modes_set
+from lightning_nc.network.calling import calling
 from lightning_nc.network.runner import Runner
+from lightning_nc.passes.probe import Probe
 
 # names of strategies that shard the parameters over the processes
 SHARDING = {"FSDPStrategy", "ModelParallelStrategy"}
 
 
+@contextmanager
+def stage_of(trainer: Any, source: Any) -> Iterator[None]:
+    """Let the Trainer be at the stage to which the data of a source belong.
+
+    Datasets, collate functions and hooks of the transfer augment if ``trainer.training`` is true:
+    data of the user's own are read as in validation (or test), those of a loader as in its loop.
+
+    Args:
+        trainer: The Trainer.
+        source: The source of a probe.
+    """
+    state, stages = trainer.state, {"train": "train", "val": "validate", "test": "test"}
+    before = state.stage
+    own = "test" if before.value == "test" else "validate"
+    # each namespace has an enumeration of its own
+    state.stage = type(before)(stages[source] if isinstance(source, str) else own)
+    try:
+        yield
+    finally:
+        state.stage = before
+
+
 def trainer_runner(
-    trainer: Any, pl_module: Any, in_step: Callable[[], None], advance: Callable[[], None]
+    trainer: Any,
+    pl_module: Any,
+    probe: Probe,
+    in_step: Callable[[], None],
+    advance: Callable[[], None],
 ) -> Runner:
     """Return a runner that passes batches to the module as the Trainer's own loops do.
 
     Args:
-        trainer: The Trainer.
+        trainer: The Trainer, at the stage at which it measures.
         pl_module: The network.
+        probe: Its source decides in which modes batches are moved: those of training on their way
+            from the training loader, else those of evaluation.
         in_step: Called before each forward pass of a sharded network, since that communicates.
         advance: Called after each forward or backward pass through the network.
     """
     prepare = before_transfer(pl_module)
+    modes = {m: m.training or not trainer.training for m in pl_module.modules()}
 
     def move(batch: Any) -> Any:
-        batch = prepare(trainer.precision_plugin.convert_input(batch), dataloader_idx=0)
-        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        with modes_set(modes) if probe.source == "train" else nullcontext():
+            batch = prepare(trainer.precision_plugin.convert_input(batch), dataloader_idx=0)
+            return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
     strategies = {kind.__name__ for kind in type(trainer.strategy).__mro__}
     # FSDPStrategy keeps the parameters in its wrapper; the one of DDP would communicate
-    model = trainer.strategy.model if "FSDPStrategy" in strategies else pl_module
+    wrapper = trainer.strategy.model if "FSDPStrategy" in strategies else None
+    way = calling(pl_module, probe.forward, wrapper)
 
     def call(inputs: Any) -> Any:
         if strategies & SHARDING:
             in_step()
-        outputs = call_model(model, inputs)
+        outputs = way.function(inputs)
         advance()
         return outputs
 
     precision = trainer.precision_plugin.forward_context
     datamodule = getattr(trainer, "datamodule", None)
     device = trainer.strategy.root_device
-    return Runner(model, device, move, precision, call, datamodule, advance)
+    return Runner(
+        wrapper or pl_module, device, move, precision, call, datamodule, advance, way.inputs_of
+    )
 
 
 def trainer_loader(trainer: Any, source: str) -> Any:

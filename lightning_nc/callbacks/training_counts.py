@@ -17,7 +17,8 @@ from torch.utils.data import (
 from lightning_nc.callbacks.trainer_access import trainer_loader
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.network.batches import inner_sampler, samples_of
-from lightning_nc.network.labels import class_indices, dataset_labels, unpack_batch
+from lightning_nc.network.labels import class_indices, dataset_labels, label_tensor
+from lightning_nc.network.unpacking import unpack_batch
 
 _STASHED = 64  # batches whose labels are collected before counting, which waits for the device
 
@@ -87,8 +88,7 @@ class TrainingCounts:
                 # the user's code may draw random numbers or change its batch
                 with generators_kept(device=device):
                     _, labels = self.unpack(copy.deepcopy(batch))
-            if not isinstance(labels, Tensor):
-                raise TypeError(f"labels are of type {type(labels).__name__}, not a tensor")
+            labels = label_tensor(labels)
             if labels.ndim > 1 and labels[0].numel() > 1:
                 raise ValueError(f"labels of shape {tuple(labels.shape)} are not class indices")
             self._stash.append(labels.detach().clone())

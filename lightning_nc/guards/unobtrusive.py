@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FunctionType
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from torch import nn
 from lightning_nc.guards.buffers import buffers_kept
 from lightning_nc.guards.fast_path import fast_path_off
 from lightning_nc.guards.generators import generators_in_model, generators_kept, held_generators
+from lightning_nc.guards.modes import modes_set
 from lightning_nc.guards.object_state import attributes_kept
 from lightning_nc.guards.parameters import parameters_watched
 from lightning_nc.guards.shards import shards_kept
@@ -70,17 +71,9 @@ def unobtrusive(
         yield
 
 
-@contextmanager
-def _evaluation_flags(model: nn.Module) -> Iterator[None]:
+def _evaluation_flags(model: nn.Module) -> AbstractContextManager[None]:
     # a frozen ScriptModule has no mode
-    modes = [(m, m.training) for m in model.modules() if hasattr(m, "training")]
-    try:
-        for module, _ in modes:
-            module.training = False
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    return modes_set({m: False for m in model.modules() if hasattr(m, "training")})
 
 
 def _datasets(data: Any) -> list[Any]:

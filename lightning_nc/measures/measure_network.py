@@ -74,8 +74,8 @@ def measure(
     Args:
         model: Any module that is called with inputs; it is measured on the device where it is.
         loader: A DataLoader or Dataset, which is read completely, or a `Probe` on one (to set
-            ``samples_per_class``, ``unpack``, ``batch_norm``...). Keys contain the probe's name,
-            ``data`` by default.
+            ``samples_per_class``, ``unpack``, ``forward``, ``batch_norm``...). Keys contain the
+            probe's name, ``data`` by default.
         layers: See `EquiSeparation`; None leaves out the law.
         head: See `NeuralCollapse`; False leaves out neural collapse.
         pool: Makes (N, d) features of layers and of the classifier's input.
@@ -155,7 +155,8 @@ def _answers(model: nn.Module, probe: Probe, measures: Sequence[Measure]) -> lis
     for kind in dict.fromkeys(each.passes for each in measures):
         of_kind = [n for n, each in enumerate(measures) if each.passes is kind]
         requests = [measures[n].request() for n in of_kind]
-        one_pass = kind(plain_runner(model), lambda: probe.source, probe, requests, Processes())
+        runner = plain_runner(model, probe.forward)
+        one_pass = kind(runner, lambda: probe.source, probe, requests, Processes())
         answers |= dict(zip(of_kind, one_pass.run(), strict=True))
     found = []
     for n in range(len(measures)):

@@ -1,13 +1,11 @@
 """Find the blocks and the head of a network from one forward pass."""
 
-from functools import partial
 from typing import Any
 
 from torch import nn
 
 from lightning_nc.guards.unobtrusive import unobtrusive
-from lightning_nc.network.capture import call_model
-from lightning_nc.network.labels import unpack_batch
+from lightning_nc.network.calling import calling
 from lightning_nc.network.points import (
     INPUT,
     Point,
@@ -17,6 +15,7 @@ from lightning_nc.network.points import (
     script_advice,
 )
 from lightning_nc.network.trace import ModuleRun, Trace, trace
+from lightning_nc.network.unpacking import unpack_batch
 
 # of torch's own modules, those that their authors call layers of a network
 _TORCH_BLOCKS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
@@ -57,12 +56,13 @@ def find_blocks(model: nn.Module, batch: Any) -> list[str]:
         >>> find_blocks(model, torch.zeros(5, 4))
         ['input', '1']
     """
+    way = calling(model)
     try:
-        inputs, _ = unpack_batch(batch)
+        inputs = way.inputs_of(batch, unpack_batch(batch)[0])
     except TypeError:
         inputs = batch
     with unobtrusive(model):
-        found = trace(model, inputs, partial(call_model, model))
+        found = trace(model, inputs, way.function)
     head = find_head(found, None, None)
     return [point.name for point in block_points(found, head)]
 

@@ -1,14 +1,16 @@
 """Read features from a network with hooks that exist only inside one ``with`` block."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_nc.network.calling import calling
 from lightning_nc.network.head import Head, read_head
+from lightning_nc.network.nesting import floating_tensor_in
 from lightning_nc.network.points import Point, named_modules
 from lightning_nc.network.pooling import features_of, main_tensor
 
@@ -128,7 +130,7 @@ def capture(
         model: The network.
         points: Where to take features.
         heads: Names of the heads, which are read when they run.
-        call: Calls the network with inputs; by default as `call_model` does.
+        call: Calls the network with inputs; by default as `calling` says.
 
     Yields:
         The `Capture`, whose ``forward`` calls the network.
@@ -140,7 +142,7 @@ def capture(
         ...     _ = watched.forward(torch.zeros(5, 4), 5, lambda p, h: print(p.name, h.shape))
         relu torch.Size([5, 3])
     """
-    watched = Capture(call or partial(call_model, model), points)
+    watched = Capture(call or calling(model).function, points)
     modules = named_modules(model)
     with ExitStack() as hooks:
         for name in {point.module for point in points} - {None}:
@@ -155,19 +157,7 @@ def capture(
         yield watched
 
 
-def call_model(model: nn.Module, inputs: Any) -> Any:
-    """Call a network with a tensor, a tuple of arguments or a dict of keyword arguments."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, tuple | list):
-        return model(*inputs)
-    return model(inputs)
-
-
 def raw_input(inputs: Any) -> Any:
     """Return the first floating-point tensor in the inputs."""
-    values = inputs.values() if isinstance(inputs, Mapping) else inputs
-    if isinstance(inputs, Tensor):
-        return inputs
-    floating = (v for v in values if isinstance(v, Tensor) and v.is_floating_point())
-    return next(floating, main_tensor(inputs))
+    raw = floating_tensor_in(inputs)
+    return main_tensor(inputs) if raw is None else raw

@@ -1,6 +1,5 @@
 """The class of each sample, from the dataset if it declares labels, otherwise from the batches."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,41 +7,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-_LABEL_KEYS = ("labels", "label", "targets", "target", "y")
-
-
-def unpack_batch(batch: Any) -> tuple[Any, Any]:
-    """Split a batch into the network's inputs and the labels.
-
-    Raises:
-        TypeError: If the batch is neither a pair nor a dict with a key for labels.
-
-    Example:
-        >>> unpack_batch({"input_ids": [[1, 2]], "labels": [0]})
-        ({'input_ids': [[1, 2]]}, [0])
-    """
-    if isinstance(batch, tuple | list) and len(batch) == 2:
-        return batch[0], batch[1]
-    if isinstance(batch, Mapping):
-        for key in _LABEL_KEYS:
-            if key in batch:
-                return {name: value for name, value in batch.items() if name != key}, batch[key]
-        found = f"a dict with keys {', '.join(map(repr, batch))}"
-    elif isinstance(batch, tuple | list):
-        found = f"a {type(batch).__name__} of {len(batch)} items"
-    else:
-        found = f"a {type(batch).__name__}"
-    raise TypeError(
-        f"Cannot tell inputs from labels in {found}. Pass a function that separates them: "
-        "Probe(..., unpack=lambda batch: (inputs, labels))."
-    )
+from lightning_nc.network.unpacking import could_be_labels
+from lightning_nc.network.wrong_labels import no_numbers, out_of_range, what_targets_are
 
 
 def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
     """Convert the labels of a batch to class indices.
 
     A trailing axis of size one is dropped. Floating-point labels are accepted if they are whole
-    numbers (the targets of a one-logit head).
+    numbers (the targets of a one-logit head), as are lists and NumPy arrays of whole numbers.
 
     Args:
         labels: Shape ``(N,)`` or ``(N, 1)``.
@@ -52,45 +25,54 @@ def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
         Shape ``(N,)``, int64.
 
     Raises:
-        TypeError: If labels are not a tensor.
-        ValueError: If they are soft, multi-label, negative, or out of range.
+        TypeError: If labels are no numbers.
+        ValueError: If they are not one class index per sample, negative, or out of range.
 
     Example:
         >>> class_indices(torch.tensor([[0.0], [1.0]]))
         tensor([0, 1])
     """
-    if not isinstance(labels, Tensor):
-        raise TypeError(
-            f"Labels must be a tensor of class indices, got {type(labels).__name__}. "
-            "Return a tensor from Probe(unpack=...)."
-        )
+    labels = label_tensor(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or bool(
-        (labels != labels.round()).any() if labels.is_floating_point() else 0
-    ):
-        kind = "soft" if labels.ndim == 1 else "soft or multi-label"
-        raise ValueError(
-            f"Got {kind} targets of shape {tuple(labels.shape)} and {labels.dtype}, but the "
-            "geometry of classes needs one class index per sample. If there is one, return it from "
-            "Probe(unpack=...), for example targets.argmax(1)."
-        )
+    if labels.ndim != 1 or not _are_whole(labels):
+        found = f"Got targets of shape {tuple(labels.shape)} and {labels.dtype}: "
+        raise ValueError(found + what_targets_are(labels))
     labels = labels.long()
     low, high = torch.stack(labels.aminmax()).tolist() if len(labels) else (0, 0)
     if low < 0 or (num_classes is not None and high >= num_classes):
-        bound = "" if num_classes is None else f" to {num_classes - 1}"
-        raise ValueError(
-            f"Label {low if low < 0 else high} is out of range: classes are numbered from 0{bound}."
-            " Renumber or leave out such samples in Probe(unpack=...) or in the dataset."
-        )
+        raise ValueError(out_of_range(low, high, num_classes))
     return labels
+
+
+def label_tensor(labels: Any) -> Tensor:
+    """Labels as a tensor; lists and arrays are accepted if they hold one whole number each.
+
+    Raises:
+        TypeError: If labels are anything else.
+    """
+    if isinstance(labels, Tensor):
+        return labels
+    if isinstance(labels, np.ndarray | np.generic) and labels.dtype.kind in "biuf":
+        return torch.as_tensor(labels)
+    if isinstance(labels, tuple | list) and len(labels):
+        if all(isinstance(label, bool | int | np.integer | np.bool_) for label in labels):
+            return torch.tensor([int(label) for label in labels])
+        if all(isinstance(label, Tensor) and label.numel() == 1 for label in labels):
+            return torch.stack([label.reshape(()) for label in labels])
+    raise TypeError(no_numbers(labels))
+
+
+def _are_whole(labels: Tensor) -> bool:
+    return not labels.is_floating_point() or bool((labels == labels.round()).all())
 
 
 def dataset_labels(dataset: Any) -> Tensor | None:
     """Return the labels that a dataset declares, without reading a sample.
 
     Labels are declared by ``targets`` or ``labels``, to which the dataset's ``target_transform`` is
-    applied, or by the last tensor of a `TensorDataset`. `Subset` and `ConcatDataset` pass them on.
+    applied, or by the second of two tensors of a `TensorDataset`, or the only one of several that
+    has a whole number for each sample. `Subset` and `ConcatDataset` pass them on.
     Every batch that is read later is compared with the declared labels.
 
     Returns:
@@ -109,7 +91,9 @@ def dataset_labels(dataset: Any) -> Tensor | None:
         known = [part for part in parts if part is not None]
         return torch.cat(known) if len(known) == len(parts) else None
     if isinstance(dataset, TensorDataset):
-        declared: Any = dataset.tensors[-1] if len(dataset.tensors) > 1 else None
+        tensors: Any = dataset.tensors
+        could_be = [1] if len(tensors) == 2 else could_be_labels(tensors)
+        declared: Any = tensors[could_be[0]] if len(could_be) == 1 else None
     else:
         declared = getattr(dataset, "targets", getattr(dataset, "labels", None))
     transform = getattr(dataset, "target_transform", None)

@@ -2,13 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from lightning_nc.network.nesting import parts_of
 from lightning_nc.network.points import Point
 
 _PADDING_MASKS = ("src_key_padding_mask", "key_padding_mask", "padding_mask")
@@ -94,11 +95,13 @@ class Pooling:
 def main_tensor(value: Any) -> Any:
     """Return the main tensor of an output: itself, or the main tensor of a tuple or mapping.
 
-    This is the tuple's first item, or the mapping's ``logits``, ``last_hidden_state`` or first
-    tensor. A packed sequence is padded, shape ``(N, T, d)``.
+    This is the tuple's first item, or the mapping's or dataclass's ``logits``,
+    ``last_hidden_state`` or first tensor. A packed sequence is padded, shape ``(N, T, d)``.
     """
     if isinstance(value, PackedSequence):
         return pad_packed_sequence(value, batch_first=True)[0]
+    if is_dataclass(value) and not isinstance(value, Mapping):
+        value = parts_of(value)
     if isinstance(value, Mapping):
         for key in ("logits", "last_hidden_state"):
             if key in value:
@@ -199,7 +202,9 @@ def _mean(h: Tensor, kept: Tensor | None) -> Tensor:
 
 
 def _attention_mask(inputs: Any) -> Tensor | None:
-    return inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    whole = isinstance(inputs, tuple) and len(inputs) == 1  # a network that takes the batch
+    given = inputs[0] if whole else inputs
+    return given.get("attention_mask") if isinstance(given, Mapping) else None
 
 
 def _mask(inputs: Any, shape: tuple[int, ...]) -> Tensor | None:

@@ -10,11 +10,15 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lightning_nc.guards.generators import generators_in_model, held_generators
-from lightning_nc.network.capture import call_model
+from lightning_nc.network.calling import Forward, calling
 
 
 def _no_progress() -> None:
     """Do nothing, in place of a progress display."""
+
+
+def _inputs_alone(_batch: Any, inputs: Any) -> Any:
+    return inputs
 
 
 class Runner(NamedTuple):
@@ -28,6 +32,7 @@ class Runner(NamedTuple):
         call: Calls the network with inputs.
         around: Other objects that take part in moving batches, such as a datamodule.
         advance: Must be called after each pass through the network that does not use ``call``.
+        inputs_of: Returns what the network is called with, from a batch and its inputs.
     """
 
     model: nn.Module
@@ -37,17 +42,23 @@ class Runner(NamedTuple):
     call: Callable[[Any], Any]
     around: Any = None
     advance: Callable[[], None] = _no_progress
+    inputs_of: Callable[[Any, Any], Any] = _inputs_alone
 
     def generators(self) -> list[Any]:
         """Return the random generators that the network or ``around`` may draw from."""
         return generators_in_model(self.model) + held_generators(self.around, deepest=3)
 
 
-def plain_runner(model: nn.Module) -> Runner:
-    """Return a runner that moves batches to the device of the network's first parameter."""
+def plain_runner(model: nn.Module, forward: Forward | None = None) -> Runner:
+    """Return a runner that moves batches to the device of the network's first parameter.
+
+    Args:
+        model: The network.
+        forward: How to call it, as in `calling`.
+    """
     device = next(model.parameters(), torch.empty(0)).device
-    move = partial(_moved, device=device)
-    return Runner(model, device, move, nullcontext, partial(call_model, model))
+    move, way = partial(_moved, device=device), calling(model, forward)
+    return Runner(model, device, move, nullcontext, way.function, inputs_of=way.inputs_of)
 
 
 @runtime_checkable

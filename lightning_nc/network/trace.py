@@ -1,13 +1,14 @@
 """Which modules run when a network is called once, in what order, and what depends on what."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lightning_nc.network.nesting import floating_tensor_in, replaced, tensors_in
 from lightning_nc.network.points import named_modules
 from lightning_nc.network.pooling import main_tensor
 
@@ -111,8 +112,8 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
         names.setdefault(module, name)
 
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        nodes = [tensor.grad_fn for tensor in _tensors(output) if tensor.grad_fn is not None]
-        first = next(_tensors([args, kwargs]), None)
+        nodes = [tensor.grad_fn for tensor in tensors_in(output) if tensor.grad_fn is not None]
+        first = next(tensors_in([args, kwargs]), None)
         features = first.shape[-1] if first is not None and first.ndim else None
         main = main_tensor(output)
         shape = tuple(main.shape) if isinstance(main, Tensor) else None
@@ -132,7 +133,7 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
         )
 
     def embed(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        tokens = next(_tensors(args), None)
+        tokens = next(tensors_in(args), None)
         if tokens is None:
             return output
         if any(_same_memory(tokens, given) for given in given_tensors):
@@ -141,11 +142,11 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
             return _source(output, derived_sources)  # such as tokens cast to another integer type
         return output
 
-    given_tensors = list(_tensors(inputs))
+    given_tensors = list(tensors_in(inputs))
     tokens_given = any(isinstance(module, nn.Embedding) for module in names) and any(
         not tensor.is_floating_point() for tensor in given_tensors
     )
-    raw = None if tokens_given else next(filter(Tensor.is_floating_point, given_tensors), None)
+    raw = None if tokens_given else floating_tensor_in(inputs)
     with ExitStack() as hooks, torch.enable_grad():
         for module in names:
             if isinstance(module, torch.jit.ScriptModule):
@@ -154,8 +155,7 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
                 hooks.enter_context(module.register_forward_hook(embed))
             hooks.enter_context(module.register_forward_hook(record, with_kwargs=True))
         if raw is not None:
-            traced = _source(raw, sources)
-            inputs = _map_tensors(inputs, lambda tensor: traced if tensor is raw else tensor)
+            inputs = replaced(inputs, raw, _source(raw, sources))
         output = main_tensor(call(inputs))
     node = output.grad_fn if isinstance(output, Tensor) else None
     return Trace(runs, sources or derived_sources, node, raw, modules)
@@ -196,24 +196,3 @@ def _channels(module: nn.Module) -> tuple[int, bool] | None:
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:
     return a.data_ptr() == b.data_ptr()
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from _tensors(item)
-
-
-def _map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {key: _map_tensors(item, change) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return tuple(_map_tensors(item, change) for item in value)
-    return value

@@ -27,10 +27,14 @@ def classifier_of(head: Head, point: Point, width: int) -> tuple[Tensor, Tensor 
         ValueError: If the head has weights for another number of features.
     """
     if head.weight.shape[1] != width:
+        over_positions = (
+            ", such as the mean over positions: pool=lightning_nc.masked_mean for sequences, "
+            "pool=lightning_nc.spatial_mean for images"
+        )
         raise ValueError(
             f"The head '{point.module}' has weights for {head.weight.shape[1]} features, but its "
             f"input has {width} per sample. Give a pool= that returns the features that a weight "
-            "row multiplies, such as the mean over image positions: pool=lambda h: h.mean((2, 3))."
+            f"row multiplies{'' if width % head.weight.shape[1] else over_positions}."
         )
     return two_row_head(head.weight, head.bias) if len(head.weight) == 1 else head[:2]
 

@@ -12,9 +12,11 @@ from torch import Tensor
 from lightning_nc.functional.gradient_kernel import last_layer_kernel, output_directions
 from lightning_nc.functional.loss_gradients import loss_gradients
 from lightning_nc.guards.generators import seed_generators
+from lightning_nc.guards.torch_internals import tree_leaves
 from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.capture import capture
 from lightning_nc.network.head import Head
+from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.points import Point
 from lightning_nc.network.pooling import main_tensor
 from lightning_nc.passes.agreement import MeasurementError
@@ -108,6 +110,7 @@ class GradientPass(MeasuringPass):
             seed_generators(self.probe.seed, number, held, runner.device)
             return read(runner.call(inputs))
 
+        require_rows(inputs)
         names = None if wanted.parameters is None else list(wanted.parameters)
         network = Network(runner.model, call, inputs, len(labels), names)
         v = output_directions(wanted.outputs, network.num_outputs, self.probe.seed)
@@ -158,6 +161,21 @@ def require_own_outputs(probe: Probe) -> None:
             'With Probe(batch_norm="batch") the outputs of a sample depend on other samples, so it '
             'has no gradient of its own. Give LocalElasticity a probe with batch_norm="eval".'
         )
+
+
+def require_rows(inputs: Any) -> None:
+    """Refuse inputs from which single samples cannot be taken.
+
+    Raises:
+        ValueError: If they hold an object, such as a batch of graphs.
+    """
+    for leaf in tree_leaves(inputs):
+        if not isinstance(leaf, Tensor) and next(tensors_in(leaf), None) is not None:
+            raise ValueError(
+                f"Gradients are compared sample by sample, which cannot be taken from a "
+                f"{type(leaf).__name__}. Call the network with tensors, by Probe(unpack=..., "
+                "forward=lambda module, inputs: ...), or leave LocalElasticity out."
+            )
 
 
 def chosen_samples(plan: Plan, wanted: KernelRequest, probe: Probe) -> ProbeBatch:

@@ -133,6 +133,6 @@ def _no_head(last: ModuleRun | None, classes_seen: int) -> str:
     what = f"; the last layer, '{last.name}', has {last.rows} rows" if last is not None else ""
     return (
         f"Found no head: no module with a weight row for each of {classes_seen} classes ran{what}. "
-        f"Either label {classes_seen - 1} is out of range and must be corrected, or the head must "
-        'be named: head="classifier".'
+        f"Either label {classes_seen - 1} is out of range and must be corrected (classes are "
+        'numbered from 0), or the head must be named: head="classifier".'
     )

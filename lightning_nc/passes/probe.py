@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lightning_nc.network.calling import Forward
+
 _TRAINER_SOURCES = ("train", "val", "test")
 
 
@@ -28,7 +30,11 @@ class Probe:
         min_samples_per_class: Classes with fewer samples in the source are left out.
         unpack: ``unpack(batch) -> (inputs, labels)``; inputs are a tensor, or a dict or tuple that
             is passed on as keyword or positional arguments. By default a pair is used as it is,
-            and a dict is split at its key ``labels``, ``label``, ``targets``, ``target`` or ``y``.
+            and a dict or dataclass is split at its key ``labels``, ``label``, ``targets``,
+            ``target`` or ``y``. Items after a pair are left out where they cannot be labels. A
+            network whose first parameter is called ``batch`` is called with the whole batch.
+        forward: How the network is called if not by its own ``forward``: the name of a submodule or
+            method, or ``forward(module, inputs) -> outputs``.
         batch_norm: ``"eval"`` measures with running statistics, ``"batch"`` with those of each
             probe batch, as the papers on the law of equi-separation do.
         cache_mb: Features up to this size in MB are kept for the second sweep; above it, the
@@ -46,6 +52,15 @@ class Probe:
 
     Raises:
         ValueError: If an argument is out of range, or a source of your own has no name.
+
+    Example:
+        >>> import lightning_nc, torch
+        >>> from torch.utils.data import TensorDataset
+        >>> data = TensorDataset(torch.tensor([[1.0], [3.0], [-1.0], [-3.0]]), torch.arange(4) // 2)
+        >>> module = torch.nn.ModuleDict({"net": torch.nn.Linear(1, 2)})  # it has no forward
+        >>> measured = lightning_nc.measure(module, Probe(data, "own", forward="net"), layers=None)
+        >>> round(measured.values["nc/own/nc1"], 6)  # means -2 and 2, variance 1: (1/4)/2
+        0.125
     """
 
     source: Any = "train"
@@ -54,6 +69,7 @@ class Probe:
     classes: Sequence[int] | None = None
     min_samples_per_class: int = 1
     unpack: Callable[[Any], tuple[Any, Tensor]] | None = None
+    forward: Forward | None = None
     batch_norm: Literal["eval", "batch"] = "eval"
     cache_mb: float = 512
     memory_mb: float = 4096

@@ -12,9 +12,10 @@ from lightning_nc.guards.generators import seed_generators
 from lightning_nc.network.batches import ProbeBatch, Samples, read_batches
 from lightning_nc.network.capture import capture
 from lightning_nc.network.head import Head
-from lightning_nc.network.labels import class_indices, unpack_batch
+from lightning_nc.network.labels import class_indices, dataset_labels
 from lightning_nc.network.points import Point
 from lightning_nc.network.runner import Runner
+from lightning_nc.network.unpacking import unpack_batch
 from lightning_nc.passes.decisions import decisions, logits_of
 from lightning_nc.passes.probe import Probe
 
@@ -136,7 +137,7 @@ def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, An
     for planned, raw in batches:
         # hooks of the transfer may also draw random numbers
         seed_generators(probe.seed, planned.number, held, runner.device)
-        inputs, targets = (probe.unpack or unpack_batch)(runner.move(raw))
+        inputs, targets = _unpacked(runner, reading, planned, runner.move(raw))
         # checked on the CPU, so that the host waits for the device once per batch
         labels = targets.cpu() if isinstance(targets, Tensor) else targets
         labels = class_indices(labels)
@@ -144,6 +145,21 @@ def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, An
         if reading.classes is not None:
             labels = torch.searchsorted(reading.classes, labels)
         yield planned.number, inputs, labels.to(runner.device, non_blocking=True)
+
+
+def _unpacked(runner: Runner, reading: Reading, planned: ProbeBatch, batch: Any) -> tuple[Any, Any]:
+    """What the network is called with, and the labels."""
+
+    def known() -> Tensor | None:
+        if planned.labels is not None:
+            return planned.labels
+        declared = dataset_labels(reading.samples.dataset)
+        return None if declared is None else declared[planned.indices]
+
+    if reading.probe.unpack is not None:
+        return reading.probe.unpack(batch)
+    inputs, labels = unpack_batch(batch, known)
+    return runner.inputs_of(batch, inputs), labels
 
 
 def check_labels(planned: ProbeBatch, labels: Tensor) -> None:

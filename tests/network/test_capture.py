@@ -6,7 +6,8 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from lightning_nc.guards.unobtrusive import unobtrusive
-from lightning_nc.network.capture import call_model, capture
+from lightning_nc.network.calling import call_model
+from lightning_nc.network.capture import capture
 from lightning_nc.network.points import (
     Point,
     clean_name,

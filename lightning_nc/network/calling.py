@@ -1,0 +1,206 @@
+"""How a network is called: with which arguments, and by which function."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from lightning_nc.network.nesting import described, floating_tensor_in
+
+Forward = str | Callable[[nn.Module, Any], Any]
+
+
+class Calling(NamedTuple):
+    """How a network is called.
+
+    Attributes:
+        function: Calls it with inputs.
+        after_batch: The arguments after the batch, of a network that takes the whole batch; None
+            for a network that takes inputs.
+    """
+
+    function: Callable[[Any], Any]
+    after_batch: tuple[Any, ...] | None = None
+
+    def inputs_of(self, batch: Any, inputs: Any) -> Any:
+        """What the network is called with: the whole batch, or its inputs."""
+        return inputs if self.after_batch is None else (batch, *self.after_batch)
+
+
+def calling(
+    model: nn.Module, forward: Forward | None = None, wrapper: nn.Module | None = None
+) -> Calling:
+    """Return how a network is called.
+
+    A function whose first parameter is called ``batch`` takes the whole batch, and 0 for a second
+    parameter ``batch_idx``.
+
+    Args:
+        model: The network.
+        forward: The name of a submodule or method to call instead of the network, or a function
+            ``forward(module, inputs)``.
+        wrapper: A module around the network through which calls must go, such as that of FSDP.
+
+    Example:
+        >>> import torch
+        >>> model = nn.ModuleDict({"net": nn.Linear(2, 3)})
+        >>> calling(model, "net").function(torch.zeros(5, 2)).shape
+        torch.Size([5, 3])
+    """
+    called: Any = _named(model, forward) if isinstance(forward, str) else forward or model
+    if called is None or (called is model and not _has_forward(model)):
+        return Calling(partial(_refuse, _no_forward(model, forward)))
+    if called is model:
+        function: Any = partial(call_model, wrapper or model, like=model)
+    else:
+        own = partial(call_model, called) if isinstance(forward, str) else partial(called, model)
+        function = own if wrapper is None else partial(_call_within, wrapper, model, own)
+    names = [] if called is forward else list(_parameters(called))
+    if names[:1] != ["batch"]:
+        return Calling(function)
+    after = (0,) if names[1:2] == ["batch_idx"] else ()
+    return Calling(partial(_call_with_batch, function), after)
+
+
+def call_model(
+    model: Callable[..., Any], inputs: Any, like: Callable[..., Any] | None = None
+) -> Any:
+    """Call a network with a tensor, a tuple of arguments or a dict of keyword arguments.
+
+    Of a dict, keys that the network does not name are left out, and a single value may be the only
+    argument.
+
+    Args:
+        model: The network, or another function.
+        inputs: The inputs.
+        like: The network whose parameters count, if ``model`` is a wrapper around it.
+
+    Raises:
+        TypeError: If the network cannot be called with the inputs.
+    """
+    parameters = _parameters(like or model)
+    if not isinstance(inputs, Mapping):
+        args = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+        if _accept(parameters, args, {}):
+            return model(*args)
+    elif _accept(parameters, (), inputs):
+        return model(**inputs)
+    else:
+        named = {name: inputs[name] for name in parameters if name in inputs}
+        if named and _accept(parameters, (), named):
+            return model(**named)
+        if len(inputs) == 1 and _accept(parameters, tuple(inputs.values()), {}):
+            return model(*inputs.values())
+    raise TypeError(_cannot_be_called(parameters, inputs))
+
+
+def _call_with_batch(function: Callable[[Any], Any], inputs: Any) -> Any:
+    """Call a function that takes the whole batch, and say so if it does not."""
+    try:
+        return function(inputs)
+    except (TypeError, AttributeError) as error:
+        raise TypeError(
+            f"{type(error).__name__}: {error}. The network was called with the whole batch, since "
+            "its first parameter is called batch. If it takes the inputs, say which these are: "
+            "Probe(..., unpack=lambda batch: (inputs, labels))."
+        ) from error
+
+
+def _call_within(
+    wrapper: nn.Module, model: nn.Module, function: Callable[[Any], Any], inputs: Any
+) -> Any:
+    """Call a function in place of the ``forward`` of a network inside its wrapper."""
+    attributes = vars(model)
+    before = {name: attributes[name] for name in ("forward",) if name in attributes}
+
+    def in_place_of_forward(inputs: Any) -> Any:
+        del attributes["forward"]  # the function may call the network itself
+        attributes.update(before)
+        return function(inputs)
+
+    attributes["forward"] = in_place_of_forward
+    try:
+        return wrapper(inputs)
+    finally:
+        attributes.pop("forward", None)
+        attributes.update(before)
+
+
+def _has_forward(model: nn.Module) -> bool:
+    """Whether a module defines ``forward``, which a LightningModule may leave out."""
+    if "forward" in vars(model):
+        return True
+    owner = next(kind for kind in type(model).__mro__ if "forward" in vars(kind))
+    return owner is not nn.Module and owner.__name__ != "LightningModule"
+
+
+def _named(model: nn.Module, name: str) -> Any:
+    """The submodule or method of a name; None if it cannot be called."""
+    found: Any = model
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    usable = _has_forward(found) if isinstance(found, nn.Module) else callable(found)
+    return found if usable else None
+
+
+def _parameters(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a network's ``forward`` or of a function; any if they cannot be told."""
+    function = called.forward if isinstance(called, nn.Module) else called
+    try:
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):  # such as a function of C
+        return inspect.signature(lambda *args, **kwargs: None).parameters
+
+
+def _accept(
+    parameters: Mapping[str, inspect.Parameter], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> bool:
+    try:
+        inspect.Signature(list(parameters.values())).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _refuse(text: str, inputs: Any) -> Any:
+    raise ValueError(text)
+
+
+def _no_forward(model: nn.Module, name: Any) -> str:
+    children = dict(model.named_children())
+    owners = [child for child, module in children.items() if any(True for _ in module.parameters())]
+    if name is not None:
+        return (
+            f"forward={name!r} is no submodule or method of {type(model).__name__} that can be "
+            f"called. Its submodules are {', '.join(map(repr, children))}."
+        )
+    example = (
+        repr(owners[0]).replace("'", '"') if len(owners) == 1 else "lambda module, inputs: ..."
+    )
+    return (
+        f"{type(model).__name__} has no forward(), so that it is not known how to call it with the "
+        f"inputs of a batch. Name the submodule or method to call: Probe(..., forward={example}); "
+        f"or define forward(). Its submodules are {', '.join(map(repr, children))}."
+    )
+
+
+def _cannot_be_called(parameters: Mapping[str, Any], inputs: Any) -> str:
+    takes = f"forward({', '.join(map(str, parameters.values()))})"
+    text = f"The network is {takes} and cannot be called with {described(inputs)}. "
+    if isinstance(inputs, tuple | list) and len(inputs) > 1:
+        return text + (
+            "Give it one of these, such as the first of two views: Probe(..., unpack=lambda batch: "
+            "(batch[0][0], batch[1])); or all as one argument: ((batch[0],), batch[1])."
+        )
+    if isinstance(inputs, Mapping):
+        x = floating_tensor_in(inputs)
+        name = next((name for name, part in inputs.items() if part is x), next(iter(inputs), ""))
+        return text + (
+            f'Give it what it takes: Probe(..., unpack=lambda batch: (batch["{name}"], labels)).'
+        )
+    return text + (
+        "Give it all that it takes: Probe(..., unpack=lambda batch: ((x, ...), labels)), or say "
+        "how to call it: Probe(..., forward=lambda module, inputs: module(inputs, ...))."
+    )

@@ -1,0 +1,146 @@
+"""How networks of many forms are called, and what is said where it cannot be told."""
+
+import operator
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_nc.network.calling import call_model, calling
+
+X = torch.rand(4, 3)
+
+
+class TwoViews(nn.Module):
+    def forward(self, a, b):
+        return a + b
+
+
+class Tokens(nn.Module):
+    def forward(self, input_ids, attention_mask=None, *, scale=1):
+        return input_ids if attention_mask is None else input_ids * attention_mask
+
+
+class Anything(nn.Module):
+    def forward(self, *args, **kwargs):
+        return (args, kwargs)
+
+
+CALLS = {
+    "a tensor": (nn.Identity(), X, X),
+    "a tuple": (TwoViews(), (X, X), 2 * X),
+    "keywords": (Tokens(), {"input_ids": X, "attention_mask": 2 * X}, 2 * X * X),
+    "keywords that are not named": (Tokens(), {"input_ids": X, "index": 3}, X),
+    "one value under another name": (nn.Identity(), {"image": X}, X),
+    "a tuple in a tuple": (nn.Identity(), ((X, X),), (X, X)),
+    "all keywords": (Anything(), {"image": X}, ((), {"image": X})),
+    "all arguments": (Anything(), [X, 3], ((X, 3), {})),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_networks_are_called_with_what_they_take(case):
+    model, inputs, expected = CALLS[case]
+    same = torch.equal if isinstance(expected, torch.Tensor) else operator.eq
+    assert same(call_model(model, inputs), expected)
+
+
+REFUSED = {
+    "two views": (
+        nn.Linear(3, 2),
+        (X, X),
+        ["forward(input", "tuple of 2 items", "(4, 3)", "first of two views", "(batch[0][0],"],
+    ),
+    "a key of another name": (
+        nn.Identity(),
+        {"file": ["a"] * 4, "image": X},
+        ["forward(input", "'file'", "'image'", '(batch["image"], labels)'],
+    ),
+    "an argument too few": (
+        TwoViews(),
+        X,
+        ["forward(a, b)", "float32 of shape (4, 3)", "((x, ...), labels)", "forward=lambda"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_network_does_not_take_is_named_with_the_way_out(case):
+    model, inputs, words = REFUSED[case]
+    with pytest.raises(TypeError) as raised:
+        call_model(model, inputs)
+    assert [word for word in words if word not in str(raised.value)] == [], str(raised.value)
+
+
+def test_errors_of_the_network_itself_are_its_own():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        call_model(nn.Linear(5, 2), X)
+
+
+class Wrapper(nn.Module):
+    """Counts the calls that go through it, as those of a sharded network must."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, *args, **kwargs):
+        self.calls += 1
+        return self.inner(*args, **kwargs)
+
+
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(3, 2)
+
+    def encode(self, x):
+        return self.net(2 * x)
+
+    def step(self, batch, batch_idx):
+        return self.net(batch[0]) + batch_idx
+
+
+class WithForward(Parts):
+    def forward(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize("kind", [Parts, WithForward])
+@pytest.mark.parametrize(
+    ("forward", "scale"),
+    [("net", 1), ("encode", 2), (lambda module, x: module.net(3 * x), 3)],
+    ids=["submodule", "method", "function"],
+)
+def test_calls_of_a_part_go_through_the_wrapper_and_leave_it_as_it_was(kind, forward, scale):
+    model = kind()
+    wrapper = Wrapper(model)
+    for function in (calling(model, forward).function, calling(model, forward, wrapper).function):
+        torch.testing.assert_close(function(X), model.net(scale * X))
+    assert wrapper.calls == 1
+    assert "forward" not in vars(model)
+    with pytest.raises(RuntimeError, match="mat1"):
+        calling(model, forward, wrapper).function(X[:, :2])
+    assert "forward" not in vars(model)
+
+
+def test_the_parameters_of_the_network_count_within_a_wrapper_that_takes_all():
+    model = WithForward()
+    wrapper = Wrapper(model)
+    assert calling(model, None, wrapper).function({"image": X}).shape == (4, 2)
+    with pytest.raises(TypeError, match=r"forward\(x\)"):
+        calling(model, None, wrapper).function((X, X))
+
+
+def test_a_method_that_takes_the_batch_is_given_it_with_its_number():
+    model = Parts()
+    way = calling(model, "step")
+    inputs = way.inputs_of([X, 5], X)
+    assert inputs == ([X, 5], 0)
+    assert torch.equal(way.function(inputs), model.net(X))
+
+
+@pytest.mark.parametrize("name", ["nett", "net.weight", "net.spare"])
+def test_a_name_that_cannot_be_called_is_named(name):
+    with pytest.raises(ValueError, match=rf"'{name}' is no submodule or method of Parts.*'net'"):
+        calling(Parts(), name).function(X)
