@@ -296,7 +296,7 @@ def test_a_mistake_that_only_the_second_output_sees_is_found(case, x):
 def test_gradients_that_are_zero_but_for_rounding_are_no_mistake(dtype):
     # the softmax of attention does not depend on the bias of keys, which is what BitFit trains, too
     bert = architectures.published("Bert").eval().to(dtype)
-    K = gradient_kernel(bert, architectures.tokens(), lambda f: f.logits[:, 0], ["*.bias"])
+    K = gradient_kernel(bert, architectures.tokens(), lambda f: f.logits[:, 0], ["**.bias"])
     names = [name for name, _ in bert.named_parameters() if name.endswith(".bias")]
     gradients = reference.sample_gradients(
         bert.double(), architectures.tokens(), lambda f: f.logits[:, 0], names
