@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lightning_nc.network.pooling import last_token as last_token
     from lightning_nc.network.pooling import masked_mean as masked_mean
     from lightning_nc.network.pooling import spatial_mean as spatial_mean
+    from lightning_nc.network.positions import next_token as next_token
     from lightning_nc.passes.probe import Probe as Probe
     from lightning_nc.passes.request import Answer as Answer
     from lightning_nc.passes.request import Request as Request
@@ -57,6 +58,7 @@ _HOMES = {
     ),
     "network.blocks": ("find_blocks",),
     "network.pooling": ("first_token", "last_token", "masked_mean", "spatial_mean"),
+    "network.positions": ("next_token",),
     "passes.probe": ("Probe",),
     "passes.request": ("Answer", "Request"),
     "passes.statistics": ("Statistic",),

@@ -16,6 +16,7 @@ from lightning_nc.network.pooling import (
     masked_mean,
     spatial_mean,
 )
+from lightning_nc.network.positions import AtEveryPosition
 from lightning_nc.network.trace import Trace
 
 _OURS = (first_token, last_token, masked_mean, spatial_mean)
@@ -104,6 +105,15 @@ class Chooser:
         else:
             pooling = Pooling("positions", channels_last=last)
         return replace(point, pool=pooling)
+
+    def at_every_position(self, point: Point) -> Point:
+        """The point with its axes in order, where labels are of positions."""
+        key = (point.module, point.run, point.side)
+        shape = self.shapes.get(key)
+        if point.pool != "auto" or shape is None or len(shape) < 3:
+            return point
+        axis, last = self._sample_axis(point, shape), self._channels_last(key, shape)
+        return replace(point, pool=AtEveryPosition(axis, last))
 
     def _sample_axis(self, point: Point, shape: tuple[int, ...]) -> int:
         if len(shape) != 3 or point.module is None:

@@ -29,11 +29,30 @@ class Samples(NamedTuple):
 
 
 class ProbeBatch(NamedTuple):
-    """One batch of the probe: its position among the batches, indices, and labels if known."""
+    """One batch of the probe.
+
+    Attributes:
+        number: Its position among the batches.
+        indices: Indices in the dataset.
+        labels: The label of each sample if known, shape ``(n,)``.
+        items: If positions are samples: the sequence or image of each within the batch, ``(n,)``.
+        ranks: The rank of each there, among the positions that are not ignored, ``(n,)``.
+    """
 
     number: int
     indices: list[int]
     labels: Tensor | None
+    items: Tensor | None = None
+    ranks: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of samples n."""
+        return len(self.indices) if self.labels is None else len(self.labels)
+
+    def index_of(self, sample: int) -> int:
+        """Index in the dataset of a sample, or of the sequence or image that it is part of."""
+        return self.indices[sample if self.items is None else int(self.items[sample])]
 
 
 def samples_of(source: Any, batch_size: int | None) -> Samples:
@@ -148,7 +167,7 @@ class _BatchReader(Dataset[Any]):
         return len(self.batches)
 
     def __getitem__(self, position: int) -> tuple[int, Any]:
-        number, indices, _ = self.batches[position]
+        number, indices = self.batches[position][:2]
         seed_generators(self.seed, number, self.held)
         dataset = self.samples.dataset
         if callable(getattr(dataset, "__getitems__", None)):

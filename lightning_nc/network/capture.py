@@ -13,6 +13,7 @@ from lightning_nc.network.head import Head, read_head
 from lightning_nc.network.nesting import floating_tensor_in
 from lightning_nc.network.points import Point, named_modules
 from lightning_nc.network.pooling import features_of, main_tensor
+from lightning_nc.network.positions import Positions, at_positions
 
 TakeFeatures = Callable[[Point, Tensor], None]
 
@@ -42,8 +43,15 @@ class Capture:
         self._inputs: Any = None
         self._samples = 0
         self._consume: TakeFeatures | None = None
+        self._positions: Positions | None = None
 
-    def forward(self, inputs: Any, samples: int, consume: TakeFeatures) -> Any:
+    def forward(
+        self,
+        inputs: Any,
+        samples: int,
+        consume: TakeFeatures,
+        positions: Positions | None = None,
+    ) -> Any:
         """Call the network once, and call ``consume(point, features)`` for each point as it runs.
 
         Features are views of what the network computed, valid until ``consume`` returns.
@@ -52,6 +60,7 @@ class Capture:
             inputs: The inputs of one batch.
             samples: The number of samples N in the batch.
             consume: Receives each point and its features, shape ``(N, d)``.
+            positions: Which positions are samples, if labels are of positions.
 
         Returns:
             The output of the network.
@@ -60,6 +69,7 @@ class Capture:
         self.outputs.clear()
         self._silent = {point for points in self._points.values() for point in points}
         self._inputs, self._samples, self._consume = inputs, samples, consume
+        self._positions = positions
         try:
             for point in self._points.get(None, []):
                 self._hand_over(point, raw_input(inputs))
@@ -112,9 +122,18 @@ class Capture:
             return
         try:
             assert self._consume is not None
-            self._consume(point, features_of(value, point, self._inputs, self._samples))
+            self._consume(point, self._features(value, point))
         except Exception as error:
             self.failures[point] = error
+
+    def _features(self, value: Any, point: Point) -> Tensor:
+        if self._positions is None:
+            return features_of(value, point, self._inputs, self._samples)
+        h = point.pool(value) if callable(point.pool) else main_tensor(value)
+        try:
+            return at_positions(h.detach(), self._positions)
+        except ValueError as error:
+            raise ValueError(f"Layer '{point.name}' {error}") from None
 
 
 @contextmanager

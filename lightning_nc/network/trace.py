@@ -47,6 +47,7 @@ class Trace(NamedTuple):
         runs: All runs.
         sources: Autograd nodes of the input, or of the embeddings of tokens.
         output: Autograd node of the network's output; None if it has none.
+        output_shape: Shape of the network's output; None if it is no tensor.
         raw: The raw input if it is a floating-point tensor; None otherwise.
         modules: All modules by name, including those that did not run.
     """
@@ -54,6 +55,7 @@ class Trace(NamedTuple):
     runs: list[ModuleRun]
     sources: set[Any]
     output: Any
+    output_shape: tuple[int, ...] | None
     raw: Tensor | None
     modules: dict[str, nn.Module]
 
@@ -158,7 +160,8 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
             inputs = replaced(inputs, raw, _source(raw, sources))
         output = main_tensor(call(inputs))
     node = output.grad_fn if isinstance(output, Tensor) else None
-    return Trace(runs, sources or derived_sources, node, raw, modules)
+    output_shape = tuple(output.shape) if isinstance(output, Tensor) else None
+    return Trace(runs, sources or derived_sources, node, output_shape, raw, modules)
 
 
 def _source(tensor: Tensor, sources: set[Any]) -> Tensor:

@@ -58,8 +58,8 @@ def settle_labels(
     batches = [ProbeBatch(number, part.tolist(), None) for number, part in enumerate(parts)]
     read: list[Tensor] = []
     counts = torch.zeros(max(rows or 0, 2), dtype=torch.long)
-    for _, _, labels in labelled_batches(runner, reading._replace(batches=batches)):
-        read.append(labels.cpu())
+    for batch in labelled_batches(runner, reading._replace(batches=batches)):
+        read.append(batch.labels.cpu())
         new = read[-1].bincount(minlength=len(counts))
         counts = torch.nn.functional.pad(counts, (0, len(new) - len(counts))) + new
         if quota is None or (rows is None and named is None):

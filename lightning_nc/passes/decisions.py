@@ -10,6 +10,9 @@ from lightning_nc.functional.classifier import classifier_logits, two_row_head
 from lightning_nc.network.head import Head, far_from
 from lightning_nc.network.points import Point
 from lightning_nc.network.pooling import main_tensor
+from lightning_nc.network.positions import Positions, output_at
+
+_AT_ONCE = 2**23  # logits that are held at a time
 
 
 def classifier_of(head: Head, point: Point, width: int) -> tuple[Tensor, Tensor | None]:
@@ -39,26 +42,44 @@ def classifier_of(head: Head, point: Point, width: int) -> tuple[Tensor, Tensor 
     return two_row_head(head.weight, head.bias) if len(head.weight) == 1 else head[:2]
 
 
-def logits_of(features: Tensor, head: Head, point: Point) -> Tensor:
-    """W h + b in float64 from the features at the head's input, shape ``(n, R)``."""
-    return classifier_logits(features, *classifier_of(head, point, features.shape[1]))
-
-
-def decisions(logits: Tensor, outputs: Sequence[Any]) -> Tensor:
+def decisions(
+    features: Tensor,
+    head: Head,
+    point: Point,
+    outputs: Sequence[Any],
+    positions: Positions | None = None,
+) -> Tensor:
     """What W h + b decides, and what the network's output decides.
 
     Args:
-        logits: W h + b in float64, shape ``(n, R)``.
+        features: Features at the head's input, shape ``(n, d)``.
+        head: The head.
+        point: The point at its input.
         outputs: What the network returned, and what the head returned. The first with a column per
             row of the head, or with a single column for two rows, decides.
+        positions: Which positions are samples, if labels are of positions.
 
     Returns:
         The row chosen by W h + b, the row chosen by the output, and whether the output is something
         other than W h + b, of each sample, int64, shape ``(3, n)``.
     """
-    chosen = logits.argmax(1)
-    shaped = (_columns(main_tensor(output), logits) for output in outputs)
+    weight, bias = classifier_of(head, point, features.shape[1])
+    if positions is not None:
+        outputs = [output_at(output, positions, len(head.weight)) for output in outputs]
+    shaped = (_columns(main_tensor(output), len(features), len(weight)) for output in outputs)
     output = next((z for z in shaped if z is not None), None)
+    rows = max(_AT_ONCE // len(weight), 1)
+    found = []
+    for start in range(0, len(features), rows):
+        part = slice(start, start + rows)
+        logits = classifier_logits(features[part], weight, bias)
+        found.append(_compared(logits, None if output is None else output[part].to(logits)))
+    return torch.cat(found, 1)
+
+
+def _compared(logits: Tensor, output: Tensor | None) -> Tensor:
+    """What logits decide, what an output decides, and whether they are far from each other."""
+    chosen = logits.argmax(1)
     if output is None:
         return torch.stack([chosen, chosen, torch.zeros_like(chosen)])
     if output.shape[1] > 1:
@@ -72,11 +93,10 @@ def decisions(logits: Tensor, outputs: Sequence[Any]) -> Tensor:
     return torch.stack([chosen, by_output, off.long()])
 
 
-def _columns(output: Any, logits: Tensor) -> Tensor | None:
-    """An output as one or R columns in float64, shape ``(n, 1)`` or ``(n, R)``; None if neither."""
-    if not isinstance(output, Tensor) or len(output.shape) == 0 or len(output) != len(logits):
+def _columns(output: Any, n: int, rows: int) -> Tensor | None:
+    """An output as one or R columns, shape ``(n, 1)`` or ``(n, R)``; None if it is neither."""
+    if not isinstance(output, Tensor) or output.ndim not in (1, 2) or len(output) != n:
         return None
-    if output.ndim > 2 or (output.ndim == 2 and output.shape[1] not in (1, logits.shape[1])):
-        return None
-    columns = output.detach().reshape(len(output), -1).to(logits)
-    return columns if columns.shape[1] > 1 or logits.shape[1] == 2 else None
+    columns = output.detach().reshape(n, -1)
+    fits = columns.shape[1] == rows or (columns.shape[1] == 1 and rows == 2)
+    return columns if fits else None

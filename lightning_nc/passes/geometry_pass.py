@@ -206,14 +206,17 @@ class GeometryPass(MeasuringPass):
         own = plan.batches[self.processes.rank :: world]
         idle = -(-len(plan.batches) // world) - len(own)
         batches = own + plan.batches[:idle]
-        return Reading(samples, batches, self.probe, plan.classes, plan.widths, idle)
+        return Reading(
+            samples, batches, self.probe, plan.classes, plan.widths, plan.of_positions, idle
+        )
 
     def _cache(self, plan: Plan, reading: Reading, widths: dict[Point, int]) -> FeatureCache | None:
         """A cache for the features of this process; None unless those of every process fit."""
-        largest = -(-len(plan.batches) // self.processes.world) * len(plan.batches[0].indices)
+        of_each = -(-len(plan.batches) // self.processes.world)
+        largest = of_each * max(batch.size for batch in plan.batches)
         if not FeatureCache.fits(widths, largest, self.probe.cache_mb, plan.bytes_each):
             return None
-        return FeatureCache(widths, sum(len(batch.indices) for batch in reading.own))
+        return FeatureCache(widths, sum(batch.size for batch in reading.own))
 
 
 def _shapes(

@@ -87,9 +87,15 @@ class GradientPass(MeasuringPass):
             place = plan.wanted[number]
             if place is None:
                 return None
+            if plan.of_positions:
+                raise ValueError(
+                    "Gradients of single samples are compared, and here labels are of positions in "
+                    "sequences or images. Give LocalElasticity a probe with one label per sample: "
+                    "probe=Probe(source, name=..., unpack=...)."
+                )
             batch = chosen_samples(plan, wanted, self.probe)
             reading = Reading(samples, [batch], self.probe)
-            _, inputs, labels = next(labelled_batches(self.runner, reading))
+            _, inputs, labels, *_ = next(labelled_batches(self.runner, reading))
             m = len(labels)
             sums = self._sums({"kernel": (m, m), "squared moves": (m, m)})
             with self.runner.precision():
@@ -186,7 +192,11 @@ def chosen_samples(plan: Plan, wanted: KernelRequest, probe: Probe) -> ProbeBatc
         wanted: Says how many samples and classes to choose.
         probe: Its seed decides which classes are chosen.
     """
-    known = [(torch.tensor(indices), of) for _, indices, of in plan.batches if of is not None]
+    known = [
+        (torch.tensor(each.indices), each.labels)
+        for each in plan.batches
+        if each.labels is not None
+    ]
     indices, labels = (torch.cat(parts) for parts in zip(*known, strict=True))
     random = torch.Generator().manual_seed(probe.seed)
     order = torch.randperm(plan.num_classes, generator=random)

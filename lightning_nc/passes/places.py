@@ -14,8 +14,10 @@ from lightning_nc.network.blocks import block_points
 from lightning_nc.network.capture import capture, raw_input
 from lightning_nc.network.points import Point, match_layers, named_modules
 from lightning_nc.network.pooling import Pooling
+from lightning_nc.network.positions import AtEveryPosition
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import Trace, trace
+from lightning_nc.passes.draw import Drawn
 from lightning_nc.passes.heads import last_layer_point, rows_note, settle_head
 from lightning_nc.passes.plan import Wanted, megabytes_of
 from lightning_nc.passes.request import Request
@@ -31,18 +33,18 @@ class Places:
         reading: The source and its first batch.
         found: A traced forward pass of that batch.
         inputs: The inputs of that batch.
-        labels: Labels of the probe, shape ``(N,)``.
+        drawn: The samples of the probe.
 
     Attributes:
         num_labels: Number of labels from 0: rows of heads, or the largest label + 1.
     """
 
     def __init__(
-        self, runner: Runner, reading: Reading, found: Trace, inputs: Any, labels: Tensor
+        self, runner: Runner, reading: Reading, found: Trace, inputs: Any, drawn: Drawn
     ) -> None:
         self.runner, self.reading, self.found, self.inputs = runner, reading, found, inputs
-        self.num_labels = int(labels.max()) + 1
-        self.counts = torch.unique(labels, return_counts=True)[1]
+        self.num_labels = drawn.num_labels
+        self.counts = torch.unique(drawn.labels, return_counts=True)[1]
         self.samples = len(reading.batches[0].indices)
 
     def of_all(
@@ -105,7 +107,7 @@ class Places:
 
     def _inputs_of(self, indices: list[int]) -> Any:
         reading = self.reading._replace(batches=[ProbeBatch(0, indices, None)])
-        return next(labelled_batches(self.runner, reading))[1]
+        return next(labelled_batches(self.runner, reading)).inputs
 
     def _pooled(self, wanted: list[Wanted | None]) -> list[Wanted | None]:
         """Replace ``"auto"`` by what suits the shape of each point."""
@@ -116,10 +118,18 @@ class Places:
             with self.runner.precision():
                 other = trace(self.runner.model, fewer, self.runner.call)
             chooser = Chooser(self.found, self.samples, (shapes_of(other), self.samples - 1))
+        if self.reading.of_positions:
+            chosen = {point: chooser.at_every_position(point) for point in points}
+            return self._replaced(wanted, chosen)
         flatten = self._fit(chooser, list(points))
         chosen = {point: chooser.chosen(point, flatten) for point in points}
         heads = {w.classifier: w.head for w in wanted if w and w.classifier and w.head}
         chosen |= self._of_heads({p: heads[p] for p in heads if chosen[p].pool != p.pool}, chosen)
+        return self._replaced(wanted, chosen)
+
+    def _replaced(
+        self, wanted: list[Wanted | None], chosen: dict[Point, Point]
+    ) -> list[Wanted | None]:
         return [
             None
             if each is None
@@ -166,6 +176,6 @@ def _in_words(pairs: Sequence[tuple[Point, Point]]) -> dict[str, str]:
     poolings = {
         after.name: after.pool.words
         for before, after in pairs
-        if before.pool == "auto" and isinstance(after.pool, Pooling)
+        if before.pool == "auto" and isinstance(after.pool, Pooling | AtEveryPosition)
     }
     return {name: words for name, words in poolings.items() if words}

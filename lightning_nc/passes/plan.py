@@ -50,6 +50,7 @@ class Plan(NamedTuple):
         source_size: Size of the dataset for which the plan was made.
         source: Returns that dataset; None if it no longer exists.
         declared: Whether the dataset declares its labels.
+        of_positions: Whether labels are of positions of sequences or images.
         batches: The batches of all processes.
         classes: The labels of the K classes that are measured, ascending, shape ``(K,)``.
         num_labels: Number of labels from 0: rows of heads, or the largest label + 1.
@@ -65,6 +66,7 @@ class Plan(NamedTuple):
     source_size: int
     source: Callable[[], Any]
     declared: bool
+    of_positions: bool
     batches: list[ProbeBatch]
     classes: Tensor
     num_labels: int
@@ -84,7 +86,7 @@ class Plan(NamedTuple):
     @property
     def counts(self) -> Tensor:
         """Samples per class, n_k, float64, shape ``(K,)``."""
-        labels = torch.cat([labels for _, _, labels in self.batches if labels is not None])
+        labels = torch.cat([each.labels for each in self.batches if each.labels is not None])
         found = torch.searchsorted(self.classes, labels)
         return found.bincount(minlength=self.num_classes).double()
 
@@ -171,7 +173,10 @@ def groups_within(memory_mb: float, megabytes: Mapping[Point, float]) -> list[li
 def digest_of(plan: Plan) -> int:
     """A number that is the same on all processes if they settled on the same plan."""
     layers = [(p.name, p.module, p.run, p.side, width) for p, width in plan.widths.items()]
-    batches = [(indices, None if of is None else of.tolist()) for _, indices, of in plan.batches]
+    batches = [
+        (each.indices, [None if t is None else t.tolist() for t in (each.labels, each.ranks)])
+        for each in plan.batches
+    ]
     heads = sorted(set(plan.heads.values()))
     settled = (plan.source_size, batches, plan.classes.tolist(), heads, layers)
     return int.from_bytes(hashlib.sha256(repr(settled).encode()).digest()[:7], "big")

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from lightning_nc.network.batches import ProbeBatch, Samples, form_batches, seeded_order, stratified
+from lightning_nc.network.batches import ProbeBatch, Samples, seeded_order
 from lightning_nc.network.capture import capture
-from lightning_nc.network.labels import dataset_labels
+from lightning_nc.network.labels import class_indices, dataset_labels
 from lightning_nc.network.points import Point
+from lightning_nc.network.positions import Positions, are_of_positions
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import trace
-from lightning_nc.passes.classes import settle_classes, settle_labels
+from lightning_nc.passes.draw import draw_positions, draw_samples
 from lightning_nc.passes.places import Places
 from lightning_nc.passes.plan import (
     Plan,
@@ -28,7 +29,7 @@ from lightning_nc.passes.plan import (
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Request
 from lightning_nc.passes.statistics import Statistic
-from lightning_nc.passes.sweeps import Reading, labelled_batches
+from lightning_nc.passes.sweeps import Reading, unpacked_batches
 
 
 def make_plan(
@@ -59,21 +60,23 @@ def make_plan(
     order = seeded_order(len(samples.dataset), probe.seed)
     first = ProbeBatch(0, order[: samples.batch_size].tolist(), None)
     reading = Reading(samples, [first], probe)
-    _, inputs, labels = next(labelled_batches(runner, reading))
+    _, inputs, targets = next(unpacked_batches(runner, reading))
     with runner.precision():
         found = trace(runner.model, inputs, runner.call)
+    positions = None
+    if are_of_positions(targets, found.output_shape):
+        reading = reading._replace(of_positions=True)
+        positions = Positions.of(targets, probe.ignore_index).to(runner.device)
+        rows = next((run.rows for run in reversed(found.runs) if run.rows is not None), None)
+        drawn = draw_positions(runner, reading, order, rows)
+    else:
+        drawn = draw_samples(runner, reading, order, class_indices(targets), found)
+    classes = drawn.classes
 
-    known = settle_labels(runner, reading, order, labels, found)
-    classes = settle_classes(known.labels, probe)
-    of_classes = torch.isin(known.labels, classes).nonzero().flatten()
-    chosen = of_classes[stratified(known.labels[of_classes], probe.samples_per_class, probe.seed)]
-    batches = form_batches(known.indices[chosen], known.labels[chosen], samples.batch_size)
-
-    places = Places(runner, reading, found, inputs, known.labels[chosen])
-    places.num_labels = max(places.num_labels, int(known.labels.max()) + 1)
+    places = Places(runner, reading, found, inputs, drawn)
     failures = dict(failed)
     wanted = places.of_all(requests, failures)
-    widths, bytes_each, broken = _widths(runner, inputs, len(first.indices), wanted)
+    widths, bytes_each, broken = _widths(runner, inputs, len(first.indices), positions, wanted)
     statistics: dict[Point, list[Statistic]] = {}
     for number, each in enumerate(wanted):
         if each is not None:
@@ -90,8 +93,9 @@ def make_plan(
     plan = Plan(
         source_size=len(order),
         source=_reference(_innermost(samples.dataset)),
-        declared=known.declared,
-        batches=batches,
+        declared=drawn.declared,
+        of_positions=reading.of_positions,
+        batches=drawn.batches,
         classes=classes,
         num_labels=places.num_labels,
         wanted=wanted,
@@ -121,8 +125,8 @@ def still_holds(plan: Plan, samples: Samples) -> bool:
         return plan.source() is _innermost(samples.dataset)
     declared = dataset_labels(samples.dataset)
     return declared is not None and all(
-        labels is not None and torch.equal(declared[indices], labels)
-        for _, indices, labels in plan.batches
+        each.labels is not None and torch.equal(declared[each.indices], each.labels)
+        for each in plan.batches
     )
 
 
@@ -142,7 +146,11 @@ def _reference(dataset: Any) -> Callable[[], Any]:
 
 
 def _widths(
-    runner: Runner, inputs: object, samples: int, wanted: Sequence[Wanted | None]
+    runner: Runner,
+    inputs: object,
+    samples: int,
+    positions: Positions | None,
+    wanted: Sequence[Wanted | None],
 ) -> tuple[dict[Point, int], int, dict[Point | str, Exception]]:
     """The feature dimension of each point, the bytes of a number, and what went wrong."""
     widths: dict[Point, int] = {}
@@ -156,7 +164,7 @@ def _widths(
     if not points:
         return {}, 0, {}
     with capture(runner.model, list(points), call=runner.call) as watched, runner.precision():
-        watched.forward(inputs, samples, note)
+        watched.forward(inputs, samples, note, positions)
     return widths, max(sizes, default=0), watched.failures
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from lightning_nc.network.calling import Forward
+from lightning_nc.network.positions import IGNORED
 
 _TRAINER_SOURCES = ("train", "val", "test")
 
@@ -28,6 +29,7 @@ class Probe:
         samples_per_class: How many samples of each class to draw; None uses the whole source.
         classes: Labels of the classes to measure; by default all that have samples.
         min_samples_per_class: Classes with fewer samples in the source are left out.
+        ignore_index: The label of positions that are none, where labels are of positions.
         unpack: ``unpack(batch) -> (inputs, labels)``; inputs are a tensor, or a dict or tuple that
             is passed on as keyword or positional arguments. By default a pair is used as it is,
             and a dict or dataclass is split at its key ``labels``, ``label``, ``targets``,
@@ -68,6 +70,7 @@ class Probe:
     samples_per_class: int | None = 100
     classes: Sequence[int] | None = None
     min_samples_per_class: int = 1
+    ignore_index: int = IGNORED
     unpack: Callable[[Any], tuple[Any, Tensor]] | None = None
     forward: Forward | None = None
     batch_norm: Literal["eval", "batch"] = "eval"

@@ -14,9 +14,10 @@ from lightning_nc.network.capture import capture
 from lightning_nc.network.head import Head
 from lightning_nc.network.labels import class_indices, dataset_labels
 from lightning_nc.network.points import Point
+from lightning_nc.network.positions import Positions
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.unpacking import unpack_batch
-from lightning_nc.passes.decisions import decisions, logits_of
+from lightning_nc.passes.decisions import decisions
 from lightning_nc.passes.probe import Probe
 
 _REPLAYED = 1024  # samples replayed at a time, so that (K, n) matrices stay small
@@ -33,6 +34,7 @@ class Reading(NamedTuple):
         probe: How to read them.
         classes: The labels of the K classes, ascending; None if not yet known.
         widths: Feature dimension of each point.
+        of_positions: Whether labels are of positions.
         idle: Number of batches at the end that do not count: they keep processes in step.
     """
 
@@ -41,6 +43,7 @@ class Reading(NamedTuple):
     probe: Probe
     classes: Tensor | None = None
     widths: Mapping[Point, int] = {}
+    of_positions: bool = False
     idle: int = 0
 
     @property
@@ -89,7 +92,7 @@ def sweep(
     """
     held = runner.generators()
     decided: dict[Point, list[Tensor]] = {point: [] for point in heads}
-    logits: dict[Point, Tensor] = {}
+    last: dict[Point, Tensor] = {}
     with capture(runner.model, points, set(heads.values()), runner.call) as watched:
 
         def hand_on(labels: Tensor, point: Point, features: Tensor) -> None:
@@ -97,18 +100,19 @@ def sweep(
             h = features.cpu() if features.device.type == "mps" else features
             require_width(point, h, reading.widths)
             if point in heads and heads[point] in watched.heads:
-                logits[point] = logits_of(h, watched.heads[heads[point]], point)
+                last[point] = h.clone()  # the output is not known yet
             consume(point, h, labels.to(h.device))
 
-        for position, (number, inputs, labels) in enumerate(labelled_batches(runner, reading)):
-            seed_generators(reading.probe.seed, number, held, runner.device)
-            counts = position < len(reading.own)
-            logits.clear()
+        for place, batch in enumerate(labelled_batches(runner, reading)):
+            seed_generators(reading.probe.seed, batch.number, held, runner.device)
+            last.clear()
             with runner.precision():
-                take = partial(hand_on, labels) if counts else _ignore
-                output = watched.forward(inputs, len(labels), take)
-            for point, z in logits.items():
-                decided[point].append(decisions(z, [output, watched.outputs[heads[point]]]))
+                take = partial(hand_on, batch.labels) if place < len(reading.own) else _ignore
+                output = watched.forward(batch.inputs, batch.items, take, batch.positions)
+            for point, h in last.items():
+                head, outputs = heads[point], [output, watched.outputs[heads[point]]]
+                found = decisions(h, watched.heads[head], point, outputs, batch.positions)
+                decided[point].append(found)
             if points and all(point in watched.failures for point in points):
                 break
     joined = {point: torch.cat(parts, 1) for point, parts in decided.items() if parts}
@@ -119,10 +123,27 @@ def _ignore(_point: Point, _features: Tensor) -> None:
     """Take nothing from a batch that keeps processes in step."""
 
 
-def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, Any, Tensor]]:
-    """Yield for each batch its number, its inputs on the device, and its labels.
+class LabelledBatch(NamedTuple):
+    """A batch that was read.
 
-    Labels are class indices 0 .. K - 1 if the classes are known.
+    Attributes:
+        number: Its position among the batches.
+        inputs: What the network is called with, on the device.
+        labels: The label of each sample, or its class index if the classes are known, shape
+            ``(n,)``, on the device.
+        items: Number of sequences, images or other samples in the batch, N.
+        positions: Which positions are samples; None if whole items are.
+    """
+
+    number: int
+    inputs: Any
+    labels: Tensor
+    items: int
+    positions: Positions | None
+
+
+def labelled_batches(runner: Runner, reading: Reading) -> Iterator[LabelledBatch]:
+    """Yield each batch with its labels, which are class indices 0 .. K - 1 if classes are known.
 
     Args:
         runner: The network.
@@ -131,6 +152,24 @@ def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, An
     Raises:
         ValueError: If labels are not class labels, or differ from those known before.
     """
+    for planned, inputs, targets in unpacked_batches(runner, reading):
+        positions, items = None, len(planned.indices)
+        if reading.of_positions:
+            ignored = reading.probe.ignore_index
+            positions = Positions.of(targets, ignored, planned.items, planned.ranks)
+            labels = class_indices(positions.labels(targets))
+            positions = positions.to(runner.device)
+        else:
+            labels = class_indices(targets)
+        check_labels(planned, labels, positions is not None)
+        if reading.classes is not None:
+            labels = torch.searchsorted(reading.classes, labels)
+        on_device = labels.to(runner.device, non_blocking=True)
+        yield LabelledBatch(planned.number, inputs, on_device, items, positions)
+
+
+def unpacked_batches(runner: Runner, reading: Reading) -> Iterator[tuple[ProbeBatch, Any, Any]]:
+    """Yield each batch with its inputs on the device, and its labels as they are, on the CPU."""
     probe = reading.probe
     batches = read_batches(reading.samples, reading.batches, probe.seed, probe.num_workers)
     held = runner.generators()
@@ -139,12 +178,7 @@ def labelled_batches(runner: Runner, reading: Reading) -> Iterator[tuple[int, An
         seed_generators(probe.seed, planned.number, held, runner.device)
         inputs, targets = _unpacked(runner, reading, planned, runner.move(raw))
         # checked on the CPU, so that the host waits for the device once per batch
-        labels = targets.cpu() if isinstance(targets, Tensor) else targets
-        labels = class_indices(labels)
-        check_labels(planned, labels)
-        if reading.classes is not None:
-            labels = torch.searchsorted(reading.classes, labels)
-        yield planned.number, inputs, labels.to(runner.device, non_blocking=True)
+        yield planned, inputs, targets.cpu() if isinstance(targets, Tensor) else targets
 
 
 def _unpacked(runner: Runner, reading: Reading, planned: ProbeBatch, batch: Any) -> tuple[Any, Any]:
@@ -162,14 +196,15 @@ def _unpacked(runner: Runner, reading: Reading, planned: ProbeBatch, batch: Any)
     return runner.inputs_of(batch, inputs), labels
 
 
-def check_labels(planned: ProbeBatch, labels: Tensor) -> None:
+def check_labels(planned: ProbeBatch, labels: Tensor, of_positions: bool = False) -> None:
     """Raise unless a batch has the labels by which its samples were chosen.
 
     Args:
         planned: The batch, with its labels if they are known.
         labels: The labels that were read, on the CPU, shape ``(n,)``.
+        of_positions: Whether labels are of positions, of which an item may have several.
     """
-    if len(labels) != len(planned.indices):
+    if len(labels) != len(planned.indices) and not of_positions:
         raise ValueError(
             f"A batch of {len(planned.indices)} samples came with {len(labels)} labels. The "
             "collate function or unpack must return one label per sample."
@@ -178,7 +213,7 @@ def check_labels(planned: ProbeBatch, labels: Tensor) -> None:
         return
     position = int((labels != planned.labels).nonzero()[0])
     raise ValueError(
-        f"Sample {planned.indices[position]} has label {int(labels[position])} in the batch that "
+        f"Sample {planned.index_of(position)} has label {int(labels[position])} in the batch that "
         f"was read, but the dataset declared or returned {int(planned.labels[position])} before. "
         "Give a dataset whose labels do not change: probe=Probe(source=dataset, name=...)."
     )
