@@ -35,6 +35,7 @@ class TrainingCounts:
         complete: Samples per class; None if unknown.
         of_all: Whether ``complete`` already covers all processes.
         of_all_processes: Samples per class over all processes, as last added up; None if unknown.
+        counting: Whether training has begun.
         lost: Why the batches of the last epoch could not be counted; empty if they could.
         rank: The number of this process.
     """
@@ -44,7 +45,7 @@ class TrainingCounts:
         self.complete: Tensor | None = None
         self.of_all = False
         self.of_all_processes: Tensor | None = None
-        self.lost, self.rank = "", 0
+        self.counting, self.lost, self.rank = False, "", 0
         self._trouble = ""
         self._declared = False  # declared counts may have other classes than the batches
         self._whole = False  # whether the epoch was seen from its first batch on
@@ -52,7 +53,8 @@ class TrainingCounts:
         self._stash: list[Tensor] = []
 
     def declare(self, trainer: Any) -> None:
-        """Before training, use the counts the dataset declares, unless better ones are known."""
+        """Begin training with the counts the dataset declares, unless better ones are known."""
+        self.counting = True
         if self.complete is not None or self.unpack is not None:
             return  # better counts are known, or `unpack` may renumber classes
         try:

@@ -1,5 +1,6 @@
 """Minority collapse: whether the classifier still tells minority classes apart."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -22,14 +23,19 @@ from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import Pool
 from lightning_nc.passes.request import Answer, Request
 
+_PREDICTED = ("predicted_cos", "critical_ratio")  # which a note of their own explains
+_UNTRAINED = "there has been no training in which to count classes"
+
 
 class ClassCounter(Protocol):
     """Counts the training samples of each class.
 
     Attributes:
+        counting: Whether training has begun, so that counts that are unknown will become known.
         lost: Why the batches could not be counted; empty if they could.
     """
 
+    counting: bool
     lost: str
 
     def tally(self, K: int) -> Tensor:
@@ -89,13 +95,14 @@ class MinorityMeasure(Measure):
         """Compute cosines, norms and energies of majority and minority classes."""
         assert answer.classifier is not None
         K = len(answer.counts)
-        n, notes = self._training_counts(answer, K)
+        n, why_unknown = self._training_counts(answer, K)
         found = Minority(answer.classifier, n, self._is_minority(n, K))
-        if self.predictions is not None:
+        notes = _without_counts(found, why_unknown) if why_unknown else {}
+        if self.predictions is not None and len(found.B):
             found, of_theory = self._with_prediction(self.predictions, found)
             notes |= of_theory
         values = self.values_of(found)
-        notes |= _undefined(values, found)
+        notes |= self._undefined(values, found)
         return Evaluation(values, {}, _arrays(found), notes, self._alerts(values, found))
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
@@ -115,56 +122,75 @@ class MinorityMeasure(Measure):
         matrices = {name: m for name, m in arrays.items() if name.startswith("cosines_of_")}
         return {**matrix_tables(timeline.last.epochs_completed, matrices)}
 
-    def _training_counts(self, answer: Answer, K: int) -> tuple[Tensor | None, dict[str, str]]:
-        """Training samples per class over all processes if known, and perhaps a note why not.
+    def _training_counts(self, answer: Answer, K: int) -> tuple[Tensor | None, str]:
+        """Training samples per class over all processes, or None and why these stay unknown.
 
-        They are unknown if nothing has been counted yet (all zero) or cannot be counted (NaN).
+        The reason is empty if they are known, or will be after an epoch of training.
         """
         if self.class_counts is not None:
             if len(self.class_counts) != K:
                 raise ValueError(
                     f"class_counts has {len(self.class_counts)} counts, but there are {K} classes."
                 )
-            return torch.tensor(self.class_counts), {}
+            return torch.tensor(self.class_counts), ""
         if answer.tally is None or self.counter is None:
-            return None, {}
+            return None, _UNTRAINED
         tally = answer.tally.cpu()
         n = tally.long() if bool(tally.isfinite().all() & tally.any()) else None
         self.counter.take_total(n)
-        if not bool(tally.isnan().any()):
-            return n, {}
-        why = self.counter.lost or "the cause is on another process"
-        return n, {
-            "counts": "imbalance_ratio is undefined (NaN), and so is all that needs the minority "
-            "unless it is given: the classes of training batches cannot be counted "
-            f"({why}); give class_counts=[...]."
-        }
+        if bool(tally.isnan().any()):
+            why = self.counter.lost or "the cause is on another process"
+            return None, f"the classes of training batches cannot be counted ({why})"
+        return n, "" if n is not None or self.counter.counting else _UNTRAINED
 
-    def _is_minority(self, n: Tensor | None, K: int) -> Tensor | None:
-        """True for minority classes, shape ``(K,)``; None if these are unknown."""
+    def _is_minority(self, n: Tensor | None, K: int) -> Tensor:
+        """True for minority classes, shape ``(K,)``; all False if none are known."""
+        none = torch.zeros(K, dtype=torch.bool)
         if self.minority is None:
-            return None if n is None else minority_classes(n)
+            return none if n is None else minority_classes(n)
         if not set(self.minority) < set(range(K)):
             raise ValueError(
                 f"minority={list(self.minority)} must be some, not all, of classes 0 .. {K - 1}."
             )
-        return torch.zeros(K, dtype=torch.bool).index_fill(0, torch.tensor(self.minority), True)
+        return none.index_fill(0, torch.tensor(self.minority), True)
 
     def _with_prediction(
         self, predictions: Predictions, found: Minority
     ) -> tuple[Minority, dict[str, str]]:
         """Add the prediction of the layer-peeled model, and a note if there is none."""
-        if found.n is None or found.is_minority is None:
-            prediction = Prediction(trouble="class counts or minority classes are unknown")
-        else:
-            E_W, E_H = classifier_energy(found.W), feature_energy_of(found.last.features)
-            prediction = predictions.of(found.n, found.B.cpu(), float(E_W), float(E_H))
+        if found.n is None:
+            return found._replace(prediction=Prediction()), {}
+        E_W, E_H = classifier_energy(found.W), feature_energy_of(found.last.features)
+        prediction = predictions.of(found.n, found.B.cpu(), float(E_W), float(E_H))
         trouble = prediction.trouble
         note = {"theory": f"the layer-peeled model predicts nothing: {trouble}."} if trouble else {}
         return found._replace(prediction=prediction), note
 
+    def _undefined(self, values: Mapping[str, float], found: Minority) -> dict[str, str]:
+        """Why values are missing or NaN: too few minority classes, or outputs not W h + b."""
+        notes, K_B = {}, len(found.B)
+        if K_B == 0 and found.n is not None:
+            rows = [row.name for row in self.quantities if row.name not in (*values, *_PREDICTED)]
+            notes["no minority"] = (
+                f"{', '.join(rows)} are not logged: the largest class has less than 1.5 times as "
+                "many training samples as the smallest, so there are no minority classes; to "
+                "compare classes all the same, name them with minority=[...]."
+            )
+        if K_B == 1:
+            rows = [name for name, v in values.items() if v != v and name not in _PREDICTED]
+            notes["minority of 1"] = (
+                f"{', '.join(rows)} are undefined (NaN): class {int(found.B)} alone is the "
+                "minority, so there is no pair of minority classes."
+            )
+        if K_B and not found.last.is_affine:
+            notes["accuracy"] = (
+                "minority_accuracy is undefined (NaN): the head does not compute W h + b from its "
+                "weight and bias."
+            )
+        return notes
+
     def _alerts(self, values: Mapping[str, float], found: Minority) -> dict[str, str]:
-        cosine = values["cos_weights"]
+        cosine = values.get("cos_weights", math.nan)
         if not cosine > self.merged_above:
             return {}
         return {
@@ -177,7 +203,7 @@ def _arrays(found: Minority) -> dict[str, Tensor]:
     W, M, n, minority = found.W, found.M, found.n, found.is_minority
     return {
         "class_counts": torch.full((len(W),), torch.nan) if n is None else n.double(),
-        "minority": torch.zeros(len(W)) if minority is None else minority.double(),
+        "minority": minority.double(),
         "cosines_of_weights": cosines(W),
         "cosines_of_means": cosines(M),
         "norms_of_weights": torch.linalg.vector_norm(W, dim=1),
@@ -186,25 +212,11 @@ def _arrays(found: Minority) -> dict[str, Tensor]:
     }
 
 
-def _undefined(values: Mapping[str, float], found: Minority) -> dict[str, str]:
-    """Why values are NaN: too few minority classes, or outputs that are not W h + b."""
-    notes = {}
-    if found.is_minority is not None and len(found.B) < 2:
-        names = ", ".join(
-            name
-            for name, value in values.items()
-            if value != value and name not in ("predicted_cos", "critical_ratio")
-        )
-        why = (
-            f"class {int(found.B)} alone is the minority, so there is no pair of minority classes"
-            if len(found.B)
-            else "no gap between class sizes sets minority classes apart; name them with "
-            "minority=[...]"
-        )
-        notes[f"minority of {len(found.B)}"] = f"{names} are undefined (NaN): {why}."
-    if not found.last.is_affine:
-        notes["accuracy"] = (
-            "minority_accuracy is undefined (NaN): the head does not compute W h + b from its "
-            "weight and bias."
-        )
-    return notes
+def _without_counts(found: Minority, why: str) -> dict[str, str]:
+    """What is missing without counts of training samples, and the way out."""
+    missing = (
+        "imbalance_ratio is undefined (NaN)"
+        if len(found.B)
+        else "imbalance_ratio and all that needs minority classes are not logged"
+    )
+    return {"counts": f"{missing}: {why}; give class_counts=[...]."}
