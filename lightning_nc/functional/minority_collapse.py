@@ -1,5 +1,6 @@
 """Minority collapse: whether the classifier tells minority classes apart."""
 
+import torch
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
@@ -50,7 +51,7 @@ def minority_classes(class_counts: Tensor, least_gap: float = 1.5) -> Tensor:
             "The numbers of training samples per class must be non-negative and not all zero, "
             f"got {class_counts.tolist()}."
         )
-    n = class_counts.double()
+    n = class_counts.to(torch.float64)
     return (n <= _largest_minority_count(n, least_gap)) & (least_gap * n <= n.max())
 
 
