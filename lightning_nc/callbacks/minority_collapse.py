@@ -120,11 +120,10 @@ class MinorityCollapse(MeasureCallback):
             self.counts = self._count_afresh()
         self.counts.rank = trainer.global_rank
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Use the declared class counts, and measure before training."""
+    def begin_training(self, trainer: Any) -> None:
+        """Use the declared class counts."""
         if self._counts:
             self.counts.declare(trainer)
-        super().on_train_start(trainer, pl_module)
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int

@@ -54,8 +54,8 @@ class TrainingCounts:
 
     def declare(self, trainer: Any) -> None:
         """Begin training with the counts the dataset declares, unless better ones are known."""
-        self.counting = True
-        if self.complete is not None or self.unpack is not None:
+        asked, self.counting = self.counting, True
+        if asked or self.complete is not None or self.unpack is not None:
             return  # better counts are known, or `unpack` may renumber classes
         try:
             with generators_kept():

@@ -19,11 +19,11 @@ from lightning_nc.measures.layer_peeled_prediction import Prediction, Prediction
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
 from lightning_nc.measures.minority_collapse_quantities import QUANTITIES, Minority
 from lightning_nc.measures.minority_figures import draw_cosines, draw_norms, draw_prediction
+from lightning_nc.measures.minority_notes import minority_notes
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import Pool
 from lightning_nc.passes.request import Answer, Request
 
-_PREDICTED = ("predicted_cos", "critical_ratio")  # which a note of their own explains
 _UNTRAINED = "there has been no training in which to count classes"
 
 
@@ -97,12 +97,11 @@ class MinorityMeasure(Measure):
         K = len(answer.counts)
         n, why_unknown = self._training_counts(answer, K)
         found = Minority(answer.classifier, n, self._is_minority(n, K))
-        notes = _without_counts(found, why_unknown) if why_unknown else {}
+        of_theory: dict[str, str] = {}
         if self.predictions is not None and len(found.B):
             found, of_theory = self._with_prediction(self.predictions, found)
-            notes |= of_theory
         values = self.values_of(found)
-        notes |= self._undefined(values, found)
+        notes = of_theory | minority_notes(values, found, why_unknown)
         return Evaluation(values, {}, _arrays(found), notes, self._alerts(values, found))
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
@@ -166,29 +165,6 @@ class MinorityMeasure(Measure):
         note = {"theory": f"the layer-peeled model predicts nothing: {trouble}."} if trouble else {}
         return found._replace(prediction=prediction), note
 
-    def _undefined(self, values: Mapping[str, float], found: Minority) -> dict[str, str]:
-        """Why values are missing or NaN: too few minority classes, or outputs not W h + b."""
-        notes, K_B = {}, len(found.B)
-        if K_B == 0 and found.n is not None:
-            rows = [row.name for row in self.quantities if row.name not in (*values, *_PREDICTED)]
-            notes["no minority"] = (
-                f"{', '.join(rows)} are not logged: the largest class has less than 1.5 times as "
-                "many training samples as the smallest, so there are no minority classes; to "
-                "compare classes all the same, name them with minority=[...]."
-            )
-        if K_B == 1:
-            rows = [name for name, v in values.items() if v != v and name not in _PREDICTED]
-            notes["minority of 1"] = (
-                f"{', '.join(rows)} are undefined (NaN): class {int(found.B)} alone is the "
-                "minority, so there is no pair of minority classes."
-            )
-        if K_B and not found.last.is_affine:
-            notes["accuracy"] = (
-                "minority_accuracy is undefined (NaN): the head does not compute W h + b from its "
-                "weight and bias."
-            )
-        return notes
-
     def _alerts(self, values: Mapping[str, float], found: Minority) -> dict[str, str]:
         cosine = values.get("cos_weights", math.nan)
         if not cosine > self.merged_above:
@@ -210,13 +186,3 @@ def _arrays(found: Minority) -> dict[str, Tensor]:
         "norms_of_means": torch.linalg.vector_norm(M, dim=1),
         "class_accuracy": found.last.class_accuracy,
     }
-
-
-def _without_counts(found: Minority, why: str) -> dict[str, str]:
-    """What is missing without counts of training samples, and the way out."""
-    missing = (
-        "imbalance_ratio is undefined (NaN)"
-        if len(found.B)
-        else "imbalance_ratio and all that needs minority classes are not logged"
-    )
-    return {"counts": f"{missing}: {why}; give class_counts=[...]."}
