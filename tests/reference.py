@@ -184,13 +184,15 @@ def imbalance_ratio(counts, minority):
 
 
 def minority_classes(counts):
-    """Whether a class is below the largest ratio of successive counts (the first of equals)."""
-    sizes = sorted(set(counts))
-    if len(sizes) == 1:
-        return [False] * len(counts)
-    steps = [np.inf if m == 0 else Fraction(n, m) for m, n in pairwise(sizes)]
-    last = sizes[steps.index(max(steps))]
-    return [n <= last for n in counts]
+    """Whether a class is in the minority, by the rule on ratios of successive counts, exactly."""
+    K, ordered, most = len(counts), sorted(counts), max(counts)
+    border = ordered[min(K, max(2, K // 3)) - 1]
+    steps = [1 if n == m else np.inf if m == 0 else Fraction(n, m) for m, n in pairwise(ordered)]
+    for below, step in enumerate(steps, start=1):
+        others = steps[: below - 1] + steps[below:]
+        if below >= 2 and step >= 1.5 and all(step >= other**2 for other in others):
+            border = ordered[below - 1]
+    return [n <= border and 3 * n <= 2 * most for n in counts]
 
 
 def sample_gradients(model, inputs, outputs=None, names=None):

@@ -37,9 +37,11 @@ def test_a_pass_that_fails_is_skipped_with_a_warning_and_leaves_no_trace(callbac
     assert nets.difference(trace, untouched()) is None
     assert callback.failures == 2
     assert callback.history == []
-    assert len(ours) == 2  # one per failure
+    assert len(ours) == 2  # the cause, and how often
     assert "the disk is gone" in str(ours[0].message)
     assert "skipped the measurement on 'broken' after 0 epochs" in str(ours[0].message)
+    told = "on 'broken': 2 of 2 measurements were skipped: process 0 raised OSError: the disk is"
+    assert told in str(ours[1].message)
 
 
 def test_a_last_epoch_that_fails_is_counted_once(callback_class, tmp_path):

@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning_nc.callbacks import moments
 from lightning_nc.callbacks.epoch_metrics import announce_computing, stop_announcing
+from lightning_nc.callbacks.failures import tell_how_often
 from lightning_nc.callbacks.final_figures import log_final_figures
 from lightning_nc.callbacks.lightning_base import CallbackBase
 from lightning_nc.callbacks.messages import safely
@@ -34,7 +35,7 @@ class MeasureCallback(CallbackBase):
             validation, ``"validation_end"``.
         figures: Whether to log figures.
         on_error: ``"warn"`` skips a measurement that fails, on all processes, and continues
-            training; ``"raise"`` stops the run.
+            training: each cause is told once, and at the end how often. ``"raise"`` stops the run.
 
     Attributes:
         record: The state of the callback: history, failures, schedule.
@@ -143,9 +144,14 @@ class MeasureCallback(CallbackBase):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure before training or, on resuming, what is still due; restore monitored values."""
+        for callback in _ours(trainer):  # this one may measure for others, too
+            callback.begin_training(trainer)
         self._at(trainer, pl_module, moments.start_of_training)
         for measurement in self.record.fitted():
             give_to_monitors(trainer, measurement.values)
+
+    def begin_training(self, trainer: Any) -> None:
+        """Take note of what is known before training; called before anything is measured."""
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Measure after a training epoch."""
@@ -161,12 +167,13 @@ class MeasureCallback(CallbackBase):
         self._at(trainer, pl_module, moments.end_of_test)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Measure after the last epoch, if training ended early, and log the final figures.
+        """Measure after the last epoch, if training ended early, and sum up the run.
 
         Only now is it known which measurement is the last one.
         """
         self._at(trainer, pl_module, moments.end_of_training)
         log_final_figures(trainer, self.record)
+        tell_how_often(trainer, self.record)
 
     @property
     def state_key(self) -> str:
@@ -217,5 +224,8 @@ class MeasureCallback(CallbackBase):
 
 def records_of(trainer: Any) -> list[Record]:
     """Return the records of our callbacks in a Trainer, in their order."""
-    ours = [each for each in trainer.callbacks if isinstance(each, MeasureCallback)]
-    return [callback.record for callback in ours]
+    return [callback.record for callback in _ours(trainer)]
+
+
+def _ours(trainer: Any) -> list[MeasureCallback]:
+    return [each for each in trainer.callbacks if isinstance(each, MeasureCallback)]

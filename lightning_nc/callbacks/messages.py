@@ -1,6 +1,7 @@
 """Messages to the user. None of them may stop a process that others wait for."""
 
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -43,13 +44,25 @@ def tell_once(trainer: Any, told: set[str], topic: str, text: str) -> bool:
     return new
 
 
+def topic_of(text: str) -> str:
+    """Return a text without its numbers, which change from one time to the next.
+
+    Numbers of epochs, sizes, seconds and addresses do not make a cause a new one.
+
+    Example:
+        >>> topic_of("OSError: no answer in epoch 12 after 0.5 s from <Store at 0x7f3a>")
+        'OSError: no answer in epoch # after # s from <Store at #>'
+    """
+    return re.sub(r"0x[0-9a-fA-F]+|\d+(\.\d+)?", "#", text)
+
+
 def safely(trainer: Any, told: set[str], what: str, do: Callable[[], Any]) -> None:
     """Do something that may fail; a failure costs one warning and nothing else.
 
     Args:
         trainer: The Trainer.
-        told: Topics reported so far. A failure is reported once, whatever file it concerns, since
-            most failures recur at every measurement.
+        told: Topics reported so far. A failure is reported once, whatever file it concerns and
+            whatever numbers it names, since most failures recur at every measurement.
         what: What is done, as a verb and its object.
         do: A function without arguments that does it, without communication.
     """
@@ -57,7 +70,7 @@ def safely(trainer: Any, told: set[str], what: str, do: Callable[[], Any]) -> No
         do()
     except Exception as error:
         reason = f"Could not {what}: {_shown(error)}"
-        tell_once(trainer, told, reason, reason + _place(error))
+        tell_once(trainer, told, topic_of(reason), reason + _place(error))
 
 
 def _shown(error: Exception) -> str:

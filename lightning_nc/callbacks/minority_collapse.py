@@ -47,16 +47,18 @@ class MinorityCollapse(MeasureCallback):
     Cosines are -1/(K-1) on the simplex of balanced classes, and 1 where rows have merged.
 
     Class counts are those of the training batches in the last complete epoch. Before one is
-    complete they are those that the dataset declares; without them, what depends on class counts is
-    undefined (NaN). The probe is stratified and does not affect them.
+    complete they are those that the dataset declares. The probe is stratified and does not affect
+    them. By default they decide which classes are the minority: those below one clear gap between
+    class sizes, else the rarest third, but never a class within a factor of 1.5 of the largest
+    (`functional.minority_classes` has the rule). What needs a minority is logged once it is known;
+    if there is none, as in balanced data, it is not logged, and one warning says so.
 
     With ``theory`` the layer-peeled model is solved for these counts and the measured energies (of
     features that are not centred). The model has no BatchNorm, bias or weight decay: its prediction
     is something to compare a network with, not a claim about it.
 
     Args:
-        minority: The minority classes; by default those below the largest gap in the log counts.
-            Give them if there is no clear gap: with long tails, or nearly balanced sampling.
+        minority: The minority classes; by default they follow from the class counts.
         head: Name of the module that computes the logits, as in `NeuralCollapse`.
         class_counts: Training samples per class, if they cannot be counted in the batches.
         theory: Whether to log the prediction of the layer-peeled model; needs
@@ -122,11 +124,10 @@ class MinorityCollapse(MeasureCallback):
             self.counts = self._count_afresh()
         self.counts.rank = trainer.global_rank
 
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Use the declared class counts, and measure before training."""
+    def begin_training(self, trainer: Any) -> None:
+        """Use the declared class counts."""
         if self._counts:
             self.counts.declare(trainer)
-        super().on_train_start(trainer, pl_module)
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -161,6 +162,7 @@ class MinorityCollapse(MeasureCallback):
         return self.minority_measure.class_counts is None
 
     def _count_afresh(self) -> TrainingCounts:
-        counts = TrainingCounts(self.probe.unpack if self.probe.source == "train" else None)
+        unpack = self.probe.unpack if self.probe.source == "train" else None
+        counts = TrainingCounts(unpack, self.probe.ignore_index)
         self.minority_measure.counter = counts
         return counts

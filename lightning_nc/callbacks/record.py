@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from lightning_nc.callbacks.moments import Moment
@@ -15,6 +16,19 @@ from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Answer
 
 OnError = Literal["warn", "raise"]
+
+
+@dataclass
+class Cause:
+    """Why measurements were skipped.
+
+    Attributes:
+        text: What was told of it at first.
+        times: How many measurements were skipped for it.
+    """
+
+    text: str
+    times: int = 0
 
 
 class Record:
@@ -31,6 +45,8 @@ class Record:
     Attributes:
         history: All measurements, in order.
         failures: The number of skipped measurements.
+        attempts: The number of measurements of this run, including the skipped ones.
+        causes: Why measurements of this run were skipped, by what identifies the cause.
         skipped: The epochs completed at the skipped measurements of this run.
         missed: The number of measurements missed by a process since the last one all came to.
         runs: How often a Trainer was set up with this record.
@@ -59,7 +75,8 @@ class Record:
         self.probe = Probe(source=probe) if isinstance(probe, str) else probe
         self.figures, self.on_error = figures, on_error
         self.history: list[Measurement] = []
-        self.failures = self.missed = self.runs = 0
+        self.failures = self.missed = self.runs = self.attempts = 0
+        self.causes: dict[str, Cause] = {}
         self.skipped: set[float] = set()
         self.stage: str | None = None
         self.loaded: tuple[float, int] | None = None
@@ -79,7 +96,8 @@ class Record:
             fresh: Whether training starts from the beginning.
         """
         self.stage, self.loaded = stage, None
-        self.runs, self.missed = self.runs + 1, 0
+        self.runs, self.missed, self.attempts = self.runs + 1, 0, 0
+        self.causes.clear()
         self.plans.clear()  # the network or the data may have changed
         self.skipped.clear()
         if stage == "fit" and fresh:

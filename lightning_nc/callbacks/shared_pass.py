@@ -9,7 +9,8 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_nc.callbacks.epoch_metrics import compute_with_others
-from lightning_nc.callbacks.messages import safely, tell, tell_once
+from lightning_nc.callbacks.failures import count_failures, names_of, tell_of_failures
+from lightning_nc.callbacks.messages import safely, tell_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
 from lightning_nc.callbacks.progress import progress_line
@@ -24,7 +25,7 @@ from lightning_nc.callbacks.trainer_access import stage_of, trainer_loader, trai
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.measures.measure import Evaluation
 from lightning_nc.measures.measurement import Measurement
-from lightning_nc.passes.agreement import MissedMeeting, told_by
+from lightning_nc.passes.agreement import MissedMeeting
 from lightning_nc.passes.meeting import meeting_place
 from lightning_nc.passes.request import Answer
 
@@ -59,18 +60,19 @@ def measure_together(
     seconds = time.perf_counter() - started
     measured: list[tuple[Record, Measurement]] = []
     for record, each in zip(records, found, strict=True):
+        record.attempts += 1
         if not isinstance(each, Exception):
             measurement = record.add(*each, moment, seconds)
             measured.append((record, measurement))
             _tell(trainer, record, *each, measurement)
     failed = [(r, e) for r, e in zip(records, found, strict=True) if isinstance(e, Exception)]
-    _count(failed, moment)
+    count_failures(failed, moment)
     values = {key: value for _, each in measured for key, value in each.values.items()}
     values |= {record.prefix + "failures": float(record.failures) for record, _ in failed}
     publish_values(trainer, records[0].told, everything, values, moment)
     for record, measurement in measured:
         publish_figures_and_tables(trainer, record, measurement)
-    _tell_of_failures(trainer, failed, moment)
+    tell_of_failures(trainer, failed, moment)
     if moment.stage == "fit":
         advise_without_value(trainer, records)
 
@@ -111,7 +113,7 @@ def _answers(
     together = tuple(record.prefix for record in records)
     _gather(trainer, records, moment)
     processes = trainer_processes(trainer)._replace(requests=len(records))
-    with progress_line(trainer, f"{_names(records)} on '{probe.key}'") as advance:
+    with progress_line(trainer, f"{names_of(records)} on '{probe.key}'") as advance:
         one_pass = leader.measure.passes(
             trainer_runner(trainer, pl_module, probe, processes.in_step, advance),
             lambda: _source(trainer, probe.source),
@@ -195,39 +197,3 @@ def _pooling_in_words(answer: Answer) -> str:
 
 def _first_and_last(names: list[str]) -> list[str]:
     return names if len(names) < 4 else [names[0], f"{len(names) - 2} more", names[-1]]
-
-
-def _count(failed: Sequence[tuple[Record, Exception]], moment: Moment) -> None:
-    """Count the skipped measurements."""
-    for record, _ in failed:
-        record.failures += 1
-        if moment.stage == "fit":
-            record.skipped.add(moment.epochs_completed)
-
-
-def _tell_of_failures(
-    trainer: Any, failed: Sequence[tuple[Record, Exception]], moment: Moment
-) -> None:
-    """Raise a failure if a callback requests it, else report it; a shared cause only once."""
-    for record, error in failed:
-        if record.on_error == "raise":
-            raise error
-    for error in dict.fromkeys(error for _, error in failed):
-        records = [record for record, each in failed if each is error]
-        cause = told_by(trainer.global_rank, error)
-        tell(
-            trainer,
-            f"{_names(records)} skipped the measurement on '{records[0].probe.key}' after "
-            f"{moment.epochs_completed:g} epochs; {cause}{_way_out(cause)}",
-        )
-
-
-def _way_out(cause: str) -> str:
-    """Return what to do about an error that is not ours and whose message does not say."""
-    if "MemoryError" in cause or "out of memory" in cause.lower():
-        return ". Use Probe(cache_mb=0) or a smaller Probe(batch_size=...)."
-    return ""
-
-
-def _names(records: Sequence[Record]) -> str:
-    return " and ".join(record.name for record in records)

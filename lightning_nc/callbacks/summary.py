@@ -31,7 +31,7 @@ def _lines_of(record: Record) -> list[str]:
     """Return the lines of one callback: a heading, then one per quantity."""
     fitted, heading = record.fitted(), f"{record.name} on '{record.probe.key}'"
     if not fitted:
-        return [f"{heading}: nothing measured."]
+        return [f"{heading}: nothing measured, {record.failures} skipped."]
     first, last = fitted[0], fitted[-1]
     columns = "".join(f"{_when(each):>14}" for each in (first, last))
     lines = ["", f"{heading:<44}{columns}"]

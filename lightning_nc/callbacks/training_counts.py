@@ -18,6 +18,7 @@ from lightning_nc.callbacks.trainer_access import trainer_loader
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.network.batches import inner_sampler, samples_of
 from lightning_nc.network.labels import class_indices, dataset_labels, label_tensor
+from lightning_nc.network.positions import IGNORED
 from lightning_nc.network.unpacking import unpack_batch
 
 _STASHED = 64  # batches whose labels are collected before counting, which waits for the device
@@ -31,21 +32,25 @@ class TrainingCounts:
 
     Args:
         unpack: Splits a training batch into inputs and labels; by default as a `Probe` does.
+        ignore_index: The label of positions that are none.
 
     Attributes:
         complete: Samples per class; None if unknown.
         of_all: Whether ``complete`` already covers all processes.
         of_all_processes: Samples per class over all processes, as last added up; None if unknown.
+        counting: Whether training has begun.
         lost: Why the batches of the last epoch could not be counted; empty if they could.
         rank: The number of this process.
     """
 
-    def __init__(self, unpack: Callable[[Any], tuple[Any, Any]] | None = None) -> None:
-        self.unpack = unpack
+    def __init__(
+        self, unpack: Callable[[Any], tuple[Any, Any]] | None = None, ignore_index: int = IGNORED
+    ) -> None:
+        self.unpack, self.ignore_index = unpack, ignore_index
         self.complete: Tensor | None = None
         self.of_all = False
         self.of_all_processes: Tensor | None = None
-        self.lost, self.rank = "", 0
+        self.counting, self.lost, self.rank = False, "", 0
         self._trouble = ""
         self._declared = False  # declared counts may have other classes than the batches
         self._whole = False  # whether the epoch was seen from its first batch on
@@ -53,8 +58,9 @@ class TrainingCounts:
         self._stash: list[Tensor] = []
 
     def declare(self, trainer: Any) -> None:
-        """Before training, use the counts the dataset declares, unless better ones are known."""
-        if self.complete is not None or self.unpack is not None:
+        """Begin training with the counts the dataset declares, unless better ones are known."""
+        asked, self.counting = self.counting, True
+        if asked or self.complete is not None or self.unpack is not None:
             return  # better counts are known, or `unpack` may renumber classes
         try:
             with generators_kept():
@@ -89,8 +95,10 @@ class TrainingCounts:
                 with generators_kept(device=device):
                     _, labels = self.unpack(copy.deepcopy(batch))
             labels = label_tensor(labels)
-            if labels.ndim > 1 and labels[0].numel() > 1:
+            several = labels.ndim > 1 and labels[0].numel() > 1
+            if several and labels.is_floating_point():
                 raise ValueError(f"labels of shape {tuple(labels.shape)} are not class indices")
+            labels = labels.flatten() if several else labels  # those of positions
             self._stash.append(labels.detach().clone())
             if len(self._stash) >= _STASHED:
                 self._count()
@@ -138,7 +146,8 @@ class TrainingCounts:
 
     def _count(self) -> None:
         if self._stash:
-            new = torch.cat([class_indices(labels) for labels in self._stash]).bincount().cpu()
+            kept = [labels[labels != self.ignore_index] for labels in self._stash]
+            new = torch.cat([class_indices(labels) for labels in kept]).bincount().cpu()
             size = max(len(new), len(self._current))
             self._current, new = (
                 torch.nn.functional.pad(counts, (0, size - len(counts)))

@@ -1,7 +1,5 @@
 """Minority collapse: whether the classifier tells minority classes apart."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -10,39 +8,63 @@ from lightning_nc.functional.cosines import centred as about_their_mean
 
 
 def minority_classes(class_counts: Tensor, least_gap: float = 1.5) -> Tensor:
-    """The classes below the largest gap in the logarithm of the class counts.
+    r"""The minority classes by a rule on the class counts alone.
 
-    Among equal gaps, the one at the lowest counts is used. In a long tail where all gaps are equal,
-    any choice is arbitrary.
+    The minority classes are those with
+
+    .. math:: n_k \le b \quad \text{and} \quad 1.5 \, n_k \le \max_j n_j
+
+    - One clear gap: b is the count below the largest gap in the log counts, if this gap is a factor
+      of 1.5 or more, is twice as large as any other (its factor is at least the square of any other
+      factor), and leaves two or more classes below it.
+    - Otherwise, as in long tails, b is the count of the last of the rarest third of the classes,
+      rounded down, but of two or more. Classes tied with it are minority classes, too.
+
+    Hence classes of equal counts are treated alike, a class within a factor of 1.5 of the largest
+    is never a minority class, and balanced counts have none. A minority of one class remains if no
+    second class is that much smaller than the largest, which is always so for K = 2. A class
+    without samples lies below all others by an infinite gap.
 
     Args:
         class_counts: Training samples per class n_k, shape ``(K,)``.
-        least_gap: Factor by which neighbouring counts must differ to form a gap.
+        least_gap: The factor 1.5, both of a gap and between the largest class and a minority class.
 
     Returns:
-        A bool tensor, shape ``(K,)``: True for minority classes; all False if there is no gap.
+        A bool tensor, shape ``(K,)``: True for minority classes; all False if there are none.
 
     Raises:
         ValueError: If there are no counts, or counts are negative or all zero.
 
     Example:
-        The largest gap is between 12 and 90:
+        The gap between 12 and 90 is clear. The gaps of a long tail are not, so that two of its six
+        classes are the minority. Of 100 and 90 neither is rare:
 
         >>> minority_classes(torch.tensor([100, 10, 90, 12]))
         tensor([False,  True, False,  True])
+        >>> minority_classes(torch.tensor([200, 150, 100, 70, 40, 20]))
+        tensor([False, False, False, False,  True,  True])
+        >>> minority_classes(torch.tensor([100, 90]))
+        tensor([False, False])
     """
     if len(class_counts) == 0 or bool((class_counts < 0).any()) or not bool(class_counts.any()):
         raise ValueError(
             "The numbers of training samples per class must be non-negative and not all zero, "
             f"got {class_counts.tolist()}."
         )
-    ordered = class_counts.double().sort().values
-    gaps = ordered.log().diff().nan_to_num(0)  # no gap between two classes without samples
-    if len(gaps) == 0 or float(gaps.max()) < math.log(least_gap) - 1e-12:
-        return torch.zeros_like(class_counts, dtype=torch.bool)
-    # the first of the gaps that are equal up to rounding
-    largest = (gaps >= gaps.max() * (1 - 1e-12)).nonzero()[0, 0]
-    return class_counts.double() <= ordered[largest]
+    n = class_counts.to(torch.float64)
+    return (n <= _largest_minority_count(n, least_gap)) & (least_gap * n <= n.max())
+
+
+def _largest_minority_count(n: Tensor, least_gap: float) -> Tensor:
+    """The count b: below one clear gap, or else of the last class of the rarest third."""
+    K, ordered = len(n), n.sort().values
+    if K > 2:
+        gaps = ordered.log().diff().nan_to_num(0)  # no gap between two classes without samples
+        (largest, second), (place, _) = gaps.topk(2)
+        clear = largest >= 2 * second * (1 - 1e-12)  # gaps are equal up to rounding
+        if place > 0 and clear and ordered[place + 1] >= least_gap * ordered[place]:
+            return ordered[place]
+    return ordered[min(max(K // 3, 2), K) - 1]
 
 
 def imbalance_ratio(class_counts: Tensor, minority: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Minority collapse: whether the classifier still tells minority classes apart."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Protocol
@@ -18,19 +19,24 @@ from lightning_nc.measures.layer_peeled_prediction import Prediction, Prediction
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
 from lightning_nc.measures.minority_collapse_quantities import QUANTITIES, Minority
 from lightning_nc.measures.minority_figures import draw_cosines, draw_norms, draw_prediction
+from lightning_nc.measures.minority_notes import minority_notes
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.labels import listed
 from lightning_nc.network.points import Pool
 from lightning_nc.passes.request import Answer, Request
+
+_UNTRAINED = "there has been no training in which to count classes"
 
 
 class ClassCounter(Protocol):
     """Counts the training samples of each class.
 
     Attributes:
+        counting: Whether training has begun, so that counts that are unknown will become known.
         lost: Why the batches could not be counted; empty if they could.
     """
 
+    counting: bool
     lost: str
 
     def tally(self, K: int) -> Tensor:
@@ -92,13 +98,13 @@ class MinorityMeasure(Measure):
         """Compute cosines, norms and energies of majority and minority classes."""
         assert answer.classifier is not None
         classes = answer.labels
-        n, notes = self._training_counts(answer, classes)
+        n, why_unknown = self._training_counts(answer, classes)
         found = Minority(answer.classifier, n, self._is_minority(n, classes))
-        if self.predictions is not None:
+        of_theory: dict[str, str] = {}
+        if self.predictions is not None and len(found.B):
             found, of_theory = self._with_prediction(self.predictions, found)
-            notes |= of_theory
         values = self.values_of(found)
-        notes |= _undefined(values, found)
+        notes = of_theory | minority_notes(values, found, why_unknown)
         return Evaluation(values, {}, _arrays(found), notes, self._alerts(values, found))
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
@@ -118,12 +124,10 @@ class MinorityMeasure(Measure):
         matrices = {name: m for name, m in arrays.items() if name.startswith("cosines_of_")}
         return {**matrix_tables(timeline.last.epochs_completed, matrices)}
 
-    def _training_counts(
-        self, answer: Answer, classes: Tensor
-    ) -> tuple[Tensor | None, dict[str, str]]:
-        """Training samples per class over all processes if known, and perhaps a note why not.
+    def _training_counts(self, answer: Answer, classes: Tensor) -> tuple[Tensor | None, str]:
+        """Training samples per class over all processes, or None and why these stay unknown.
 
-        They are unknown if nothing has been counted yet (all zero) or cannot be counted (NaN).
+        The reason is empty if they are known, or will be after an epoch of training.
         """
         if self.class_counts is not None:
             counts = torch.tensor(self.class_counts)
@@ -132,26 +136,23 @@ class MinorityMeasure(Measure):
                     f"class_counts has {len(counts)} counts, but there is a class "
                     f"{int(classes[-1])}. Give a count for each class from 0."
                 )
-            return counts[classes], {}
+            return counts[classes], ""
         if answer.tally is None or self.counter is None:
-            return None, {}
+            return None, _UNTRAINED
         tally = answer.tally.cpu()
         known = bool(tally.isfinite().all() & tally.any())
         self.counter.take_total(tally.long() if known else None)
+        if bool(tally.isnan().any()):
+            why = self.counter.lost or "the cause is on another process"
+            return None, f"the classes of training batches cannot be counted ({why})"
         n = tally.long()[classes] if known else None
-        if not bool(tally.isnan().any()):
-            return n, {}
-        why = self.counter.lost or "the cause is on another process"
-        return n, {
-            "counts": "imbalance_ratio is undefined (NaN), and so is all that needs the minority "
-            "unless it is given: the classes of training batches cannot be counted "
-            f"({why}); give class_counts=[...]."
-        }
+        return n, "" if n is not None or self.counter.counting else _UNTRAINED
 
-    def _is_minority(self, n: Tensor | None, classes: Tensor) -> Tensor | None:
-        """True for minority classes, shape ``(K,)``; None if these are unknown."""
+    def _is_minority(self, n: Tensor | None, classes: Tensor) -> Tensor:
+        """True for minority classes, shape ``(K,)``; all False if none are known."""
         if self.minority is None:
-            return None if n is None else minority_classes(n)
+            none = torch.zeros(len(classes), dtype=torch.bool)
+            return none if n is None else minority_classes(n)
         if not set(self.minority) < set(classes.tolist()):
             raise ValueError(
                 f"minority={list(self.minority)} must be some, not all, of the classes "
@@ -163,17 +164,16 @@ class MinorityMeasure(Measure):
         self, predictions: Predictions, found: Minority
     ) -> tuple[Minority, dict[str, str]]:
         """Add the prediction of the layer-peeled model, and a note if there is none."""
-        if found.n is None or found.is_minority is None:
-            prediction = Prediction(trouble="class counts or minority classes are unknown")
-        else:
-            E_W, E_H = classifier_energy(found.W), feature_energy_of(found.last.features)
-            prediction = predictions.of(found.n, found.B.cpu(), float(E_W), float(E_H))
+        if found.n is None:
+            return found._replace(prediction=Prediction()), {}
+        E_W, E_H = classifier_energy(found.W), feature_energy_of(found.last.features)
+        prediction = predictions.of(found.n, found.B.cpu(), float(E_W), float(E_H))
         trouble = prediction.trouble
         note = {"theory": f"the layer-peeled model predicts nothing: {trouble}."} if trouble else {}
         return found._replace(prediction=prediction), note
 
     def _alerts(self, values: Mapping[str, float], found: Minority) -> dict[str, str]:
-        cosine = values["cos_weights"]
+        cosine = values.get("cos_weights", math.nan)
         if not cosine > self.merged_above:
             return {}
         return {
@@ -186,29 +186,10 @@ def _arrays(found: Minority) -> dict[str, Tensor]:
     W, M, n, minority = found.W, found.M, found.n, found.is_minority
     return {
         "class_counts": torch.full((len(W),), torch.nan) if n is None else n.double(),
-        "minority": torch.zeros(len(W)) if minority is None else minority.double(),
+        "minority": minority.double(),
         "cosines_of_weights": cosines(W),
         "cosines_of_means": cosines(M),
         "norms_of_weights": torch.linalg.vector_norm(W, dim=1),
         "norms_of_means": torch.linalg.vector_norm(M, dim=1),
         "class_accuracy": found.last.class_accuracy,
     }
-
-
-def _undefined(values: Mapping[str, float], found: Minority) -> dict[str, str]:
-    """Why values are NaN: too few minority classes, or outputs that are not W h + b."""
-    notes = {}
-    if found.is_minority is not None and len(found.B) < 2:
-        names = ", ".join(
-            name
-            for name, value in values.items()
-            if value != value and name not in ("predicted_cos", "critical_ratio")
-        )
-        why = (
-            f"class {int(found.B)} alone is the minority, so there is no pair of minority classes"
-            if len(found.B)
-            else "no gap between class sizes sets minority classes apart; name them with "
-            "minority=[...]"
-        )
-        notes[f"minority of {len(found.B)}"] = f"{names} are undefined (NaN): {why}."
-    return notes

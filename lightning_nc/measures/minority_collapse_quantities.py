@@ -1,6 +1,7 @@
 """The quantities of minority collapse, one row each."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,13 +43,14 @@ class Minority(NamedTuple):
     Attributes:
         last: The classifier, and the geometry of its input.
         n: Training samples per class, shape ``(K,)``; None if unknown.
-        is_minority: True for minority classes, shape ``(K,)``; None if unknown.
+        is_minority: True for minority classes, shape ``(K,)``; all False if there are none, or they
+            are unknown.
         prediction: Prediction of the layer-peeled model; None if not requested.
     """
 
     last: ClassifierGeometry
     n: Tensor | None
-    is_minority: Tensor | None
+    is_minority: Tensor
     prediction: Prediction | None = None
 
     @property
@@ -64,25 +66,28 @@ class Minority(NamedTuple):
 
     @property
     def B(self) -> Tensor:
-        """Indices of the minority classes; empty if they are unknown."""
-        known = self.is_minority
-        return self.W.new_zeros(0, dtype=torch.long) if known is None else self._where(known)
+        """Indices of the minority classes."""
+        return self._where(self.is_minority)
 
     @property
     def A(self) -> Tensor:
-        """Indices of the majority classes; all classes if they are unknown."""
-        known = self.is_minority
-        return torch.arange(len(self.W)) if known is None else self._where(~known)
+        """Indices of the majority classes."""
+        return self._where(~self.is_minority)
 
     @property
     def ratio(self) -> Tensor:
-        """The imbalance R; NaN if class sizes or minority classes are unknown."""
-        if self.n is None or self.is_minority is None:
+        """The imbalance R; NaN if class sizes are unknown."""
+        if self.n is None:
             return self.W.new_tensor(torch.nan)
         return imbalance_ratio(self.n, self.is_minority)
 
     def _where(self, mask: Tensor) -> Tensor:
         return mask.nonzero().flatten().to(self.W.device)
+
+
+def _of_minority(value: Callable[[Minority], Any]) -> Callable[[Minority], Any]:
+    """A value that is not logged where no classes are known to be a minority."""
+    return lambda found: value(found) if len(found.B) else None
 
 
 def _norm_ratio(found: Minority) -> Tensor:
@@ -107,7 +112,7 @@ QUANTITIES = (
         worry_above=0.95,
         chart=Curve(_COSINE, "rows"),
         headline=True,
-        of=lambda found: group_cosine(found.W, found.B),
+        of=_of_minority(lambda found: group_cosine(found.W, found.B)),
     ),
     Quantity(
         "predicted_cos",
@@ -130,7 +135,7 @@ QUANTITIES = (
         worry="If it approaches 1: the features themselves do not tell the minority classes apart.",
         worry_above=0.95,
         chart=Curve(_COSINE, "class means", compared=False),
-        of=lambda found: group_cosine(found.M, found.B),
+        of=_of_minority(lambda found: group_cosine(found.M, found.B)),
     ),
     Quantity(
         "cos_majority_weights",
@@ -140,7 +145,7 @@ QUANTITIES = (
         ideal="-1/(K-1)",
         worry="If it rises as well: the problem is not limited to minority classes.",
         chart=Curve(_COSINE, "majority rows", compared=False),
-        of=lambda found: group_cosine(found.W, found.A if len(found.B) else found.B),
+        of=_of_minority(lambda found: group_cosine(found.W, found.A)),
     ),
     Quantity(
         "norm_ratio",
@@ -151,7 +156,7 @@ QUANTITIES = (
         worry="Far below 1, the classifier hardly ever predicts a minority class.",
         best="near one",
         chart=Curve(_AGAINST, "norm ratio", compared=False),
-        of=_norm_ratio,
+        of=_of_minority(_norm_ratio),
     ),
     Quantity(
         "minority_accuracy",
@@ -163,7 +168,7 @@ QUANTITIES = (
         best="high",
         chart=Curve(_AGAINST, "accuracy on minority classes"),
         headline=True,
-        of=_minority_accuracy,
+        of=_of_minority(_minority_accuracy),
     ),
     Quantity(
         "imbalance_ratio",
@@ -174,7 +179,7 @@ QUANTITIES = (
         worry="Above the critical R, minority rows coincide in the model: oversample minority "
         "classes.",
         chart=Curve(_IMBALANCE, "R"),
-        of=lambda found: found.ratio,
+        of=_of_minority(lambda found: found.ratio),
     ),
     Quantity(
         "critical_ratio",

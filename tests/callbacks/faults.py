@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import pickle
 import tempfile
 import warnings
@@ -31,15 +32,15 @@ TEXT = 2048  # bytes of a cause
 class Fault(NamedTuple):
     """What happens to a value at a place, and what is said of it.
 
-    It happens in one measurement: in the second batch of a sweep, or without a sweep at the first
-    call. In loggers, figures and events it happens at every call of that measurement.
+    It happens in one measurement, or without an epoch in all: in the second batch of a sweep, or
+    without a sweep at the first call. In loggers, figures and events it happens at every call.
     """
 
     place: str
     does: Callable[[Any], Any]
     says: str
     sweep: int | None = None
-    epoch: int = 1
+    epoch: int | None = 1
     logger: str | None = None
     kinds: Sequence[type] = tuple(nets.GEOMETRY)
 
@@ -157,7 +158,24 @@ ELASTIC = {
     for name in COMPARED
 }
 
-ALL = FAULTS | EVALUATED | DIFFERENCES | UNLOGGED | UNSHOWN | ELASTIC
+
+def never_the_same(value, seconds=itertools.count(1.5)):  # noqa: B008 - counts all calls
+    raise OSError(f"no answer after {next(seconds)} s. Try again")
+
+
+# all measurements are skipped, or not logged, for a cause whose text changes
+LASTING = {
+    "a source that never answers": Fault(
+        "source", never_the_same, "OSError: no answer after ", epoch=None
+    ),
+}
+UNLOGGED_LASTING = {
+    "a logger that never answers": Fault(
+        "log", never_the_same, "log to Book: OSError('no answer after ", epoch=None, logger="Book"
+    ),
+}
+
+ALL = FAULTS | EVALUATED | DIFFERENCES | UNLOGGED | UNSHOWN | ELASTIC | LASTING
 
 
 class Trap:
@@ -171,7 +189,8 @@ class Trap:
             self.at = 1 + before * (5 if fault.place == "sample" else 1)
 
     def __call__(self, place, value=None):
-        if self.fault is None or (place, self.epoch) != (self.fault.place, self.fault.epoch):
+        fault = self.fault
+        if fault is None or place != fault.place or fault.epoch not in (None, self.epoch):
             return value
         self.calls += 1
         if self.calls != self.at and not self.fault.logger:

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import re
 import warnings
 import weakref
 from pathlib import Path
@@ -46,6 +47,7 @@ STOPPED += [("other labels", (1,), "raise")]
 EVALUATED = [
     (name, (0, 1), on_error) for name in faults.EVALUATED for on_error in ("warn", "raise")
 ]
+LASTING = [(name, where, "warn") for name in faults.LASTING for where in ON.values()]
 VOTELESS = [("the network", (1,), "raise without a vote")]
 
 
@@ -136,6 +138,27 @@ def assert_skipped_by_the_first_alone(shown, fault, process):
         assert shown["history"][other] == [0, 1, 2]
 
 
+def assert_told_once(shown, fault, first, process):
+    """All measurements are missing; the first process tells why at first, and how often at last."""
+    assert shown["raised"] is None
+    assert_left_alone(shown)
+    assert shown["same weights"]
+    assert shown["failures"] == of_each_callback(shown, 3)
+    assert shown["history"] == of_each_callback(shown, [])
+    assert shown["monitored"] == of_each_callback(shown, 3)
+    if not first:
+        assert shown["warned"] == []
+        return
+    told, *lines = shown["warned"]
+    start = f"{shown['names']} skipped the measurement on 'probe' after 0 epochs; "
+    assert told.startswith(start + said_by(fault, process))
+    assert told.endswith(" s. Try again")
+    (cause,) = re.findall(r"; (.* s)\. Try again", told)
+    skipped = "3 of 3 measurements were skipped"
+    names = shown["names"].split(" and ")
+    assert lines == [f"{name} on 'probe': {skipped}: {cause}." for name in names]
+
+
 def said_by(fault, process):
     return (
         fault.says
@@ -184,6 +207,20 @@ def test_what_cannot_be_logged_costs_a_warning_per_cause_and_nothing_else(name):
     shown = faults.run(fault)
     assert_complete(shown, told_of(fault))
     assert shown["struck"] == calls_of(fault)
+
+
+@pytest.mark.parametrize("name", faults.LASTING)
+def test_a_cause_that_lasts_is_told_once_and_how_often_at_the_end(name):
+    fault = faults.LASTING[name]
+    assert_told_once(faults.run(fault), fault, first=True, process=0)
+
+
+def test_a_logger_that_fails_with_another_number_each_time_costs_one_warning():
+    (fault,) = faults.UNLOGGED_LASTING.values()
+    shown = faults.run(fault)
+    (told,) = shown["warned"]
+    assert told.startswith(f"Could not {fault.says}")
+    assert shown["struck"] == 3
 
 
 @pytest.mark.parametrize("name", faults.UNSHOWN)
@@ -238,6 +275,14 @@ def test_what_cannot_be_logged_skips_nothing_on_any_process(case, shown_by_two):
         assert_complete(shown, told_of(fault) if here else [])
         assert shown["struck"] == (calls_of(fault) if here else 0)
         assert list(shown["sent"].values()) == [MEASURED] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", LASTING, ids=id_of)
+def test_a_cause_that_lasts_is_told_once_by_the_first_process_alone(case, shown_by_two):
+    for rank, shown in enumerate(shown_by_two):
+        assert_told_once(shown, faults.ALL[case[0]], first=rank == 0, process=min(case[1]))
+        assert list(shown["sent"].values()) == [["buffers", "vote", "text"]] * 3
 
 
 @pytest.mark.slow

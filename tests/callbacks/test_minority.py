@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from pytorch_lightning import Callback
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from torch import nn
-from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from lightning_nc import MinorityCollapse, NeuralCollapse, Probe
+from lightning_nc import MinorityCollapse, NeuralCollapse, Probe, measure
 from tests import nets, reference
 from tests.callbacks import records
 from tests.callbacks.minority_runs import (
     COUNTS,
+    RARE,
     counted,
     last_values,
     network,
@@ -29,6 +31,7 @@ from tests.callbacks.runs import assert_untouched, mixed
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 LONG_TAIL = (60, 30, 14, 7, 3, 2)
+BOOKKEEPING = {"epochs_completed", "seconds", "failures"}
 
 
 def expected_values(module, callback, data, training_counts, minority):
@@ -51,6 +54,7 @@ def expected_values(module, callback, data, training_counts, minority):
     [
         (COUNTS, None, (2, 3)),
         (LONG_TAIL, None, (4, 5)),
+        ((40, 30, 20, 14, 10, 6), None, (4, 5)),
         (LONG_TAIL, (5, 1, 3), (1, 3, 5)),
         ((12, 12, 12, 12), (0, 3), (0, 3)),
     ],
@@ -65,7 +69,7 @@ def test_all_values_are_those_of_the_formulas(counts, given, minority, samples_p
     n = counted(callback)[-1]  # without what is dropped
     expected = expected_values(module, callback, data, n, minority)
     values = last_values(callback)
-    assert set(values) == {*expected, "epochs_completed", "seconds", "failures"}
+    assert set(values) == {*expected, *BOOKKEEPING}
     for name, value in expected.items():
         assert values[name] == pytest.approx(value, rel=1e-7), name
     assert callback.history[0].arrays["minority"].nonzero().flatten().tolist() == list(minority)
@@ -107,25 +111,104 @@ def test_arguments_out_of_range_are_refused(options, message):
         MinorityCollapse(**options)
 
 
-GROUPS = {"cos_weights", "cos_means", "cos_majority_weights", "norm_ratio", "imbalance_ratio"}
+OF_MINORITY = {
+    *("cos_weights", "cos_means", "cos_majority_weights", "norm_ratio", "imbalance_ratio"),
+    "minority_accuracy",
+}
 
 
-@pytest.mark.parametrize(
-    ("counts", "names", "why"),
-    [
-        ((9, 9, 9, 9), {*GROUPS, "minority_accuracy"}, r"name them with minority=\[...\]"),
-        ((20, 20, 20, 4), {"cos_weights", "cos_means"}, "class 3 alone is the minority"),
-    ],
-)
-def test_without_a_pair_of_rare_classes_one_warning_says_what_is_undefined(
-    counts, names, why, tmp_path
-):
-    callback = MinorityCollapse(figures=False)
-    with pytest.warns(RuntimeWarning, match=why) as caught:
-        run(tmp_path, [callback], DataLoader(mixed(counts), 8, shuffle=True))
+def test_a_rare_class_alone_has_no_pair_and_one_warning_says_what_is_undefined(tmp_path):
+    names, callback = {"cos_weights", "cos_means"}, MinorityCollapse(figures=False)
+    with pytest.warns(RuntimeWarning, match="class 3 alone is the minority") as caught:
+        run(tmp_path, [callback], DataLoader(mixed((20, 20, 20, 4)), 8, shuffle=True))
     (text,) = (str(w.message) for w in caught if w.category is RuntimeWarning)
     assert all(name in text for name in names)
     assert undefined(callback) == names
+
+
+@pytest.mark.parametrize("theory", [False, True])
+@pytest.mark.parametrize("counts", [(9, 9, 9, 9), (14, 10, 12, 11)])
+def test_balanced_classes_cost_one_sentence_and_no_series_of_nan(counts, theory, tmp_path):
+    callback, logger = MinorityCollapse(theory=theory), CSVLogger(tmp_path)
+    loader = DataLoader(mixed(counts), 8, shuffle=True)
+    (text,) = told(tmp_path, [callback], loader, logger=logger)
+    assert all(name in text for name in OF_MINORITY)
+    assert "less than 1.5 times as many" in text
+    assert "name them with minority=[...]" in text
+    energies = {"energy_weights", "energy_features", "energy_features_centered"}
+    for m in callback.history:
+        assert not any(np.isnan(value) for value in m.values.values())
+        assert {key.split("/")[2] for key in m.values} == energies | BOOKKEEPING
+    assert counted(callback) == [list(counts)] * 3
+    assert callback.history[-1].arrays["minority"].tolist() == [0, 0, 0, 0]
+    (row, *_) = records.csv_rows(tmp_path)
+    assert not {f"minority/train/{name}" for name in OF_MINORITY} & row.keys()
+    assert len(list(tmp_path.rglob("minority/train/norms/*.png"))) == 3
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_keys_appear_when_counts_are_known_and_nothing_is_said_before(balanced, tmp_path):
+    data = mixed((10, 10, 10, 10) if balanced else COUNTS)
+    loader = DataLoader(data, batch_sampler=BatchSampler(RandomSampler(data), 10, False))
+    monitored, logger = Monitored(), CSVLogger(tmp_path)
+    callback = MinorityCollapse(figures=False)
+    texts = told(tmp_path, [callback, monitored], loader, logger=logger)
+    assert counted(callback)[0] is None
+    assert len(texts) == balanced
+    keys = {f"minority/train/{name}" for name in OF_MINORITY}
+    first, *others = (keys & m.values.keys() for m in callback.history)
+    assert first == set()
+    assert others == [set() if balanced else keys] * 2
+    assert monitored.keys[0] & keys == set()
+    assert monitored.keys[-1] & keys == (set() if balanced else keys)
+    rows = [r for r in records.csv_rows(tmp_path) if r.get("minority/train/energy_weights")]
+    shown = [{key for key in keys if row.get(key)} for row in rows]
+    assert shown == [first, *others]
+
+
+class Monitored(Callback):
+    """The keys that monitors find before training and at the ends of epochs."""
+
+    def __init__(self):
+        self.keys = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 0:
+            self.keys.append(set(trainer.callback_metrics))
+
+    def on_train_end(self, trainer, pl_module):
+        self.keys.append(set(trainer.callback_metrics))
+
+
+def test_a_resumed_run_continues_with_the_keys_that_there_were(tmp_path):
+    for counts, keys in ((COUNTS, OF_MINORITY), ((10, 10, 10, 10), set())):
+        first, again = MinorityCollapse(figures=False), MinorityCollapse(figures=False)
+        loader = DataLoader(mixed(counts), 10, shuffle=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run(tmp_path, [first], loader, max_epochs=1).save_checkpoint(tmp_path / "1.ckpt")
+            trainer = nets.trainer(tmp_path, [again], limit_val_batches=0)
+            trainer.fit(network(), loader, ckpt_path=tmp_path / "1.ckpt")
+        assert len(again.history) == 3
+        for m in again.history:
+            assert {key.split("/")[2] for key in m.values} & OF_MINORITY == keys
+        ours = {key.split("/")[2] for key in trainer.callback_metrics if "minority/" in key}
+        assert ours & OF_MINORITY == keys
+
+
+def test_without_training_it_is_said_that_counts_are_missing(tmp_path):
+    probe = Probe(mixed((9, 9, 9, 9)), "own")
+    for options, missing in (({}, OF_MINORITY), ({"minority": RARE}, set())):
+        callback = MinorityCollapse(probe=probe, figures=False, **options)
+        trainer = nets.trainer(tmp_path, [callback])
+        with pytest.warns(RuntimeWarning, match="no training in which to count") as caught:
+            trainer.validate(network(), DataLoader(mixed(COUNTS), 10), verbose=False)
+        (text,) = (str(w.message) for w in caught if w.category is RuntimeWarning)
+        assert "class_counts=[...]" in text
+        assert last_values(callback).keys() & OF_MINORITY == OF_MINORITY - missing
+        assert undefined(callback) == (set() if missing else {"imbalance_ratio"})
+        with pytest.warns(RuntimeWarning, match="no training in which to count"):
+            measure(network(), probe, measures=[MinorityCollapse(**options)])
 
 
 def test_one_class_named_by_the_user_is_as_good(tmp_path):

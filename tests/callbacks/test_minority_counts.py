@@ -23,7 +23,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from lightning_nc import MinorityCollapse, Probe
+from lightning_nc import EquiSeparation, MinorityCollapse, NeuralCollapse, Probe
 from lightning_nc.callbacks import measure_callback
 from tests import nets, reference
 from tests.callbacks import processes_of_lightning as children
@@ -117,6 +117,14 @@ def test_class_counts_are_those_of_the_last_epoch_of_training_batches(origin, tm
             assert ratio == pytest.approx(expected, rel=1e-12)
     if origin == "oversampled":
         assert all(max(n) < 2 * min(n) for n in counting.epochs)
+
+
+@pytest.mark.parametrize("first", [EquiSeparation, NeuralCollapse])
+def test_counts_are_known_before_training_whichever_callback_comes_first(first, tmp_path):
+    callback = MinorityCollapse(figures=False, on_error="raise")
+    run(tmp_path, [first(figures=False), callback])
+    assert counted(callback) == [list(COUNTS)] * 3
+    assert callback.history[0].values["minority/train/imbalance_ratio"] == 4
 
 
 def test_within_an_epoch_the_counts_are_of_the_epoch_before(tmp_path):
@@ -295,13 +303,16 @@ def test_soft_labels_cannot_be_counted_and_one_warning_tells_the_way_out(minorit
     def loader():
         return DataLoader(Stream(), 10, collate_fn=soft)
 
-    callback = MinorityCollapse(minority, probe=OWN_PROBE, figures=False)
+    callback = MinorityCollapse(minority, theory=True, probe=OWN_PROBE, figures=False)
     (text,) = told(tmp_path, [callback], loader())
     assert "class_counts=[...]" in text
     assert "imbalance_ratio" in text
     assert counted(callback) == [None] * 3
     assert callback.failures == 0
-    assert ("cos_weights" in undefined(callback)) == (minority is None)
+    unknown = {"imbalance_ratio", "predicted_cos", "critical_ratio"}
+    assert undefined(callback) == (set() if minority is None else unknown)
+    assert minority is None or all(name in text for name in unknown)
+    assert ("cos_weights" in last_values(callback)) == (minority is not None)
     given = MinorityCollapse(class_counts=COUNTS, probe=OWN_PROBE, figures=False)
     assert_untouched(tmp_path, given, data=lambda: {"train_dataloaders": loader()}, module=network)
     assert undefined(given) == set()

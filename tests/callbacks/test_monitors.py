@@ -191,8 +191,9 @@ def test_early_stopping_does_not_stop_at_features_that_are_not_finite(tmp_path):
     with our_warnings() as told:
         run.fit(Diverging(freeze=0), DataLoader(nets.vectors(), 10))
     assert epochs(callback) == [0, 1, 2]
-    assert callback.failures == len(told) == 2
+    assert callback.failures == len(told) == 2  # the cause, and how often
     assert all("not finite" in message for message in told)
+    assert "2 of 5 measurements were skipped" in told[-1]
     values = [m.values[NC1] for m in callback.history]
     assert watcher.seen == [values[1], values[2], values[2], values[2]]
     assert watcher.stopping_reason_message is None
@@ -297,7 +298,11 @@ def test_a_first_measurement_that_fails_says_how_training_could_go_on(strict, tm
     stopped = pytest.raises(RuntimeError, match="nc/broken/nc1")
     with our_warnings() as told, stopped if strict else contextlib.nullcontext():
         nets.fit(tmp_path, [callback, watcher])
-    assert callback.failures == len([m for m in told if "skipped" in m]) == (2 if strict else 3)
+    assert callback.failures == (2 if strict else 3)
+    skipped = [m for m in told if "skipped" in m]
+    assert len([m for m in skipped if "skipped the measurement" in m]) == 1
+    often = [m for m in skipped if "3 of 3 measurements were skipped" in m]
+    assert len(often) == len(skipped) - 1 == (0 if strict else 1)  # at the end of training
     assert len([m for m in told if "EarlyStopping" in m and "strict=False" in m]) == int(strict)
 
 

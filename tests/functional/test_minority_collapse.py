@@ -171,23 +171,58 @@ def test_an_index_out_of_range_is_an_error(groups):
         group_cosine(ROWS, *groups)
 
 
-@pytest.mark.parametrize(
-    ("counts", "expected"),
-    [
+BY_HAND = {
+    "one clear gap": [
         ((100, 10, 90, 12), [1, 3]),  # the step of 7.5 from 12 to 90 is the largest
         ((40, 40, 10, 10), [2, 3]),
-        ((5, 500), [0]),
         ((1000, 100, 99), [1, 2]),
+        ((5000, 2500, 900, 300, 20, 11), [4, 5]),  # 15 is more than 3 squared
+        ((48, 24, 6, 5, 4), [2, 3, 4]),  # 4 is 2 squared
+        ((100, 10, 9, 8), [1, 2, 3]),  # however many are below it
+        ((2, 1, 50, 60, 70, 80, 90, 95, 98), [0, 1]),
+    ],
+    "none that is clear: the rarest third, but two or more": [
+        ((200, 150, 100, 70, 40, 20), [4, 5]),  # 2 is less than 1.75 squared
+        ((100, 10, 1), [1, 2]),
+        ((27, 9, 3, 1), [2, 3]),
+        ((10, 20, 40, 80, 160, 320, 640, 1280, 2560), [0, 1, 2]),
+        ((10, 20, 40, 80, 160, 320, 640, 1280), [0, 1]),  # a third of 8, rounded down
+        ((100, 30, 7, 7, 2), [2, 3, 4]),  # what is tied with the second
+        ((200, 180, 129, 128, 120), [3, 4]),  # 1.4 is more than 1.1 squared, but too little
+    ],
+    "a gap that leaves a single class: the same": [
+        ((400, 300, 200, 10), [2, 3]),
+        ((500, 400, 300, 200, 200, 10), [3, 4, 5]),
+    ],
+    "never what is within 1.5 of the largest": [
         ((1000, 999, 1), [2]),
-        ((30, 30, 30), []),
-        ((7, 7), []),
-        ((9,), []),
-        ((0, 5, 50), [0]),  # infinitely many times more
-        ((0, 0, 5, 5), [0, 1]),
-        ((0, 3, 4, 1000), [0]),
-        ((5000, 2500, 900, 300, 20, 11), [4, 5]),  # a long tail
+        ((20, 20, 20, 4), [3]),
+        ((20, 21, 20, 4), [3]),
+        ((150, 100, 101, 9), [1, 3]),
         ((2**62, 2**62, 1), [2]),
     ],
+    "balanced": [
+        ((30, 30, 30), []),
+        ((149, 120, 100), []),
+        ((150, 120, 100), [2]),
+        ((7, 7), []),
+        ((9,), []),
+        ((0.5, 0.5), []),
+    ],
+    "two classes": [((5, 500), [0]), ((15, 10), [1]), ((14, 10), []), ((0, 1), [0])],
+    "classes without samples": [
+        ((0, 0, 5, 5), [0, 1]),
+        ((0, 0, 9, 8, 50), [0, 1]),  # infinitely many times more
+        ((0, 5, 50), [0, 1]),  # a single one
+        ((0, 3, 4, 1000), [0, 1]),
+        ((0, 6, 6, 6), [0]),
+        ((0, 0, 0, 7), [0, 1, 2]),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"), [case for cases_of_one in BY_HAND.values() for case in cases_of_one]
 )
 def test_minority_classes_by_hand(counts, expected):
     assert minority_of(*counts) == expected
@@ -201,6 +236,8 @@ def test_minority_classes_are_those_of_the_formula_in_any_order(counts, seed):
     assert minority.tolist() == expected
     order = torch.randperm(len(counts), generator=torch.Generator().manual_seed(seed))
     assert minority_classes(torch.tensor(counts)[order]).tolist() == minority[order].tolist()
+    common = [rare for n, rare in zip(counts, expected, strict=True) if 3 * n > 2 * max(counts)]
+    assert not any(common)
     if any(expected):
         ratio = imbalance_ratio(torch.tensor(counts), minority)
         assert ratio.dtype == torch.float64
@@ -213,10 +250,23 @@ def test_minority_classes_are_those_of_the_formula_in_any_order(counts, seed):
 
 
 @pytest.mark.parametrize("unit", [1, 2, 3, 5, 6, 7, 9, 11, 13, 100])
-def test_of_equal_gaps_the_one_at_the_smallest_classes_counts_in_every_unit(unit):
-    assert minority_of(100 * unit, 10 * unit, unit) == [2]
-    assert minority_of(8 * unit, 4 * unit, unit, 2 * unit) == [2]
-    assert minority_of(4 * unit, unit, 4 * unit, 16 * unit, unit) == [1, 4]
+def test_equal_gaps_are_equal_and_a_gap_twice_as_large_is_clear_in_every_unit(unit):
+    assert minority_of(100 * unit, 10 * unit, unit) == [1, 2]
+    assert minority_of(27 * unit, 9 * unit, unit, 3 * unit) == [2, 3]
+    assert minority_of(*(unit * n for n in (4, 5, 6, 54, 162))) == [0, 1, 2]
+
+
+@given(counts=class_counts, few=st.lists(st.sampled_from([0, 1, 2, 3, 9]), min_size=2).filter(any))
+def test_classes_of_equal_counts_are_treated_alike_and_rarer_ones_are_in_the_minority_too(
+    counts, few
+):
+    for each in (counts, few):
+        minority = minority_classes(torch.tensor(each)).tolist()
+        largest = max((n for n, rare in zip(each, minority, strict=True) if rare), default=-1)
+        assert minority == [n <= largest for n in each]
+        assert largest < max(each)
+        rare = sum(3 * n <= 2 * max(each) for n in each)
+        assert sum(minority) >= min(rare, 2)  # two or more, if as many are rare
 
 
 @given(counts=class_counts, unit=st.integers(1, 50))

@@ -1,0 +1,80 @@
+"""Measurements that were skipped: each one counted, each cause told once in a run."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_nc.callbacks.messages import tell, topic_of
+from lightning_nc.callbacks.moments import Moment
+from lightning_nc.callbacks.record import Cause, Record
+from lightning_nc.passes.agreement import told_by
+
+Failed = Sequence[tuple[Record, Exception]]
+
+_LISTED = 3  # causes in the line at the end of training
+
+
+def count_failures(failed: Failed, moment: Moment) -> None:
+    """Count the skipped measurements."""
+    for record, _ in failed:
+        record.failures += 1
+        if moment.stage == "fit":
+            record.skipped.add(moment.epochs_completed)
+
+
+def tell_of_failures(trainer: Any, failed: Failed, moment: Moment) -> None:
+    """Raise a failure if a callback requests it, else report each cause once in a run.
+
+    Two causes are the same if type and message are, except for numbers in them. One that several
+    callbacks share is reported once for all of them.
+    """
+    for record, error in failed:
+        if record.on_error == "raise":
+            raise error
+    for error in dict.fromkeys(error for _, error in failed):
+        text = told_by(trainer.global_rank, error)
+        unaware = []
+        for record in [record for record, each in failed if each is error]:
+            cause = record.causes.setdefault(topic_of(text), Cause(text))
+            cause.times += 1
+            if cause.times == 1:
+                unaware.append(record)
+        if unaware:
+            tell(
+                trainer,
+                f"{names_of(unaware)} skipped the measurement on '{unaware[0].probe.key}' after "
+                f"{moment.epochs_completed:g} epochs; {text}{_way_out(text)}",
+            )
+
+
+def tell_how_often(trainer: Any, record: Record) -> None:
+    """Report how many measurements of a run were skipped and why, unless all that was told."""
+    causes = sorted(record.causes.values(), key=lambda cause: -cause.times)
+    skipped = sum(cause.times for cause in causes)
+    if skipped == len(causes):
+        return
+    shown = [_first_sentence(cause.text) for cause in causes]
+    if len(causes) > 1:
+        shown = [f"{text} ({c.times} of them)" for text, c in zip(shown, causes, strict=True)]
+    more = f"; and {len(causes) - _LISTED} more causes" if len(causes) > _LISTED else ""
+    tell(
+        trainer,
+        f"{record.name} on '{record.probe.key}': {skipped} of {record.attempts} measurements were "
+        f"skipped: {'; '.join(shown[:_LISTED])}{more}.",
+    )
+
+
+def names_of(records: Sequence[Record]) -> str:
+    """Return the names of callbacks, for messages."""
+    return " and ".join(record.name for record in records)
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"[.!?]\s|\n", text, maxsplit=1)[0].rstrip(".")
+
+
+def _way_out(cause: str) -> str:
+    """Return what to do about an error that is not ours and whose message does not say."""
+    if "MemoryError" in cause or "out of memory" in cause.lower():
+        return ". Use Probe(cache_mb=0) or a smaller Probe(batch_size=...)."
+    return ""
