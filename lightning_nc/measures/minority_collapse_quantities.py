@@ -11,6 +11,7 @@ from lightning_nc.functional.minority_collapse import (
     feature_energy_of,
     imbalance_ratio,
 )
+from lightning_nc.functional.powers_of_two import scaled
 from lightning_nc.measures.layer_peeled_prediction import Prediction
 from lightning_nc.measures.quantity import Curve, Panel, Quantity
 from lightning_nc.passes.request import ClassifierGeometry
@@ -58,7 +59,7 @@ class Minority(NamedTuple):
 
     @property
     def M(self) -> Tensor:
-        """Centred class means, shape ``(K, d)``."""
+        """Centred class means in units of their geometry's scale, shape ``(K, d)``."""
         return centred(self.last.features.means)
 
     @property
@@ -85,7 +86,7 @@ class Minority(NamedTuple):
 
 
 def _norm_ratio(found: Minority) -> Tensor:
-    norms = torch.linalg.vector_norm(found.W, dim=1)
+    norms = torch.linalg.vector_norm(scaled(found.W), dim=1)
     return norms[found.B].mean() / norms[found.A].mean()
 
 

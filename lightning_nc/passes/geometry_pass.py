@@ -114,7 +114,7 @@ class GeometryPass(MeasuringPass):
                 for each in declared[point]:
                     sums.add((point, each.name), each.of(batch))  # type: ignore[arg-type]
                 if point == points[0]:
-                    sums.add(_COUNTS, batch.members.sum(1))
+                    sums.add(_COUNTS, batch.counts)
 
             reading = self._share(plan, samples)
             cache = self._cache(plan, reading, widths)
@@ -190,11 +190,11 @@ def _of(place: Hashable, totals: Mapping[Hashable, Tensor]) -> dict[Hashable, Te
 
 def _geometry(point: Point, centres: Centres, totals: dict[Any, Tensor]) -> ClassGeometry:
     """The geometry of a layer from the sums over all processes."""
-    counts, means, directions, _ = centres
+    counts, means, directions, _, scale = centres
     own = {each.name: totals[each.name] for each in GEOMETRY}
     made_use_of = {*own, ClassSums.name, ResidualSums.name}
     others = {name: total for name, total in totals.items() if name not in made_use_of}
-    geometry = ClassGeometry(counts, means, directions.rank, **own, statistics=others)
+    geometry = ClassGeometry(counts, means, directions.rank, **own, statistics=others, scale=scale)
     if ResidualSums.name in totals:
         require_unchanged(point, geometry, totals[ResidualSums.name])
     return geometry
