@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.figures.tables import Lines, Table, matrix_tables
-from lightning_nc.functional.cosines import cosines
+from lightning_nc.functional.cosines import cosines, norms
 from lightning_nc.functional.minority_collapse import (
     classifier_energy,
     feature_energy_of,
@@ -189,7 +189,7 @@ def _arrays(found: Minority) -> dict[str, Tensor]:
         "minority": minority.double(),
         "cosines_of_weights": cosines(W),
         "cosines_of_means": cosines(M),
-        "norms_of_weights": torch.linalg.vector_norm(W, dim=1),
-        "norms_of_means": torch.linalg.vector_norm(M, dim=1),
-        "class_accuracy": found.last.class_accuracy,
+        "norms_of_weights": norms(W),
+        "norms_of_means": norms(M) * found.last.features.scale,
+        "class_accuracy": found.class_accuracy,
     }
