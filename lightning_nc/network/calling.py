@@ -41,7 +41,8 @@ def calling(
         model: The network.
         forward: The name of a submodule or method to call instead of the network, or a function
             ``forward(module, inputs)``.
-        wrapper: A module around the network through which calls must go, such as that of FSDP.
+        wrapper: The module through which all calls must go, such as that of FSDP around a network,
+            or a network that gathers sharded parameters when it is called itself.
 
     Example:
         >>> import torch
