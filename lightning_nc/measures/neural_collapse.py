@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_nc.arguments import require_module_name, require_pooling
 from lightning_nc.figures import (
     collapse_figure,
     cosine_figure,
@@ -49,6 +50,8 @@ class CollapseMeasure(Measure):
     quantities = QUANTITIES
 
     def __init__(self, head: str | None = None, pool: Pool | None = None) -> None:
+        require_module_name("head", head)
+        require_pooling(pool)
         self.head, self.pool = head, pool
 
     def request(self) -> Request:

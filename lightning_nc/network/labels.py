@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 _LABEL_KEYS = ("labels", "label", "targets", "target", "y")
+# Counts are kept for every class up to the largest label. A label from here on is no class index
+# but an identifier, and is refused before anything of its size is allocated.
+_MOST_CLASSES = 2**20
 
 
 def unpack_batch(batch: Any) -> tuple[Any, Any]:
@@ -46,7 +49,7 @@ def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
 
     Args:
         labels: Shape ``(N,)`` or ``(N, 1)``.
-        num_classes: The number of classes; None to allow any label from 0.
+        num_classes: The number of classes; None to allow any label from 0 to a million.
 
     Returns:
         Shape ``(N,)``, int64.
@@ -77,11 +80,12 @@ def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
         )
     labels = labels.long()
     low, high = torch.stack(labels.aminmax()).tolist() if len(labels) else (0, 0)
-    if low < 0 or (num_classes is not None and high >= num_classes):
-        bound = "" if num_classes is None else f" to {num_classes - 1}"
+    bound = _MOST_CLASSES if num_classes is None else num_classes
+    if low < 0 or high >= bound:
         raise ValueError(
-            f"Label {low if low < 0 else high} is out of range: classes are numbered from 0{bound}."
-            " Renumber or leave out such samples in Probe(unpack=...) or in the dataset."
+            f"Label {low if low < 0 else high} is out of range: classes are numbered from 0 to "
+            f"{bound - 1}{' at most' if num_classes is None else ''}. Renumber or leave out such "
+            "samples in Probe(unpack=...) or in the dataset."
         )
     return labels
 
