@@ -26,7 +26,7 @@ CALLBACKS = [EquiSeparation, NeuralCollapse, MinorityCollapse, LocalElasticity]
 OF_ALL_CALLBACKS = {
     "probe": (
         [DATA, DataLoader(DATA), None, 3],
-        'Put samples of your own into a Probe with a name for the logged keys: probe=Probe(dataset, name="my_probe")',
+        "into a Probe with a name for the logged keys: probe=Probe(dataset, name=",
     ),
     "every_n_epochs": ([1.5, 0, -1, NAN, "2", None, True], "1 or more"),
     "epochs": ([[1.5], [-1], 3, "3", [NAN]], "epochs must be"),
