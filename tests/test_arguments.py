@@ -68,8 +68,8 @@ OF_ONE = {
         "batch_size": ([0, 2.5, NAN], "1 or more"),
         "num_workers": ([-1, 0.5, None], "0 or more"),
     },
-    metrics.NeuralCollapse: {"num_classes": ([1, 2.5, None, NAN], "2 or more")},
-    metrics.SeparationFuzziness: {"num_classes": ([1, 2.5, None, NAN], "2 or more")},
+    metrics.NeuralCollapse: {"num_classes": ([1, 2.5, None, NAN], "num_classes")},
+    metrics.SeparationFuzziness: {"num_classes": ([1, 2.5, None, NAN], "num_classes")},
 }
 REFUSED = [
     pytest.param(kind, name, value, says, id=f"{kind.__name__}-{name}-{number}")

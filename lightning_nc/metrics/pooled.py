@@ -43,7 +43,11 @@ class _PooledMoments(Metric):
     moments: Tensor
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
-        num_classes = require_whole_number("num_classes", num_classes, 2)
+        num_classes = require_whole_number("num_classes", num_classes, None)
+        if num_classes < 2:
+            raise ValueError(
+                f"Separation needs two or more classes, got num_classes={num_classes}."
+            )
         super().__init__(dist_sync_fn=partial(_gather_and_pool, num_classes), **kwargs)
         self.num_classes = num_classes
         empty = torch.zeros(num_classes, _BEFORE, dtype=torch.float64)
