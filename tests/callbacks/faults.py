@@ -362,7 +362,7 @@ def train(trap, used, logger, world, speak=True):
 def noting_collectives(sent):
     def noting(name, original):
         def call(*args, **kwargs):
-            of_bytes = "text" if len(args[0]) == TEXT else "buffers"
+            of_bytes = "text" if args[0].shape[-1] == TEXT else "buffers"
             sent.append(SENT.get(args[0].dtype, of_bytes) if name == "all_reduce" else name)
             return original(*args, **kwargs)
 
@@ -391,7 +391,7 @@ def run_all(rank, world, folder, cases, seconds=15):
     for number, (name, where, how) in enumerate(cases):
         meet(rank, world, Path(folder, f"group_{number}"), seconds)
         on_error, *without_a_vote = how.split(maxsplit=1)
-        agree = (lambda self, work, digest: work()) if without_a_vote else Processes.agree
+        agree = (lambda self, work, digest, failed: work()) if without_a_vote else Processes.agree
         with patch.object(Processes, "agree", agree):
             shown = run(ALL[name], rank in where, world, on_error, not without_a_vote)
         Path(folder, f"shown_{number}_{rank}").write_bytes(pickle.dumps(shown))
