@@ -142,7 +142,13 @@ class GeometryPass(MeasuringPass):
                 continue
             tallies[_TALLY, number] = torch.zeros(plan.num_labels)
             try:
-                tallies[_TALLY, number] = request.tally(plan.num_labels)
+                tally = request.tally(plan.num_labels)
+                if tally.shape != (plan.num_labels,):
+                    raise ValueError(
+                        f"tally({plan.num_labels}) returned shape {tuple(tally.shape)}. Return a "
+                        f"number for each label, shape ({plan.num_labels},)."
+                    )
+                tallies[_TALLY, number] = tally
             except Exception as error:
                 self.failed[number] = error
         return tallies
