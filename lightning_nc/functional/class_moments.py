@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry, separating_directions
 from lightning_nc.functional.class_sums import class_sums, sum_by_class
-from lightning_nc.functional.input_checks import warn_if_degenerate
+from lightning_nc.functional.input_checks import check_features, warn_if_degenerate
 from lightning_nc.functional.powers_of_two import in_units_of, scale_of
 
 
@@ -40,19 +40,30 @@ def class_moments(features: Tensor, labels: Tensor, num_classes: int) -> ClassMo
     """Compute the moments of one batch.
 
     Args:
-        features: ``h_i``, any floating dtype, shape ``(N, d)``.
+        features: ``h_i``, any floating dtype, shape ``(N, d)``; N may be 0.
         labels: Class indices in ``0 .. num_classes - 1``, shape ``(N,)``.
         num_classes: Number of classes K.
 
     Returns:
         `ClassMoments`, float64.
 
+    Raises:
+        TypeError: If features are not floating point, or labels are not integers.
+        ValueError: If shapes do not match, features are not finite, or a label is out of range.
+
     Example:
         >>> moments = class_moments(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 0]), 2)
         >>> moments.means.flatten(), moments.factor.mT @ moments.factor  # (1 - 2)^2 + (3 - 2)^2
         (tensor([2., 0.], dtype=torch.float64), tensor([[2.]], dtype=torch.float64))
     """
-    scale = float(scale_of(features)) if len(features) else 1.0
+    scale = 1.0
+    if len(features):
+        labels = check_features(features, labels)
+        scale = float(scale_of(features))
+        if int(labels.max()) >= num_classes:
+            raise ValueError(
+                f"Label {int(labels.max())} is out of range for {num_classes} classes."
+            )
     features = in_units_of(scale, features.detach())
     counts, sums = class_sums(features, labels, num_classes)
     means = sums / counts.clamp(min=1)[:, None]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_BLOCK_ELEMENTS = 2**22  # all pairs of up to 2,048 classes are one block
+_BLOCK_ELEMENTS = 2**20  # all pairs of up to 1,024 classes are one block
 
 
 def row_blocks(K: int) -> list[slice]:

@@ -275,9 +275,10 @@ def _random_features(
 
 def _check_training(samples: Tensor, labels: Tensor, ridge: float) -> Tensor:
     """Return the labels in float64; raise if samples, labels or ridge are invalid."""
-    if samples.ndim != 2 or labels.shape != samples.shape[:1] or len(samples) < 2:
+    plain = samples.ndim == 2 and labels.shape == samples.shape[:1]
+    if not plain or len(samples) < 2 or samples.shape[1] == 0:
         raise ValueError(
-            "Need two or more samples of shape (n, d) and labels of shape (n,), "
+            "Need two or more samples of shape (n, d), d of 1 or more, and labels of shape (n,), "
             f"got {tuple(samples.shape)} and {tuple(labels.shape)}."
         )
     y = labels.double()

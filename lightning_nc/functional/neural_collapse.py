@@ -168,15 +168,15 @@ def simplex_etf_error(means: Tensor) -> Tensor:
     K = len(means)
     M = scaled(centred(means))
     # G is formed a block of rows at a time, once for its norm and once to be compared
-    norm = torch.linalg.norm(
-        torch.stack([torch.linalg.norm(M[rows] @ M.mT) for rows in row_blocks(K)])
-    )
-    errors = []
+    norm = error = M.new_zeros(())
+    for rows in row_blocks(K):
+        norm = torch.hypot(norm, torch.linalg.norm(M[rows] @ M.mT))
     for rows in row_blocks(K):
         simplex = torch.zeros(rows.stop - rows.start, K, dtype=M.dtype, device=M.device) - 1 / K
         simplex.diagonal(rows.start).add_(1)
-        errors.append(torch.linalg.norm(M[rows] @ M.mT / norm - simplex / (K - 1) ** 0.5))
-    return torch.linalg.norm(torch.stack(errors))
+        difference = M[rows] @ M.mT / norm - simplex / (K - 1) ** 0.5
+        error = torch.hypot(error, torch.linalg.norm(difference))
+    return error
 
 
 def self_duality(means: Tensor, weight: Tensor) -> Tensor:

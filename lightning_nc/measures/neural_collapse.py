@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_nc.arguments import require_module_name, require_pooling
 from lightning_nc.figures import (
     collapse_figure,
     cosine_figure,
@@ -49,6 +50,9 @@ class CollapseMeasure(Measure):
     quantities = QUANTITIES
 
     def __init__(self, head: str | Literal[False] | None = None, pool: Pool = "auto") -> None:
+        if head is not False:
+            require_module_name("head", head, ", or False")
+        require_pooling(pool)
         self.head, self.pool = head, pool
 
     def request(self) -> Request:
@@ -67,12 +71,6 @@ class CollapseMeasure(Measure):
             arrays["plane"] = torch.stack(simplex_plane(means[:3], W[:3]))
         values = self.values_of(last)
         notes = rank_note({"the classifier's input": last.features}) | _undefined(values, last)
-        if W is None and self.head is None:
-            notes["no head"] = (
-                "found no head, a module with a weight row for each class, so what needs one is "
-                "not logged: NC3, NC4, NC2 of classifier rows and accuracy. If there is one, name "
-                'it: head="classifier"; head=False says that there is none.'
-            )
         return Evaluation(values, arrays=arrays, notes=notes)
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:

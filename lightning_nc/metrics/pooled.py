@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from lightning_nc.arguments import require_whole_number
 from lightning_nc.functional.class_distance import class_distance_normalized_variance_of
 from lightning_nc.functional.class_moments import (
     ClassMoments,
@@ -42,6 +43,7 @@ class _PooledMoments(Metric):
     moments: Tensor
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        num_classes = require_whole_number("num_classes", num_classes, None)
         if num_classes < 2:
             raise ValueError(
                 f"Separation needs two or more classes, got num_classes={num_classes}."
@@ -58,10 +60,6 @@ class _PooledMoments(Metric):
             raise TypeError(
                 f"The metric was cast to {self.moments.dtype}, but its moments need float64: keep "
                 "it out of a module that is cast to a lower precision."
-            )
-        if int(labels.max()) >= self.num_classes:
-            raise ValueError(
-                f"Label {int(labels.max())} is out of range for {self.num_classes} classes."
             )
         batch = _pack(class_moments(features, labels, self.num_classes))
         self.moments = _pool(self.moments, batch, self.num_classes)

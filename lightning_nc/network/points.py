@@ -15,7 +15,6 @@ INPUT = "input"
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 
 Pool = Callable[..., Tensor] | Literal["auto", "flatten"]
-POOLS = ("auto", "flatten")
 Layers = str | Iterable[str] | Mapping[str, Callable[..., Tensor]]
 
 
