@@ -7,6 +7,8 @@ imported without them. The private names of FSDP are in `shards`: without them a
 before it begins.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 __all__ = [
     "buffers_held",
     "convolves_like",
+    "hooks_off",
     "is_batch_norm",
     "parts_held",
     "tree_flatten",
@@ -78,3 +81,21 @@ def convolves_like(module: nn.Module, kind: type[nn.Module]) -> bool:
     """
     parts = ("forward", "_conv_forward")
     return all(getattr(type(module), name, None) is getattr(kind, name, None) for name in parts)
+
+
+@contextmanager
+def hooks_off(module: nn.Module) -> Iterator[None]:
+    """Call no forward hooks of a module and of those inside it while the block lasts.
+
+    Without the private names hooks are called.
+    """
+    names = ("_forward_hooks", "_forward_pre_hooks")
+    held = [getattr(m, name, {}) for m in module.modules() for name in names]
+    before = [dict(hooks) for hooks in held]
+    try:
+        for hooks in held:
+            hooks.clear()
+        yield
+    finally:
+        for hooks, those in zip(held, before, strict=True):
+            hooks.update(those)

@@ -111,8 +111,9 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
     """
     candidates = [run for run in found.runs if run.rows is not None]
     if name is not None:
-        named = [run for run in candidates if run.module is found.modules.get(name)]
-        if not named:
+        named = [run for run in found.runs if run.module is found.modules.get(name)]
+        named = [run._replace(rows=_rows_of(run)) for run in named]
+        if not named or named[-1].rows is None:
             raise ValueError(
                 f"The head '{name}' has no weight matrix or never runs. The last modules that have "
                 f"one and run are {', '.join(repr(run.name) for run in candidates[-5:])}."
@@ -126,12 +127,21 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
     return next(iter(exact[-1:] or larger), None)
 
 
+def _rows_of(run: ModuleRun) -> int | None:
+    """Rows of a module's weight matrix, or of the affine map that its parts may make together."""
+    if run.rows is not None or run.shape is None or len(run.shape) < 2:
+        return run.rows
+    return run.shape[-1] if next(run.module.parameters(), None) is not None else None
+
+
 def _before_logits(runs: list[ModuleRun], head: ModuleRun | None) -> list[ModuleRun]:
     """Return the runs that end before the head's; no logits are among them."""
     if head is None:
         return runs
     end = max(position for position, run in enumerate(runs) if run.module is head.module)
-    return [run for run in runs[:end] if run.module is not head.module]
+    inside = f"{head.name}."
+    before = [run for run in runs[:end] if run.module is not head.module]
+    return [run for run in before if not run.name.startswith(inside)]
 
 
 def _bottleneck_class(found: Trace, hidden: list[ModuleRun]) -> dict[str, int]:

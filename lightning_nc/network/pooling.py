@@ -207,15 +207,21 @@ def _mean(h: Tensor, kept: Tensor | None) -> Tensor:
 
 
 def _attention_mask(inputs: Any) -> Tensor | None:
+    mask: Tensor | None = _named(inputs).get("attention_mask")
+    return mask
+
+
+def _named(inputs: Any) -> Mapping[str, Any]:
+    """The inputs by name, as far as they have names."""
     whole = isinstance(inputs, tuple) and len(inputs) == 1  # a network that takes the batch
     given = inputs[0] if whole else inputs
-    return given.get("attention_mask") if isinstance(given, Mapping) else None
+    return given if isinstance(given, Mapping) else {}
 
 
 def _mask(inputs: Any, shape: tuple[int, ...]) -> Tensor | None:
     """The mask of the tokens to keep, if the inputs have one of this shape, (N, T)."""
-    named = inputs if isinstance(inputs, Mapping) else {}
-    masks = {name: m for name, m in named.items() if isinstance(m, Tensor) and m.shape == shape}
+    named = _named(inputs).items()
+    masks = {name: m for name, m in named if isinstance(m, Tensor) and m.shape == shape}
     if "attention_mask" in masks:
         return masks["attention_mask"]
     padding = next((masks[name] for name in _PADDING_MASKS if name in masks), None)

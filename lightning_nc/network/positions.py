@@ -1,5 +1,6 @@
 """Positions as samples: labels for every token of a sequence, or for every pixel of an image."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,11 +20,13 @@ class Positions(NamedTuple):
         items: The sequence or image of each sample, shape ``(n,)``.
         places: Its position there, numbered row by row, shape ``(n,)``.
         grid: Number of positions along each axis: ``(T,)`` or ``(H, W)``.
+        batch: Number of sequences or images, B.
     """
 
     items: Tensor
     places: Tensor
     grid: tuple[int, ...]
+    batch: int
 
     @classmethod
     def of(
@@ -50,7 +53,7 @@ class Positions(NamedTuple):
         kept = (targets != ignored).flatten(1)
         of_all, places = kept.nonzero(as_tuple=True)
         if items is None or ranks is None:
-            return cls(of_all, places, tuple(targets.shape[1:]))
+            return cls(of_all, places, tuple(targets.shape[1:]), len(targets))
         counts = kept.sum(1)
         if bool((ranks >= counts[items]).any()):
             raise ValueError(
@@ -58,7 +61,7 @@ class Positions(NamedTuple):
                 "dataset whose labels do not change: probe=Probe(source=dataset, name=...)."
             )
         starts = counts.cumsum(0) - counts
-        return cls(items, places[starts[items] + ranks], tuple(targets.shape[1:]))
+        return cls(items, places[starts[items] + ranks], tuple(targets.shape[1:]), len(targets))
 
     def labels(self, targets: Tensor) -> Tensor:
         """The labels of the samples, shape ``(n,)``."""
@@ -67,7 +70,7 @@ class Positions(NamedTuple):
 
     def to(self, device: torch.device) -> "Positions":
         """The same on a device."""
-        return Positions(self.items.to(device), self.places.to(device), self.grid)
+        return self._replace(items=self.items.to(device), places=self.places.to(device))
 
 
 def are_of_positions(targets: Any, output_shape: tuple[int, ...] | None) -> bool:
@@ -97,7 +100,8 @@ def at_positions(h: Tensor, positions: Positions) -> Tensor:
     """The features of samples, where maps may be finer or coarser than labels.
 
     Args:
-        h: Shape ``(B, *sizes, d)``, or ``(B T, d)`` with all positions on one axis.
+        h: Shape ``(B, *sizes, d)``, or ``(B T, d)`` or ``(B H W, d)`` with all positions on one
+            axis.
         positions: The samples.
 
     Returns:
@@ -106,9 +110,9 @@ def at_positions(h: Tensor, positions: Positions) -> Tensor:
     Raises:
         ValueError: If the axes do not fit.
     """
-    items, places, grid = positions
-    if h.ndim == 2 and len(grid) == 1 and len(h) % grid[0] == 0 and len(h) > grid[0]:
-        h = h.view(-1, grid[0], h.shape[1])
+    items, places, grid, batch = positions
+    if h.ndim == 2 and len(h) == batch * math.prod(grid):
+        h = h.view(batch, *grid, h.shape[1])
     sizes = tuple(h.shape[1:-1])
     fits = len(sizes) == len(grid) and (
         len(grid) > 1 or sizes[0] % grid[0] == 0 or grid[0] % sizes[0] == 0

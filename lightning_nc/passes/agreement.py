@@ -123,9 +123,9 @@ class Processes(NamedTuple):
                 del error  # see `agree`
         causes = [new.get(n) for n in owners]
         texts = self._texts(list(owners.values()), causes) if owners else []
+        told = {text: MeasurementError(text) for text in texts}  # a shared cause is one error
         failures = {
-            n: cause or MeasurementError(text)
-            for n, cause, text in zip(owners, causes, texts, strict=True)
+            n: cause or told[text] for n, cause, text in zip(owners, causes, texts, strict=True)
         }
         if not agreed:
             raise Disagreement(failures)

@@ -61,8 +61,9 @@ def decisions(
         positions: Which positions are samples, if labels are of positions.
 
     Returns:
-        The row chosen by W h + b, the row chosen by the output, and whether the output is something
-        other than W h + b, of each sample, int64, shape ``(3, n)``.
+        Of each sample the row chosen by W h + b, by the output, and by the output if a single
+        column holds probabilities; whether the output is something other than W h + b; and whether
+        a single column is no probability. Int64, shape ``(5, n)``.
     """
     weight, bias = classifier_of(head, point, features.shape[1])
     if positions is not None:
@@ -77,25 +78,24 @@ def decisions(
     for start in range(0, len(features), rows):
         part = slice(start, start + rows)
         logits = classifier_logits(features[part].double() / of_h, W, b)
-        z = None if output is None else output[part].to(logits) / of_W / of_h
-        found.append(_compared(logits, z))
+        z = None if output is None else output[part].to(logits)
+        found.append(_compared(logits, z, None if z is None else z / of_W / of_h))
     return torch.cat(found, 1)
 
 
-def _compared(logits: Tensor, output: Tensor | None) -> Tensor:
-    """What logits decide, what an output decides, and whether they are far from each other."""
+def _compared(logits: Tensor, output: Tensor | None, scaled: Tensor | None) -> Tensor:
+    """What `decisions` returns for some samples; the scaled output has the unit of the logits."""
     chosen = logits.argmax(1)
-    if output is None:
-        return torch.stack([chosen, chosen, torch.zeros_like(chosen)])
+    no = torch.zeros_like(chosen)
+    if output is None or scaled is None:
+        return torch.stack([chosen, chosen, chosen, no, no])
     if output.shape[1] > 1:
-        by_output, off = output.argmax(1), far_from(logits, output)
-    else:
-        z = output[:, 0]
-        # the output may be the logit or its probability
-        is_probability = (z >= 0).all() & (z <= 1).all()
-        by_output = (z > torch.where(is_probability, 0.5, 0.0)).long()
-        off = far_from(logits.diff(dim=1), output)
-    return torch.stack([chosen, by_output, off.long()])
+        by_output = output.argmax(1)
+        return torch.stack([chosen, by_output, by_output, far_from(logits, scaled).long(), no])
+    # it may be the logit or its probability; which of them, only all samples together tell
+    z, off = output[:, 0], far_from(logits.diff(dim=1), scaled)
+    no_probability = (z < 0) | (z > 1)
+    return torch.stack([chosen, z > 0, z > 0.5, off, no_probability])
 
 
 def _columns(output: Any, n: int, rows: int) -> Tensor | None:

@@ -142,7 +142,13 @@ class GeometryPass(MeasuringPass):
                 continue
             tallies[_TALLY, number] = torch.zeros(plan.num_labels)
             try:
-                tallies[_TALLY, number] = request.tally(plan.num_labels)
+                tally = request.tally(plan.num_labels)
+                if tally.shape != (plan.num_labels,):
+                    raise ValueError(
+                        f"tally({plan.num_labels}) returned shape {tuple(tally.shape)}. Return a "
+                        f"number for each label, shape ({plan.num_labels},)."
+                    )
+                tallies[_TALLY, number] = tally
             except Exception as error:
                 self.failed[number] = error
         return tallies
@@ -237,8 +243,8 @@ def _of(place: Hashable, totals: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
 def _as_classes(rows: Tensor, classes: Tensor) -> Tensor:
     """Decisions as class indices: those for rows that belong to none of the K classes are -1."""
     classes = classes.to(rows.device)
-    found = torch.searchsorted(classes, rows[:2]).clamp(max=len(classes) - 1)
-    return torch.cat([torch.where(classes[found] == rows[:2], found, -1), rows[2:]])
+    found = torch.searchsorted(classes, rows[:3]).clamp(max=len(classes) - 1)
+    return torch.cat([torch.where(classes[found] == rows[:3], found, -1), rows[3:]])
 
 
 def _geometry(point: Point, centres: Centres, totals: dict[str, Tensor]) -> ClassGeometry:
@@ -262,8 +268,9 @@ def _classifier(point: Point, first: _FirstSweep, geometry: ClassGeometry) -> Cl
     weight, bias = classifier_of(head, point, geometry.means.shape[1])
     classes = first.plan.classes.to(weight.device)
     counts = geometry.statistics[DecisionCounts.name]
-    follows_rows = head.is_affine and not bool(counts[4].any())
-    mismatches, correct = counts[:2] if follows_rows else counts[2:4]
+    off, no_probability = counts[6:].any(1).tolist()
+    by = 0 if head.is_affine and not off else 1 if no_probability else 2
+    mismatches, correct = counts[2 * by : 2 * by + 2]
     return ClassifierGeometry(
         geometry,
         weight[classes],

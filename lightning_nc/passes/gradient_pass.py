@@ -74,6 +74,8 @@ class GradientPass(MeasuringPass):
 
     def _compare(self, number: int, wanted: KernelRequest) -> _Share | None:
         """Compute the share of this process; None if the request cannot be met."""
+        if number in self.failed:
+            return None
         try:
             return self._share(number, wanted)
         except MeasurementError:

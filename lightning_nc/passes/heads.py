@@ -68,9 +68,11 @@ def _whole(found: Trace, head: ModuleRun) -> ModuleRun:
 
     def adds_up(run: ModuleRun) -> bool:
         parts = [r for r in found.runs if _is_inside(r, run) and r.rows == head.rows]
+        matrices = [p for p in run.module.parameters(recurse=False) if p.ndim > 1]
         same_input = any(part.source is run.source is not None for part in parts)
         same_size = run.shape is not None and head.shape is not None
-        return len(parts) > 1 and same_input and same_size and run.shape == head.shape
+        adds = len(parts) > 1 or len(matrices) > 0
+        return adds and same_input and same_size and run.shape == head.shape
 
     around = [run for run in found.runs if run.name and _is_inside(head, run)]
     whole = next((run for run in reversed(around) if adds_up(run)), head)

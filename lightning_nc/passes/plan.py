@@ -55,7 +55,7 @@ class Plan(NamedTuple):
         classes: The labels of the K classes that are measured, ascending, shape ``(K,)``.
         num_labels: Number of labels from 0: rows of heads, or the largest label + 1.
         wanted: For each request, where its answer comes from; None if it cannot be answered.
-        failures: Why requests cannot be answered, by number.
+        failures: Why requests cannot be answered, by number, as far as planning found it.
         statistics: The statistics summed at each point.
         groups: The points in groups that fit into the memory budget, measured one after another.
         widths: Feature dimension of each point.

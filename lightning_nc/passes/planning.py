@@ -82,9 +82,11 @@ def make_plan(
         if each is not None:
             try:
                 _require_places(each, broken)
-                add_statistics(statistics, each)
+                with_its_own = dict(statistics)
+                add_statistics(with_its_own, each)
                 for point in each.points:
-                    _require_memory(point, len(classes), widths[point], statistics[point], probe)
+                    _require_memory(point, len(classes), widths[point], with_its_own[point], probe)
+                statistics = with_its_own
             except Exception as error:
                 failures[number], wanted[number] = error, None
     needed = dict.fromkeys(point for each in wanted if each is not None for point in each.points)
@@ -99,7 +101,7 @@ def make_plan(
         classes=classes,
         num_labels=places.num_labels,
         wanted=wanted,
-        failures=failures,
+        failures={n: error for n, error in failures.items() if n not in failed},
         statistics={point: statistics[point] for point in needed},
         groups=groups_within(probe.memory_mb, megabytes),
         widths=widths,

@@ -229,20 +229,21 @@ class DecisionCounts(Statistic):
     name = "decisions"
 
     def shape(self, K: int, d: int) -> tuple[int, ...]:
-        """Five numbers per class."""
-        return 5, K
+        """Eight numbers per class."""
+        return 8, K
 
     def of(self, batch: ResidualBatch) -> Tensor:
-        """Five rows by class.
+        """Eight rows by class.
 
         Samples that W h + b does not assign to the nearest class mean, and those it gets right; the
-        same two of the output; and samples whose output is not W h + b.
+        same two of the output, and of the output read as a probability; samples whose output is not
+        W h + b; and those whose output is no probability.
         """
         assert batch.decided is not None
         nearest = nearest_class_centers(batch.features, batch.centres.means)
-        by_rows, by_output, off = batch.decided
-        pairs = [(by != nearest, by == batch.labels) for by in (by_rows, by_output)]
-        return batch.by_class(torch.stack([*pairs[0], *pairs[1], off.bool()], 1)).mT
+        chosen, flags = batch.decided[:3], batch.decided[3:].bool()
+        pairs = [row for by in chosen for row in (by != nearest, by == batch.labels)]
+        return batch.by_class(torch.stack([*pairs, *flags], 1)).mT
 
 
 # the statistics of `ClassGeometry`, summed at every layer

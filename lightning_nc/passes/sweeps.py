@@ -90,6 +90,8 @@ def sweep(
     Returns:
         The heads, their decisions, and what went wrong.
     """
+    if not points:
+        return Swept({}, {}, {})
     held = runner.generators()
     decided: dict[Point, list[Tensor]] = {point: [] for point in heads}
     last: dict[Point, Tensor] = {}
@@ -113,7 +115,7 @@ def sweep(
                 head, outputs = heads[point], [output, watched.outputs[heads[point]]]
                 found = decisions(h, watched.heads[head], point, outputs, batch.positions)
                 decided[point].append(found)
-            if points and all(point in watched.failures for point in points):
+            if all(point in watched.failures for point in points):
                 break
     joined = {point: torch.cat(parts, 1) for point, parts in decided.items() if parts}
     return Swept(watched.heads, joined, watched.failures)

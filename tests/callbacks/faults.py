@@ -101,6 +101,11 @@ FAULTS = {
     "the network at the first look": fails("forward", ODD, epoch=0),
     "the network in the second sweep": fails("forward", ODD, 2),
     "no memory on the device": fails("forward", torch.OutOfMemoryError("no room"), 1),
+    "a source": fails("source", OSError("not mounted")),
+}
+
+# of a layer that one callback alone names, on some processes or on all
+POOLED = {
     "a pool": fails("pool", SHORT, 1),
     "a pool in the second sweep": fails("pool", SHORT, 2),
     "a pool that gives a number per sample": Fault(
@@ -110,7 +115,6 @@ FAULTS = {
         "pool", lambda h: h[:, :5], "ValueError: 'net.2' has 5 features per sample", 1
     ),
     "a pool that loses a sample": Fault("pool", lambda h: h[1:], "ValueError: Layer 'net.2'", 1),
-    "a source": fails("source", OSError("not mounted")),
 }
 
 # the same on all processes, since they have the same sums
@@ -175,7 +179,7 @@ UNLOGGED_LASTING = {
     ),
 }
 
-ALL = FAULTS | EVALUATED | DIFFERENCES | UNLOGGED | UNSHOWN | ELASTIC | LASTING
+ALL = FAULTS | POOLED | EVALUATED | DIFFERENCES | UNLOGGED | UNSHOWN | ELASTIC | LASTING
 
 
 class Trap:
@@ -391,7 +395,7 @@ def run_all(rank, world, folder, cases, seconds=15):
     for number, (name, where, how) in enumerate(cases):
         meet(rank, world, Path(folder, f"group_{number}"), seconds)
         on_error, *without_a_vote = how.split(maxsplit=1)
-        agree = (lambda self, work, digest, failed: work()) if without_a_vote else Processes.agree
+        agree = (lambda self, work, *_: work()) if without_a_vote else Processes.agree
         with patch.object(Processes, "agree", agree):
             shown = run(ALL[name], rank in where, world, on_error, not without_a_vote)
         Path(folder, f"shown_{number}_{rank}").write_bytes(pickle.dumps(shown))

@@ -76,6 +76,30 @@ def test_a_convolution_that_is_overridden_is_not_taken_for_one(monkeypatch):
     assert alike(nn.Conv2d(1, 1, 1), nn.Conv2d)
 
 
+def test_hooks_are_off_and_then_there_again_in_their_order(monkeypatch):
+    called = []
+    net = nn.Sequential(nn.ReLU())
+    for name, module in net.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.append(name))
+        module.register_forward_pre_hook(lambda *_, name=name: called.append(f"before {name}"))
+    x = torch.zeros(1)
+    with torch_internals.hooks_off(net):
+        net(x)
+    assert called == []
+    net(x)
+    assert called == ["before ", "before 0", "0", ""]
+
+    def hidden(self, name):
+        if name.endswith("_hooks") and asks(torch_internals):
+            raise AttributeError(name)
+        return object.__getattribute__(self, name)
+
+    monkeypatch.setattr(nn.Module, "__getattribute__", hidden, raising=False)
+    with torch_internals.hooks_off(net):
+        net(x)
+    assert len(called) == 8  # they are called
+
+
 @pytest.mark.parametrize("padding", [0, 2, (1, 3), "same", "valid"])
 @pytest.mark.parametrize("kernel", [3, 4, (2, 5)])
 def test_padding_is_that_of_torch(padding, kernel):
@@ -86,6 +110,7 @@ def test_padding_is_that_of_torch(padding, kernel):
 def test_the_names_are_used_nowhere_else():
     names = {"_version", "_buffers", "_modules", "_parameters", "_BatchNorm", "_conv_forward"}
     names |= {"_DropoutNd", "_pytree", "_reversed_padding_repeated_twice"}
+    names |= {"_forward_hooks", "_forward_pre_hooks"}
     package = Path(torch_internals.__file__).parents[1]
     found = {
         path.name

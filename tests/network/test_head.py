@@ -1,0 +1,385 @@
+"""The head that acts: W and b, accuracy and NC4, whatever module computes the logits."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from lightning_nc import Probe
+from lightning_nc.network.head import read_head
+from lightning_nc.network.runner import plain_runner
+from lightning_nc.passes.agreement import Processes
+from lightning_nc.passes.geometry_pass import GeometryPass
+from lightning_nc.passes.request import Request
+from tests import nets, reference
+
+# old ways of torch that networks still use
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*torch.nn.utils.weight_norm:FutureWarning",
+    "ignore:.*quantization:DeprecationWarning",
+    "ignore:.*quantized tensor creation functions:UserWarning",
+)
+
+DATA = nets.vectors((12, 9, 9), spread=3.0)
+D, K = 10, 3
+
+
+class LowRank(nn.Module):
+    """A frozen linear layer and a low-rank adapter of two linear layers."""
+
+    def __init__(self, base, rank=2):
+        super().__init__()
+        self.base = base
+        self.A = nn.Linear(base.in_features, rank, bias=False)
+        self.B = nn.Linear(rank, base.out_features, bias=False)
+
+    def forward(self, x):
+        return self.base(x) + 0.5 * self.B(self.A(x))
+
+
+class LowRankOfParameters(nn.Module):
+    """The same of two plain parameters."""
+
+    def __init__(self, base, rank=2):
+        super().__init__()
+        self.base = base
+        self.A = nn.Parameter(torch.randn(rank, base.in_features))
+        self.B = nn.Parameter(torch.randn(base.out_features, rank))
+
+    def forward(self, x):
+        return self.base(x) + x @ self.A.mT @ self.B.mT
+
+
+class LowRankLinear(nn.Linear):
+    """The same as one module."""
+
+    def __init__(self, d, rows):
+        super().__init__(d, rows)
+        self.A, self.B = nn.Parameter(torch.randn(2, d)), nn.Parameter(torch.randn(rows, 2))
+
+    def forward(self, x):
+        return super().forward(x) + x @ self.A.mT @ self.B.mT
+
+
+class Cosine(nn.Module):
+    def __init__(self, d, rows):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(rows, d))
+
+    def forward(self, x):
+        return 8 * F.normalize(x, dim=1) @ F.normalize(self.weight, dim=1).mT
+
+
+def linear():
+    return nn.Linear(D, K)
+
+
+def patched():
+    """With a forward method of its own, as some libraries install."""
+    layer = linear()
+    layer.forward = lambda x: 2 * nn.Linear.forward(layer, x) + x[:, :K]
+    return layer
+
+
+def normed(layer):
+    norm = layer[-1]
+    with torch.no_grad():
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+        norm.weight.uniform_(0.2, 3)
+        norm.bias.normal_(0, 3)
+    return layer
+
+
+FOUND = {  # as the head, without being named
+    "linear": linear,
+    "linear without bias": lambda: nn.Linear(D, K, bias=False),
+    "weight_norm by hooks": lambda: nn.utils.weight_norm(linear()),
+    "spectral_norm by hooks": lambda: nn.utils.spectral_norm(linear()),
+    "weight_norm": lambda: parametrizations.weight_norm(linear()),
+    "spectral_norm": lambda: parametrizations.spectral_norm(linear()),
+    "low rank": lambda: LowRank(linear()),
+    "low rank of parameters": lambda: LowRankOfParameters(linear()),
+    "low rank in one module": lambda: LowRankLinear(D, K),
+    "a forward of its own": patched,
+}
+NAMED = {  # of several modules, which the name alone says
+    "dropout and linear": lambda: nn.Sequential(nn.Dropout(0.5), linear()),
+    "two linear layers": lambda: nn.Sequential(nn.Linear(D, D), linear()),
+    "linear and BatchNorm": lambda: normed(nn.Sequential(linear(), nn.BatchNorm1d(K))),
+    "dropout and weight_norm by hooks": lambda: nn.Sequential(
+        nn.Dropout(0.5), nn.utils.weight_norm(linear())
+    ),
+}
+
+
+class Network(nn.Module):
+    def __init__(self, head, after=None):
+        super().__init__()
+        torch.manual_seed(3)
+        self.body, self.head = nn.Sequential(nn.Linear(6, D), nn.Tanh()), head
+        self.after = after or (lambda z: z)
+
+    def forward(self, x):
+        return self.after(self.head(self.body(x)))
+
+
+def made(head, after=None):
+    torch.manual_seed(4)
+    return Network(head(), after).eval()
+
+
+def ask(model, *requests, data=DATA, **probe):
+    probe = Probe(data, "own", **{"batch_size": 7, "samples_per_class": None} | probe)
+    return GeometryPass(plain_runner(model), lambda: data, probe, requests, Processes()).run()
+
+
+def classifier(model, head=None, **options):
+    (answer,) = ask(model, Request(classifier=True, head=head, needs_head=True), **options)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer.classifier
+
+
+def effective(head):
+    """W and b of an affine map, from its values, in the precision of its parameters."""
+    one = torch.eye(D, dtype=next(head.parameters()).dtype)
+    with torch.no_grad():
+        b = head(torch.zeros(1, D, dtype=one.dtype)).double()
+        return (head(one).double() - b).mT, b[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [(n, h) for n in FOUND for h in (None, "head")] + [(n, "head") for n in NAMED]
+)
+def test_the_weight_that_acts_is_read(name, head):
+    model = made((FOUND | NAMED)[name])
+    found = classifier(model, head)
+    W, b = effective(model.head)
+    torch.testing.assert_close(found.weight, W, rtol=0, atol=1e-6 * float(W.abs().max()))
+    if found.bias is None:
+        assert not b.any()
+    else:
+        torch.testing.assert_close(found.bias, b, rtol=0, atol=2e-6)
+    assert found.is_affine
+
+
+@pytest.mark.parametrize("name", ["low rank", "low rank of parameters", "two linear layers"])
+def test_parts_are_added_up_in_float64(name):
+    model = made((FOUND | NAMED)[name])
+    model.head.double()
+    W, b = effective(model.head)
+    model.head.float()
+    found = classifier(model, "head")
+    # the parameters are float32 numbers, and nothing else is rounded
+    torch.testing.assert_close(found.weight, W, rtol=1e-13, atol=1e-14)
+    torch.testing.assert_close(found.bias, b, rtol=1e-13, atol=1e-14)
+
+
+ADJUSTMENT = torch.tensor([4.0, -2.0, 0.5])
+AFTER = {
+    "logits": lambda z: z,
+    "log_softmax": lambda z: z.log_softmax(1),
+    "softmax": lambda z: z.softmax(1),
+    "a temperature": lambda z: z / 7,
+    "logit adjustment": lambda z: z + ADJUSTMENT,
+    "another decision": lambda z: -z,
+    "a mapping": lambda z: {"loss": z.sum(), "logits": z + ADJUSTMENT},
+    "a tuple": lambda z: (z + ADJUSTMENT, z),
+    "half precision": lambda z: z.bfloat16(),
+}
+
+
+def outputs_of(model):
+    with torch.no_grad():
+        output = model(DATA.tensors[0])
+    while not isinstance(output, torch.Tensor):
+        output = output["logits"] if isinstance(output, dict) else output[0]
+    return output
+
+
+def assert_decides(found, chosen, features, labels=DATA.tensors[1]):
+    """Accuracy and NC4 are those of the rows chosen."""
+    means = reference.class_means(features.double().numpy(), labels.numpy())
+    nearest = ((features.double()[:, None] - torch.as_tensor(means)) ** 2).sum(2).argmin(1)
+    assert float(found.accuracy) == pytest.approx(float((chosen == labels).double().mean()))
+    assert float(found.mismatch) == pytest.approx(float((chosen != nearest).double().mean()))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30])
+@pytest.mark.parametrize("name", AFTER)
+def test_what_the_network_outputs_decides(name, batch_size):
+    model = made(linear, AFTER[name])
+    found = classifier(model, batch_size=batch_size)
+    features = model.body(DATA.tensors[0]).detach()
+    assert_decides(found, outputs_of(model).argmax(1), features)
+    W, _ = effective(model.head)
+    torch.testing.assert_close(found.weight, W, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "head", [lambda: normed(nn.Sequential(linear(), nn.BatchNorm1d(K))), lambda: Cosine(D, K)]
+)
+@pytest.mark.parametrize("name", ["head", None])
+def test_so_does_that_of_heads_that_are_more_than_linear(head, name):
+    model = made(head)
+    found = classifier(model, name)
+    features = model.body(DATA.tensors[0]).detach()
+    assert_decides(found, outputs_of(model).argmax(1), features)
+    if isinstance(model.head, Cosine):
+        assert not found.is_affine
+        assert torch.equal(found.weight, model.head.weight.double())
+
+
+TWO = nets.vectors((30, 25), spread=3.0)
+ONE_LOGIT = {
+    "a logit": (lambda z: z, 0),
+    "a logit without an axis": (lambda z: z[:, 0], 0),
+    "a probability": (torch.sigmoid, 0.5),
+    "a probability without an axis": (lambda z: z.sigmoid()[:, 0], 0.5),
+    "another probability": (lambda z: (z / 2 + 0.5).sigmoid(), 0.5),
+    "a temperature": (lambda z: z / 40, 0),
+    "a shifted logit": (lambda z: z + 0.3, 0),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 55])
+@pytest.mark.parametrize("name", ONE_LOGIT)
+def test_one_logit_or_its_probability_decides_alike_in_any_batches(name, batch_size):
+    after, threshold = ONE_LOGIT[name]
+    model = made(lambda: nn.Linear(D, 1), after)
+    found = classifier(model, data=TWO, batch_size=batch_size)
+    with torch.no_grad():
+        chosen = (model(TWO.tensors[0]).flatten() > threshold).long()
+        features = model.body(TWO.tensors[0])
+    assert 0 < float(chosen.double().mean()) < 1
+    assert_decides(found, chosen, features, TWO.tensors[1])
+
+
+@pytest.mark.parametrize("after", [nn.LogSoftmax(1), nn.Softmax(1), nn.Tanh()])
+def test_a_named_head_that_is_not_affine_is_refused_and_not_half_read(after):
+    model = made(lambda: nn.Sequential(linear(), after))
+    with pytest.raises(ValueError, match="'head' is a Sequential: it is not an affine map"):
+        classifier(model, "head")
+    assert_decides(  # what is found without a name is the linear layer in it
+        classifier(model), outputs_of(model).argmax(1), model.body(DATA.tensors[0]).detach()
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    d=st.integers(1, 6),
+    rows=st.integers(1, 5),
+    seed=st.integers(0, 999),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+)
+def test_any_affine_map_is_read_from_its_outputs(d, rows, seed, scale):
+    torch.manual_seed(seed)
+    first, second = nn.Linear(d, 4), nn.Linear(4, rows)
+    with torch.no_grad():
+        second.weight.mul_(scale)
+    module = nn.Sequential(first, nn.Dropout(), second).eval()
+    h = torch.randn(3, d)
+    head = read_head("head", module, h, module(h).detach())
+    W, b = second.weight.double() @ first.weight.double(), second.bias.double()
+    b = b + second.weight.double() @ first.bias.double()
+    W, b = W.detach(), b.detach()
+    size = float(W.abs().max() + b.abs().max())
+    torch.testing.assert_close(head.weight, W, rtol=1e-9, atol=1e-12 * size)
+    torch.testing.assert_close(head.bias, b, rtol=1e-9, atol=1e-12 * size)
+
+
+def test_dynamically_quantised_weights_are_read():
+    model = torch.ao.quantization.quantize_dynamic(
+        made(linear), {nn.Linear}, dtype=torch.qint8
+    ).eval()
+    for name in (None, "head"):
+        found = classifier(model, name, batch_size=30)
+        W, b = model.head.weight().dequantize().double(), model.head.bias().detach().double()
+        torch.testing.assert_close(found.weight, W, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.bias, b, rtol=0, atol=1e-6)
+        assert found.is_affine
+
+
+def test_a_convolution_before_global_pooling_is_a_head():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.body, self.head = nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU()), nn.Conv2d(5, 3, 1)
+
+        def forward(self, x):
+            return self.head(self.body(x)).mean((2, 3))
+
+    model, data = Pooled(), nets.images((12, 9, 9))
+    found = classifier(model, data=data)
+    assert torch.equal(found.weight, model.head.weight.double().flatten(1))
+    with torch.no_grad():
+        features, chosen = model.body(data.tensors[0]).mean((2, 3)), model(data.tensors[0])
+    assert_decides(found, chosen.argmax(1), features, data.tensors[1])
+
+
+def test_callbacks_may_name_heads_of_their_own_on_one_probe():
+    class TwoHeads(Network):
+        def __init__(self):
+            super().__init__(linear())
+            self.other = nn.Linear(D, K)
+
+        def forward(self, x):
+            h = self.body(x)
+            return self.head(h), self.other(h)
+
+    model = TwoHeads().eval()
+    requests = [
+        *(Request(classifier=True, head=name) for name in ("head", "other", False)),
+        Request(classifier=True, head="body.0"),
+    ]
+    first, second, without, hidden = ask(model, *requests)
+    for answer, name in ((first, "head"), (second, "other")):
+        assert torch.equal(answer.classifier.weight, getattr(model, name).weight.double())
+    assert without.classifier.weight is None
+    assert without.classifier.accuracy is None
+    assert hidden.classifier.weight.shape == (3, 6)  # the rows of classes 0, 1, 2 of ten
+    alone = [classifier(model, name) for name in ("head", "other")]
+    for answer, expected in zip((first, second), alone, strict=True):
+        assert torch.equal(answer.classifier.mismatch, expected.mismatch)
+        assert torch.equal(answer.classifier.class_accuracy, expected.class_accuracy)
+
+
+def test_a_network_without_a_head_has_none():
+    (answer,) = ask(nn.Sequential(nn.Linear(6, 2), nn.Tanh()), Request(classifier=True))
+    assert answer.classifier.weight is None
+    assert answer.classifier.features.means.shape == (K, 2)
+
+
+@pytest.mark.parametrize("cache_mb", [0, 512])
+@pytest.mark.parametrize("name", [*FOUND, *NAMED])
+def test_reading_the_head_leaves_no_trace(name, cache_mb):
+    model = made((FOUND | NAMED)[name]).train()
+    runs = {part: [0, 0] for part, _ in model.named_modules() if "parametrizations" not in part}
+
+    def count(part, before):
+        def hook(*_):
+            runs[part][before] += 1
+
+        return hook
+
+    for part, module in model.named_modules():
+        if part in runs:
+            module.register_forward_hook(count(part, 0))
+            module.register_forward_pre_hook(count(part, 1))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    hooks = [(dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in model.modules()]
+    weights = [getattr(m, "weight", None) for m in model.modules()]
+    classifier(model, "head", cache_mb=cache_mb)
+    assert len({tuple(each) for each in runs.values()}) == 1, runs
+    assert nets.same(model.state_dict(), before)
+    assert hooks == [(dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in model.modules()]
+    assert all(module.training for module in model.modules())
+    for module, weight in zip(model.modules(), weights, strict=True):
+        if isinstance(weight, torch.Tensor):
+            assert module.weight.dtype == weight.dtype
+            assert module.weight.requires_grad == weight.requires_grad

@@ -1,0 +1,230 @@
+"""Positions of sequences and images as samples: every value is that of features by hand."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from lightning_nc import LocalElasticity
+from lightning_nc.network.positions import Positions, at_positions, next_token
+from lightning_nc.network.runner import plain_runner
+from lightning_nc.passes import draw
+from lightning_nc.passes.agreement import Processes
+from lightning_nc.passes.gradient_pass import GradientPass
+from lightning_nc.passes.probe import Probe
+from lightning_nc.passes.request import Request
+from tests.passes import position_cases as cases
+from tests.passes.position_cases import IGNORED, N, Pixels, Tokens, run, values
+from tests.processes import run_processes
+
+SIZES = [1, 2, 4, 5, N]  # of batches; T is 5, the rows of the head are 4
+
+
+def assert_same(found, wanted, tolerance=1e-6):
+    for key, value in wanted.items():
+        total = found[key].sum() if key == "fuzziness" else found[key]
+        value = torch.as_tensor(value).double()
+        value = value.sum() if key == "fuzziness" else value
+        torch.testing.assert_close(total.double(), value, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("way", ["plain", "classes first", "time first", "flattened"])
+def test_each_token_with_a_label_is_a_sample(way, size):
+    data = cases.tokens()
+    _, answer = run(Tokens(way), data, batch_size=size)
+    assert_same(values(answer), cases.of_tokens(Tokens(), data))
+    assert int(answer.counts.sum()) == int((data.tensors[1] != IGNORED).sum())
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+@pytest.mark.parametrize(("factor", "flattened"), [(1, False), (1, True), (2, False)])
+def test_each_pixel_with_a_label_is_a_sample_also_of_coarser_maps(factor, flattened, size):
+    data, net = cases.pixels(), Pixels(factor, flattened)
+    _, answer = run(net, data, batch_size=size)
+    assert_same(values(answer), cases.of_pixels(net, data))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("left", [False, True])
+def test_padding_on_either_side_is_no_sample(left, size):
+    data = cases.tokens()
+    sequences = cases.Lengths(data)
+    _, answer = run(Tokens(), sequences.loader(size, left))
+    ids, labels = data.tensors
+    ended = torch.arange(cases.T) >= sequences.lengths[:, None]
+    wanted = cases.of_tokens(Tokens(), TensorDataset(ids, labels.masked_fill(ended, IGNORED)))
+    assert_same(values(answer), wanted)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_the_same_positions_are_drawn_on_either_side_of_padding(left):
+    sequences = cases.Lengths(cases.tokens())
+    right, _ = run(Tokens(), sequences.loader(3), samples_per_class=3)
+    other, answer = run(Tokens(), sequences.loader(3, left), samples_per_class=3)
+    assert cases.positions_of(other) == cases.positions_of(right)
+    assert answer.counts.tolist() == [3] * cases.R
+
+
+def test_a_draw_is_stratified_reproducible_and_of_a_seed():
+    data = cases.tokens()
+    first, answer = run(Tokens(), data, batch_size=3, samples_per_class=4)
+    again, _ = run(Tokens(), data, batch_size=3, samples_per_class=4)
+    other, _ = run(Tokens(), data, batch_size=3, samples_per_class=4, seed=1)
+    drawn = cases.positions_of(first)
+    assert answer.counts.tolist() == [4] * cases.R
+    assert len(set(drawn)) == len(drawn) == 16
+    assert cases.positions_of(again) == drawn
+    assert cases.positions_of(other) != drawn
+    labels = data.tensors[1]
+    for item, rank, label in drawn:
+        assert labels[item][labels[item] != IGNORED][rank] == label
+
+
+def test_values_of_a_draw_are_those_of_its_positions():
+    data = cases.tokens()
+    one, answer = run(Tokens(), data, batch_size=3, samples_per_class=4)
+    ids, labels = data.tensors
+    kept = torch.full_like(labels, IGNORED)
+    for item, rank, label in cases.positions_of(one):
+        place = (labels[item] != IGNORED).nonzero().flatten()[rank]
+        kept[item, place] = label
+    assert_same(values(answer), cases.of_tokens(Tokens(), TensorDataset(ids, kept)))
+
+
+def test_a_long_source_is_read_until_there_are_many_positions(monkeypatch):
+    data = cases.tokens(n=400)
+    read = []
+
+    class Reads(TensorDataset):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    def count(**options):
+        read.clear()
+        _, answer = run(Tokens(), Reads(*data.tensors), batch_size=10, **options)
+        return len(read), int(answer.counts.sum())
+
+    everything = int((data.tensors[1] != IGNORED).sum())
+    assert count()[1] == everything
+    monkeypatch.setattr(draw, "_MOST_POSITIONS", 100)
+    reads, samples = count()
+    assert 100 <= samples < 100 + 10 * cases.T
+    assert reads < 200
+    # classes are named that the source does not complete
+    reads, samples = count(samples_per_class=10**4)
+    assert samples < 100 + 10 * cases.T
+    assert reads < 200
+
+
+def test_candidates_are_bounded_by_the_quota():
+    kept = draw._Candidates(quota=3)
+    random = torch.Generator().manual_seed(0)
+    numbers = torch.rand(200, 50, generator=random)
+    for item, row in enumerate(numbers):
+        labels = torch.arange(50) % 2
+        kept.add(torch.full((50,), item), torch.arange(50), labels, row)
+        assert sum(len(parts[0]) for parts in kept._parts) <= 65 * 50
+    items, ranks, labels, found = kept.joined()
+    for k in range(2):
+        of_class = numbers[:, k::2].flatten().sort().values[:3]
+        assert torch.equal(found[labels == k].sort().values, of_class)
+    assert torch.equal(numbers[items, ranks], found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 999), size=st.integers(1, 7), way=st.sampled_from(["plain", "flattened"])
+)
+def test_values_do_not_depend_on_batches(seed, size, way):
+    data = cases.tokens(seed, n=7, t=3)
+    _, whole = run(Tokens(), data, batch_size=7)
+    _, parts = run(Tokens(way), data, batch_size=size)
+    assert_same(values(parts), values(whole))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    B=st.integers(1, 4), H=st.integers(1, 4), W=st.integers(1, 4), by=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_features_are_found_where_labels_are(B, H, W, by, seed):
+    random = torch.Generator().manual_seed(seed)
+    targets = torch.randint(-1, 3, (B, H * by, W * by), generator=random)
+    coarse = torch.randn(B, H, W, 2, generator=random)
+    fine = coarse.repeat_interleave(by, 1).repeat_interleave(by, 2)
+    found = Positions.of(targets, -1)
+    kept = targets != -1
+    assert torch.equal(found.labels(targets), targets[kept])
+    assert torch.equal(at_positions(coarse, found), fine[kept])
+    assert torch.equal(at_positions(fine.flatten(0, 2), found), fine[kept])
+
+
+@pytest.mark.parametrize("shape", [(6, 2), (3, 2)])
+def test_a_vector_per_sequence_is_not_taken_for_positions(shape):
+    found = Positions.of(torch.zeros(6, 3).long(), -1)
+    with pytest.raises(ValueError, match="no axes for the"):
+        at_positions(torch.zeros(shape), found)
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.int32])
+def test_several_classes_per_sample_are_still_refused(dtype):
+    x = torch.randn(10, 6, generator=torch.Generator().manual_seed(0))
+    data = TensorDataset(x, (x[:, :4] > 0).to(dtype))
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    with pytest.raises(ValueError, match="multi-label"):
+        run(net, data, request=Request(classifier=True))
+
+
+def test_local_elasticity_refuses_positions_in_a_sentence():
+    request = LocalElasticity().measure.request()
+    probe = Probe(cases.tokens(), "own")
+    (answer,) = GradientPass(
+        plain_runner(Tokens()), lambda: probe.source, probe, [request], Processes()
+    ).run()
+    assert "labels are of positions" in str(answer)
+
+
+def test_a_source_of_ignored_positions_is_refused():
+    ids, labels = cases.tokens().tensors
+    with pytest.raises(ValueError, match="All positions are labelled -100"):
+        run(Tokens(), TensorDataset(ids, torch.full_like(labels, IGNORED)))
+    with pytest.raises(ValueError, match="All positions are labelled 2"):
+        run(Tokens(), TensorDataset(ids, torch.full_like(labels, 2)), ignore_index=2)
+
+
+def test_some_classes_of_positions_are_measured():
+    data = cases.tokens()
+    _, answer = run(Tokens(), data, classes=[3, 1])
+    labels = data.tensors[1]
+    assert answer.labels.tolist() == [1, 3]
+    assert answer.counts.tolist() == [int((labels == 1).sum()), int((labels == 3).sum())]
+    weight = Tokens().head.weight.double()
+    assert torch.equal(answer.classifier.weight, weight[[1, 3]])
+
+
+def test_next_tokens_are_labels():
+    ids = cases.tokens().tensors[0] % cases.R
+    mask = torch.arange(cases.T) < 1 + torch.arange(len(ids))[:, None] % cases.T
+    data = [{"input_ids": i, "attention_mask": m.long()} for i, m in zip(ids, mask, strict=True)]
+    _, answer = run(Tokens(), data, unpack=next_token)
+    labels = torch.full_like(ids, IGNORED)
+    labels[:, :-1] = torch.where(mask[:, 1:], ids[:, 1:], IGNORED)
+    assert_same(values(answer), cases.of_tokens(Tokens(), TensorDataset(ids, labels)))
+
+
+@pytest.mark.slow
+def test_two_processes_measure_and_draw_what_one_does():
+    alone = cases.run_all(0, 1)
+    for found in run_processes(cases.run_all, 2):
+        assert found.pop("batches") == alone["batches"]
+        for case, wanted in found.items():
+            assert_same(wanted, alone[case], tolerance=1e-12)
+        for (case, first), (other, second) in pairwise(k for k in found if isinstance(k, tuple)):
+            if case == other:
+                assert_same(found[case, first], found[case, second])
