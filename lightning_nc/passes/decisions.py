@@ -83,7 +83,8 @@ def decisions(
 def _is_among(output: Any, of_head: Any) -> bool:
     """Whether the network returned several tensors, of which one is the head's output."""
     found, own = list(tensors_in(output)), main_tensor(of_head)
-    return len(found) > 1 and any(
+    several = len(found) > 1 and isinstance(own, Tensor)
+    return several and any(
         each.numel() == own.numel() and torch.equal(each.flatten().to(own), own.flatten())
         for each in found
     )

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.projects.harness")
+pytest.register_assert_rewrite("tests.projects.checks")

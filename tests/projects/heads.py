@@ -4,7 +4,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lightning_nc import EquiSeparation, MinorityCollapse, NeuralCollapse, Probe
 from tests.projects.harness import AS_IT_IS, Project, Training
 
 CLASSES = 4
@@ -146,16 +145,6 @@ class TwoTasks(Training):
         return sum(losses)
 
 
-def of_two_tasks(_):
-    shape = Probe("train", name="shape", unpack=lambda batch: (batch[0], batch[1]))
-    colour = Probe("train", name="colour", unpack=lambda batch: (batch[0], batch[2]))
-    return [
-        NeuralCollapse(head="shape_head", probe=shape),
-        NeuralCollapse(head="colour_head", probe=colour),
-        EquiSeparation(probe=shape),
-    ]
-
-
 PRESENT = list(range(3, 1000, 10))  # 100 of 1000 classes
 TAIL = (40, 24, 12, 6, 3, 2)
 
@@ -190,6 +179,7 @@ PROJECTS = [
         one_logit,
         BLOCKS,
         {"train": "net.4"},
+        classes=2,
         said=["two centred class means are always opposite"],
         undefined=[
             f"nc2_{kind}_{of}"
@@ -203,15 +193,17 @@ PROJECTS = [
         lambda: (TwoTasks(), loaded(Things())),
         BLOCKS,
         {"shape": "shape_head", "colour": "colour_head"},
-        callbacks=of_two_tasks,
-        code='NeuralCollapse(head="shape_head", probe=shape), '
-        'NeuralCollapse(head="colour_head", probe=colour), EquiSeparation(probe=shape)',
+        code='shape = Probe("train", name="shape", unpack=lambda batch: (batch[0], batch[1])); '
+        'colour = Probe("train", name="colour", unpack=lambda batch: (batch[0], batch[2])); '
+        '[NeuralCollapse(head="shape_head", probe=shape), EquiSeparation(probe=shape), '
+        'NeuralCollapse(head="colour_head", probe=colour)]',
     ),
     Project(
         "A head of 1000 rows and 100 classes",
         lambda: with_head(nn.Linear(12, 1000), vectors((3,) * 100, labels=PRESENT)),
         BLOCKS,
         {"train": "net.4"},
+        classes=len(PRESENT),
         said=["the head 'net.4' has 1000 rows, and the probe has samples of 100"],
     ),
     Project(
@@ -219,7 +211,7 @@ PROJECTS = [
         lambda: with_head(nn.Linear(12, len(TAIL)), vectors(TAIL)),
         BLOCKS,
         {"train": "net.4"},
-        callbacks=lambda _: [NeuralCollapse(), EquiSeparation(), MinorityCollapse()],
-        code="NeuralCollapse(), EquiSeparation(), MinorityCollapse()",
+        code="[NeuralCollapse(), EquiSeparation(), MinorityCollapse()]",
+        classes=len(TAIL),
     ),
 ]

@@ -84,6 +84,8 @@ PROJECTS = [
         lambda: (Training(small_cnn()), loaded(images())),
         dict.fromkeys(["input", "net.2", "net.5", "net.9"], AS_IT_IS),
         {"train": "net.11"},
+        code="[NeuralCollapse(), EquiSeparation(), LocalElasticity(samples_per_class=10)]",
+        classes=CLASSES,
     ),
     Project(
         "A ResNet of BasicBlocks",
@@ -92,6 +94,7 @@ PROJECTS = [
             ["input", "net.layer1.0", "net.layer1.1", "net.layer2.0", "net.layer2.1"], AS_IT_IS
         ),
         {"train": "net.fc"},
+        classes=CLASSES,
     ),
     Project(
         "A ViT (transformers)",

@@ -1,15 +1,17 @@
 """Projects whose samples are positions: pixels, tokens, nodes."""
 
+import heapq
+import re
+
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import lightning_nc
-from lightning_nc import EquiSeparation, NeuralCollapse, Probe
 from tests import architectures
 from tests.projects.harness import EVERY_PIXEL, EVERY_TOKEN, IGNORED, Project, Training
 
 CLASSES = 3
+LENGTH = 32  # tokens of a piece of text
 
 
 def labelled_pixels(samples=4, size=8, seed=0):
@@ -90,10 +92,6 @@ class Positions(Training):
         return nn.functional.cross_entropy(logits.mT, labels)
 
 
-class Graph(Positions):
-    pass
-
-
 class Language(Training):
     """GPT-2, whose classes are tokens: each position is a sample of the class of the next token."""
 
@@ -108,6 +106,9 @@ class Language(Training):
 
     def training_step(self, batch, _):
         return self.net(**batch, labels=batch["input_ids"]).loss
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), 0.003)
 
 
 class Tokens(torch.utils.data.Dataset):
@@ -127,7 +128,13 @@ def gpt2(vocabulary, length, width=16):
     import transformers
 
     config = transformers.GPT2Config(
-        vocab_size=vocabulary, n_positions=length, n_embd=width, n_layer=3, n_head=2
+        vocab_size=vocabulary,
+        n_positions=length,
+        n_embd=width,
+        n_layer=3,
+        n_head=2,
+        bos_token_id=None,
+        eos_token_id=None,
     )
     return transformers.GPT2LMHeadModel(config)
 
@@ -138,10 +145,24 @@ def language():
     return Language(gpt2(8, 12)), DataLoader(Tokens(steps.cumsum(1) % 8), 4, shuffle=True)
 
 
-def of_next_token(_=None):
-    probe = Probe("train", unpack=lightning_nc.next_token)
-    return [NeuralCollapse(probe=probe), EquiSeparation(probe=probe)]
+def text():
+    """The letters of a text that comes with Python, and spaces."""
+    letters = re.sub("[^a-z]+", " ", heapq.__about__.lower())
+    alphabet = sorted(set(letters))
+    ids = torch.tensor([alphabet.index(each) for each in letters])
+    pieces = ids[: len(ids) // LENGTH * LENGTH].view(-1, LENGTH)
+    return Language(gpt2(len(alphabet), LENGTH, 32)), DataLoader(Tokens(pieces), 16, shuffle=True)
 
+
+ON_A_TEXT = "GPT-2 on the letters of a text"
+NEXT_TOKEN = (
+    'probe = Probe("train", unpack=next_token); '
+    "[NeuralCollapse(probe=probe), EquiSeparation(probe=probe)]"
+)
+TEXT = (
+    'probe = Probe("train", unpack=next_token, samples_per_class=None); '
+    "[NeuralCollapse(probe=probe, every_n_epochs=3), EquiSeparation(probe=probe, every_n_epochs=3)]"
+)
 
 PROJECTS = [
     Project(
@@ -151,6 +172,7 @@ PROJECTS = [
         | {"net.last": EVERY_PIXEL},
         {"train": "net.head"},
         last_pooling=EVERY_PIXEL,
+        classes=CLASSES,
         samples="pixels",
     ),
     Project(
@@ -159,6 +181,7 @@ PROJECTS = [
         dict.fromkeys(["input", "net.0", "net.1"], EVERY_TOKEN),
         {"train": "net.2"},
         last_pooling=EVERY_TOKEN,
+        classes=CLASSES,
         samples="nodes",
     ),
     Project(
@@ -167,8 +190,19 @@ PROJECTS = [
         dict.fromkeys(architectures.numbered("net.transformer.h", 3), EVERY_TOKEN),
         {"train": "net.lm_head"},
         last_pooling=EVERY_TOKEN,
-        callbacks=of_next_token,
-        code='probe = Probe("train", unpack=lightning_nc.next_token)',
+        code=NEXT_TOKEN,
+        classes=8,
         samples="tokens",
+    ),
+    Project(
+        ON_A_TEXT,
+        text,
+        dict.fromkeys(architectures.numbered("net.transformer.h", 3), EVERY_TOKEN),
+        {"train": "net.lm_head"},
+        last_pooling=EVERY_TOKEN,
+        code=TEXT,
+        classes=26,
+        samples="tokens",
+        options={"max_epochs": 6},
     ),
 ]

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.projects import heads
-from tests.projects.harness import Project, check
+from tests.projects.checks import check
+from tests.projects.harness import Project
 
 
 @pytest.mark.parametrize("project", heads.PROJECTS, ids=lambda each: each.name)

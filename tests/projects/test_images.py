@@ -3,7 +3,8 @@
 import pytest
 
 from tests.projects import images
-from tests.projects.harness import Project, check
+from tests.projects.checks import check
+from tests.projects.harness import Project
 
 
 @pytest.mark.parametrize("project", images.PROJECTS, ids=lambda each: each.name)

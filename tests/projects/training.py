@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lightning_nc import EquiSeparation, NeuralCollapse, Probe
 from tests.projects.harness import AS_IT_IS, Project, Training
 from tests.projects.heads import BLOCKS, CLASSES, WIDTH, Block, backbone, loaded, vectors
 
@@ -33,11 +32,6 @@ class Augmented(Training):
     def on_after_batch_transfer(self, batch, dataloader_idx):
         x, y = batch
         return (x * (1 + 0.5 * torch.randn_like(x)), y) if self.trainer.training else batch
-
-
-def of_clean_data(dataset):
-    probe = Probe(dataset, name="clean")
-    return [NeuralCollapse(probe=probe), EquiSeparation(probe=probe)]
 
 
 class Checkpointed(nn.Module):
@@ -76,10 +70,6 @@ class Averages(pytorch_lightning.Callback):
         pl_module.load_state_dict(self.own)
 
 
-def at_validation_end(_):
-    return [NeuralCollapse(when="validation_end"), EquiSeparation(when="validation_end")]
-
-
 class Frozen(Training):
     """Transfer learning as in Lightning's documentation: a backbone that runs without gradients."""
 
@@ -103,11 +93,6 @@ class OnlySteps(Training):
         return self.net(batch[0]), batch[1]
 
 
-def called_by_name(_):
-    probe = Probe("train", forward="net")
-    return [NeuralCollapse(probe=probe), EquiSeparation(probe=probe)]
-
-
 def of(kind, net=network):
     return lambda: (kind(net()), loaded(vectors()))
 
@@ -121,8 +106,8 @@ PROJECTS = [
         of(Augmented),
         BLOCKS,
         {"clean": "net.4"},
-        callbacks=of_clean_data,
-        code='probe = Probe(dataset, name="clean")',
+        code='probe = Probe(dataset, name="clean"); '
+        "[NeuralCollapse(probe=probe), EquiSeparation(probe=probe)]",
     ),
     Project(
         "Gradient checkpointing",
@@ -138,12 +123,11 @@ PROJECTS = [
         wrap=lambda module: torch.compile(module, backend="eager"),
     ),
     Project(
-        "Moving averages of the weights (EMA)",
+        "Moving averages of the weights (EMA), by a callback after ours",
         of(Training),
         BLOCKS,
         HEAD,
-        callbacks=at_validation_end,
-        code='NeuralCollapse(when="validation_end"), EquiSeparation(when="validation_end")',
+        code='[NeuralCollapse(when="validation_end"), EquiSeparation(when="validation_end")]',
         beside=lambda: [Averages()],
         at_validation=True,
     ),
@@ -158,8 +142,8 @@ PROJECTS = [
         of(OnlySteps),
         BLOCKS,
         HEAD,
-        callbacks=called_by_name,
-        code='probe = Probe("train", forward="net")',
+        code='probe = Probe("train", forward="net"); '
+        "[NeuralCollapse(probe=probe), EquiSeparation(probe=probe)]",
     ),
     Project(
         "bf16-mixed precision", of(Training), BLOCKS, HEAD, options={"precision": "bf16-mixed"}
