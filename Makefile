@@ -31,8 +31,9 @@ lint: .venv/.dev ## Check style
 types: .venv/.dev ## Check types
 	$(BIN)/mypy
 
-tables: .venv/.dev ## Write the tables of quantities in README.md, docs/ and docstrings
+tables: .venv/.dev ## Write the tables of quantities, and of projects, in README.md, docs/ and docstrings
 	$(BIN)/python docs/make_tables.py
+	$(BIN)/python -m tests.projects.table
 
 bench: .venv/.dev ## Measure the cost of measurements, as ratios within one run
 	$(BIN)/python -m tests.benchmarks.measurement_cost

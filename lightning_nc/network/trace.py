@@ -82,10 +82,12 @@ class _Needed(Exception):
 
 
 def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
-    """Call the network once and record what ran, and its autograd graph.
+    """Call the network and record what ran, and its autograd graph.
 
     The graph holds no values, so that this takes no more memory than a forward pass without
-    gradients, unless the network differentiates in its own forward pass.
+    gradients, unless the network differentiates in its own forward pass. If no path leads from the
+    output to the input, the network is called a second time, with gradients also where it turns
+    them off, as around a frozen backbone: its output depends on the input all the same.
 
     Args:
         model: The network, in the state in which it is measured.
@@ -93,10 +95,21 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
         call: Calls the network with inputs.
     """
     found = _without_values(model, inputs, call, tokens=True)
-    if found.sources or found.raw is not None or floating_tensor_in(inputs) is None:
+    tokens = bool(found.sources) or found.raw is not None or floating_tensor_in(inputs) is None
+    if not tokens:
+        # the whole numbers are no tokens, such as labels of a network that takes the whole batch
+        found = _without_values(model, inputs, call, tokens=False)
+    if not found.sources or found.depends_on_input(without=set()):
         return found
-    # the whole numbers are no tokens, such as labels of a network that takes the whole batch
-    return _without_values(model, inputs, call, tokens=False)
+    with ExitStack() as hooks:
+        for module in named_modules(model).values():
+            if not isinstance(module, torch.jit.ScriptModule):
+                hooks.enter_context(module.register_forward_pre_hook(_turn_gradients_on))
+        return _without_values(model, inputs, call, tokens)
+
+
+def _turn_gradients_on(*_: Any) -> None:
+    torch.set_grad_enabled(True)  # until the block that turned them off ends
 
 
 def _without_values(

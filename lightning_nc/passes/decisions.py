@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_nc.functional.classifier import classifier_logits, two_row_head
 from lightning_nc.functional.powers_of_two import scale_of
 from lightning_nc.network.head import Head, far_from
+from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.points import Point
 from lightning_nc.network.pooling import main_tensor
 from lightning_nc.network.positions import Positions, output_at
@@ -57,7 +58,8 @@ def decisions(
         head: The head.
         point: The point at its input.
         outputs: What the network returned, and what the head returned. The first with a column per
-            row of the head, or with a single column for two rows, decides.
+            row of the head, or with a single column for two rows, decides; but if the network
+            returned what the head did, among the outputs of other heads, that decides.
         positions: Which positions are samples, if labels are of positions.
 
     Returns:
@@ -66,6 +68,7 @@ def decisions(
         a single column is no probability. Int64, shape ``(5, n)``.
     """
     weight, bias = classifier_of(head, point, features.shape[1])
+    outputs = outputs[-1:] if _is_among(*outputs) else outputs
     if positions is not None:
         outputs = [output_at(output, positions, len(head.weight)) for output in outputs]
     shaped = (_columns(main_tensor(output), len(features), len(weight)) for output in outputs)
@@ -81,6 +84,16 @@ def decisions(
         z = None if output is None else output[part].to(logits)
         found.append(_compared(logits, z, None if z is None else z / of_W / of_h))
     return torch.cat(found, 1)
+
+
+def _is_among(output: Any, of_head: Any) -> bool:
+    """Whether the network returned several tensors, of which one is the head's output."""
+    found, own = list(tensors_in(output)), main_tensor(of_head)
+    several = len(found) > 1 and isinstance(own, Tensor)
+    return several and any(
+        each.numel() == own.numel() and torch.equal(each.flatten().to(own), own.flatten())
+        for each in found
+    )
 
 
 def _compared(logits: Tensor, output: Tensor | None, scaled: Tensor | None) -> Tensor:

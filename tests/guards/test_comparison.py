@@ -1,5 +1,6 @@
 """Pairs of tensors are compared, in one wait for each device."""
 
+import pytest
 import torch
 
 from lightning_nc.guards.comparison import which_differ
@@ -20,3 +21,24 @@ def test_tensors_differ_in_values_in_shape_and_where_they_are_nan():
     ]
     assert which_differ(pairs) == [False, True, True, True, True, False, True, True]
     assert which_differ([]) == []
+
+
+LAYOUTS = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sparse_tensors_differ_in_values_and_in_indices(layout):
+    size = (2, 2) if layout in (torch.sparse_bsr, torch.sparse_bsc) else None
+
+    def sparse(*places):
+        dense = torch.zeros(4, 4)
+        dense[places] = 1
+        return dense.to_sparse(layout=layout, blocksize=size)
+
+    one, doubled = sparse([0], [3]), sparse([0], [3])
+    doubled.values().mul_(2)
+    pairs = [one.clone(), doubled, sparse([3], [0]), sparse([0, 2], [3, 1])]
+    # the answers of others are not mixed up with those of the several parts
+    around = [(ONES, ONES.clone()), *((one, other) for other in pairs), (ONES, ONES + 1)]
+    assert which_differ(around) == [False, False, True, True, True, True]

@@ -120,6 +120,24 @@ def test_buffers_come_back_with_content_and_identity(inside):
     assert all(buffer is None or not buffer.any() for buffer in after.values())
 
 
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+def test_sparse_buffers_come_back_with_those_beside_them(layout, inside):
+    model = nn.BatchNorm1d(2)
+    model.register_buffer("adjacency", torch.eye(3).to_sparse(layout=layout))
+    adjacency, seen = model.adjacency, model.num_batches_tracked
+
+    def change():
+        model.adjacency.values().mul_(2)
+        model.num_batches_tracked += 1
+
+    inside(change, model)
+    assert model.adjacency is adjacency
+    assert torch.equal(adjacency.to_dense(), torch.eye(3))
+    assert model.num_batches_tracked is seen
+    assert int(seen) == 0
+
+
 def test_running_statistics_come_back_after_batch_statistics(net, inside):
     before = [(b, b.clone()) for b in net.buffers()]
     inside(lambda: net(torch.randn(9, 3)), net, batch_norm="batch")

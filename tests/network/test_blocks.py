@@ -81,6 +81,26 @@ def test_takes_a_class_whose_every_instance_is_a_bottleneck():
     assert find_blocks(architectures.block_mlp(), torch.randn(6, 5)) == ["input", "1", "2", "3"]
 
 
+class _Frozen(nn.Module):
+    """A head on a backbone that runs without gradients, and is worked on before they are back."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.head = architectures.block_mlp(), nn.Linear(CLASSES, CLASSES)
+
+    def forward(self, x):
+        with torch.no_grad():
+            h = self.backbone(x).flatten(1)
+        return self.head(h)
+
+
+def test_finds_the_blocks_of_a_backbone_that_runs_without_gradients():
+    names = ["input", "backbone.1", "backbone.2", "backbone.3"]
+    with torch.no_grad():
+        assert find_blocks(_Frozen(), torch.randn(6, 5)) == names
+        assert not torch.is_grad_enabled()
+
+
 class _Bypassed(nn.Module):
     def __init__(self):
         super().__init__()

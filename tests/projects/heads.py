@@ -1,0 +1,217 @@
+"""Projects with heads of all kinds, or without one."""
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from tests.projects.harness import AS_IT_IS, Project, Training
+
+CLASSES = 4
+WIDTH = 6
+
+
+class Block(nn.Module):
+    """A residual block."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(width), nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + torch.relu(self.linear(self.norm(x)))
+
+
+def backbone(width=12, depth=3):
+    return nn.Sequential(nn.Linear(WIDTH, width), *(Block(width) for _ in range(depth)))
+
+
+def vectors(counts=(9, 8, 8, 7), seed=0, labels=None):
+    """Samples of separated classes, numbered from 0 or by the labels given."""
+    random = torch.Generator().manual_seed(seed)
+    y = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    centres = 1.5 * torch.randn(len(counts), WIDTH, generator=random)
+    x = centres[y] + torch.randn(len(y), WIDTH, generator=random)
+    return TensorDataset(x, y if labels is None else torch.tensor(labels)[y])
+
+
+def loaded(dataset, batch_size=8):
+    return DataLoader(dataset, batch_size, shuffle=True)
+
+
+def with_head(head, dataset=None):
+    dataset = vectors() if dataset is None else dataset
+    return Training(nn.Sequential(*backbone(), head)), loaded(dataset)
+
+
+BLOCKS = dict.fromkeys(["input", "net.1", "net.2", "net.3"], AS_IT_IS)
+
+
+class Contrastive(Training):
+    """Learns that two noisy views belong together; labels are for the probe alone."""
+
+    def __init__(self):
+        super().__init__(backbone())
+        self.projection_head = nn.Sequential(nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 8))
+
+    def forward(self, x):
+        return self.projection_head(self.net(x))
+
+    def training_step(self, batch, _):
+        views = [self(batch[0] + 0.1 * torch.randn_like(batch[0])) for _ in range(2)]
+        z = [nn.functional.normalize(view, dim=1) for view in views]
+        return nn.functional.cross_entropy(z[0] @ z[1].T / 0.5, torch.arange(len(z[0])))
+
+
+class CosineHead(nn.Module):
+    """Logits are scaled cosines."""
+
+    def __init__(self, width, classes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(classes, width))
+
+    def forward(self, h):
+        return 8 * nn.functional.normalize(h) @ nn.functional.normalize(self.weight).T
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer and a product of two small matrices that learns."""
+
+    def __init__(self, base, rank=2):
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.lora_A = nn.Linear(base.in_features, rank, bias=False)
+        self.lora_B = nn.Linear(rank, base.out_features, bias=False)
+        nn.init.normal_(self.lora_B.weight, std=0.5)
+
+    def forward(self, h):
+        return self.base(h) + 2 * self.lora_B(self.lora_A(h))
+
+
+def rows_with_adapter(module, name):
+    head = module.get_submodule(name)
+    W = head.base.weight.double()
+    return W + 2 * head.lora_B.weight.double() @ head.lora_A.weight.double(), head.base.bias
+
+
+class OneLogit(Training):
+    """Two classes and one logit, trained with binary cross-entropy."""
+
+    def forward(self, x):
+        return self.net(x)[:, 0]
+
+    def training_step(self, batch, _):
+        return nn.functional.binary_cross_entropy_with_logits(*self.measured(batch, "train"))
+
+
+def one_logit():
+    x, y = vectors((14, 12)).tensors
+    module = OneLogit(nn.Sequential(*backbone(), nn.Linear(12, 1)))
+    return module, loaded(TensorDataset(x, y.float()))
+
+
+class Things(Dataset):
+    """Samples with two labels, which are independent of each other."""
+
+    def __init__(self):
+        self.x, self.shape = vectors().tensors
+        self.colour = torch.arange(len(self.x)) % CLASSES
+        self.x = self.x + nn.functional.one_hot(self.colour, WIDTH)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index], self.shape[index], self.colour[index]
+
+
+class TwoTasks(Training):
+    """One backbone with a head for each of two labels."""
+
+    def __init__(self):
+        super().__init__(backbone())
+        self.shape_head, self.colour_head = nn.Linear(12, CLASSES), nn.Linear(12, CLASSES)
+
+    def forward(self, x):
+        h = self.net(x)
+        return {"shape": self.shape_head(h), "colour": self.colour_head(h)}
+
+    def measured(self, batch, probe):
+        return self(batch[0])[probe], batch[1 if probe == "shape" else 2]
+
+    def training_step(self, batch, _):
+        losses = [
+            nn.functional.cross_entropy(*self.measured(batch, task)) for task in ("shape", "colour")
+        ]
+        return sum(losses)
+
+
+PRESENT = list(range(3, 1000, 10))  # 100 of 1000 classes
+TAIL = (40, 24, 12, 6, 3, 2)
+
+
+PROJECTS = [
+    Project(
+        "Self-supervised, with a projection head",
+        lambda: (Contrastive(), loaded(vectors())),
+        dict.fromkeys(["input", "net.1", "net.2", "net.3"], AS_IT_IS),
+        {},
+        last="projection_head",
+        said=["found no head"],
+    ),
+    Project(
+        "A cosine head",
+        lambda: with_head(CosineHead(12, CLASSES)),
+        BLOCKS,
+        {"train": "net.4"},
+        rows=lambda module, name: (module.get_submodule(name).weight, torch.zeros(CLASSES)),
+        said=["nc3 are undefined (NaN): the head does not compute W h + b"],
+        undefined=["nc3"],
+    ),
+    Project(
+        "LoRA on the classifier",
+        lambda: with_head(LoRALinear(nn.Linear(12, CLASSES))),
+        BLOCKS,
+        {"train": "net.4"},
+        rows=rows_with_adapter,
+    ),
+    Project(
+        "One logit for two classes",
+        one_logit,
+        BLOCKS,
+        {"train": "net.4"},
+        classes=2,
+        said=["two centred class means are always opposite"],
+        undefined=[
+            f"nc2_{kind}_{of}"
+            for kind in ("equinorm", "equiangularity", "maximal_angle")
+            for of in ("means", "weights")
+        ]
+        + ["nc2_etf_error"],
+    ),
+    Project(
+        "Two tasks with a head each",
+        lambda: (TwoTasks(), loaded(Things())),
+        BLOCKS,
+        {"shape": "shape_head", "colour": "colour_head"},
+        code='shape = Probe("train", name="shape", unpack=lambda batch: (batch[0], batch[1])); '
+        'colour = Probe("train", name="colour", unpack=lambda batch: (batch[0], batch[2])); '
+        '[NeuralCollapse(head="shape_head", probe=shape), EquiSeparation(probe=shape), '
+        'NeuralCollapse(head="colour_head", probe=colour)]',
+    ),
+    Project(
+        "A head of 1000 rows and 100 classes",
+        lambda: with_head(nn.Linear(12, 1000), vectors((3,) * 100, labels=PRESENT)),
+        BLOCKS,
+        {"train": "net.4"},
+        classes=len(PRESENT),
+        said=["the head 'net.4' has 1000 rows, and the probe has samples of 100"],
+    ),
+    Project(
+        "A long tail of classes",
+        lambda: with_head(nn.Linear(12, len(TAIL)), vectors(TAIL)),
+        BLOCKS,
+        {"train": "net.4"},
+        code="[NeuralCollapse(), EquiSeparation(), MinorityCollapse()]",
+        classes=len(TAIL),
+    ),
+]
