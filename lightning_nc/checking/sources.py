@@ -1,6 +1,5 @@
 """A network and its data, by import path or from a configuration of LightningCLI."""
 
-import importlib
 import sys
 from pathlib import Path
 from pkgutil import resolve_name
@@ -56,21 +55,10 @@ def from_configuration(path: Path) -> Subject:
         raise NotFound(
             f"{missing}. Configurations need: pip install 'jsonargparse[signatures]'"
         ) from None
-    whole = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if not isinstance(whole, dict):
-        raise NotFound(f"{path} is no configuration: it must map model and data to classes.")
-    whole = whole.get("fit") or whole  # as saved by a run of a subcommand
-    parts = {key: whole[key] for key in ("model", "data") if whole.get(key)}
-    for key in {"model", *parts}:
-        if "class_path" not in parts.get(key, {}):
-            raise NotFound(
-                f"{path} has no class_path for {key}, as where the program names the class itself: "
-                "LightningCLI(MyModel). Give import paths instead: check mypackage.train:MyModel "
-                "mypackage.train:MyData"
-            )
+    parts = _parts(yaml.safe_load(path.read_text(encoding="utf-8")), path)
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    for key in parts:
-        kind = nn.Module if key == "model" else object
+    for key, part in parts.items():
+        kind = _resolved(part["class_path"])
         parser.add_subclass_arguments(kind, key, fail_untyped=False, required=True)
     try:
         made = parser.instantiate_classes(parser.parse_object(parts))
@@ -79,23 +67,41 @@ def from_configuration(path: Path) -> Subject:
     return Subject(made.model, _training_data(made.data if "data" in parts else made.model))
 
 
+def _parts(whole: Any, path: Path) -> dict[str, Any]:
+    """What a configuration says of the model, and of data if it does."""
+    if not isinstance(whole, dict):
+        raise NotFound(f"{path} is no configuration: it must map model and data to classes.")
+    whole = whole.get("fit") or whole  # as saved by a run of a subcommand
+    parts = {key: whole.get(key) for key in ("model", "data") if key == "model" or whole.get(key)}
+    for key, part in parts.items():
+        if not isinstance(part, dict) or "class_path" not in part:
+            raise NotFound(
+                f"{path} has no class_path for {key}, as where the program names the class itself: "
+                "LightningCLI(MyModel). Give import paths instead: check mypackage.train:MyModel "
+                "mypackage.train:MyData"
+            )
+    return parts
+
+
 def _imported(path: str) -> Any:
     """The object at a path, called unless it is a module of torch or data."""
+    file, _, name = path.partition(":")
+    if not name:
+        raise NotFound(f"{path} names no object. Give what to check in a file: {file}:name.")
+    found = _resolved(path)
+    makes_one = isinstance(found, type) or not isinstance(found, nn.Module)
+    return found() if callable(found) and makes_one else found
+
+
+def _resolved(path: str) -> Any:
     if "" not in sys.path:
         sys.path.insert(0, "")  # a console script does not look into the current folder
-    file, _, name = path.partition(":")
     try:
-        importlib.import_module(file)
-        found = resolve_name(path)
+        return resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise NotFound(
-            f"{path} cannot be imported: {error}. Give package.file:name, as seen from "
-            f"{Path.cwd()}."
+            f"{path} cannot be imported: {error}. Give its path as seen from {Path.cwd()}."
         ) from error
-    if not name:
-        raise NotFound(f"{path} names a file. Give what to check there: {path}:name.")
-    made_here = isinstance(found, type) or not isinstance(found, nn.Module)
-    return found() if callable(found) and made_here else found
 
 
 def _training_data(source: Any) -> Any:
