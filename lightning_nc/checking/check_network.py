@@ -52,14 +52,14 @@ def check(
 ) -> Check:
     """Find out, before any training, what the callbacks would measure and what it costs.
 
-    A first batch is traced and timed, and labels are read as far as the probe needs them. Only
-    `LocalElasticity` is tried, with gradients of one output. Network and data are left as they
-    were.
+    A first batch is traced and timed, and labels are read as far as the probe needs them.
+    `LocalElasticity` is tried, with gradients of at most ten outputs. Network and data are left as
+    they were.
 
     Args:
         model: Any module that is called with inputs; it is checked on the device where it is.
         loader: A DataLoader or Dataset, of which a `Probe` draws 100 samples per class as it does
-            for callbacks, or a `Probe` on one. In ``Probe("train")``, put the loader itself.
+            for callbacks, or a `Probe` on one (not ``"train"``, for which a Trainer is needed).
         callbacks: Those to check on these data, with their options; by default all families.
 
     Returns:
@@ -112,10 +112,12 @@ def _no_minority(callback: MeasureCallback, labels: Tensor | None) -> str:
     if not isinstance(measure, MinorityMeasure) or measure.minority is not None:
         return ""
     given = measure.class_counts
-    if given is None and labels is None:
-        return ""  # classes are counted in training
-    counts = torch.tensor(given) if labels is None or given is not None else labels.bincount()
-    return "" if bool(minority_classes(counts[counts > 0]).any()) else f"{NO_MINORITY}."
+    counts = None if given is None else torch.tensor(given)
+    if counts is None and labels is not None:
+        counts = labels.bincount()
+    if counts is None or bool(minority_classes(counts[counts > 0]).any()):
+        return ""  # unknown counts will be known when training has counted classes
+    return f"{NO_MINORITY}."
 
 
 def _tried(callback: MeasureCallback, runner: Runner, probe: Probe) -> Family:
