@@ -73,6 +73,16 @@ CASES = {
         ValueError,
         ["Label 9 is out of range", "4 rows of the head 'classifier'", "unpack="],
     ),
+    "an identifier for a label": (
+        {"loader": list(zip(X, torch.where(Y == 3, 3_000_000_000, Y), strict=True))},
+        ValueError,
+        ["Label 3000000000 is out of range", "0 to 1048575 at most", "unpack="],
+    ),
+    "a layer without components": (
+        {"layers": {"encoder.1": lambda h: h[:, :0]}, "head": False},
+        ValueError,
+        ["'encoder.1'", "(30, 0)", "nothing to measure", "Name other layers"],
+    ),
     "a negative label": (
         {"loader": data(Y - 1)},
         ValueError,

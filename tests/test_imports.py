@@ -15,18 +15,19 @@ PACKAGE = Path(lightning_nc.__file__).parent
 # for each room: the rooms it may import, and what else but the standard library
 ROOMS = {
     "globs": ((), set()),
+    "arguments": ((), set()),
     "guards": ((), {"torch", "numpy"}),
     "tangent": (("guards", "globs"), {"torch"}),
     "functional": (("tangent",), {"torch"}),
     "network": (("guards", "globs"), {"torch", "numpy", "lightning_utilities"}),
-    "passes": (("network", "guards", "functional", "tangent"), {"torch"}),
+    "passes": (("arguments", "network", "guards", "functional", "tangent"), {"torch"}),
     "theory": ((), {"torch", "numpy", "cvxpy", "sklearn", "scipy"}),
     "figures": (("functional",), {"torch", "numpy", "matplotlib", "PIL"}),
-    "measures": (("passes", "network", "functional", "theory", "figures"), {"torch"}),
+    "measures": (("arguments", "passes", "network", "functional", "theory", "figures"), {"torch"}),
     "loggers": (("figures",), {"numpy", "wandb"}),
     "callbacks": (
         (
-            *("measures", "passes", "network", "guards", "functional"),
+            *("arguments", "measures", "passes", "network", "guards", "functional"),
             *("figures", "loggers"),
         ),
         {"torch", "lightning", "pytorch_lightning", "lightning_utilities", "tqdm", "yaml"},
@@ -36,7 +37,7 @@ ROOMS = {
         {"torch", "jsonargparse", "yaml"},
     ),
     "factory": (("callbacks",), set()),
-    "metrics": (("functional",), {"torch", "torchmetrics"}),
+    "metrics": (("arguments", "functional"), {"torch", "torchmetrics"}),
     "report": (("measures", "figures"), {"torch", "numpy", "matplotlib", "tensorboard"}),
 }
 LIGHTNING = ["lightning.pytorch", "pytorch_lightning", "torchmetrics"]

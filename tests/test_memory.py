@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -38,3 +39,45 @@ def test_a_layer_of_65536_features_takes_less_than_a_gigabyte(cache_mb):
     )
     assert run.returncode == 0, run.stderr
     assert float(run.stdout.split()[-1]) < 1024, f"{run.stdout} MB more than a forward sweep"
+
+
+# A matrix of classes and samples in float64 would take 8 GB, one of pairs of classes 0.8 GB.
+MANY_CLASSES = """
+import resource
+import torch
+from lightning_nc import functional, metrics
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+K, n, d = 10_000, 100_000, 16
+torch.manual_seed(0)
+means, weight = torch.randn(2, K, d)
+labels = torch.arange(n) % K
+features = means[labels] + 0.1 * torch.randn(n, d)
+before = peak()
+values = [functional.separation_fuzziness(features, labels)]
+values.append(functional.self_duality(means, weight))
+values.append(functional.nearest_class_center_mismatch(features[:K], labels[:K], weight))
+metric = metrics.NeuralCollapse(K)
+metric.update(features, labels)
+values += metric.compute().values()
+assert all(0 < value < float("inf") for value in values), values
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_ten_thousand_classes_take_less_than_half_a_gigabyte():
+    # what is freed goes back at once: the peak is then that of our tensors, not of the allocator
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    run = subprocess.run(
+        [sys.executable, "-c", MANY_CLASSES],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout.split()[-1]) < 512, f"{run.stdout} MB"

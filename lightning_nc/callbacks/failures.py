@@ -96,7 +96,7 @@ def names_of(records: Sequence[Record]) -> str:
 
 
 def _first_sentence(text: str) -> str:
-    return re.split(r"[.!?]\s|\n", text, maxsplit=1)[0].rstrip(".")
+    return re.split(r"[.!?]\s+(?=[A-Z])|\n", text, maxsplit=1)[0].rstrip(".")
 
 
 def _way_out(cause: str) -> str:

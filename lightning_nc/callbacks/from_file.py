@@ -9,6 +9,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 import lightning_nc.callbacks as page
+from lightning_nc.arguments import POOLINGS
 from lightning_nc.callbacks.lightning_base import CallbackBase
 from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.callbacks.messages import tell
@@ -159,7 +160,7 @@ def _made(value: Any) -> Any:
         arguments["probe"] = {"class_path": "Probe", "init_args": probe}
     arguments = {key: _made(argument) for key, argument in arguments.items()}
     for key in set(_FUNCTIONS) & set(arguments):
-        if isinstance(arguments[key], str):
+        if isinstance(arguments[key], str) and arguments[key] not in POOLINGS:
             arguments[key] = _named(arguments[key])
     return kind(**arguments)
 

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lightning_nc.arguments import require_one_of, require_yes_or_no
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.schedule import Schedule
 from lightning_nc.measures.measure import Evaluation, Measure
 from lightning_nc.measures.measurement import Measurement, keyed, on_its_own
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.passes.plan import Plan
-from lightning_nc.passes.probe import Probe
+from lightning_nc.passes.probe import Probe, probe_of
 from lightning_nc.passes.request import Answer
 
 OnError = Literal["warn", "raise"]
@@ -72,11 +73,12 @@ class Record:
         figures: bool,
         on_error: OnError,
     ) -> None:
-        if on_error not in ("warn", "raise"):
-            raise ValueError(f'on_error must be "warn" or "raise", got {on_error!r}.')
+        require_one_of("on_error", on_error, ("warn", "raise"))
+        if not isinstance(measure, Measure):
+            raise ValueError(f"measure must be a Measure, got {measure!r}: give an object of one.")
         self.name, self.measure, self.schedule = name, measure, schedule
-        self.probe = Probe(source=probe) if isinstance(probe, str) else probe
-        self.figures, self.on_error = figures, on_error
+        self.probe = probe_of(probe)
+        self.figures, self.on_error = require_yes_or_no("figures", figures), on_error
         self.history: list[Measurement] = []
         self.failures = self.missed = self.runs = self.attempts = 0
         self.causes: dict[str, Cause] = {}

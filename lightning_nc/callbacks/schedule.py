@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lightning_nc.arguments import require_one_of, require_whole_number, require_whole_numbers
+
 When = Literal["train_epoch_end", "validation_end"]
 
 
@@ -36,18 +38,12 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Refuse schedules that would never be due."""
+        every = require_whole_number("every_n_epochs", self.every_n_epochs, 1)
+        object.__setattr__(self, "every_n_epochs", every)
         if self.epochs is not None:
-            object.__setattr__(self, "epochs", tuple(self.epochs))
-        if self.every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs must be 1 or more, got {self.every_n_epochs}.")
-        if self.epochs is not None and any(epoch < 0 for epoch in self.epochs):
-            raise ValueError(
-                f"epochs must be 0 (before training) or more, got {list(self.epochs)}."
-            )
-        if self.when not in ("train_epoch_end", "validation_end"):
-            raise ValueError(
-                f'when must be "train_epoch_end" or "validation_end", got {self.when!r}.'
-            )
+            epochs = require_whole_numbers("epochs", self.epochs, 0, " (before training)")
+            object.__setattr__(self, "epochs", tuple(epochs))
+        require_one_of("when", self.when, ("train_epoch_end", "validation_end"))
 
     def due(self, epochs_completed: int, last_epoch: int | None = None) -> bool:
         """Whether to measure after this number of epochs; ``last_epoch`` is None if unknown."""

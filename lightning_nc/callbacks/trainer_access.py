@@ -65,8 +65,9 @@ def trainer_runner(
 
     strategies = {kind.__name__ for kind in type(trainer.strategy).__mro__}
     # FSDPStrategy keeps the parameters in its wrapper; the one of DDP would communicate
-    wrapper = trainer.strategy.model if "FSDPStrategy" in strategies else None
-    way = calling(pl_module, probe.forward, wrapper)
+    model = trainer.strategy.model if "FSDPStrategy" in strategies else pl_module
+    # sharded parameters are gathered when the outermost module is called
+    way = calling(pl_module, probe.forward, model if strategies & SHARDING else None)
 
     def call(inputs: Any) -> Any:
         if strategies & SHARDING:
@@ -78,9 +79,7 @@ def trainer_runner(
     precision = trainer.precision_plugin.forward_context
     datamodule = getattr(trainer, "datamodule", None)
     device = trainer.strategy.root_device
-    return Runner(
-        wrapper or pl_module, device, move, precision, call, datamodule, advance, way.inputs_of
-    )
+    return Runner(model, device, move, precision, call, datamodule, advance, way.inputs_of)
 
 
 def trainer_loader(trainer: Any, source: str) -> Any:

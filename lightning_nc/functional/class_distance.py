@@ -8,6 +8,7 @@ from lightning_nc.functional.class_geometry import (
     class_geometry,
     undefined_without_signal,
 )
+from lightning_nc.functional.class_pairs import mean_over_pairs
 from lightning_nc.functional.cosines import centred
 
 
@@ -46,7 +47,12 @@ def class_distance_normalized_variance(features: Tensor, labels: Tensor) -> Tens
 def class_distance_normalized_variance_of(geometry: ClassGeometry) -> Tensor:
     """Return `class_distance_normalized_variance` from the class geometry of a layer."""
     v = geometry.squares / geometry.counts
-    i, j = torch.triu_indices(len(v), len(v), 1, device=v.device)
-    distances = torch.nn.functional.pdist(centred(geometry.means))  # pairs in the order of (i, j)
-    cdnv = ((v[i] + v[j]) / (2 * distances.square())).mean()
+
+    def of_pairs(first: Tensor, second: Tensor, rows: slice) -> Tensor:
+        # from differences: a distance by way of a product loses digits where means are close
+        exactly = "donot_use_mm_for_euclid_dist"
+        distances = torch.cdist(first, second, compute_mode=exactly)
+        return (v[rows, None] + v[rows.start :]) / (2 * distances.square())
+
+    cdnv = mean_over_pairs(centred(geometry.means), of_pairs)
     return undefined_without_signal(cdnv, geometry.rank)

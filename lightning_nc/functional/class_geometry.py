@@ -6,35 +6,21 @@ final means. No d x d matrix is formed and only centred vectors are squared, so 
 (D ~ 1e-12) far from the origin is measured as accurately as any other.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_nc.functional.class_sums import class_sums, column_blocks, sum_by_class
 from lightning_nc.functional.input_checks import (
     check_features,
+    number_of_classes,
     require_every_class,
     warn_if_degenerate,
 )
-
-# Residuals are computed for a block of columns at a time: small enough for the cache of a CPU, and
-# large enough that a GPU spends its time on them and not on starting kernels.
-_BLOCK_ELEMENTS = 2**18
-_BLOCK_ELEMENTS_ON_GPU = 2**23
-
-
-class ClassSums(NamedTuple):
-    """The class sums that the first sweep accumulates; those of disjoint sets of samples add up.
-
-    Attributes:
-        counts: Samples per class, n_k, shape ``(K,)``.
-        sums: Sum of the features of each class, shape ``(K, d)``.
-    """
-
-    counts: Tensor
-    sums: Tensor
+from lightning_nc.functional.powers_of_two import in_units_of, scale_of
 
 
 class ProjectedResiduals(NamedTuple):
@@ -55,7 +41,8 @@ class ClassGeometry(NamedTuple):
     """The class means of a layer and the spread of its samples about them.
 
     The signal directions are ``P = V S^-1`` (see `signal_directions`), and the residuals are
-    ``r_i = h_i - mu_{y_i}``.
+    ``r_i = h_i - mu_{y_i}``. Lengths are in units of ``scale``, so that the squares of very large
+    or small features can be represented.
 
     Attributes:
         counts: Samples per class, n_k, shape ``(K,)``.
@@ -66,6 +53,8 @@ class ClassGeometry(NamedTuple):
         collapse: The same with the class weights 1/K of NC1, shape ``(K,)``.
         squares: Sum of ``||r_i||^2`` over each class, shape ``(K,)``.
         statistics: Further sums over samples, by name, if a measure declares any.
+        scale: The unit of lengths: a power of two, 1 for features of ordinary size (float32 always,
+            float64 from 1e-48 to 1e48).
     """
 
     counts: Tensor
@@ -75,29 +64,7 @@ class ClassGeometry(NamedTuple):
     collapse: Tensor
     squares: Tensor
     statistics: Mapping[str, Tensor] = MappingProxyType({})
-
-
-def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
-    """Sum the features of each class, in the first of the two sweeps.
-
-    Args:
-        features: ``h_i``, any floating dtype, shape ``(N, d)``.
-        labels: Class indices in ``0 .. num_classes - 1``, shape ``(N,)``.
-        num_classes: Number of classes K.
-
-    Returns:
-        `ClassSums`, float64.
-
-    Example:
-        >>> class_sums(torch.tensor([[1.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]), 2).sums
-        tensor([[3.],
-                [5.]], dtype=torch.float64)
-    """
-    features, members = features.detach(), class_members(labels, num_classes)
-    sums = torch.empty(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
-    for columns in _column_blocks(features):
-        torch.mm(members, features[:, columns].double(), out=sums[:, columns])
-    return ClassSums(members.sum(1), sums)
+    scale: float = 1.0
 
 
 def signal_directions(
@@ -167,13 +134,12 @@ def project_residuals(
     along = features.new_zeros(P.shape[1], len(features), dtype=torch.float64)
     squares = features.new_zeros(len(features), dtype=torch.float64)
     sums = torch.zeros_like(means) if sum_residuals else None
-    members = class_members(labels, len(means)) if sum_residuals else None
-    for columns in _column_blocks(features):
+    for columns in column_blocks(features):
         r = means[:, columns].index_select(0, labels)
         torch.sub(features[:, columns], r, out=r)
         along.addmm_(P[columns].mT, r.mT)
-        if sums is not None and members is not None:
-            torch.mm(members, r, out=sums[:, columns])
+        if sums is not None:
+            sums[:, columns] = sum_by_class(r, labels, len(means))
         squares += r.square_().sum(1)
     return ProjectedResiduals(along, squares, sums)
 
@@ -202,21 +168,24 @@ def class_geometry(features: Tensor, labels: Tensor) -> ClassGeometry:
         (tensor([2., 1.], dtype=torch.float64), tensor([ 2., -2.], dtype=torch.float64))
     """
     labels = check_features(features, labels)
-    counts, sums = class_sums(features, labels, int(labels.max()) + 1)
+    K = number_of_classes(labels)
+    scale = float(scale_of(features))
+    features = in_units_of(scale, features)
+    counts, sums = class_sums(features, labels, K)
     require_every_class(counts)
     means = sums / counts[:, None]
     directions = separating_directions(counts, means)
     residuals = project_residuals(features, labels, means, directions.stacked)
     warn_if_degenerate(directions.rank, means)
-    members = class_members(labels, len(counts))
     along_fuzziness, along_collapse = directions.squares(residuals.along)
     return ClassGeometry(
         counts,
         means,
         directions.rank,
-        fuzziness=members @ along_fuzziness,
-        collapse=members @ along_collapse,
-        squares=members @ residuals.squares,
+        fuzziness=sum_by_class(along_fuzziness, labels, K),
+        collapse=sum_by_class(along_collapse, labels, K),
+        squares=sum_by_class(residuals.squares, labels, K),
+        scale=scale,
     )
 
 
@@ -259,17 +228,3 @@ def separating_directions(counts: Tensor, means: Tensor) -> SeparatingDirections
 def undefined_without_signal(value: Tensor, rank: Tensor) -> Tensor:
     """Return the value, or NaN if the class means coincide and leave no signal to divide by."""
     return torch.where(rank > 0, value, torch.nan)
-
-
-def class_members(labels: Tensor, num_classes: int) -> Tensor:
-    """The ``(K, N)`` matrix with entry 1 where sample i belongs to class k, and 0 elsewhere."""
-    classes = torch.arange(num_classes, device=labels.device)
-    return (classes[:, None] == labels).double()
-
-
-def _column_blocks(features: Tensor) -> Iterator[slice]:
-    rows, d = features.shape
-    on_cpu = features.device.type == "cpu"
-    elements = _BLOCK_ELEMENTS if on_cpu else _BLOCK_ELEMENTS_ON_GPU
-    width = max(64, elements // max(rows, 1))
-    return (slice(start, start + width) for start in range(0, d, width))

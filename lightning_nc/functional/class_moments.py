@@ -11,17 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_geometry import (
-    ClassGeometry,
-    class_members,
-    class_sums,
-    separating_directions,
-)
-from lightning_nc.functional.input_checks import warn_if_degenerate
+from lightning_nc.functional.class_geometry import ClassGeometry, separating_directions
+from lightning_nc.functional.class_sums import class_sums, sum_by_class
+from lightning_nc.functional.input_checks import check_features, warn_if_degenerate
+from lightning_nc.functional.powers_of_two import in_units_of, scale_of
 
 
 class ClassMoments(NamedTuple):
-    """The moments of a set of features, by class.
+    """The moments of a set of features, by class, with lengths in units of ``scale``.
 
     Attributes:
         counts: Samples per class, n_k, shape ``(K,)``.
@@ -29,36 +26,50 @@ class ClassMoments(NamedTuple):
         squares: Sum of ``||h_i - mu_k||^2`` over each class, shape ``(K,)``.
         factor: R with ``R^T R = sum_i (h_i - mu_{y_i})(h_i - mu_{y_i})^T`` over all samples, shape
             ``(m, d)``.
+        scale: The unit of lengths: a power of two, 1 for features of ordinary size.
     """
 
     counts: Tensor
     means: Tensor
     squares: Tensor
     factor: Tensor
+    scale: float = 1.0
 
 
 def class_moments(features: Tensor, labels: Tensor, num_classes: int) -> ClassMoments:
     """Compute the moments of one batch.
 
     Args:
-        features: ``h_i``, any floating dtype, shape ``(N, d)``.
+        features: ``h_i``, any floating dtype, shape ``(N, d)``; N may be 0.
         labels: Class indices in ``0 .. num_classes - 1``, shape ``(N,)``.
         num_classes: Number of classes K.
 
     Returns:
         `ClassMoments`, float64.
 
+    Raises:
+        TypeError: If features are not floating point, or labels are not integers.
+        ValueError: If shapes do not match, features are not finite, or a label is out of range.
+
     Example:
         >>> moments = class_moments(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 0]), 2)
         >>> moments.means.flatten(), moments.factor.mT @ moments.factor  # (1 - 2)^2 + (3 - 2)^2
         (tensor([2., 0.], dtype=torch.float64), tensor([[2.]], dtype=torch.float64))
     """
+    scale = 1.0
+    if len(features):
+        labels = check_features(features, labels)
+        scale = float(scale_of(features))
+        if int(labels.max()) >= num_classes:
+            raise ValueError(
+                f"Label {int(labels.max())} is out of range for {num_classes} classes."
+            )
+    features = in_units_of(scale, features.detach())
     counts, sums = class_sums(features, labels, num_classes)
     means = sums / counts.clamp(min=1)[:, None]
-    r = features.detach().double() - means[labels]
-    # a product, since `index_add_` adds in no fixed order on CUDA
-    squares = class_members(labels, num_classes) @ r.square().sum(1)
-    return ClassMoments(counts, means, squares, _compressed(r))
+    r = features.double() - means[labels]
+    squares = sum_by_class(r.square().sum(1), labels, num_classes)
+    return ClassMoments(counts, means, squares, _compressed(r), scale)
 
 
 def pool_moments(a: ClassMoments, b: ClassMoments) -> ClassMoments:
@@ -86,6 +97,8 @@ def pool_moments(a: ClassMoments, b: ClassMoments) -> ClassMoments:
         Chan, Golub & LeVeque (1983), "Algorithms for computing the sample variance: analysis and
         recommendations", The American Statistician 37(3).
     """
+    scale = max(a.scale, b.scale)
+    a, b = _in_units_of(scale, a), _in_units_of(scale, b)
     counts = a.counts + b.counts
     delta = b.means - a.means
     share_b = b.counts / counts.clamp(min=1)
@@ -95,6 +108,7 @@ def pool_moments(a: ClassMoments, b: ClassMoments) -> ClassMoments:
         a.means + share_b[:, None] * delta,
         a.squares + b.squares + weights * delta.square().sum(1),
         _compressed(torch.cat([a.factor, b.factor, weights.sqrt()[:, None] * delta])),
+        scale,
     )
 
 
@@ -104,7 +118,7 @@ def geometry_of_moments(moments: ClassMoments) -> ClassGeometry:
     The pooled factor does not tell classes apart, so only the sums of ``fuzziness`` and
     ``collapse`` over classes are meaningful.
     """
-    counts, means, squares, factor = moments
+    counts, means, squares, factor, scale = moments
     directions = separating_directions(counts, means)
     shares = counts / counts.sum()
 
@@ -119,7 +133,17 @@ def geometry_of_moments(moments: ClassMoments) -> ClassGeometry:
         along(directions.fuzziness),
         along(directions.collapse),
         squares,
+        scale=scale,
     )
+
+
+def _in_units_of(scale: float, moments: ClassMoments) -> ClassMoments:
+    """The moments in units of a power of two."""
+    if moments.scale == scale:
+        return moments
+    counts, means, squares, factor, own = moments
+    ratio = own / scale
+    return ClassMoments(counts, ratio * means, ratio * (ratio * squares), ratio * factor, scale)
 
 
 def _compressed(factor: Tensor) -> Tensor:

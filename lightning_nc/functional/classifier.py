@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lightning_nc.functional.powers_of_two import scale_of
+
 
 def two_row_head(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Read a one-logit classifier as two rows, -w/2 and +w/2, with biases -b/2 and +b/2.
@@ -29,19 +31,26 @@ def two_row_head(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | 
     return torch.cat([-weight / 2, weight / 2]), bias
 
 
-def classifier_decisions(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The class ``argmax_k (w_k . h + b_k)`` of each sample, shape ``(N,)``."""
-    return torch.cat([logits.argmax(1) for logits in _logits(features, weight, bias)])
+def classifier_decisions(
+    features: Tensor, weight: Tensor, bias: Tensor | None, scale: float = 1.0
+) -> Tensor:
+    """The class ``argmax_k (w_k . h + b_k)`` of each sample, shape ``(N,)``.
+
+    Args:
+        features: Features h in units of ``scale``, shape ``(N, d)``.
+        weight: Classifier rows w_k, shape ``(K, d)``.
+        bias: Classifier bias b, shape ``(K,)``; None without one.
+        scale: The unit of the features, a power of two.
+    """
+    unit = scale_of(weight)  # a common factor of all logits decides nothing
+    W, b = weight.double() / unit, None if bias is None else bias.double() / unit / scale
+    parts = _in_float64(features, len(W))
+    return torch.cat([classifier_logits(h, W, b).argmax(1) for h in parts])
 
 
 def classifier_logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``w_k . h + b_k`` of each sample and row, float64, shape ``(N, K)``."""
-    return torch.cat(list(_logits(features, weight, bias)))
-
-
-def _logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> Iterator[Tensor]:
-    W, b = weight.double(), 0 if bias is None else bias.double()
-    return (h @ W.mT + b for h in _in_float64(features))
+    """``w_k . h + b_k`` of each sample and row, of float64 numbers, shape ``(N, K)``."""
+    return features @ weight.mT + (0 if bias is None else bias)
 
 
 def nearest_class_centers(features: Tensor, means: Tensor) -> Tensor:
@@ -50,11 +59,13 @@ def nearest_class_centers(features: Tensor, means: Tensor) -> Tensor:
     M = means - origin
     # ||h - m||^2 - ||h||^2, which is smallest for the same class as the distance
     square_norms = M.square().sum(1)
-    nearest = [(square_norms - 2 * (h - origin) @ M.mT).argmin(1) for h in _in_float64(features)]
+    nearest = [
+        (square_norms - 2 * (h - origin) @ M.mT).argmin(1) for h in _in_float64(features, len(M))
+    ]
     return torch.cat(nearest)
 
 
-def _in_float64(features: Tensor) -> Iterator[Tensor]:
-    """Yield the features a few samples at a time, so that wide layers are not copied as a whole."""
-    rows = max(1, 2**22 // features.shape[1])
+def _in_float64(features: Tensor, num_classes: int) -> Iterator[Tensor]:
+    """Yield a few samples at a time: neither features nor logits are ever there as a whole."""
+    rows = max(1, 2**22 // max(features.shape[1], num_classes))
     return (part.detach().double() for part in torch.split(features, rows))

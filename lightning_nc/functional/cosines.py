@@ -1,16 +1,27 @@
 """Centred class vectors, and the cosines between class vectors: of all pairs, or of groups."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from lightning_nc.functional.class_pairs import mean_over_pairs
+from lightning_nc.functional.input_checks import check_vectors
+from lightning_nc.functional.powers_of_two import scale_of, scaled
+
 
 def centred(means: Tensor) -> Tensor:
     """The rows ``mu_k - mu_G``, centred on the plain mean of the class means, in float64."""
+    check_vectors(means)
     M = means.double()
     M = M - M.mean(0)
     return M - M.mean(0)  # removes the rounding error of the first mean
+
+
+def norms(vectors: Tensor) -> Tensor:
+    """The norms of vectors, shape ``(K,)``, in float64."""
+    unit = scale_of(vectors)
+    return unit * torch.linalg.vector_norm(vectors.double() / unit, dim=1)
 
 
 def cosines(vectors: Tensor) -> Tensor:
@@ -19,10 +30,11 @@ def cosines(vectors: Tensor) -> Tensor:
     return units @ units.mT
 
 
-def pair_cosines(vectors: Tensor) -> Tensor:
-    """The cosines of all pairs i < j, shape ``(K (K - 1) / 2,)``."""
-    i, j = torch.triu_indices(len(vectors), len(vectors), 1, device=vectors.device)
-    return cosines(vectors)[i, j]
+def mean_over_cosines(
+    vectors: Tensor, of: Callable[[Tensor], Tensor] = lambda cosine: cosine
+) -> Tensor:
+    """The mean over all pairs i < j of a function of their cosine, or of the cosine itself."""
+    return mean_over_pairs(_units(vectors), lambda first, second, _: of(first @ second.mT))
 
 
 def group_cosine(
@@ -61,9 +73,9 @@ def group_cosine(
     """
     first = _chosen(vectors, members)
     if others is None:
-        return pair_cosines(first).mean()
+        return mean_over_cosines(first)
     second = _chosen(vectors, others)
-    return (_units(first) @ _units(second).mT).mean()
+    return _units(first).mean(0) @ _units(second).mean(0)
 
 
 def _chosen(vectors: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
@@ -72,5 +84,6 @@ def _chosen(vectors: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
 
 
 def _units(vectors: Tensor) -> Tensor:
-    v = vectors.double()
+    check_vectors(vectors)
+    v = scaled(vectors, 1)
     return v / torch.linalg.vector_norm(v, dim=1, keepdim=True)

@@ -1,9 +1,10 @@
 r"""The tangent kernel of a network: how far a step on one sample moves the outputs on another."""
 
+import operator
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +122,7 @@ def output_directions(outputs: Outputs, num_outputs: int, seed: int) -> Tensor:
     Random directions are orthogonal within blocks of C, so that R = C is exact and R < C has less
     variance than with independent directions.
     """
-    require_outputs(outputs)
+    outputs = require_outputs(outputs)
     C = num_outputs
     if not isinstance(outputs, int):
         return torch.eye(C, dtype=torch.float64)
@@ -133,14 +134,17 @@ def output_directions(outputs: Outputs, num_outputs: int, seed: int) -> Tensor:
     return torch.cat(blocks)[:outputs] * (C / outputs) ** 0.5
 
 
-def require_outputs(outputs: Outputs) -> None:
-    """Raise unless this is ``"all"``, a positive number of directions, or a function."""
+def require_outputs(outputs: Outputs) -> Outputs:
+    """Return ``"all"``, a positive number of directions, also one of numpy, or a function."""
+    if isinstance(outputs, SupportsIndex) and not isinstance(outputs, bool):
+        outputs = operator.index(outputs)
     if isinstance(outputs, bool) or (isinstance(outputs, int) and outputs < 1):
         raise ValueError(f"The number of directions in outputs must be 1 or more, got {outputs}.")
     if not (callable(outputs) or outputs == "all" or isinstance(outputs, int)):
         raise TypeError(
             f'outputs must be "all", a number of directions, or a function, got {outputs!r}.'
         )
+    return outputs
 
 
 def warn_of_slow_layers(one_by_one: Mapping[str, str]) -> None:

@@ -19,12 +19,36 @@ def check_features(features: Tensor, labels: Tensor) -> Tensor:
         )
     if not bool(features.isfinite().all()):
         raise ValueError("Features must be finite, got NaN or infinity.")
+    labels = labels.long()  # unsigned integers have no minimum in torch
     if len(labels) == 0 or int(labels.min()) < 0:
         raise ValueError(
             "Need at least one label, and no negative labels; "
             f"got {'none' if len(labels) == 0 else int(labels.min())}."
         )
-    return labels.long()
+    return labels
+
+
+def check_vectors(vectors: Tensor) -> None:
+    """Raise unless these are class vectors with one component or more."""
+    if vectors.ndim != 2 or vectors.shape[1] == 0:
+        raise ValueError(
+            f"Class vectors must have shape (K, d) with d of 1 or more, got {tuple(vectors.shape)}."
+        )
+
+
+def number_of_classes(labels: Tensor) -> int:
+    """The largest label + 1; raise if that is more than there are samples.
+
+    A class then has no samples, and nothing may be allocated for so many.
+    """
+    K = int(labels.max()) + 1
+    if len(labels) < K:
+        raise ValueError(
+            f"Label {K - 1} is out of range for {len(labels)} samples, since each of the classes "
+            f"0 .. {K - 1} needs one: provide samples of every class, or renumber the labels to "
+            "0 .. K-1."
+        )
+    return K
 
 
 def require_every_class(counts: Tensor) -> None:
@@ -36,8 +60,10 @@ def require_every_class(counts: Tensor) -> None:
             "separation compares classes with one another."
         )
     if not bool(present.all()):
+        missing = (~present).nonzero().flatten()
+        more = ", ..." if len(missing) > 10 else ""
         raise ValueError(
-            f"No samples of class {', '.join(map(str, (~present).nonzero().flatten().tolist()))} "
+            f"No samples of class {', '.join(map(str, missing[:10].tolist()))}{more} "
             f"among {len(counts)} classes: provide samples of every class, or renumber the labels "
             "to 0 .. K-1."
         )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.functional.local_elasticity import normalised_kernel
+from lightning_nc.functional.powers_of_two import scale_of
 
 
 class PairFeatureRegression(NamedTuple):
@@ -172,13 +173,15 @@ def fit_pair_features(
         )
     pairs = ~torch.eye(n, dtype=torch.bool, device=y.device)
     z, t = _pair_features(samples, samples, kernel)[pairs], torch.outer(y, y)[pairs]
+    unit = scale_of(z, 0)[0]
+    z = z / unit
     # a feature without variance carries no information: s = 1 leaves its coefficient at 0
     s = z.std(0, correction=0)
     s = torch.where(s > 0, s, 1)
     F, b = (z - z.mean(0)) / s, t - t.mean()
     identity = torch.eye(F.shape[1], dtype=F.dtype, device=F.device)
     beta = torch.linalg.solve(F.mT @ F / len(F) + ridge * identity, F.mT @ b / len(F)) / s
-    return PairFeatureRegression(t.mean() - z.mean(0) @ beta, beta)
+    return PairFeatureRegression(t.mean() - z.mean(0) @ beta, beta / unit)
 
 
 def fit_random_features(
@@ -254,7 +257,8 @@ def _random_features(
 ) -> tuple[Tensor, RandomFeatureRegression]:
     """Return the training samples' features, ``(n, D)``, and a regression with coefficients 0."""
     centre = samples.mean(0)
-    radius = (samples - centre).square().sum(1).mean().sqrt()
+    unit = scale_of(samples - centre)
+    radius = unit * ((samples - centre) / unit).square().sum(1).mean().sqrt()
     if not radius > 0:
         raise ValueError("All training samples are the same, so their labels cannot be told apart.")
     random = torch.Generator().manual_seed(seed)
@@ -271,9 +275,10 @@ def _random_features(
 
 def _check_training(samples: Tensor, labels: Tensor, ridge: float) -> Tensor:
     """Return the labels in float64; raise if samples, labels or ridge are invalid."""
-    if samples.ndim != 2 or labels.shape != samples.shape[:1] or len(samples) < 2:
+    plain = samples.ndim == 2 and labels.shape == samples.shape[:1]
+    if not plain or len(samples) < 2 or samples.shape[1] == 0:
         raise ValueError(
-            "Need two or more samples of shape (n, d) and labels of shape (n,), "
+            "Need two or more samples of shape (n, d), d of 1 or more, and labels of shape (n,), "
             f"got {tuple(samples.shape)} and {tuple(labels.shape)}."
         )
     y = labels.double()

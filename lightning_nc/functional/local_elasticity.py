@@ -13,6 +13,7 @@ from lightning_nc.functional.gradient_kernel import (
     warn_of_slow_layers,
 )
 from lightning_nc.functional.loss_gradients import Loss, loss_gradients
+from lightning_nc.functional.powers_of_two import scale_of, scaled
 from lightning_nc.tangent.kernel import output_changes
 from lightning_nc.tangent.steps import changes_by_steps
 
@@ -67,7 +68,7 @@ def relative_similarity(
         He & Su (2020), "The local elasticity of neural networks", ICLR.
     """
     changes, _ = _changes(model, inputs, targets, loss, rate, parameters)
-    return relative_of(changes.square().sum(0).sqrt())
+    return relative_of(scaled(changes, (0, 1)).square().sum(0).sqrt())
 
 
 def kernelized_similarity(
@@ -122,8 +123,9 @@ def kernelized_similarity(
         He & Su (2020), "The local elasticity of neural networks", ICLR.
     """
     changes, losses = _changes(model, inputs, targets, loss, rate, parameters)
-    v = losses.to(changes)  # (m, C)
-    along = torch.einsum("cji,ic->ij", changes, v)
+    scale = scale_of(losses.to(changes), 1)  # the changes are proportional to the gradients
+    v = losses.to(changes) / scale  # (m, C)
+    along = torch.einsum("cji,ic->ij", changes / scale.mT, v)
     return along / _nonzero(v.square().sum(1))[:, None]
 
 

@@ -31,6 +31,6 @@ def _cross_entropy_gradients(f: Tensor, targets: Tensor) -> Tensor:
     if targets.is_floating_point():  # targets are class probabilities
         y = targets.to(f)
         return p * y.sum(1, keepdim=True) - y
-    y = targets.reshape(-1, 1).to(f.device)
+    y = targets.reshape(-1, 1).to(f.device, torch.long)
     others = p.scatter(1, y, 0)
     return others.scatter(1, y, -others.sum(1, keepdim=True))

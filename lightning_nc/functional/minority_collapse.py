@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.functional.cosines import centred as about_their_mean
+from lightning_nc.functional.input_checks import check_vectors
 
 
 def minority_classes(class_counts: Tensor, least_gap: float = 1.5) -> Tensor:
@@ -114,6 +115,7 @@ def classifier_energy(weight: Tensor) -> Tensor:
         Fang, He, Long & Su (2021), "Exploring deep neural networks via layer-peeled model: minority
         collapse in imbalanced training", PNAS 118(43).
     """
+    check_vectors(weight)
     return weight.double().square().sum(1).mean()
 
 
@@ -145,4 +147,5 @@ def feature_energy_of(geometry: ClassGeometry, centred: bool = False) -> Tensor:
         collapse in imbalanced training", PNAS 118(43).
     """
     means = about_their_mean(geometry.means) if centred else geometry.means
-    return (means.square().sum(1) + geometry.squares / geometry.counts).mean()
+    energy = (means.square().sum(1) + geometry.squares / geometry.counts).mean()
+    return energy * geometry.scale * geometry.scale

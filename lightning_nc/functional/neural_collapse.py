@@ -8,12 +8,18 @@ from torch import Tensor
 from lightning_nc.functional.class_geometry import (
     ClassGeometry,
     class_geometry,
-    class_sums,
     undefined_without_signal,
 )
+from lightning_nc.functional.class_pairs import row_blocks
+from lightning_nc.functional.class_sums import class_sums
 from lightning_nc.functional.classifier import classifier_decisions, nearest_class_centers
-from lightning_nc.functional.cosines import centred, pair_cosines
-from lightning_nc.functional.input_checks import check_features, require_every_class
+from lightning_nc.functional.cosines import centred, mean_over_cosines
+from lightning_nc.functional.input_checks import (
+    check_features,
+    check_vectors,
+    require_every_class,
+)
+from lightning_nc.functional.powers_of_two import in_units_of, scale_of, scaled
 
 
 def variability_collapse(features: Tensor, labels: Tensor) -> Tensor:
@@ -73,7 +79,8 @@ def equinorm(vectors: Tensor) -> Tensor:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
         deep learning training", PNAS 117(40).
     """
-    norms = torch.linalg.vector_norm(vectors.double(), dim=1)
+    check_vectors(vectors)
+    norms = torch.linalg.vector_norm(scaled(vectors), dim=1)
     deviations = norms - norms.mean()
     return (deviations.square().sum() / (len(norms) - 1)).sqrt() / norms.mean()
 
@@ -102,9 +109,9 @@ def equiangularity(vectors: Tensor) -> Tensor:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
         deep learning training", PNAS 117(40).
     """
-    cosines = pair_cosines(vectors)
-    spread = (cosines - cosines.mean()).square().mean().sqrt()
-    return spread if len(cosines) > 1 else torch.full_like(spread, torch.nan)
+    mean = mean_over_cosines(vectors)
+    spread = mean_over_cosines(vectors, lambda cosine: (cosine - mean).square()).sqrt()
+    return spread if len(vectors) > 2 else torch.full_like(spread, torch.nan)
 
 
 def maximal_angle(vectors: Tensor) -> Tensor:
@@ -128,7 +135,8 @@ def maximal_angle(vectors: Tensor) -> Tensor:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
         deep learning training", PNAS 117(40).
     """
-    return (pair_cosines(vectors) + 1 / max(len(vectors) - 1, 1)).abs().mean()
+    widest = -1 / max(len(vectors) - 1, 1)
+    return mean_over_cosines(vectors, lambda cosine: (cosine - widest).abs())
 
 
 def simplex_etf_error(means: Tensor) -> Tensor:
@@ -158,10 +166,17 @@ def simplex_etf_error(means: Tensor) -> Tensor:
         unconstrained features", NeurIPS 34.
     """
     K = len(means)
-    M = centred(means)
-    G = M @ M.mT
-    simplex = torch.eye(K, dtype=G.dtype, device=G.device) - 1 / K
-    return torch.linalg.norm(G / torch.linalg.norm(G) - simplex / (K - 1) ** 0.5)
+    M = scaled(centred(means))
+    # G is formed a block of rows at a time, once for its norm and once to be compared
+    norm = error = M.new_zeros(())
+    for rows in row_blocks(K):
+        norm = torch.hypot(norm, torch.linalg.norm(M[rows] @ M.mT))
+    for rows in row_blocks(K):
+        simplex = torch.zeros(rows.stop - rows.start, K, dtype=M.dtype, device=M.device) - 1 / K
+        simplex.diagonal(rows.start).add_(1)
+        difference = M[rows] @ M.mT / norm - simplex / (K - 1) ** 0.5
+        error = torch.hypot(error, torch.linalg.norm(difference))
+    return error
 
 
 def self_duality(means: Tensor, weight: Tensor) -> Tensor:
@@ -200,7 +215,7 @@ def self_duality(means: Tensor, weight: Tensor) -> Tensor:
             "Need class means and classifier rows of the same shape (K, d), "
             f"got {tuple(means.shape)} and {tuple(weight.shape)}."
         )
-    M, W = centred(means), weight.double()
+    M, W = scaled(centred(means)), scaled(weight)
     difference = W / torch.linalg.norm(W) - M / torch.linalg.norm(M)
     return difference.square().sum()
 
@@ -248,9 +263,11 @@ def nearest_class_center_mismatch(
         raise ValueError(
             f"Label {int(labels.max())} is out of range: the classifier has {len(weight)} rows."
         )
+    scale = float(scale_of(features))
+    features = in_units_of(scale, features)
     counts, sums = class_sums(features, labels, len(weight))
     require_every_class(counts)
-    decided = classifier_decisions(features, weight, bias)
+    decided = classifier_decisions(features, weight, bias, scale)
     return (decided != nearest_class_centers(features, sums / counts[:, None])).double().mean()
 
 

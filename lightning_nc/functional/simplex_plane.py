@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.functional.cosines import centred
+from lightning_nc.functional.powers_of_two import scaled
 
 
 class SimplexPlane(NamedTuple):
@@ -57,7 +58,7 @@ def simplex_plane(means: Tensor, weight: Tensor) -> SimplexPlane:
             "Need class means and classifier rows of three classes in two dimensions or more, got "
             f"shapes {tuple(means.shape)} and {tuple(weight.shape)}."
         )
-    M, W = centred(means.double()), centred(weight.double())
+    M, W = scaled(centred(means)), scaled(centred(weight))
     plane = torch.linalg.svd(M, full_matrices=False).Vh[:2]
     phi = math.pi * (0.5 + 2 * torch.arange(3, device=M.device, dtype=torch.float64) / 3)
     corners = torch.stack([phi.cos(), phi.sin()], 1)

@@ -1,11 +1,14 @@
 """The simplex symmetry of risk-minimising classifiers in their last two layers."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_nc.functional.cosines import centred
+from lightning_nc.functional.input_checks import check_vectors
+from lightning_nc.functional.powers_of_two import scaled
 
 
 class SimplexSymmetry(NamedTuple):
@@ -74,26 +77,34 @@ def simplex_symmetry(values: Tensor, weight: Tensor | None = None) -> SimplexSym
             "Need one classifier row per class value, of the same length; "
             f"got {tuple(weight.shape)} for values of shape {tuple(values.shape)}."
         )
-    y = values.double()
+    check_vectors(values)
+    y, A = scaled(values), None if weight is None else scaled(weight)
     undefined = y.new_tensor(torch.nan)
     center = torch.linalg.norm(y.mean(0)) / y.square().sum(1).mean().sqrt()
     return SimplexSymmetry(
         _relative_spread(torch.nn.functional.pdist(y)),
-        _relative_spread(_corner_products(y)) if len(y) > 2 else undefined,
+        _spread_of_corner_products(y) if len(y) > 2 else undefined,
         center,
-        _isometry(centred(y), weight.double()) if weight is not None else undefined,
-        _misalignment(centred(y), weight.double()) if weight is not None else undefined,
+        undefined if A is None else _isometry(centred(y), A),
+        undefined if A is None else _misalignment(centred(y), A),
     )
 
 
-def _corner_products(y: Tensor) -> Tensor:
-    """All ``<y_i - y_l, y_l - y_j>`` with i < j and l different from both."""
-    products = []
+def _spread_of_corner_products(y: Tensor) -> Tensor:
+    """The relative spread of `_corner_products`, of which there are too many to keep."""
+    K = len(y)
+    count = K * (K - 1) * (K - 2) / 2
+    mean = torch.stack([products.sum() for products in _corner_products(y)]).sum() / count
+    squares = [(products - mean).square().sum() for products in _corner_products(y)]
+    return (torch.stack(squares).sum() / count).sqrt() / mean.abs()
+
+
+def _corner_products(y: Tensor) -> Iterator[Tensor]:
+    """For each l, all ``<y_i - y_l, y_l - y_j>`` with i < j and l different from both."""
+    i, j = torch.triu_indices(len(y) - 1, len(y) - 1, 1, device=y.device)
     for corner in range(len(y)):
         edges = torch.cat([y[:corner], y[corner + 1 :]]) - y[corner]  # y_i - y_l, i != l
-        i, j = torch.triu_indices(len(edges), len(edges), 1, device=y.device)
-        products.append(-(edges @ edges.mT)[i, j])
-    return torch.cat(products)
+        yield -(edges @ edges.mT)[i, j]
 
 
 def _isometry(m: Tensor, A: Tensor) -> Tensor:
@@ -104,7 +115,7 @@ def _isometry(m: Tensor, A: Tensor) -> Tensor:
 
 
 def _misalignment(m: Tensor, A: Tensor) -> Tensor:
-    cosines = torch.nn.functional.cosine_similarity(A, m, dim=1, eps=0.0)
+    cosines = torch.nn.functional.cosine_similarity(scaled(A, 1), scaled(m, 1), dim=1, eps=0.0)
     return (1 - cosines).clamp(min=0).mean()  # rounding may lift a cosine above 1
 
 

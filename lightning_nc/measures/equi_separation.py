@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lightning_nc.arguments import require_names, require_pooling
 from lightning_nc.figures import (
     class_separation_figure,
     separation_epochs_figure,
@@ -46,6 +47,10 @@ class SeparationMeasure(Measure):
     layer_quantities = LAYER_QUANTITIES
 
     def __init__(self, layers: Layers = "blocks", pool: Pool = "auto") -> None:
+        if not isinstance(layers, str) or not layers:
+            hint = 'Give "blocks", a list such as ["encoder.*"], or {name: callable}.'
+            layers = require_names("layers", layers, hint)
+        require_pooling(pool)
         self.layers, self.pool = layers, pool
 
     def request(self) -> Request:

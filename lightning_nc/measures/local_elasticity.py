@@ -8,6 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_nc.arguments import (
+    require_function,
+    require_module_name,
+    require_names,
+    require_whole_number,
+    require_yes_or_no,
+)
 from lightning_nc.figures import over_epochs_figure, similarity_figure
 from lightning_nc.functional.gradient_kernel import Outputs, require_outputs, slow_layers
 from lightning_nc.functional.loss_gradients import Loss
@@ -53,12 +60,16 @@ class ElasticityMeasure(Measure):
         loss: Loss | None = None,
         head: str | None = None,
     ) -> None:
-        require_outputs(outputs)
-        if samples_per_class < 2 or max_classes < 2:
-            raise ValueError(
-                "Local elasticity compares pairs within and between classes: samples_per_class and "
-                f"max_classes must be 2 or more, got {samples_per_class} and {max_classes}."
-            )
+        outputs = require_outputs(outputs)
+        pairs = " (to form pairs)"
+        samples_per_class = require_whole_number("samples_per_class", samples_per_class, 2, pairs)
+        max_classes = require_whole_number("max_classes", max_classes, 2, pairs)
+        relative_similarity = require_yes_or_no("relative_similarity", relative_similarity)
+        require_function("loss", loss, ": loss(outputs, labels)")
+        require_module_name("head", head)
+        if parameters is not None and parameters != "last_layer":
+            hint = 'Give a list such as ["encoder.*"], or "last_layer".'
+            parameters = require_names("parameters", parameters, hint)
         if parameters == "last_layer" and outputs != "all":
             raise ValueError(
                 'parameters="last_layer" has a closed form only for all outputs: omit outputs=.'

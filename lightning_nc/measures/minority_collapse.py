@@ -8,8 +8,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lightning_nc.arguments import (
+    require_module_name,
+    require_number,
+    require_pooling,
+    require_whole_numbers,
+    require_yes_or_no,
+)
 from lightning_nc.figures.tables import Lines, Table, matrix_tables
-from lightning_nc.functional.cosines import cosines
+from lightning_nc.functional.cosines import cosines, norms
 from lightning_nc.functional.minority_collapse import (
     classifier_energy,
     feature_energy_of,
@@ -79,13 +86,20 @@ class MinorityMeasure(Measure):
         merged_above: float = 0.95,
         counter: ClassCounter | None = None,
     ) -> None:
-        if class_counts is not None and (len(class_counts) < 2 or min(class_counts) < 0):
-            raise ValueError(f"class_counts needs a count for each class, got {class_counts}.")
-        if minority is not None and (len(minority) == 0 or len(set(minority)) < len(minority)):
-            raise ValueError(f"minority needs one or more distinct classes, got {list(minority)}.")
+        require_module_name("head", head)
+        require_pooling(pool)
+        require_number("merged_above", merged_above, -1)
+        if class_counts is not None:
+            class_counts = require_whole_numbers("class_counts", class_counts, 0)
+            if len(class_counts) < 2:
+                raise ValueError(f"class_counts needs a count for each class, got {class_counts}.")
+        if minority is not None:
+            minority = require_whole_numbers("minority", minority, 0)
+            if len(minority) == 0 or len(set(minority)) < len(minority):
+                raise ValueError(f"minority needs one or more distinct classes, got {minority}.")
         self.minority, self.head, self.class_counts = minority, head, class_counts
         self.pool, self.merged_above, self.counter = pool, merged_above, counter
-        self.predictions = Predictions() if theory else None
+        self.predictions = Predictions() if require_yes_or_no("theory", theory) else None
 
     def request(self) -> Request:
         """Request the last-layer features, the classifier, and the training samples per class."""
@@ -189,7 +203,7 @@ def _arrays(found: Minority) -> dict[str, Tensor]:
         "minority": minority.double(),
         "cosines_of_weights": cosines(W),
         "cosines_of_means": cosines(M),
-        "norms_of_weights": torch.linalg.vector_norm(W, dim=1),
-        "norms_of_means": torch.linalg.vector_norm(M, dim=1),
-        "class_accuracy": found.last.class_accuracy,
+        "norms_of_weights": norms(W),
+        "norms_of_means": norms(M) * found.last.features.scale,
+        "class_accuracy": found.class_accuracy,
     }

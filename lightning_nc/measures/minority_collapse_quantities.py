@@ -12,6 +12,7 @@ from lightning_nc.functional.minority_collapse import (
     feature_energy_of,
     imbalance_ratio,
 )
+from lightning_nc.functional.powers_of_two import scaled
 from lightning_nc.measures.layer_peeled_prediction import Prediction
 from lightning_nc.measures.quantity import Curve, Panel, Quantity
 from lightning_nc.passes.request import ClassifierGeometry
@@ -60,8 +61,14 @@ class Minority(NamedTuple):
         return self.last.weight
 
     @property
+    def class_accuracy(self) -> Tensor:
+        """Share of samples of each class that the classifier gets right, shape ``(K,)``."""
+        assert self.last.class_accuracy is not None
+        return self.last.class_accuracy
+
+    @property
     def M(self) -> Tensor:
-        """Centred class means, shape ``(K, d)``."""
+        """Centred class means in units of their geometry's scale, shape ``(K, d)``."""
         return centred(self.last.features.means)
 
     @property
@@ -91,13 +98,12 @@ def _of_minority(value: Callable[[Minority], Any]) -> Callable[[Minority], Any]:
 
 
 def _norm_ratio(found: Minority) -> Tensor:
-    norms = torch.linalg.vector_norm(found.W, dim=1)
+    norms = torch.linalg.vector_norm(scaled(found.W), dim=1)
     return norms[found.B].mean() / norms[found.A].mean()
 
 
 def _minority_accuracy(found: Minority) -> Tensor:
-    assert found.last.class_accuracy is not None
-    return found.last.class_accuracy[found.B].mean()
+    return found.class_accuracy[found.B].mean()
 
 
 QUANTITIES = (

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_nc.arguments import require_module_name, require_pooling
 from lightning_nc.figures import (
     collapse_figure,
     cosine_figure,
@@ -49,6 +50,9 @@ class CollapseMeasure(Measure):
     quantities = QUANTITIES
 
     def __init__(self, head: str | Literal[False] | None = None, pool: Pool = "auto") -> None:
+        if head is not False:
+            require_module_name("head", head, ", or False")
+        require_pooling(pool)
         self.head, self.pool = head, pool
 
     def request(self) -> Request:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from lightning_nc.arguments import require_whole_number
 from lightning_nc.functional.class_distance import class_distance_normalized_variance_of
 from lightning_nc.functional.class_moments import (
     ClassMoments,
@@ -26,12 +27,14 @@ from lightning_nc.functional.neural_collapse import (
 )
 from lightning_nc.functional.separation import fuzziness_of
 
+_BEFORE = 3  # columns of the state before those of features
+
 
 class _PooledMoments(Metric):
     """Moments of all samples seen, stored as one matrix so that one gather synchronises them.
 
-    The rows of the state are ``[n_k, squares_k, mu_k]`` for the K classes, then ``[0, 0, r]`` for
-    the rows r of the scatter's factor; before the first batch d is 0.
+    The rows of the state are ``[n_k, squares_k, scale, mu_k]`` for the K classes, then
+    ``[0, 0, 0, r]`` for the rows r of the scatter's factor; before the first batch d is 0.
     """
 
     is_differentiable = False
@@ -40,13 +43,14 @@ class _PooledMoments(Metric):
     moments: Tensor
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
+        num_classes = require_whole_number("num_classes", num_classes, None)
         if num_classes < 2:
             raise ValueError(
                 f"Separation needs two or more classes, got num_classes={num_classes}."
             )
         super().__init__(dist_sync_fn=partial(_gather_and_pool, num_classes), **kwargs)
         self.num_classes = num_classes
-        empty = torch.zeros(num_classes, 2, dtype=torch.float64)
+        empty = torch.zeros(num_classes, _BEFORE, dtype=torch.float64)
         self.add_state("moments", empty, dist_reduce_fx=_only_element)
 
     def update(self, features: Tensor, labels: Tensor) -> None:
@@ -56,10 +60,6 @@ class _PooledMoments(Metric):
             raise TypeError(
                 f"The metric was cast to {self.moments.dtype}, but its moments need float64: keep "
                 "it out of a module that is cast to a lower precision."
-            )
-        if int(labels.max()) >= self.num_classes:
-            raise ValueError(
-                f"Label {int(labels.max())} is out of range for {self.num_classes} classes."
             )
         batch = _pack(class_moments(features, labels, self.num_classes))
         self.moments = _pool(self.moments, batch, self.num_classes)
@@ -162,23 +162,26 @@ class NeuralCollapse(_PooledMoments):
 
 
 def _pack(moments: ClassMoments) -> Tensor:
-    counts, means, squares, factor = moments
-    classes = torch.cat([counts[:, None], squares[:, None], means], 1)
-    return torch.cat([classes, torch.nn.functional.pad(factor, (2, 0))])
+    counts, means, squares, factor, scale = moments
+    before = torch.stack([counts, squares, torch.full_like(counts, scale)], 1)
+    classes = torch.cat([before, means], 1)
+    return torch.cat([classes, torch.nn.functional.pad(factor, (_BEFORE, 0))])
 
 
 def _unpack(state: Tensor, num_classes: int) -> ClassMoments:
-    classes, factor = state[:num_classes], state[num_classes:, 2:]
-    return ClassMoments(classes[:, 0], classes[:, 2:], classes[:, 1], factor)
+    classes, factor = state[:num_classes], state[num_classes:, _BEFORE:]
+    counts, squares, scales = classes[:, :_BEFORE].unbind(1)
+    return ClassMoments(counts, classes[:, _BEFORE:], squares, factor, float(scales[0]))
 
 
 def _pool(a: Tensor, b: Tensor, num_classes: int) -> Tensor:
     """Pool two states; an empty one has no d and leaves the other unchanged."""
-    if a.shape[1] == 2 or b.shape[1] == 2:
-        return b if a.shape[1] == 2 else a
+    if a.shape[1] == _BEFORE or b.shape[1] == _BEFORE:
+        return b if a.shape[1] == _BEFORE else a
     if a.shape[1] != b.shape[1]:
         raise ValueError(
-            f"The dimension of the features changed from {a.shape[1] - 2} to {b.shape[1] - 2}: use "
+            f"The dimension of the features changed from {a.shape[1] - _BEFORE} to "
+            f"{b.shape[1] - _BEFORE}: use "
             "a metric of its own for each layer."
         )
     return _pack(pool_moments(_unpack(a, num_classes), _unpack(b, num_classes)))

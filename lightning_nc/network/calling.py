@@ -41,7 +41,8 @@ def calling(
         model: The network.
         forward: The name of a submodule or method to call instead of the network, or a function
             ``forward(module, inputs)``.
-        wrapper: A module around the network through which calls must go, such as that of FSDP.
+        wrapper: The module through which all calls must go, such as that of FSDP around a network,
+            or a network that gathers sharded parameters when it is called itself.
 
     Example:
         >>> import torch
@@ -49,11 +50,14 @@ def calling(
         >>> calling(model, "net").function(torch.zeros(5, 2)).shape
         torch.Size([5, 3])
     """
-    called: Any = _named(model, forward) if isinstance(forward, str) else forward or model
+    called: Any = model if forward is None else forward
+    if isinstance(forward, str):
+        called = _named(model, forward)
     if called is None or (called is model and not _has_forward(model)):
         return Calling(partial(_refuse, _no_forward(model, forward)))
     if called is model:
-        function: Any = partial(call_model, wrapper or model, like=model)
+        outer = model if wrapper is None else wrapper
+        function: Any = partial(call_model, outer, like=model)
     else:
         own = partial(call_model, called) if isinstance(forward, str) else partial(called, model)
         function = own if wrapper is None else partial(_call_within, wrapper, model, own)
@@ -80,7 +84,7 @@ def call_model(
     Raises:
         TypeError: If the network cannot be called with the inputs.
     """
-    parameters = _parameters(like or model)
+    parameters = _parameters(model if like is None else like)
     if not isinstance(inputs, Mapping):
         args = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
         if _accept(parameters, args, {}):
@@ -170,12 +174,14 @@ def _refuse(text: str, inputs: Any) -> Any:
 
 def _no_forward(model: nn.Module, name: Any) -> str:
     children = dict(model.named_children())
-    owners = [child for child, module in children.items() if any(True for _ in module.parameters())]
     if name is not None:
         return (
             f"forward={name!r} is no submodule or method of {type(model).__name__} that can be "
             f"called. Its submodules are {', '.join(map(repr, children))}."
         )
+    owners = [
+        child for child, module in children.items() if next(module.parameters(), None) is not None
+    ]
     example = (
         repr(owners[0]).replace("'", '"') if len(owners) == 1 else "lambda module, inputs: ..."
     )

@@ -10,6 +10,10 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from lightning_nc.network.unpacking import could_be_labels
 from lightning_nc.network.wrong_labels import no_numbers, out_of_range, what_targets_are
 
+# Counts are kept for every class up to the largest label. A label from here on is no class index
+# but an identifier, and is refused before anything of its size is allocated.
+_MOST_CLASSES = 2**20
+
 
 def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
     """Convert the labels of a batch to class indices.
@@ -19,7 +23,7 @@ def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
 
     Args:
         labels: Shape ``(N,)`` or ``(N, 1)``.
-        num_classes: The number of classes; None to allow any label from 0.
+        num_classes: The number of classes; None to allow any label from 0 to a million.
 
     Returns:
         Shape ``(N,)``, int64.
@@ -40,8 +44,9 @@ def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
         raise ValueError(found + what_targets_are(labels))
     labels = labels.long()
     low, high = torch.stack(labels.aminmax()).tolist() if len(labels) else (0, 0)
-    if low < 0 or (num_classes is not None and high >= num_classes):
-        raise ValueError(out_of_range(low, high, num_classes))
+    bound = _MOST_CLASSES if num_classes is None else num_classes
+    if low < 0 or high >= bound:
+        raise ValueError(out_of_range(low, high, bound, at_most=num_classes is None))
     return labels
 
 

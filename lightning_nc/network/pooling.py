@@ -49,6 +49,11 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
             "samples, but the first axis must be that of the samples. Name other layers, or use a "
             "callable that returns shape (N, d)."
         )
+    if features.numel() == 0:
+        raise ValueError(
+            f"Layer '{point.name}' returns features of shape {tuple(features.shape)}, which hold "
+            "nothing for a sample, so there is nothing to measure. Name other layers."
+        )
     return features.detach().reshape(samples, -1)
 
 

@@ -92,18 +92,28 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
         inputs: The inputs of one batch.
         call: Calls the network with inputs.
     """
+    found = _without_values(model, inputs, call, tokens=True)
+    if found.sources or found.raw is not None or floating_tensor_in(inputs) is None:
+        return found
+    # the whole numbers are no tokens, such as labels of a network that takes the whole batch
+    return _without_values(model, inputs, call, tokens=False)
+
+
+def _without_values(
+    model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bool
+) -> Trace:
     try:
         with torch.autograd.graph.saved_tensors_hooks(lambda _: None, _refuse):
-            return _trace(model, inputs, call)
+            return _trace(model, inputs, call, tokens)
     except _Needed:
-        return _trace(model, inputs, call)
+        return _trace(model, inputs, call, tokens)
 
 
 def _refuse(_: None) -> Tensor:
     raise _Needed
 
 
-def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
+def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bool) -> Trace:
     runs: list[ModuleRun] = []
     channels: list[tuple[int, bool] | None] = [None]
     sources: set[Any] = set()
@@ -145,9 +155,9 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
         return output
 
     given_tensors = list(tensors_in(inputs))
-    tokens_given = any(isinstance(module, nn.Embedding) for module in names) and any(
-        not tensor.is_floating_point() for tensor in given_tensors
-    )
+    whole_numbers = any(not tensor.is_floating_point() for tensor in given_tensors)
+    has_embedding = any(isinstance(module, nn.Embedding) for module in names)
+    tokens_given = tokens and whole_numbers and has_embedding
     raw = None if tokens_given else floating_tensor_in(inputs)
     with ExitStack() as hooks, torch.enable_grad():
         for module in names:

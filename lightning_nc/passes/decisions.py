@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.functional.classifier import classifier_logits, two_row_head
+from lightning_nc.functional.powers_of_two import scale_of
 from lightning_nc.network.head import Head, far_from
 from lightning_nc.network.points import Point
 from lightning_nc.network.pooling import main_tensor
@@ -68,12 +69,16 @@ def decisions(
         outputs = [output_at(output, positions, len(head.weight)) for output in outputs]
     shaped = (_columns(main_tensor(output), len(features), len(weight)) for output in outputs)
     output = next((z for z in shaped if z is not None), None)
+    # powers of two, by which very large or small numbers are divided; a factor decides nothing
+    of_h, of_W = scale_of(features), scale_of(weight)
+    W, b = weight / of_W, None if bias is None else bias / of_W / of_h
     rows = max(_AT_ONCE // len(weight), 1)
     found = []
     for start in range(0, len(features), rows):
         part = slice(start, start + rows)
-        logits = classifier_logits(features[part], weight, bias)
-        found.append(_compared(logits, None if output is None else output[part].to(logits)))
+        logits = classifier_logits(features[part].double() / of_h, W, b)
+        z = None if output is None else output[part].to(logits) / of_W / of_h
+        found.append(_compared(logits, z))
     return torch.cat(found, 1)
 
 

@@ -243,11 +243,11 @@ def _as_classes(rows: Tensor, classes: Tensor) -> Tensor:
 
 def _geometry(point: Point, centres: Centres, totals: dict[str, Tensor]) -> ClassGeometry:
     """The geometry of a layer from the sums over all processes."""
-    counts, means, directions, _ = centres
+    counts, means, directions, _, scale = centres
     own = {each.name: totals[each.name] for each in GEOMETRY}
     made_use_of = {*own, ClassSums.name, ResidualSums.name}
     others = {name: total for name, total in totals.items() if name not in made_use_of}
-    geometry = ClassGeometry(counts, means, directions.rank, **own, statistics=others)
+    geometry = ClassGeometry(counts, means, directions.rank, **own, statistics=others, scale=scale)
     if ResidualSums.name in totals:
         require_unchanged(point, geometry, totals[ResidualSums.name])
     return geometry

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_nc.functional.gradient_kernel import last_layer_kernel, output_directions
 from lightning_nc.functional.loss_gradients import loss_gradients
+from lightning_nc.functional.powers_of_two import scale_of
 from lightning_nc.guards.generators import seed_generators
 from lightning_nc.guards.torch_internals import tree_leaves
 from lightning_nc.network.batches import ProbeBatch
@@ -128,7 +129,9 @@ class GradientPass(MeasuringPass):
             return routes
         started = time.perf_counter()
         losses = partial(loss_gradients, targets=labels, loss=wanted.loss)
-        changes = output_changes(network, v, losses, own, runner.advance).changes
+        found_moves = output_changes(network, v, losses, own, runner.advance)
+        # moves by one step are only compared with one another, so each step may have its own unit
+        changes = found_moves.changes / scale_of(found_moves.losses, 1).mT.to(found_moves.changes)
         sums.add("squared moves", changes.square().sum(0).to(sums.flat))
         return routes._replace(seconds_of_moves=time.perf_counter() - started)
 

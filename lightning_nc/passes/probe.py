@@ -6,10 +6,24 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lightning_nc.arguments import (
+    require_function,
+    require_number,
+    require_one_of,
+    require_whole_number,
+)
 from lightning_nc.network.calling import Forward
 from lightning_nc.network.positions import IGNORED
 
 _TRAINER_SOURCES = ("train", "val", "test")
+_WHOLE_NUMBERS = {
+    "samples_per_class": 1,
+    "min_samples_per_class": 1,
+    "batch_size": 1,
+    "ignore_index": None,
+    "seed": None,
+    "num_workers": 0,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,24 +102,33 @@ class Probe:
                 f"Probe source {self.source!r} is none of {', '.join(_TRAINER_SOURCES)}. Give one "
                 "of these, or a Dataset, a DataLoader or a function that returns one."
             )
+        if self.source is None or isinstance(self.source, int | float):
+            raise ValueError(
+                f"source of a Probe must hold samples, got {self.source!r}. Give a Dataset, a "
+                "DataLoader, a function that returns one, or one of "
+                f"{', '.join(_TRAINER_SOURCES)}."
+            )
         if not isinstance(self.source, str) and not self.name:
             raise ValueError(
                 f"A probe on {type(self.source).__name__} needs a name for the logged keys: "
                 'Probe(source=..., name="my_probe").'
             )
-        if self.batch_norm not in ("eval", "batch"):
-            raise ValueError(f'batch_norm must be "eval" or "batch", got {self.batch_norm!r}.')
+        if self.name is not None and not isinstance(self.name, str):
+            raise ValueError(f"name of a Probe must be a string for keys, got {self.name!r}.")
+        require_one_of("batch_norm", self.batch_norm, ("eval", "batch"))
+        require_function("unpack of a Probe", self.unpack, ": batch -> (inputs, labels)")
         if self.classes is not None and len(set(self.classes)) < 2:
             raise ValueError(
                 f"classes of a Probe needs two or more labels, got {list(self.classes)}: measures "
                 "compare classes."
             )
-        for field in ("samples_per_class", "batch_size", "min_samples_per_class"):
+        for field, least in _WHOLE_NUMBERS.items():
             value = getattr(self, field)
-            if value is not None and value < 1:
-                raise ValueError(f"{field} of a Probe must be 1 or more, got {value}.")
-        if not self.wait_seconds >= 0:
-            raise ValueError(f"wait_seconds of a Probe must be 0 or more, got {self.wait_seconds}.")
+            if value is not None or field not in ("samples_per_class", "batch_size"):
+                value = require_whole_number(f"{field} of a Probe", value, least)
+                object.__setattr__(self, field, value)
+        for field in ("cache_mb", "memory_mb", "wait_seconds"):
+            require_number(f"{field} of a Probe", getattr(self, field), 0)
 
     def __eq__(self, other: object) -> bool:
         """Whether both read the same object in the same way; its contents are not compared."""
@@ -123,3 +146,20 @@ class Probe:
     def key(self) -> str:
         """The probe's name in logged keys."""
         return self.name or str(self.source)
+
+
+def probe_of(probe: Any) -> Probe:
+    """Return a probe, or the probe on a Trainer's loader that a string names.
+
+    Raises:
+        ValueError: If it is neither, such as a Dataset, which needs a name for the logged keys.
+    """
+    if isinstance(probe, Probe):
+        return probe
+    if isinstance(probe, str):
+        return Probe(source=probe)
+    raise ValueError(
+        f"probe must be a Probe or one of {', '.join(_TRAINER_SOURCES)}, got "
+        f"{type(probe).__name__}. Put samples of your own into a Probe with a name for the logged "
+        'keys: probe=Probe(dataset, name="my_probe").'
+    )

@@ -104,7 +104,7 @@ class KernelAnswer(NamedTuple):
         kernel: Trace of the tangent kernel, shape ``(m, m)``.
         labels: Classes of the samples, shape ``(m,)``.
         moves: How far a step on the loss of sample i moves the outputs at sample j, in entry
-            (j, i), shape ``(m, m)``; None if not requested.
+            (j, i), in a unit of its own for each i, shape ``(m, m)``; None if not requested.
         num_outputs: Number of outputs C.
         one_by_one: Modules whose gradients took a backward pass per sample, each with the reason.
         by_network: Parameters for which the whole network was run for each sample.

@@ -15,12 +15,12 @@ from torch import Tensor
 from lightning_nc.functional.class_geometry import (
     ProjectedResiduals,
     SeparatingDirections,
-    class_members,
-    class_sums,
     project_residuals,
     separating_directions,
 )
+from lightning_nc.functional.class_sums import class_counts, class_sums, sum_by_class
 from lightning_nc.functional.classifier import nearest_class_centers
+from lightning_nc.functional.powers_of_two import in_units_of, scale_of
 
 
 class Centres(NamedTuple):
@@ -28,15 +28,17 @@ class Centres(NamedTuple):
 
     Attributes:
         counts: Samples per class, n_k, shape ``(K,)``.
-        means: Final class means mu_k, shape ``(K, d)``.
+        means: Final class means mu_k in units of ``scale``, shape ``(K, d)``.
         directions: The directions along which the means differ.
         P: The columns to project residuals on, shape ``(d, m)``.
+        scale: The unit of lengths, a power of two, as in `ClassGeometry`.
     """
 
     counts: Tensor
     means: Tensor
     directions: SeparatingDirections
     P: Tensor
+    scale: float
 
 
 def centres_of(counts: Tensor, sums: Tensor) -> Centres:
@@ -47,8 +49,10 @@ def centres_of(counts: Tensor, sums: Tensor) -> Centres:
         sums: Sum of the features of each class, shape ``(K, d)``.
     """
     means = sums / counts[:, None]
+    scale = float(scale_of(means))
+    means = in_units_of(scale, means)
     directions = separating_directions(counts, means)
-    return Centres(counts, means, directions, directions.stacked)
+    return Centres(counts, means, directions, directions.stacked, scale)
 
 
 class LayerBatch:
@@ -63,18 +67,21 @@ class LayerBatch:
     def __init__(self, features: Tensor, labels: Tensor, num_classes: int) -> None:
         self.features, self.labels, self.num_classes = features, labels, num_classes
 
-    @cached_property
-    def members(self) -> Tensor:
-        """One where sample i is of class k, else zero, shape ``(K, n)``, float64."""
-        return class_members(self.labels, self.num_classes)
+    @property
+    def counts(self) -> Tensor:
+        """Samples per class, shape ``(K,)``, float64."""
+        return class_counts(self.labels, self.num_classes)
 
     def by_class(self, values: Tensor) -> Tensor:
-        """Sum values of samples over each class: shape ``(n, ...)`` to ``(K, ...)``."""
-        return self.members @ values.double()
+        """Sum values over each class: shape ``(n,)`` to ``(K,)``, or ``(n, m)`` to ``(K, m)``."""
+        return sum_by_class(values, self.labels, self.num_classes)
 
 
 class ResidualBatch(LayerBatch):
     """The features of a batch at one layer in the second sweep, when class means are final.
+
+    Its features, means and residuals are in units of ``centres.scale``, which is 1 unless features
+    are very large or small.
 
     Args:
         features: ``h_i``, as the network computed them, shape ``(n, d)``.
@@ -93,7 +100,7 @@ class ResidualBatch(LayerBatch):
         sum_residuals: bool = False,
         decided: Tensor | None = None,
     ) -> None:
-        super().__init__(features, labels, len(centres.counts))
+        super().__init__(in_units_of(centres.scale, features), labels, len(centres.counts))
         self.centres, self.decided = centres, decided
         self._sum_residuals = sum_residuals
 

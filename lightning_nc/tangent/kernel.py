@@ -107,6 +107,8 @@ def output_changes(
         changes = exact(torch.zeros(len(v), network.m, network.m, device=v.device))
         # of unit length: near zero loss they would vanish in the network's precision
         lengths = of_losses.norm(dim=1)
+        if not bool((lengths > 1e-100).all()):  # squares underflow; any length serves
+            lengths = torch.linalg.vector_norm(of_losses, torch.inf, dim=1)
         unit = of_losses / torch.where(lengths > 0, lengths, 1)[:, None]
         by_loss = seen.gradients(unit.to(seen.f))
         for r in chosen:

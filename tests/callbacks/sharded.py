@@ -81,6 +81,7 @@ PROBES = {
         "cache_mb": 0,
         "batch_norm": "batch",
     },
+    "a part by its name": {"batch_size": 7, "forward": "net"},
 }
 
 

@@ -11,7 +11,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe, measure
+from lightning_nc import (
+    EquiSeparation,
+    LocalElasticity,
+    NeuralCollapse,
+    Probe,
+    find_blocks,
+    measure,
+)
 from tests import nets
 from tests.callbacks.runs import mixed
 
@@ -194,6 +201,26 @@ def test_single_samples_are_not_taken_from_objects(kind, form):
     source = DataLoader(mixed(), 10, collate_fn=Collated(form))
     with pytest.raises(ValueError, match=rf"taken from a {form.__name__}.*forward=.*LocalElas"):
         measure(kind(), source, measures=[LocalElasticity()])
+
+
+class Positions(nn.Module):
+    """Adds an embedding of positions, as networks do whose inputs are no tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.of = nn.Embedding(6, 1)
+
+    def forward(self, x):
+        return x + self.of(torch.arange(6))[:, 0]
+
+
+@pytest.mark.parametrize("kind", [Plain, TakesBatch])
+def test_labels_within_a_batch_are_not_taken_for_tokens(kind):
+    module = kind()
+    module.net.insert(0, Positions())
+    points = find_blocks(module, mixed()[:])
+    assert points[0] == "input"
+    assert len(points) > 2
 
 
 class Fits(Dataset):

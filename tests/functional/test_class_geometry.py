@@ -13,7 +13,8 @@ from lightning_nc.functional import (
     separation_fuzziness,
     variability_collapse,
 )
-from lightning_nc.functional.class_geometry import class_sums, signal_directions
+from lightning_nc.functional.class_geometry import signal_directions
+from lightning_nc.functional.class_sums import class_sums
 from tests import reference
 from tests.functional import cases
 

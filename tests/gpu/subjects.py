@@ -149,7 +149,7 @@ class Subject(NamedTuple):
     batch: int
     epoch: int
     layers: str | None = None
-    pool: Any = None
+    pool: Any = "auto"
 
     @property
     def samples(self):

@@ -119,8 +119,13 @@ def test_calls_of_a_part_go_through_the_wrapper_and_leave_it_as_it_was(kind, for
         torch.testing.assert_close(function(X), model.net(scale * X))
     assert wrapper.calls == 1
     assert "forward" not in vars(model)
+    torch.testing.assert_close(calling(model, forward, model).function(X), model.net(scale * X))
     with pytest.raises(RuntimeError, match="mat1"):
         calling(model, forward, wrapper).function(X[:, :2])
+    assert "forward" not in vars(model)
+    wrapper.inner = None  # it fails before it comes to the network
+    with pytest.raises(TypeError):
+        calling(model, forward, wrapper).function(X)
     assert "forward" not in vars(model)
 
 

@@ -1,0 +1,94 @@
+"""Sums over the samples of each class: in a fixed order, so that their bits can be repeated."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Features are taken a block of columns at a time: small enough for the cache of a CPU, and large
+# enough that a GPU spends its time on them and not on starting kernels.
+_BLOCK_ELEMENTS = 2**18
+_BLOCK_ELEMENTS_ON_GPU = 2**23
+# Up to this many classes, a product with the matrix of class members is as fast as sorting samples
+# by class, or faster; above, it costs K times as much as reading the values.
+_FEW_CLASSES = 32
+
+
+class ClassSums(NamedTuple):
+    """The class sums that the first sweep accumulates; those of disjoint sets of samples add up.
+
+    Attributes:
+        counts: Samples per class, n_k, shape ``(K,)``.
+        sums: Sum of the features of each class, shape ``(K, d)``.
+    """
+
+    counts: Tensor
+    sums: Tensor
+
+
+def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
+    """Sum the features of each class, in the first of the two sweeps.
+
+    Args:
+        features: ``h_i``, any floating dtype, shape ``(N, d)``.
+        labels: Class indices in ``0 .. num_classes - 1``, shape ``(N,)``.
+        num_classes: Number of classes K.
+
+    Returns:
+        `ClassSums`, float64.
+
+    Example:
+        >>> class_sums(torch.tensor([[1.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]), 2).sums
+        tensor([[3.],
+                [5.]], dtype=torch.float64)
+    """
+    features = features.detach()
+    sums = torch.empty(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
+    for columns in column_blocks(features):
+        sums[:, columns] = sum_by_class(features[:, columns], labels, num_classes)
+    return ClassSums(class_counts(labels, num_classes), sums)
+
+
+def class_counts(labels: Tensor, num_classes: int) -> Tensor:
+    """Samples per class n_k, shape ``(K,)``, float64."""
+    return sum_by_class(torch.ones_like(labels, dtype=torch.float64), labels, num_classes)
+
+
+def sum_by_class(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Sum values of samples over each class, with the same bits on every call.
+
+    A few classes are summed by a product with the ``(K, N)`` matrix of class members. Its size and
+    cost grow with K; many classes are summed sample by sample instead. On a CPU, `index_add_` does
+    so in the order of the samples. On CUDA it adds in no fixed order, but `index_put_` sorts the
+    samples by class first.
+
+    Args:
+        values: Shape ``(N,)`` or ``(N, d)``.
+        labels: Class indices in ``0 .. num_classes - 1``, int64, shape ``(N,)``.
+        num_classes: Number of classes K.
+
+    Returns:
+        Float64 sums, shape ``(K,)`` or ``(K, d)``.
+
+    Example:
+        >>> sum_by_class(torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0, 0, 1]), 2)
+        tensor([3., 5.], dtype=torch.float64)
+    """
+    values = values.detach().double()
+    if num_classes <= _FEW_CLASSES:
+        classes = torch.arange(num_classes, device=labels.device)
+        return (classes[:, None] == labels).double() @ values
+    sums = values.new_zeros(num_classes, *values.shape[1:])
+    if values.device.type == "cpu":
+        return sums.index_add_(0, labels, values)
+    return sums.index_put_((labels,), values, accumulate=True)
+
+
+def column_blocks(features: Tensor) -> Iterator[slice]:
+    """Slices of columns, so that wide features are not copied to float64 as a whole."""
+    rows, d = features.shape
+    on_cpu = features.device.type == "cpu"
+    elements = _BLOCK_ELEMENTS if on_cpu else _BLOCK_ELEMENTS_ON_GPU
+    width = max(64, elements // max(rows, 1))
+    return (slice(start, start + width) for start in range(0, d, width))

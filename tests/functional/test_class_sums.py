@@ -1,0 +1,78 @@
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+import lightning_nc.functional.class_pairs as class_pairs
+import lightning_nc.functional.class_sums as class_sums
+from lightning_nc.functional import (
+    class_distance_normalized_variance,
+    class_moments,
+    equiangularity,
+    maximal_angle,
+    relative_similarity,
+    separation_fuzziness,
+    simplex_etf_error,
+)
+from lightning_nc.functional.class_sums import sum_by_class
+from tests.functional import cases
+
+UNSIGNED = [torch.uint8, torch.uint16, torch.uint32, torch.uint64]
+
+
+@pytest.mark.parametrize("K", [3, 32, 33, 500])
+@pytest.mark.parametrize("shape", [(), (4,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_sums_by_class_are_those_of_a_loop_on_either_route(K, shape, dtype):
+    labels = torch.randint(0, K, (700,))
+    values = torch.randn(700, *shape).to(dtype)
+    expected = [values[labels == k].double().sum(0) for k in range(K)]
+    found = sum_by_class(values, labels, K)
+    assert found.dtype == torch.float64
+    assert_allclose(found, torch.stack(expected), rtol=1e-12, atol=1e-12)
+    assert torch.equal(found, sum_by_class(values, labels, K))  # the same bits
+
+
+def test_no_matrix_of_classes_and_samples_is_formed_for_many_classes(monkeypatch):
+    monkeypatch.setattr(class_sums, "_FEW_CLASSES", 2)
+    monkeypatch.setattr(torch, "arange", None)  # of which the matrix is made
+    labels = torch.tensor([0, 2, 2, 1])
+    assert sum_by_class(torch.ones(4), labels, 3).tolist() == [1, 1, 2]
+
+
+def test_pairs_in_many_blocks_give_what_one_block_gives(monkeypatch):
+    features, labels = cases.clusters((4, 3, 5, 6, 2, 4, 3), 6, 0.5)
+    vectors = torch.randn(7, 6, dtype=torch.float64)
+
+    def values():
+        yield class_distance_normalized_variance(features, labels)
+        for function in (equiangularity, maximal_angle, simplex_etf_error):
+            yield function(vectors)
+
+    whole = list(values())
+    monkeypatch.setattr(class_pairs, "_BLOCK_ELEMENTS", 14)  # two rows at a time
+    assert len(class_pairs.row_blocks(7)) == 4
+    assert_allclose(list(values()), whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", UNSIGNED)
+def test_labels_may_be_unsigned(dtype):
+    features, labels = cases.clusters((4, 3, 5), 6, 0.5)
+    expected = separation_fuzziness(features, labels)
+    assert separation_fuzziness(features, labels.to(dtype)) == expected
+    model = torch.nn.Linear(6, 3).double()
+    expected = relative_similarity(model, features, labels)
+    assert torch.equal(relative_similarity(model, features, labels.to(dtype)), expected)
+
+
+@pytest.mark.parametrize("label", [3_000_000_000, 2**62])
+def test_nothing_is_allocated_for_a_label_that_is_no_class_index(label):
+    with pytest.raises(ValueError, match=f"Label {label} is out of range for 3 samples"):
+        separation_fuzziness(torch.randn(3, 2), torch.tensor([0, 1, label]))
+    with pytest.raises(ValueError, match=f"Label {label} is out of range for 2 classes"):
+        class_moments(torch.randn(3, 2), torch.tensor([0, 1, label]), 2)
+
+
+@pytest.mark.parametrize("function", [equiangularity, maximal_angle, simplex_etf_error])
+def test_vectors_without_components_are_refused(function):
+    with pytest.raises(ValueError, match=r"d of 1 or more, got \(3, 0\)"):
+        function(torch.zeros(3, 0))
