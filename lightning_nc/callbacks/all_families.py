@@ -59,14 +59,11 @@ def callbacks_for(
         >>> elasticity.schedule.epochs
         (0, 10, 12)
     """
-    unknown = [name for name in without if name not in _FAMILIES]
-    if isinstance(without, str) or unknown:
+    if isinstance(without, str) or not set(without) <= set(_FAMILIES):
         raise ValueError(
-            f"without={without!r} must list some of {', '.join(map(repr, _FAMILIES))}, as in "
-            'without=["elasticity"].'
+            f"without must list some of {', '.join(map(repr, _FAMILIES))}, as in "
+            f'without=["elasticity"], got {without!r}.'
         )
-    probe = Probe(probe) if isinstance(probe, str) else probe
-    rare = _RARER * every_n_epochs, None if epochs is None else _rarely(sorted(set(epochs)))
     made: list[MeasureCallback] = [
         kind(
             probe=probe,
@@ -80,9 +77,9 @@ def callbacks_for(
     ]
     made.append(
         LocalElasticity(
-            probe=replace(probe, batch_norm="eval"),
-            every_n_epochs=rare[0],
-            epochs=rare[1],
+            probe=replace(made[0].probe, batch_norm="eval"),
+            every_n_epochs=_RARER * every_n_epochs,
+            epochs=None if epochs is None else _rarely(sorted(set(epochs))),
             when=when,
             figures=figures,
             on_error=on_error,

@@ -15,6 +15,7 @@ from tests.callbacks.runs import epochs
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
+DATA = nets.vectors()
 IMBALANCED = (40, 36, 6, 5)
 KINDS = [
     *(lightning_nc.EquiSeparation, lightning_nc.NeuralCollapse),
@@ -73,13 +74,16 @@ def test_arguments_reach_every_callback():
         assert (record.probe.key, record.probe.samples_per_class) == ("mine", 7)
     assert [each.probe.batch_norm for each in callbacks] == ["batch"] * 3 + ["eval"]
     assert callbacks[0].probe is probe
+    for wrong in ({"epochs": 3}, {"epochs": [1.5]}, {"every_n_epochs": 0}, {"probe": DATA}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            callbacks_for(**wrong)
 
 
 def test_families_can_be_left_out():
     left = callbacks_for(without=["elasticity", "nc"])
     assert [each.family for each in left] == ["separation", "minority"]
     for wrong in ("elasticity", ["LocalElasticity"]):
-        with pytest.raises(ValueError, match="must list some of 'separation', 'nc'"):
+        with pytest.raises(ValueError, match="must list some of 'separation', 'nc'.* got"):
             callbacks_for(without=wrong)
 
 
