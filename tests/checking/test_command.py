@@ -164,7 +164,7 @@ def wrong_argument(root):
         lambda root: (["nowhere:net", "project.train:loader"], "No module named 'nowhere'"),
         lambda root: (["project.train", "project.train:loader"], "names no object"),
         lambda root: (["project.train:net"], "no train_dataloader()"),
-        lambda root: (["project.train:net", "project.train:number"], "int cannot be read"),
+        lambda root: (["project.train:net", "project.train:number"], "source of a Probe must"),
         lambda root: (["--config", "none.yaml"], "none.yaml"),
         lambda root: ([], "give either"),
         wrong_file,
