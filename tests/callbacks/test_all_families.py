@@ -83,7 +83,7 @@ def test_families_can_be_left_out():
     left = callbacks_for(without=["elasticity", "nc"])
     assert [each.family for each in left] == ["separation", "minority"]
     for wrong in ("elasticity", ["LocalElasticity"]):
-        with pytest.raises(ValueError, match="must list some of 'separation', 'nc'.* got"):
+        with pytest.raises(ValueError, match=r"must list some of 'separation', 'nc'.* got"):
             callbacks_for(without=wrong)
 
 
