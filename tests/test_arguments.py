@@ -78,6 +78,7 @@ REFUSED = [
     for name, (values, says) in table.items()
     if name not in WITHOUT.get(kind, ())
     for number, value in enumerate(values)
+    if (kind, name, value) != (NeuralCollapse, "head", False)  # which has a meaning there
 ]
 
 

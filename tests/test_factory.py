@@ -243,7 +243,7 @@ WRONG = {
     ),
     "[{class_path: NeuralCollapse, init_args: {probe: tran}}]": "Probe source 'tran' is none of",
     "[{class_path: NeuralCollapse, init_args: [2]}]": "NeuralCollapse has init_args .2., which do",
-    "[{class_path: NeuralCollapse, init_args: {every_n_epochs: two}}]": "TypeError",
+    "[{class_path: NeuralCollapse, init_args: {every_n_epochs: two}}]": "every_n_epochs must be 1 or",
     "[{class_path: NeuralCollapse": "while parsing",
 }
 

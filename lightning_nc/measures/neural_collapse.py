@@ -71,12 +71,6 @@ class CollapseMeasure(Measure):
             arrays["plane"] = torch.stack(simplex_plane(means[:3], W[:3]))
         values = self.values_of(last)
         notes = rank_note({"the classifier's input": last.features}) | _undefined(values, last)
-        if W is None and self.head is None:
-            notes["no head"] = (
-                "found no head, a module with a weight row for each class, so what needs one is "
-                "not logged: NC3, NC4, NC2 of classifier rows and accuracy. If there is one, name "
-                'it: head="classifier"; head=False says that there is none.'
-            )
         return Evaluation(values, arrays=arrays, notes=notes)
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:

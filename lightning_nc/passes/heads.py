@@ -129,6 +129,15 @@ def _ancestors(name: str) -> list[str]:
     return [".".join(parts[: end + 1]) for end in range(len(parts))]
 
 
+def no_head_note(found: Trace, classes_seen: int) -> dict[str, str]:
+    """Say that there is no head, and what is not logged for that."""
+    said = _no_head(_last_weighted(found), classes_seen) + script_advice(found.modules)
+    return {
+        "no head": f"{said} What needs a head is not logged: NC3, NC4, NC2 of classifier rows and "
+        "accuracy. head=False says that there is none."
+    }
+
+
 def _no_head(last: ModuleRun | None, classes_seen: int) -> str:
     what = f"; the last layer, '{last.name}', has {last.rows} rows" if last is not None else ""
     return (

@@ -18,7 +18,12 @@ from lightning_nc.network.positions import AtEveryPosition
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import Trace, trace
 from lightning_nc.passes.draw import Drawn
-from lightning_nc.passes.heads import last_layer_point, rows_note, settle_head
+from lightning_nc.passes.heads import (
+    last_layer_point,
+    no_head_note,
+    rows_note,
+    settle_head,
+)
 from lightning_nc.passes.plan import Wanted, megabytes_of
 from lightning_nc.passes.request import Request
 from lightning_nc.passes.statistics import GEOMETRY, ClassSums
@@ -85,6 +90,8 @@ class Places:
             return Wanted(points, None, None, request.statistics, notes)
         last = last_layer_point(self.found, head, request)
         n = self.counts
+        if head is None and request.head is None:
+            notes |= no_head_note(self.found, self.num_labels)
         if head is not None:
             self.num_labels = max(self.num_labels, head.rows or 0)
             notes |= rows_note(head, len(n), int(n.min()), int(n.max()))
