@@ -1,7 +1,8 @@
 """Drop-in callbacks for PyTorch Lightning that measure the geometry a classifier learns.
 
 Callbacks: `EquiSeparation`, `NeuralCollapse`, `MinorityCollapse`, `LocalElasticity`.
-Without a Trainer: `measure`. For measures of your own: `Measure`, `Quantity`, `MeasureCallback`.
+All of them in one line: `callbacks_for`. Before training: `check`. Without a Trainer: `measure`.
+For measures of your own: `Measure`, `Quantity`, `MeasureCallback`.
 The formulas are in `lightning_nc.functional`, metrics for torchmetrics in `lightning_nc.metrics`.
 
 Names are imported on first use, so that `lightning_nc.functional` can be imported without
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from lightning_nc.callbacks import MeasureCallback as MeasureCallback
     from lightning_nc.callbacks import MinorityCollapse as MinorityCollapse
     from lightning_nc.callbacks import NeuralCollapse as NeuralCollapse
+    from lightning_nc.callbacks import callbacks_for as callbacks_for
+    from lightning_nc.checking import check as check
     from lightning_nc.measures import Curve as Curve
     from lightning_nc.measures import Evaluation as Evaluation
     from lightning_nc.measures import Measure as Measure
@@ -46,7 +49,9 @@ _HOMES = {
         "MeasureCallback",
         "MinorityCollapse",
         "NeuralCollapse",
+        "callbacks_for",
     ),
+    "checking": ("check",),
     "measures": (
         "Curve",
         "Evaluation",

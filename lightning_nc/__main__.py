@@ -1,4 +1,4 @@
-"""``python -m lightning_nc``: a demo on scikit-learn's digits, and a report on a run."""
+"""``python -m lightning_nc``: a demo on scikit-learn's digits, a dry run, and a report on a run."""
 
 import argparse
 import sys
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_nc import EquiSeparation, NeuralCollapse
+from lightning_nc.checking import command
 from lightning_nc.report.page import report_page
 from lightning_nc.report.reading import NothingToReport
 from lightning_nc.report.runs import read_runs
@@ -56,20 +57,24 @@ class DigitsClassifier(LightningModule):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the demo, or write the report on a run."""
+    """Run the demo, check a network before training, or write the report on a run."""
     parser = argparse.ArgumentParser(prog="python -m lightning_nc", description=_DESCRIPTION)
     _add_demo_options(parser)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="")
     # otherwise its defaults would overwrite options given before the command
     demo = commands.add_parser("demo", help=_DEMO, argument_default=argparse.SUPPRESS)
     _add_demo_options(demo, defaults=False)
+    check = commands.add_parser("check", help=command.HELP, description=command.HELP)
+    command.add_arguments(check)
     report = commands.add_parser("report", help=_REPORT, description=_REPORT)
     report.add_argument("run_dir", type=Path, metavar="RUN_DIR", help=_RUN_DIR)
     report.add_argument(
         "--output", type=Path, dest="page", default=Path("report.html"), help="the page to write"
     )
     options = parser.parse_args(arguments)
-    if options.command == "report":
+    if options.command == "check":
+        command.run(check, options)
+    elif options.command == "report":
         _report(report, options.run_dir, options.page)
     else:
         _demo(options.epochs, options.output)

@@ -32,6 +32,10 @@ ROOMS = {
         ),
         {"torch", "lightning", "pytorch_lightning", "lightning_utilities", "tqdm", "yaml"},
     ),
+    "checking": (
+        ("callbacks", "measures", "passes", "network", "functional"),
+        {"torch", "jsonargparse", "yaml"},
+    ),
     "factory": (("callbacks",), set()),
     "metrics": (("arguments", "functional"), {"torch", "torchmetrics"}),
     "report": (("measures", "figures"), {"torch", "numpy", "matplotlib", "tensorboard"}),

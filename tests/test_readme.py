@@ -5,9 +5,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from pytorch_lightning import Trainer
+from sklearn.datasets import load_digits
+from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_nc import MeasureCallback
+from lightning_nc import MeasureCallback, check
+from lightning_nc.__main__ import DigitsClassifier
 from tests import nets
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -17,6 +21,15 @@ WITH_NUMBERS = [block for block in BLOCKS if re.search(r"# [\d.]+$", block, re.M
 
 def namespace():
     return {"Trainer": Trainer, "dataset": nets.vectors()}
+
+
+def test_the_table_before_training_is_what_comes_out():
+    (shown,) = re.findall(r"```text\n(layers .*?)```", README, re.DOTALL)
+    images, labels = load_digits(return_X_y=True)
+    data = TensorDataset(torch.tensor(images / 16).float(), torch.tensor(labels))
+    found = str(check(DigitsClassifier(), DataLoader(data, 128)))
+    times = r"[\d.e+-]+ (s|min|of the)\b"  # and their ratio
+    assert re.sub(times, "...", shown.rstrip("\n")) == re.sub(times, "...", found)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))

@@ -52,6 +52,14 @@ def ours(trainer):
     return [each for each in trainer.callbacks if isinstance(each, MeasureCallback)]
 
 
+def test_what_would_be_measured_is_said_before_training(run_recipe, capsys):
+    names = run_recipe("Before training")
+    found = names["found"]
+    assert (found.head, found.layers) == ("net.6", ["input", "net.1", "net.3", "net.5"])
+    assert "10 samples each" in capsys.readouterr().out
+    assert [epochs(callback) for callback in ours(names["trainer"])] == [[0, 5]] * 4
+
+
 def test_training_stops_when_the_law_holds(run_recipe):
     names = run_recipe("the law of equi-separation holds")
     trainer, threshold = names["trainer"], names["law"].stopping_threshold

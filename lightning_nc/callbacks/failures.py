@@ -4,14 +4,40 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_nc.callbacks.messages import tell, topic_of
+from lightning_nc.callbacks.messages import say_once, tell, topic_of
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.record import Cause, Record
 from lightning_nc.passes.agreement import told_by
+from lightning_nc.passes.request import DoesNotApply
 
 Failed = Sequence[tuple[Record, Exception]]
 
 _LISTED = 3  # causes in the line at the end of training
+
+
+def without_inapplicable(
+    trainer: Any, failed: Failed, moment: Moment
+) -> list[tuple[Record, Exception]]:
+    """Return the failures but for families that do not apply and were not asked for by name.
+
+    These are said once. They are due again the next time, since data and class counts may change,
+    and since all processes must agree on what is due.
+    """
+    kept = []
+    for record, error in failed:
+        if record.asked_for or not isinstance(error, DoesNotApply):
+            kept.append((record, error))
+            continue
+        if moment.stage == "fit":
+            record.skipped.add(moment.epochs_completed)
+        say_inapplicable(trainer, record, error)
+    return kept
+
+
+def say_inapplicable(trainer: Any, record: Record, reason: Exception) -> None:
+    """Say once, in Lightning's log, that a family does not apply."""
+    text = f"{record.name} on '{record.probe.key}' does not apply and logs nothing: {reason}"
+    say_once(trainer, record.told, topic_of(text), text)
 
 
 def count_failures(failed: Failed, moment: Moment) -> None:

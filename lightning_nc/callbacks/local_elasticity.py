@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_nc.callbacks.failures import say_inapplicable
 from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.callbacks.record import OnError
 from lightning_nc.callbacks.schedule import When
@@ -12,7 +13,7 @@ from lightning_nc.functional.loss_gradients import Loss
 from lightning_nc.measures.local_elasticity import ElasticityMeasure
 from lightning_nc.passes.gradient_pass import require_own_outputs
 from lightning_nc.passes.probe import Probe
-from lightning_nc.passes.request import Parameters
+from lightning_nc.passes.request import DoesNotApply, Parameters
 
 
 class LocalElasticity(MeasureCallback):
@@ -110,5 +111,12 @@ class LocalElasticity(MeasureCallback):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Set up as `MeasureCallback` does, and refuse strategies that shard the parameters."""
         super().setup(trainer, pl_module, stage)
-        if self.parameters != "last_layer":
+        if self.parameters == "last_layer":
+            return
+        try:
             require_whole_parameters(trainer, type(self).__name__)
+        except DoesNotApply as reason:
+            if self.record.asked_for:
+                raise
+            self.record.left_out = True
+            say_inapplicable(trainer, self.record, reason)

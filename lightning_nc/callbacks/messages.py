@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from lightning_utilities.core.rank_zero import rank_zero_info
+
 
 def tell(trainer: Any, text: str) -> None:
     """Warn, on the first process only.
@@ -42,6 +44,21 @@ def tell_once(trainer: Any, told: set[str], topic: str, text: str) -> bool:
     if new:
         tell(trainer, text)
     return new
+
+
+def say_once(trainer: Any, told: set[str], topic: str, text: str) -> None:
+    """Say what is no fault in Lightning's log, on the first process, unless it was said before.
+
+    Args:
+        trainer: The Trainer.
+        told: Topics reported so far; this one is added.
+        topic: What the text is about.
+        text: The message.
+    """
+    new = topic not in told
+    told.add(topic)
+    if new and trainer.is_global_zero:
+        safely(trainer, told, "write to Lightning's log", lambda: rank_zero_info(text))
 
 
 def topic_of(text: str) -> str:

@@ -56,6 +56,9 @@ class Record:
             the weights are those of the run.
         plans: Plans of earlier measurements, by the key prefixes of the callbacks that share them.
         told: Topics of messages that have been reported.
+        asked_for: Whether the user asked for this family in particular. If not, that it does not
+            apply is no failure: it is said once, in Lightning's log.
+        left_out: Whether nothing is measured in this run, because the family does not apply.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -84,6 +87,7 @@ class Record:
         self.loaded: tuple[float, int] | None = None
         self.plans: dict[tuple[str, ...], Plan] = {}
         self.told: set[str] = set()
+        self.asked_for, self.left_out = True, False
 
     @property
     def prefix(self) -> str:
@@ -97,7 +101,7 @@ class Record:
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
             fresh: Whether training starts from the beginning.
         """
-        self.stage, self.loaded = stage, None
+        self.stage, self.loaded, self.left_out = stage, None, False
         self.runs, self.missed, self.attempts = self.runs + 1, 0, 0
         self.causes.clear()
         self.plans.clear()  # the network or the data may have changed
@@ -109,6 +113,8 @@ class Record:
 
     def due(self, moment: Moment) -> bool:
         """Whether to measure at this moment."""
+        if self.left_out:
+            return False
         own_data = not isinstance(self.probe.source, str)
         if moment.stage != "fit":
             of_stage = {"validate": "val", "test": "test"}.get(moment.stage)

@@ -9,8 +9,13 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_nc.callbacks.epoch_metrics import compute_with_others
-from lightning_nc.callbacks.failures import count_failures, names_of, tell_of_failures
-from lightning_nc.callbacks.messages import safely, tell_once
+from lightning_nc.callbacks.failures import (
+    count_failures,
+    names_of,
+    tell_of_failures,
+    without_inapplicable,
+)
+from lightning_nc.callbacks.messages import safely, say_once, tell_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
 from lightning_nc.callbacks.progress import progress_line
@@ -66,10 +71,12 @@ def measure_together(
             measured.append((record, measurement))
             _tell(trainer, record, *each, measurement)
     failed = [(r, e) for r, e in zip(records, found, strict=True) if isinstance(e, Exception)]
+    failed = without_inapplicable(trainer, failed, moment)
     count_failures(failed, moment)
     values = {key: value for _, each in measured for key, value in each.values.items()}
     values |= {record.prefix + "failures": float(record.failures) for record, _ in failed}
-    publish_values(trainer, records[0].told, everything, values, moment)
+    if values:
+        publish_values(trainer, records[0].told, everything, values, moment)
     for record, measurement in measured:
         publish_figures_and_tables(trainer, record, measurement)
     tell_of_failures(trainer, failed, moment)
@@ -169,7 +176,12 @@ def _tell(
     A failure on the first process alone must not stop it: the others would wait.
     """
     who = f"{record.name} on '{record.probe.key}'"
-    for topic, text in {**answer.notes, **evaluation.notes, **evaluation.alerts}.items():
+    notes = {**answer.notes, **evaluation.notes}
+    if not record.asked_for:  # what has no value here was not asked for, so it is no warning
+        for topic, text in notes.items():
+            say_once(trainer, record.told, topic, f"{who}: {text}")
+        notes = {}
+    for topic, text in {**notes, **evaluation.alerts}.items():
         if tell_once(trainer, record.told, topic, f"{who}: {text}") and topic in evaluation.alerts:
             send_alerts(trainer, record.told, topic, f"{who}: {text}")
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning_nc.callbacks.trainer_access import SHARDING
 from lightning_nc.passes.agreement import Processes
+from lightning_nc.passes.request import DoesNotApply
 
 
 def require_processes(trainer: Any, name: str) -> None:
@@ -29,12 +30,12 @@ def require_whole_parameters(trainer: Any, name: str) -> None:
     """Refuse strategies that shard the parameters over the processes.
 
     Raises:
-        ValueError: If the strategy does; the message names alternatives.
+        DoesNotApply: If the strategy does; the message names alternatives.
     """
     kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
     sharding = next((kind for kind in kinds if kind in SHARDING), None)
     if sharding is not None:
-        raise ValueError(
+        raise DoesNotApply(
             f"{name} cannot compare gradients under {sharding}, where each process has only part "
             f'of the parameters. Use {name}(parameters="last_layer"), DDP, or '
             "lightning_nc.functional.gradient_kernel on a checkpoint."

@@ -5,6 +5,10 @@ from collections.abc import Mapping
 from lightning_nc.measures.minority_collapse_quantities import QUANTITIES, Minority
 
 _PREDICTED = ("predicted_cos", "critical_ratio")
+NO_MINORITY = (
+    "the largest class has less than 1.5 times as many training samples as the smallest, so there "
+    "are no minority classes"
+)
 _OF_COUNTS = ("imbalance_ratio", *_PREDICTED)
 
 
@@ -29,9 +33,8 @@ def minority_notes(
     elif found.n is not None and len(found.B) == 0:
         absent = [row.name for row in QUANTITIES if row.name not in (*values, *_PREDICTED)]
         notes["no minority"] = (
-            f"{_are(absent, 'not logged')}: the largest class has less than 1.5 times as many "
-            "training samples as the smallest, so there are no minority classes; to compare "
-            "classes all the same, name them with minority=[...]."
+            f"{_are(absent, 'not logged')}: {NO_MINORITY}; to compare classes all the same, name "
+            "them with minority=[...]."
         )
     if len(found.B) == 1:
         pairs = [name for name in undefined if name.startswith("cos_")]

@@ -24,7 +24,7 @@ from lightning_nc.passes.agreement import MeasurementError
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan, Wanted
 from lightning_nc.passes.probe import Probe
-from lightning_nc.passes.request import Answer, KernelAnswer, KernelRequest
+from lightning_nc.passes.request import Answer, DoesNotApply, KernelAnswer, KernelRequest
 from lightning_nc.passes.sums import Sums
 from lightning_nc.passes.sweeps import Reading, labelled_batches
 from lightning_nc.tangent.differentiable_network import Network
@@ -91,7 +91,7 @@ class GradientPass(MeasuringPass):
             if place is None:
                 return None
             if plan.of_positions:
-                raise ValueError(
+                raise DoesNotApply(
                     "Gradients of single samples are compared, and here labels are of positions in "
                     "sequences or images. Give LocalElasticity a probe with one label per sample: "
                     "probe=Probe(source, name=..., unpack=...)."
@@ -178,11 +178,11 @@ def require_rows(inputs: Any) -> None:
     """Refuse inputs from which single samples cannot be taken.
 
     Raises:
-        ValueError: If they hold an object, such as a batch of graphs.
+        DoesNotApply: If they hold an object, such as a batch of graphs.
     """
     for leaf in tree_leaves(inputs):
         if not isinstance(leaf, Tensor) and next(tensors_in(leaf), None) is not None:
-            raise ValueError(
+            raise DoesNotApply(
                 f"Gradients are compared sample by sample, which cannot be taken from a "
                 f"{type(leaf).__name__}. Call the network with tensors, by Probe(unpack=..., "
                 "forward=lambda module, inputs: ...), or leave LocalElasticity out."

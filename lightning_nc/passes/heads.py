@@ -5,7 +5,7 @@ import re
 from lightning_nc.network.blocks import find_head
 from lightning_nc.network.points import Point, script_advice
 from lightning_nc.network.trace import ModuleRun, Trace
-from lightning_nc.passes.request import Request
+from lightning_nc.passes.request import DoesNotApply, Request
 
 # words in the names of modules whose outputs are no logits
 _PROJECTION = re.compile(
@@ -41,7 +41,7 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
         return head if fits else None
     if head is None:
         if request.needs_head:
-            raise ValueError(_no_head(last, classes_seen) + script_advice(found.modules))
+            raise DoesNotApply(_no_head(last, classes_seen) + script_advice(found.modules))
         return None
     if later is not None and is_unclear:
         raise ValueError(

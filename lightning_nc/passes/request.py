@@ -16,6 +16,10 @@ from lightning_nc.passes.statistics import Statistic
 Parameters = Sequence[str] | Literal["last_layer"] | None
 
 
+class DoesNotApply(ValueError):
+    """A request that no measurement of this network or of these data can meet."""
+
+
 class KernelRequest(NamedTuple):
     """The gradients that a measure needs compared.
 

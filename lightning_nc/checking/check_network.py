@@ -1,0 +1,182 @@
+"""A dry run: what the callbacks would measure on a network and data, before any training."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nc.callbacks.all_families import callbacks_for
+from lightning_nc.callbacks.measure_callback import MeasureCallback
+from lightning_nc.checking.class_names import class_names
+from lightning_nc.checking.findings import Check, Family
+from lightning_nc.checking.timing import Pace, pace_of
+from lightning_nc.functional.minority_collapse import minority_classes
+from lightning_nc.measures.minority_collapse import MinorityMeasure
+from lightning_nc.measures.minority_notes import NO_MINORITY
+from lightning_nc.network.labels import dataset_labels
+from lightning_nc.network.runner import Runner, plain_runner
+from lightning_nc.passes.agreement import Processes
+from lightning_nc.passes.geometry_pass import GeometryPass
+from lightning_nc.passes.measuring_pass import MeasuringPass
+from lightning_nc.passes.plan import Plan
+from lightning_nc.passes.probe import Probe
+from lightning_nc.passes.request import Answer, Request
+from lightning_nc.passes.sweeps import Reading
+
+_TIMED = 10  # outputs whose gradients are compared to estimate how long those of all take
+
+
+class _DryRun(MeasuringPass):
+    """Settles on a plan and times a batch, and measures nothing."""
+
+    pace: Pace
+    names: Sequence[str] | None
+    labels: Tensor | None  # of all samples, if the dataset declares them
+
+    def _answers(self) -> list[Answer | Exception]:
+        with self._settled() as (plan, samples):
+            reading = Reading(samples, plan.batches, self.probe, of_positions=plan.of_positions)
+            self.pace = pace_of(self.runner, reading)
+            self.names = class_names(samples.dataset, int(plan.classes[-1]))
+            self.labels = dataset_labels(samples.dataset) if plan.declared else None
+        return []
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def check(
+    model: nn.Module, loader: Any, callbacks: Iterable[MeasureCallback] | None = None
+) -> Check:
+    """Find out, before any training, what the callbacks would measure and what it costs.
+
+    A first batch is traced and timed, and labels are read as far as the probe needs them.
+    `LocalElasticity` is tried, with gradients of at most ten outputs. Network and data are left as
+    they were.
+
+    Args:
+        model: Any module that is called with inputs; it is checked on the device where it is.
+        loader: A DataLoader or Dataset, of which a `Probe` draws 100 samples per class as it does
+            for callbacks, or a `Probe` on one (not ``"train"``, for which a Trainer is needed).
+        callbacks: Those to check on these data, with their options; by default all families.
+
+    Returns:
+        What was found. It prints as a table, also in a notebook.
+
+    Raises:
+        TypeError: If data cannot be read or unpacked.
+        ValueError: If labels do not fit; the message says what was found and what to do.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> data = TensorDataset(torch.randn(30, 4), torch.arange(3).repeat(10))
+        >>> found = check(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), data)
+        >>> found.layers, found.head, found.counts
+        (['input', '1'], '2', {0: 10, 1: 10, 2: 10})
+        >>> [each.name for each in found.families if not each.applies]  # classes are balanced
+        ['MinorityCollapse']
+    """
+    probe = loader if isinstance(loader, Probe) else Probe(loader, "data")
+    if isinstance(probe.source, str):
+        raise ValueError(
+            f'Probe source "{probe.source}" is a Trainer\'s loader, but there is no Trainer. Give '
+            'the loader or its dataset: Probe(source=loader, name="train").'
+        )
+    chosen = list(callbacks_for(probe) if callbacks is None else callbacks)
+    runner, shared = plain_runner(model, probe.forward), _shared(chosen)
+    requests = [each.measure.request() for each in shared]
+    dry = _DryRun(runner, lambda: probe.source, probe, requests, Processes())
+    dry.run()
+    assert dry.plan is not None
+    families = []
+    for each in chosen:
+        if each not in shared:
+            families.append(_tried(each, runner, probe))
+            continue
+        failure = dry.plan.failures.get(shared.index(each))
+        why_not = _no_minority(each, dry.labels) if failure is None else str(failure)
+        families.append(Family(each.record.name, why_not))
+    return Check(families, dry.names, dry.pace, probe, dry.plan._replace(failures={}))
+
+
+def _shared(callbacks: Sequence[MeasureCallback]) -> list[MeasureCallback]:
+    """The callbacks that share a pass over layers."""
+    return [each for each in callbacks if each.measure.passes is GeometryPass]
+
+
+def _no_minority(callback: MeasureCallback, labels: Tensor | None) -> str:
+    """Why minority collapse has nothing to compare; empty for other families."""
+    measure = callback.measure
+    if not isinstance(measure, MinorityMeasure) or measure.minority is not None:
+        return ""
+    given = measure.class_counts
+    counts = None if given is None else torch.tensor(given)
+    if counts is None and labels is not None:
+        counts = labels.bincount()
+    if counts is None or bool(minority_classes(counts[counts > 0]).any()):
+        return ""  # unknown counts will be known when training has counted classes
+    return f"{NO_MINORITY}."
+
+
+def _tried(callback: MeasureCallback, runner: Runner, probe: Probe) -> Family:
+    """Try a callback whose pass is its own, and time it; of many outputs, some are enough."""
+    probe = replace(probe, batch_norm=callback.probe.batch_norm)
+    request = callback.measure.request()
+    try:
+        one = _with_outputs(request, 1)
+        once = _timed(callback, one, runner, probe)
+        many = one is not request and once.outputs > _TIMED
+        some = _with_outputs(request, _TIMED) if many else request
+        # the first time included the plan, and what torch does only once
+        again = _timed(callback, some, runner, probe, once.plan)
+    except Exception as error:
+        return Family(callback.record.name, str(error))
+    scale = once.outputs / _TIMED if many else 1
+    return Family(callback.record.name, seconds=scale * again.seconds)
+
+
+def _with_outputs(request: Request, outputs: int) -> Request:
+    """The request with a number of outputs, if it is one for all outputs."""
+    kernel = request.kernel
+    if kernel is None or kernel.outputs != "all" or kernel.parameters == "last_layer":
+        return request
+    return request._replace(kernel=kernel._replace(outputs=outputs))
+
+
+class _Timed(NamedTuple):
+    """A measurement that was tried.
+
+    Attributes:
+        seconds: How long it took.
+        outputs: Number of outputs of the network, if gradients are compared.
+        plan: Its plan.
+    """
+
+    seconds: float
+    outputs: int
+    plan: Plan | None
+
+
+def _timed(
+    callback: MeasureCallback,
+    request: Request,
+    runner: Runner,
+    probe: Probe,
+    plan: Plan | None = None,
+) -> _Timed:
+    """Measure once, and forget the values.
+
+    Raises:
+        Exception: If it cannot be measured.
+    """
+    one = callback.measure.passes(
+        runner, lambda: probe.source, probe, [request], Processes(requests=1), plan
+    )
+    started = time.perf_counter()
+    (answer,) = one.run()
+    if isinstance(answer, Exception):
+        raise answer
+    outputs = 1 if answer.kernel is None else answer.kernel.num_outputs
+    return _Timed(time.perf_counter() - started, outputs, one.plan)

@@ -1,0 +1,30 @@
+"""The names of classes, where a dataset tells them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import Subset
+
+
+def class_names(dataset: Any, largest: int) -> Sequence[str] | None:
+    """Return the names of the classes by label; None if the dataset does not tell them.
+
+    They are ``classes`` of the datasets of torchvision, or the names of a feature of ``datasets``.
+
+    Args:
+        dataset: The dataset, perhaps inside `Subset`.
+        largest: The largest label that must have a name.
+
+    Example:
+        >>> class Pets(list):
+        ...     classes = ["cat", "dog"]
+        >>> class_names(Subset(Pets([(0.5, 1)]), [0]), 1)
+        ['cat', 'dog']
+    """
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    features = getattr(dataset, "features", None)
+    named = features.values() if isinstance(features, Mapping) else ()
+    found = [getattr(dataset, "classes", None), *(getattr(each, "names", None) for each in named)]
+    lists = [names for names in found if isinstance(names, list | tuple) and len(names) > largest]
+    return next((names for names in lists if all(isinstance(n, str) for n in names)), None)

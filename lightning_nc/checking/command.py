@@ -1,0 +1,40 @@
+"""``python -m lightning_nc check``."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lightning_nc.checking.check_network import check
+from lightning_nc.checking.sources import NotFound, from_configuration, from_paths
+
+HELP = "Say before training what would be measured, where, and what it costs."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "model",
+        nargs="?",
+        help="import path of the network, or of what makes it: package.file:name",
+    )
+    parser.add_argument(
+        "data",
+        nargs="?",
+        help="import path of a loader, dataset, datamodule or Probe, or of a function that returns "
+        "one; by default the network's own train_dataloader()",
+    )
+    parser.add_argument(
+        "--config", type=Path, help="instead of paths, a YAML file of LightningCLI with model, data"
+    )
+
+
+def run(parser: argparse.ArgumentParser, options: Any) -> None:
+    """Print the table, or what is wrong, and exit with status 2."""
+    if (options.model is None) == (options.config is None):
+        parser.error("give either the import path of a network, or --config")
+    try:
+        paths = options.model, options.data
+        found = from_configuration(options.config) if options.config else from_paths(*paths)
+        print(check(*found))
+    except (NotFound, OSError, TypeError, ValueError) as error:
+        parser.exit(2, f"{error}\n")

@@ -1,0 +1,214 @@
+"""What a dry run has found, as values and as a table."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import NamedTuple
+
+from lightning_nc.checking.timing import Pace
+from lightning_nc.network.points import Point
+from lightning_nc.passes.plan import Plan, megabytes_of
+from lightning_nc.passes.probe import Probe
+from lightning_nc.passes.sweeps import FeatureCache
+
+_TRAINING_STEP = 3  # forward passes: a backward pass takes about as long as two
+_LISTED = 8  # layers or classes that are listed one by one
+
+
+class Family(NamedTuple):
+    """What was found for one callback.
+
+    Attributes:
+        name: Name of the callback.
+        why_not: Why it does not apply; empty if it does.
+        seconds: Estimated seconds of a measurement in a pass of its own; None if it shares one.
+    """
+
+    name: str
+    why_not: str = ""
+    seconds: float | None = None
+
+    @property
+    def applies(self) -> bool:
+        """Whether it can be measured."""
+        return not self.why_not
+
+
+@dataclass(frozen=True)
+class Check:
+    """What would be measured, where, and what it costs; it prints as a table.
+
+    Attributes:
+        families: What was found for each callback.
+        names: Names of classes by label; None if the dataset does not tell them.
+        pace: Seconds to read a sample and to run the network on it.
+        probe: The probe.
+        plan: The plan of a measurement.
+    """
+
+    families: Sequence[Family]
+    names: Sequence[str] | None
+    pace: Pace = field(repr=False)
+    probe: Probe = field(repr=False)
+    plan: Plan = field(repr=False)
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers, in order of depth."""
+        wanted = [each for each in self.plan.wanted if each is not None]
+        return list(dict.fromkeys(point.name for each in wanted for point in each.layers))
+
+    @property
+    def head(self) -> str | None:
+        """Name of the head; None if there is none."""
+        return next(iter(self.plan.heads.values()), None)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Number of features per sample, by layer."""
+        return {point.name: width for point, width in self.plan.widths.items()}
+
+    @property
+    def pooling(self) -> dict[str, str]:
+        """How layers are pooled, in words by name, where they are not merely flattened."""
+        wanted = [each for each in self.plan.wanted if each is not None]
+        return {name: words for each in wanted for name, words in each.pooling.items()}
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Samples of the probe by label."""
+        counts = self.plan.counts.long().tolist()
+        return dict(zip(self.plan.classes.tolist(), counts, strict=True))
+
+    @property
+    def megabytes(self) -> float:
+        """Memory of the accumulators at the peak, in MB."""
+        return max(sum(map(self._megabytes, group)) for group in self.plan.groups)
+
+    @property
+    def cached(self) -> bool:
+        """Whether features are kept, so that the network runs once and not twice."""
+        return all(map(self._is_cached, self.plan.groups))
+
+    @property
+    def seconds(self) -> float:
+        """Estimated seconds of the pass that callbacks share, without figures."""
+        items = sum(len(batch.indices) for batch in self.plan.batches)
+        groups = [group for group in self.plan.groups if group]
+        sweeps = sum(1 if self._is_cached(group) else 2 for group in groups)
+        return sweeps * items * sum(self.pace)
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Estimated seconds of an epoch: a step takes as long as three forward passes."""
+        return self.plan.source_size * (self.pace.reading + _TRAINING_STEP * self.pace.forward)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what is left out."""
+        wanted = [each for each in self.plan.wanted if each is not None]
+        return list(dict.fromkeys(text for each in wanted for text in each.notes.values()))
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The lines of the table."""
+        of_families = [(each.name, self._said_of(each)) for each in self.families]
+        notes = [("note", text) for text in self.notes]
+        return [
+            ("layers", f"{len(self.layers)}: {_enumerated(self.layers)}"),
+            ("features", _between(self.widths.values(), "number") + " per sample and layer"),
+            ("pooling", _grouped(self.pooling) or "none: layers are flattened"),
+            ("head", self.head or "none found"),
+            ("classes", self._classes()),
+            ("samples", self._samples()),
+            ("memory", self._memory()),
+            ("time", self._time()),
+            *of_families,
+            *notes,
+        ]
+
+    def __str__(self) -> str:
+        """The table."""
+        wide = max(len(name) for name, _ in self.rows())
+        return "\n".join(f"{name:<{wide}}  {text}" for name, text in self.rows())
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        cells = "".join(
+            f'<tr><th style="text-align: left; white-space: nowrap">{escape(name)}</th>'
+            f'<td style="text-align: left">{escape(text)}</td></tr>'
+            for name, text in self.rows()
+        )
+        return f"<table>{cells}</table>"
+
+    def _megabytes(self, point: Point) -> float:
+        plan = self.plan
+        return megabytes_of(plan.num_classes, plan.widths[point], plan.statistics[point])
+
+    def _is_cached(self, group: Sequence[Point]) -> bool:
+        widths = {point: self.plan.widths[point] for point in group}
+        size = len(self.plan.batches) * max(batch.size for batch in self.plan.batches)
+        return FeatureCache.fits(widths, size, self.probe.cache_mb, self.plan.bytes_each)
+
+    def _classes(self) -> str:
+        counts, kind = self.counts, "position" if self.plan.of_positions else "sample"
+        said = f"{len(counts)}, with {_between(counts.values(), kind)} each"
+        if self.names is None and len(set(counts.values())) == 1:
+            return said
+        named = {k: str(k) if self.names is None else self.names[k] for k in counts}
+        return f"{said}: {_enumerated([f'{named[k]}: {n}' for k, n in counts.items()])}"
+
+    def _samples(self) -> str:
+        items = sum(len(batch.indices) for batch in self.plan.batches)
+        of_all = f"{items} of {self.plan.source_size}"
+        if not self.plan.of_positions:
+            return of_all
+        return f"{sum(self.counts.values())} labelled positions in {of_all} sequences or images"
+
+    def _memory(self) -> str:
+        groups = len(self.plan.groups)
+        said = f"accumulators of {self.megabytes:.3g} MB (limit {self.probe.memory_mb:.4g})"
+        if groups > 1:
+            said += f" for each of {groups} groups of layers, measured one after another"
+        runs = "kept, so that the network runs once" if self.cached else "not kept: it runs twice"
+        return f"{said}; features are {runs}"
+
+    def _time(self) -> str:
+        share = self.seconds / max(self.epoch_seconds, 1e-9)
+        return (
+            f"about {_duration(self.seconds)} for a measurement without figures, {share:.2g} of "
+            f"the {_duration(self.epoch_seconds)} for an epoch (estimated from one batch)"
+        )
+
+    def _said_of(self, family: Family) -> str:
+        if not family.applies:
+            return f"does not apply: {family.why_not}"
+        if family.seconds is None:
+            return "applies"
+        return f"applies, about {_duration(family.seconds)} for a measurement"
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    """The names; those in the middle of a long list are left out."""
+    if len(names) > _LISTED:
+        left_out = f"{len(names) - _LISTED + 1} more"
+        names = [*names[: _LISTED - 2], left_out, names[-1]]
+    return ", ".join(names)
+
+
+def _between(numbers: Collection[int], kind: str) -> str:
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    said = f"{low}" if low == high else f"{low} to {high}"
+    return f"{said} {kind}{'s' * (high != 1)}"
+
+
+def _grouped(words: Mapping[str, str]) -> str:
+    of_each: dict[str, list[str]] = {}
+    for name, said in words.items():
+        of_each.setdefault(said, []).append(name)
+    return "; ".join(f"{said} ({_enumerated(names)})" for said, names in of_each.items())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"

@@ -1,0 +1,192 @@
+"""The command, as users start it, in a project of their own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightning_nc import __main__ as command
+from lightning_nc.checking import check, sources
+from tests import nets
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+ROOT = Path(__file__).parents[2]
+PROJECT = """
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+generator = torch.Generator().manual_seed(0)
+data = TensorDataset(torch.randn(60, 4, generator=generator), torch.arange(3).repeat(20))
+loader = DataLoader(data, 10)
+net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+number = 3
+
+
+class Model(LightningModule):
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, width), nn.ReLU())
+        self.classifier = nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.classifier(self.body(x))
+
+
+class WithData(Model):
+    def train_dataloader(self):
+        return DataLoader(data, 5)
+
+
+class Data(LightningDataModule):
+    def __init__(self, batch_size: int = 10):
+        super().__init__()
+        self.batch_size = batch_size
+
+    def setup(self, stage):
+        self.data = data
+
+    def train_dataloader(self):
+        return DataLoader(self.data, self.batch_size)
+
+
+def make_loader():
+    return loader
+"""
+CONFIGURATION = """
+seed_everything: 0
+trainer: {max_epochs: 3}
+model:
+  class_path: project.train.Model
+  init_args: {width: 12}
+data:
+  class_path: project.train.Data
+  init_args: {batch_size: 6}
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with a project, which is the current one."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "train.py").write_text(PROJECT)
+    (tmp_path / "config.yaml").write_text(CONFIGURATION)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in ("project", "project.train"):
+        sys.modules.pop(name, None)
+
+
+def said(capsys, *arguments):
+    """What the command prints, in this process."""
+    command.main(["check", *arguments])
+    return dict(re.split(r"  +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("arguments", "head", "layers"),
+    [
+        (["project.train:net", "project.train:loader"], "2", "2: input, 1"),
+        (["project.train:net", "project.train:data"], "2", "2: input, 1"),
+        (["project.train:Model", "project.train:make_loader"], "classifier", "2: input, body.1"),
+        (["project.train:Model", "project.train:Data"], "classifier", "2: input, body.1"),
+        (["project.train:WithData"], "classifier", "2: input, body.1"),
+        (["--config", "config.yaml"], "classifier", "2: input, body.1"),
+    ],
+)
+def test_each_way_to_name_network_and_data(arguments, head, layers, capsys):
+    rows = said(capsys, *arguments)
+    assert (rows["head"], rows["layers"]) == (head, layers)
+    assert rows["classes"] == "3, with 20 samples each"
+    assert rows["samples"] == "60 of 60"
+
+
+@pytest.mark.usefixtures("project")
+def test_arguments_of_a_configuration_are_used():
+    found = sources.from_configuration(Path("config.yaml"))
+    assert (found.model.classifier.in_features, found.data.batch_size) == (12, 6)
+    assert check(*found).widths["body.1"] == 12
+
+
+@pytest.mark.usefixtures("project")
+def test_a_configuration_that_lightning_cli_has_saved_is_read():
+    # as with subclass_mode, and under the name of the subcommand
+    text = "fit:\n" + "\n".join(f"  {line}" for line in CONFIGURATION.splitlines())
+    Path("saved.yaml").write_text(text)
+    assert sources.from_configuration(Path("saved.yaml")).data.batch_size == 6
+
+
+def test_the_command_in_a_process_of_its_own(project):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "lightning_nc",
+            "check",
+            "project.train:Model",
+            "project.train:Data",
+        ],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^head +classifier$", done.stdout, re.M)
+    assert re.search("^MinorityCollapse +does not apply: .* no minority", done.stdout, re.M)
+    assert sorted(path.name for path in project.iterdir()) == ["config.yaml", "project"]
+
+
+def wrong_file(root):
+    (root / "config.yaml").write_text("model: {init_args: {width: 3}}")
+    return ["--config", "config.yaml"], "LightningCLI(MyModel)"
+
+
+def wrong_argument(root):
+    (root / "config.yaml").write_text(CONFIGURATION.replace("width", "depth"))
+    return ["--config", "config.yaml"], "depth"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda root: (["project.train:number", "project.train:loader"], "is a int, not a module"),
+        lambda root: (["project.train:nothing", "project.train:loader"], "'nothing'"),
+        lambda root: (["nowhere:net", "project.train:loader"], "No module named 'nowhere'"),
+        lambda root: (["project.train", "project.train:loader"], "names no object"),
+        lambda root: (["project.train:net"], "no train_dataloader()"),
+        lambda root: (["project.train:net", "project.train:number"], "source of a Probe must"),
+        lambda root: (["--config", "none.yaml"], "none.yaml"),
+        lambda root: ([], "give either"),
+        wrong_file,
+        wrong_argument,
+    ],
+)
+def test_what_is_wrong_is_a_sentence_and_exit_status_2(wrong, project, capsys):
+    arguments, sentence = wrong(project)
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["check", *arguments])
+    assert exit_.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("project")
+def test_without_jsonargparse_a_sentence_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    with pytest.raises(SystemExit):
+        command.main(["check", "--config", "config.yaml"])
+    assert "pip install 'jsonargparse[signatures]'" in capsys.readouterr().err
+
+
+def test_the_console_script_is_the_same_program():
+    (target,) = re.findall(r'^lightning-nc = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert target == f"{command.__name__}:{command.main.__name__}"
