@@ -2,6 +2,8 @@
 
 import re
 
+import torch
+
 from lightning_nc.network.blocks import find_head
 from lightning_nc.network.points import Point, script_advice
 from lightning_nc.network.trace import ModuleRun, Trace
@@ -129,6 +131,17 @@ def _ancestors(name: str) -> list[str]:
     """A module's name after those of the modules that contain it, outermost first."""
     parts = name.split(".")
     return [".".join(parts[: end + 1]) for end in range(len(parts))]
+
+
+def require_hooks(found: Trace, last: Point, classes_seen: int) -> None:
+    """Raise if last-layer features are at a ScriptModule, which accepts no hooks.
+
+    Raises:
+        ValueError: If they are; the message says what to do.
+    """
+    if isinstance(found.modules.get(last.module or ""), torch.jit.ScriptModule):
+        advice = script_advice(found.modules)
+        raise ValueError(_no_head(_last_weighted(found), classes_seen) + advice)
 
 
 def no_head_note(found: Trace, classes_seen: int) -> dict[str, str]:

@@ -21,6 +21,7 @@ from lightning_nc.passes.draw import Drawn
 from lightning_nc.passes.heads import (
     last_layer_point,
     no_head_note,
+    require_hooks,
     rows_note,
     settle_head,
 )
@@ -89,6 +90,7 @@ class Places:
         if not request.classifier:
             return Wanted(points, None, None, request.statistics, notes)
         last = last_layer_point(self.found, head, request)
+        require_hooks(self.found, last, self.num_labels)
         n = self.counts
         if head is None and request.head is None:
             notes |= no_head_note(self.found, self.num_labels)

@@ -307,7 +307,7 @@ class StepsAnyhow:
 def test_where_it_cannot_be_told_one_sentence_says_what_to_give(tmp_path, case):
     kind, data, words = TOLD[case]
     module = type(kind.__name__, (StepsAnyhow, kind), {})()
-    with pytest.warns(RuntimeWarning, match="skipped the measurement") as told:
+    with pytest.warns(RuntimeWarning, match="skipped") as told:
         callback = fitted(tmp_path, module, data(), Probe("train"))
     text = str(next(each.message for each in told if "skipped" in str(each.message)))
     assert [word for word in words if word not in text] == [], text

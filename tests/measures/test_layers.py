@@ -101,7 +101,7 @@ def test_blocks_and_head_in_a_script_module_are_told_with_the_way_out(net):
     with pytest.raises(ValueError, match=f"Found no blocks.*{WHOLE}"):
         find_blocks(whole, X)
     with pytest.raises(ValueError, match=f"Found no head.*{WHOLE}"):
-        measure(whole, DATA)
+        measure(whole, DATA, layers=None)
     net[4] = torch.jit.script(net[4])
     with pytest.raises(ValueError, match=r"The head '4' .* '4' is a ScriptModule"):
         measure(net, DATA, head="4")

@@ -91,7 +91,7 @@ def test_undeclared_labels_give_what_declared_ones_give():
     assert of[0].values == pytest.approx(of[1].values, nan_ok=True)
 
 
-def test_inputs_of_varying_size_are_refused_in_a_sentence():
+def test_inputs_of_varying_size_are_no_layer_and_it_is_said():
     class Padded(Noisy):
         def __getitem__(self, index):
             return torch.randn(4 + index // 10, 5), self.labels_of[index]
@@ -102,8 +102,13 @@ def test_inputs_of_varying_size_are_refused_in_a_sentence():
 
     loader = DataLoader(Padded(), 10, collate_fn=collate)
     model = nn.Sequential(MeanOfTokens(), *net())
+    with pytest.warns(RuntimeWarning, match="raw input varies in size") as told:
+        values = measure(model, loader).values
+    assert len([w for w in told if "varies" in str(w.message)]) == 1
+    layers = {key for key in values if key.startswith("separation_layers")}
+    assert layers == {"separation_layers/data/2", "separation_layers/data/3"}
     with pytest.raises(ValueError, match=r"'input' has \d+ features.*in the first.*layers="):
-        measure(model, loader)
+        measure(model, loader, layers=["input", "2"])
 
 
 def test_a_plan_is_made_anew_for_data_that_declare_other_labels():

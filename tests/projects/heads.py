@@ -156,7 +156,7 @@ PROJECTS = [
         dict.fromkeys(["input", "net.1", "net.2", "net.3"], AS_IT_IS),
         {},
         last="projection_head",
-        said=["found no head"],
+        said=["Found no head"],
     ),
     Project(
         "A cosine head",
