@@ -72,11 +72,12 @@ class Probe:
     Example:
         >>> import lightning_nc, torch
         >>> from torch.utils.data import TensorDataset
-        >>> data = TensorDataset(torch.tensor([[1.0], [3.0], [-1.0], [-3.0]]), torch.arange(4) // 2)
-        >>> module = torch.nn.ModuleDict({"net": torch.nn.Linear(1, 2)})  # it has no forward
+        >>> points = torch.tensor([[2.0, 0], [3, 0], [0, 2], [0, 3], [-2, -2], [-3, -3]])
+        >>> data = TensorDataset(points, torch.arange(6) // 2)
+        >>> module = torch.nn.ModuleDict({"net": torch.nn.Linear(2, 3)})  # it has no forward
         >>> measured = lightning_nc.measure(module, Probe(data, "own", forward="net"), layers=None)
-        >>> round(measured.values["nc/own/nc1"], 6)  # means -2 and 2, variance 1: (1/4)/2
-        0.125
+        >>> round(measured.values["nc/own/nc1"], 6)  # Sigma_W = Sigma_B / 25: 2/25 / 3
+        0.026667
     """
 
     source: Any = "train"
