@@ -1,7 +1,7 @@
 """Which modules run when a network is called once, in what order, and what depends on what."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -65,16 +65,21 @@ class Trace(NamedTuple):
 
     def depends_on_input(self, without: set[Any]) -> bool:
         """Whether the output still depends on the input with some nodes detached."""
-        waiting, seen = [self.output], set(without)
-        while waiting:
-            node = waiting.pop()
-            if node is None or node in seen:
-                continue
-            if node in self.sources:
-                return True
-            seen.add(node)
-            waiting += [parent for parent, _ in node.next_functions]
-        return False
+        return depends_on(self.output, self.sources, without)
+
+
+def depends_on(node: Any, sources: set[Any], without: Collection[Any] = ()) -> bool:
+    """Whether an autograd node was computed from one of others, with some nodes detached."""
+    waiting, seen = [node], set(without)
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node in sources:
+            return True
+        seen.add(node)
+        waiting += [parent for parent, _ in node.next_functions]
+    return False
 
 
 class _Needed(Exception):

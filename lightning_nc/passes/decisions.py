@@ -50,6 +50,7 @@ def decisions(
     point: Point,
     outputs: Sequence[Any],
     positions: Positions | None = None,
+    is_named: bool = False,
 ) -> Tensor:
     """What W h + b decides, and what the network's output decides.
 
@@ -58,9 +59,10 @@ def decisions(
         head: The head.
         point: The point at its input.
         outputs: What the network returned, and what the head returned. The first with a column per
-            row of the head, or with a single column for two rows, decides; but if the network
-            returned what the head did, among the outputs of other heads, that decides.
+            row of the head, or with a single column for two rows, decides; but what a head that
+            was named returned decides if the network returned it among other outputs.
         positions: Which positions are samples, if labels are of positions.
+        is_named: Whether the head was named, rather than found.
 
     Returns:
         Of each sample the row chosen by W h + b, by the output, and by the output if a single
@@ -68,7 +70,7 @@ def decisions(
         a single column is no probability. Int64, shape ``(5, n)``.
     """
     weight, bias = classifier_of(head, point, features.shape[1])
-    outputs = outputs[-1:] if _is_among(*outputs) else outputs
+    outputs = outputs[-1:] if is_named and _is_among(*outputs) else outputs
     if positions is not None:
         outputs = [output_at(output, positions, len(head.weight)) for output in outputs]
     shaped = (_columns(main_tensor(output), len(features), len(weight)) for output in outputs)

@@ -124,7 +124,7 @@ class GeometryPass(MeasuringPass):
             cache = self._cache(plan, reading, widths)
             take: TakeBatch = add if cache is None else cache.keep
             heads = {point: name for point, name in plan.heads.items() if point in widths}
-            swept = sweep(self.runner, reading, points, take, heads)
+            swept = sweep(self.runner, reading, points, take, heads, plan.named_heads)
             failures = swept.failures
             if cache is not None:
                 cache.replay(points, add, failures)

@@ -6,7 +6,7 @@ import torch
 
 from lightning_nc.network.blocks import find_head
 from lightning_nc.network.points import Point, script_advice
-from lightning_nc.network.trace import ModuleRun, Trace
+from lightning_nc.network.trace import ModuleRun, Trace, depends_on
 from lightning_nc.passes.request import DoesNotApply, Request
 
 # words in the names of modules whose outputs are no logits
@@ -73,8 +73,10 @@ def _whole(found: Trace, head: ModuleRun) -> ModuleRun:
         matrices = [p for p in run.module.parameters(recurse=False) if p.ndim > 1]
         same_input = any(part.source is run.source is not None for part in parts)
         same_size = run.shape is not None and head.shape is not None
-        adds = len(parts) > 1 or len(matrices) > 0
-        return adds and same_input and same_size and run.shape == head.shape
+        # what the head itself is computed from is not added to its output
+        beside = [p for p in parts if p is not head and p.shape == head.shape]
+        adds = matrices or not all(depends_on(head.source, set(part.nodes)) for part in beside)
+        return bool(adds) and same_input and same_size and run.shape == head.shape
 
     around = [run for run in found.runs if run.name and _is_inside(head, run)]
     whole = next((run for run in reversed(around) if adds_up(run)), head)

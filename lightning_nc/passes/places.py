@@ -88,7 +88,7 @@ class Places:
             runs, modules = self.found.runs_of_each(), named_modules(self.runner.model)
             points = match_layers(request.layers, runs, modules, request.pool)
         if not request.classifier:
-            return Wanted(points, None, None, request.statistics, notes)
+            return Wanted(points, None, statistics=request.statistics, notes=notes)
         last = last_layer_point(self.found, head, request)
         require_hooks(self.found, last, self.num_labels)
         n = self.counts
@@ -98,7 +98,7 @@ class Places:
             self.num_labels = max(self.num_labels, head.rows or 0)
             notes |= rows_note(head, len(n), int(n.min()), int(n.max()))
         name = None if head is None else head.name
-        return Wanted(points, last, name, request.statistics, notes)
+        return Wanted(points, last, name, bool(request.head), request.statistics, notes)
 
     def _raw_varies(self) -> bool:
         """Whether the raw input of a second batch has another size, as with dynamic padding."""

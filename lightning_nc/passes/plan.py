@@ -25,6 +25,7 @@ class Wanted(NamedTuple):
         layers: The points of its layers, in order of depth.
         classifier: The point at the classifier's input; None if the classifier is not requested.
         head: Name of the head whose input that is; None if the network has none.
+        is_named: Whether the head was named, rather than found.
         statistics: The statistics summed there, besides those of `ClassGeometry`.
         notes: Sentences on what was left out, by topic.
         pooling: How points are pooled, in words by name, where it was chosen and is no flattening.
@@ -33,6 +34,7 @@ class Wanted(NamedTuple):
     layers: list[Point]
     classifier: Point | None
     head: str | None = None
+    is_named: bool = False
     statistics: tuple[Statistic, ...] = ()
     notes: Mapping[str, str] = MappingProxyType({})
     pooling: Mapping[str, str] = MappingProxyType({})
@@ -100,6 +102,11 @@ class Plan(NamedTuple):
     def heads(self) -> dict[Point, str]:
         """Names of the heads by the point at their input."""
         return {point: head for point, head in self.last_layers.items() if head is not None}
+
+    @property
+    def named_heads(self) -> set[str]:
+        """Names of the heads that were named, rather than found."""
+        return {each.head for each in self.wanted if each and each.head and each.is_named}
 
     def failed(self, failures: Mapping[Point | str, Exception]) -> dict[int, Exception]:
         """The requests that cannot be answered because of failures at points or heads."""

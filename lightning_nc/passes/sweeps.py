@@ -1,6 +1,6 @@
 """Sweeps over the probe: the network runs, and the features of each point are handed on."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -72,6 +72,7 @@ def sweep(
     points: Sequence[Point],
     consume: TakeBatch,
     heads: Mapping[Point, str] = MappingProxyType({}),
+    named: Collection[str] = (),
 ) -> Swept:
     """Run the network over the batches and call ``consume(point, features, labels)`` as it runs.
 
@@ -86,6 +87,7 @@ def sweep(
         consume: Receives features, shape ``(n, d)``, and class indices, shape ``(n,)``, on one
             device.
         heads: Name of the head whose input a point is.
+        named: Those heads that were named, rather than found.
 
     Returns:
         The heads, their decisions, and what went wrong.
@@ -113,7 +115,8 @@ def sweep(
                 output = watched.forward(batch.inputs, batch.items, take, batch.positions)
             for point, h in last.items():
                 head, outputs = heads[point], [output, watched.outputs[heads[point]]]
-                found = decisions(h, watched.heads[head], point, outputs, batch.positions)
+                what = (watched.heads[head], point, outputs, batch.positions, head in named)
+                found = decisions(h, *what)
                 decided[point].append(found)
             if all(point in watched.failures for point in points):
                 break

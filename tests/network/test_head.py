@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
+from torch.utils.data import TensorDataset
 
-from lightning_nc import Probe
+from lightning_nc import Probe, measure
 from lightning_nc.network.head import read_head
 from lightning_nc.network.runner import plain_runner
 from lightning_nc.passes.agreement import Processes
@@ -383,3 +384,24 @@ def test_reading_the_head_leaves_no_trace(name, cache_mb):
         if isinstance(weight, torch.Tensor):
             assert module.weight.dtype == weight.dtype
             assert module.weight.requires_grad == weight.requires_grad
+
+
+def test_a_network_as_wide_as_there_are_classes_is_no_head():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 4), nn.Linear(4, 4))
+
+        def forward(self, x):
+            return self.net(x)
+
+    torch.manual_seed(0)
+    model, x = Net().eval(), torch.randn(40, 6)
+    values = measure(model, TensorDataset(x, torch.arange(40) % 4), layers=None).values
+    with torch.no_grad():
+        h = model.net[:3](x).double().numpy()
+    head = model.net[3]
+    W, b = (p.detach().double().numpy() for p in (head.weight, head.bias))
+    expected = reference.collapse_values(h, (torch.arange(40) % 4).numpy(), W, b)
+    assert values["nc/data/nc3"] == pytest.approx(float(expected["nc3"]), rel=1e-6)
+    assert values["nc/data/nc1"] == pytest.approx(float(expected["nc1"]), rel=1e-6)
