@@ -56,6 +56,7 @@ def machine(found):
     versions = [f"{name} {facts[name]}" for name in facts if name not in NOT_VERSIONS]
     card = f"CUDA {facts['cuda']}, driver {facts['driver'] or 'unknown'}. " if facts["cuda"] else ""
     intro = f"{card}{', '.join(versions)}. The whole suite took {found['seconds']:.0f} s."
+    intro = f"{intro} {found['note']}" if "note" in found else intro
     parts = [f"## {facts['device']}, {facts['date']}", intro, "### Tests", tests(found["tests"])]
     parts += troubles(found["tests"])
     for section, sentence in SECTIONS.items():
