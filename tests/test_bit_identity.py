@@ -254,7 +254,6 @@ def test_all_callbacks_together_leave_training_as_it_was(callback_class, tmp_pat
     assert_same_training(trace, PLAIN)
 
 
-@pytest.mark.filterwarnings("ignore:MinorityCollapse .* no training in which to count")
 @pytest.mark.parametrize("inference_mode", [True, False])
 def test_evaluation_by_itself_leaves_the_network_as_it_was(
     callback_class, inference_mode, tmp_path

@@ -218,7 +218,6 @@ class Predicting(nets.Classifier):
         return self(batch[0])
 
 
-@pytest.mark.filterwarnings("ignore:MinorityCollapse .* no training in which to count")
 @every_callback
 @pytest.mark.parametrize("inference_mode", [True, False])
 def test_evaluation_and_prediction_leave_the_network_as_it_was(
