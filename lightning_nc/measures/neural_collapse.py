@@ -147,14 +147,9 @@ def _undefined(values: Mapping[str, float], last: ClassifierGeometry) -> dict[st
 
 def _draw_cosines(timeline: Timeline) -> Any:
     arrays = timeline.last.arrays
-    shown = {
-        title: arrays[name]
-        for title, name in (
-            ("centred class means", "cosines_of_means"),
-            ("classifier rows", "cosines_of_weights"),
-        )
-        if name in arrays
-    }
+    shown = {"centred class means": arrays["cosines_of_means"]}
+    if "cosines_of_weights" in arrays:  # there is a head
+        shown["classifier rows"] = arrays["cosines_of_weights"]
     return cosine_figure(shown, timeline.title_of_last("Cosines between classes"))
 
 

@@ -51,7 +51,7 @@ def test_a_process_that_cannot_read_keeps_none_waiting(kind, readings, failed, t
         assert nets.same(weights, unbroken[kind]["alone"])
         assert (failures, measurements) == (skipped, 3 - skipped)
     (*_, told), (*_, silent) = (results[kind, readings] for results in failed)
-    assert len(told) == skipped
+    assert len(told) == min(skipped, 2)  # the cause, and at the end how often
     assert all("process 1 raised OSError: the disk of this process is gone" in t for t in told)
     assert silent == []
 
