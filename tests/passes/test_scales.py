@@ -23,7 +23,7 @@ def values(of_features, of_head, cache_mb=512.0):
     measures = [
         SeparationMeasure(layers=["0", "1"]),
         NeuralCollapse(),
-        MinorityCollapse(minority=[0, 1]),
+        MinorityCollapse(minority=[0, 1], class_counts=[5, 5, 20, 30]),
     ]
     probe = Probe(TensorDataset(inputs, LABELS), "data", cache_mb=cache_mb)
     with pytest.warns(RuntimeWarning, match="law is undefined"):
