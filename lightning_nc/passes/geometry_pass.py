@@ -106,10 +106,10 @@ class GeometryPass(MeasuringPass):
         """Sum the samples and the features of each class, at the points of a group."""
         with self._settled() as (plan, samples):
             points, K = plan.needed(plan.groups[group], self.failed), plan.num_classes
-            # tallies are by label, also of classes that are not measured
             widths = {point: plan.widths[point] for point in points}
             declared = {p: [s for s in plan.statistics[p] if not s.second_sweep] for p in points}
             tallies = self._tallies(plan) if group == 0 else {}
+            # tallies are by label, also of classes that are not measured
             by_label = dict.fromkeys(tallies, (plan.num_labels,))
             sums = self._sums(by_label | _shapes(declared, K, widths))
             for key, tally in tallies.items():
