@@ -26,10 +26,7 @@ Shapes = Mapping[tuple[str | None, int, str], tuple[int, ...]]
 def shapes_of(found: Trace) -> dict[tuple[str | None, int, str], tuple[int, ...]]:
     """The shapes on both sides of every run of every module, and that of the raw input."""
     shapes: dict[tuple[str | None, int, str], tuple[int, ...]] = {}
-    counts: dict[str, int] = {}
-    for run in found.runs:
-        number = counts.get(run.name, 0)
-        counts[run.name] = number + 1
+    for number, run in found.numbered_runs():
         if run.shape is not None:
             shapes[run.name, number, "output"] = run.shape
         if run.input_shape is not None:
@@ -56,11 +53,8 @@ class Chooser:
     def __init__(self, found: Trace, samples: int, other: tuple[Shapes, int] | None = None) -> None:
         self.shapes, self.samples, self.other = shapes_of(found), samples, other
         self.channels: dict[tuple[str | None, int, str], tuple[int, bool] | None] = {}
-        counts: dict[str, int] = {}
         before: tuple[int, bool] | None = None
-        for run in found.runs:
-            number = counts.get(run.name, 0)
-            counts[run.name] = number + 1
+        for number, run in found.numbered_runs():
             self.channels[run.name, number, "output"] = run.channels
             self.channels[run.name, number, "input"] = before
             before = run.channels

@@ -1,7 +1,7 @@
 """Which modules run when a network is called once, in what order, and what depends on what."""
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -62,6 +62,17 @@ class Trace(NamedTuple):
     def runs_of_each(self) -> dict[str, int]:
         """Return how often each module ran, in running order."""
         return dict(Counter(run.name for run in self.runs))
+
+    def numbered_runs(self) -> Iterator[tuple[int, ModuleRun]]:
+        """Yield each run with its number among the runs of its module, counted from 0."""
+        counts: Counter[str] = Counter()
+        for run in self.runs:
+            yield counts[run.name], run
+            counts[run.name] += 1
+
+    def last_weighted(self) -> ModuleRun | None:
+        """Return the run of the last module with a weight matrix; None if there is none."""
+        return next((run for run in reversed(self.runs) if run.rows is not None), None)
 
     def depends_on_input(self, without: set[Any]) -> bool:
         """Whether the output still depends on the input with some nodes detached."""

@@ -51,7 +51,7 @@ def settle_labels(
     if declared is not None and torch.equal(declared[first], first_labels.cpu()):
         return KnownLabels(order, declared[order], declared=True)
     quota = reading.probe.samples_per_class
-    last = next((run for run in reversed(found.runs) if run.rows is not None), None)
+    last = found.last_weighted()
     rows = None if last is None else last.rows
     named = None if reading.probe.classes is None else torch.tensor(reading.probe.classes)
     parts = torch.split(order, reading.samples.batch_size)

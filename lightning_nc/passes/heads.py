@@ -32,7 +32,7 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
     """
     if request.head is False:
         return None
-    head, last = find_head(found, request.head, classes_seen), _last_weighted(found)
+    head, last = find_head(found, request.head, classes_seen), found.last_weighted()
     if request.head is None and head is not None:
         head = None if _projects(head, classes_seen) else _whole(found, head)
     later = last if head is not None and last is not None and last.name != head.name else None
@@ -97,7 +97,7 @@ def last_layer_point(found: Trace, head: ModuleRun | None, request: Request) -> 
     if head is not None:
         last = runs[head.name] - 1
         return Point(f"input of {head.name}", head.name, last, "input", request.pool)
-    last_run = _last_weighted(found)
+    last_run = found.last_weighted()
     names = [] if last_run is None else _ancestors(last_run.name)
     projection = next((name for name in names if _PROJECTION.search(name)), None)
     if projection is not None and projection in runs:
@@ -119,11 +119,6 @@ def rows_note(head: ModuleRun, classes: int, fewest: int, most: int) -> dict[str
     }
 
 
-def _last_weighted(found: Trace) -> ModuleRun | None:
-    """The run of the last module with a weight matrix; None if there is none."""
-    return next((run for run in reversed(found.runs) if run.rows is not None), None)
-
-
 def _projects(head: ModuleRun, classes_seen: int) -> bool:
     """Whether a module is a projection by its name, and its rows do not say otherwise."""
     return head.rows != classes_seen and bool(_PROJECTION.search(head.name))
@@ -143,12 +138,12 @@ def require_hooks(found: Trace, last: Point, classes_seen: int) -> None:
     """
     if isinstance(found.modules.get(last.module or ""), torch.jit.ScriptModule):
         advice = script_advice(found.modules)
-        raise ValueError(_no_head(_last_weighted(found), classes_seen) + advice)
+        raise ValueError(_no_head(found.last_weighted(), classes_seen) + advice)
 
 
 def no_head_note(found: Trace, classes_seen: int) -> dict[str, str]:
     """Say that there is no head, and what is not logged for that."""
-    said = _no_head(_last_weighted(found), classes_seen) + script_advice(found.modules)
+    said = _no_head(found.last_weighted(), classes_seen) + script_advice(found.modules)
     return {
         "no head": f"{said} What needs a head is not logged: NC3, NC4, NC2 of classifier rows and "
         "accuracy. head=False says that there is none."

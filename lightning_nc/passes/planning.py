@@ -67,8 +67,8 @@ def make_plan(
     if are_of_positions(targets, found.output_shape):
         reading = reading._replace(of_positions=True)
         positions = Positions.of(targets, probe.ignore_index).to(runner.device)
-        rows = next((run.rows for run in reversed(found.runs) if run.rows is not None), None)
-        drawn = draw_positions(runner, reading, order, rows)
+        last = found.last_weighted()
+        drawn = draw_positions(runner, reading, order, None if last is None else last.rows)
     else:
         drawn = draw_samples(runner, reading, order, class_indices(targets), found)
     classes = drawn.classes
