@@ -77,7 +77,9 @@ def test_a_bar_says_which_epochs_the_shades_are_of(epochs):
 @pytest.mark.parametrize(("K", "lines"), [(10, 18), (100, 0)])
 def test_the_kernel_has_lines_between_few_classes_and_none_over_many(K, lines):
     kernel = torch.eye(2 * K, dtype=torch.float64)
-    figure = figures.similarity_figure(kernel, torch.arange(K).repeat_interleave(2), "")
+    figure = figures.similarity_figure(
+        kernel, torch.arange(K).repeat_interleave(2), list(map(str, range(K))), ""
+    )
     assert len(figure.axes[0].get_lines()) == lines
 
 
@@ -105,9 +107,11 @@ def test_more_curves_than_colours_are_all_drawn():
     assert to_hex(lines[5].get_color()).upper() == COLOURS[0]
 
 
-def test_the_numbers_of_classes_are_within_the_axes():
+@pytest.mark.parametrize("names", [["0", "1"], ["hippopotamus", "a_$lr$_class_of_long_name"]])
+def test_the_names_of_classes_are_within_the_axes(names):
     class_D = torch.tensor([[3.0, 3.0], [2.0, 1.0]])
-    axes = figures.class_separation_figure(["input", "net"], class_D, class_D.mean(1), "").axes[0]
+    figure = figures.class_separation_figure(["input", "net"], class_D, class_D.mean(1), names, "")
+    axes = figure.axes[0]
     (frame,) = boxes_of(axes, [axes])
     for box in boxes_of(axes, axes.texts):
         assert frame.x0 < box.x0 < box.x1 < frame.x1

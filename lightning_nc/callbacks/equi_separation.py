@@ -32,7 +32,8 @@ class EquiSeparation(MeasureCallback):
       of the first.
     - ``separation_layers/{p}/{layer}``: Separation fuzziness: noise within classes along the
       directions in which class means differ, in units of their differences.
-    - ``separation/{p}/...``: ``epochs_completed``, ``seconds``, ``failures`` of each measurement.
+    - ``separation/{p}/...``: ``epochs_completed``, ``seconds``, ``num_classes``, ``num_samples``,
+      ``failures`` of each measurement.
 
     Args:
         layers: ``"blocks"`` (see `lightning_nc.find_blocks`), names or globs as in

@@ -37,7 +37,8 @@ class LocalElasticity(MeasureCallback):
       classes by a step on the loss of one sample, divided by the change at that sample.
     - ``elasticity/{p}/relative_similarity_seconds``: Duration of the steps on the loss, included in
       the seconds of the measurement.
-    - ``elasticity/{p}/...``: ``epochs_completed``, ``seconds``, ``failures`` of each measurement.
+    - ``elasticity/{p}/...``: ``epochs_completed``, ``seconds``, ``num_classes``, ``num_samples``,
+      ``failures`` of each measurement.
 
     ``intra`` and ``inter`` are mean changes of a logit when a step raises the same logit of another
     sample, per unit of learning rate and of the loss gradient at that logit. Classes separate where

@@ -42,7 +42,8 @@ class MinorityCollapse(MeasureCallback):
       peeled model.
     - ``minority/{p}/energy_features_centered``: Mean squared norm of last-layer features about the
       mean of the class means.
-    - ``minority/{p}/...``: ``epochs_completed``, ``seconds``, ``failures`` of each measurement.
+    - ``minority/{p}/...``: ``epochs_completed``, ``seconds``, ``num_classes``, ``num_samples``,
+      ``failures`` of each measurement.
 
     Cosines are -1/(K-1) on the simplex of balanced classes, and 1 where rows have merged.
 

@@ -41,7 +41,8 @@ class NeuralCollapse(MeasureCallback):
     - ``nc/{p}/accuracy``: Share of the probe's samples that the classifier gets right.
     - ``nc/{p}/cdnv``: Class-distance normalised variance: variance within two classes divided by
       the squared distance between their means, averaged over all pairs.
-    - ``nc/{p}/...``: ``epochs_completed``, ``seconds``, ``failures`` of each measurement.
+    - ``nc/{p}/...``: ``epochs_completed``, ``seconds``, ``num_classes``, ``num_samples``,
+      ``failures`` of each measurement.
 
     The centred means of two classes are opposite whatever is learned, so their NC2 is undefined
     (NaN).

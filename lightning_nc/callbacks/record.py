@@ -151,6 +151,8 @@ class Record:
         book = {
             "epochs_completed": float(moment.epochs_completed),
             "seconds": seconds,
+            "num_classes": float((answer.counts > 0).sum()),
+            "num_samples": float(answer.counts.sum()),
             "failures": float(self.failures),
         }
         measurement = Measurement(
@@ -162,6 +164,7 @@ class Record:
             seconds=seconds,
             stage=moment.stage,
             pooling=dict(answer.pooling),
+            classes=answer.class_names,
         )
         self.history = [past.without_large_arrays() for past in self.history]
         self.history.append(measurement)

@@ -67,6 +67,25 @@ def label_depth(axes: Any, names: Sequence[str]) -> None:
     axes.grid(True, which="major", alpha=0.3)
 
 
+def label_classes(axis: Any, places: Sequence[float], names: Sequence[str]) -> None:
+    """Label an axis with the names of classes.
+
+    Args:
+        axis: The ``xaxis`` or ``yaxis`` of matplotlib axes.
+        places: Where the names stand on it.
+        names: A name for each place; dollar signs are printed as they are.
+    """
+    axis.set_ticks(places, names, parse_math=False)
+    if axis.axis_name == "x" and max(map(len, names)) > 3:
+        for label in axis.get_ticklabels():
+            label.set(rotation=45, ha="right", rotation_mode="anchor")
+
+
+def clipped(name: str) -> str:
+    """Return the beginning of a long name of a class, with an ellipsis."""
+    return name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
+
+
 def label_epochs(axes: Any) -> None:
     """Label the horizontal axis with whole epochs, and widen it around a single one."""
     from matplotlib.ticker import MaxNLocator
@@ -97,8 +116,8 @@ def shortened(names: Sequence[str]) -> list[str]:
         kept = own[start : len(own) - min(end, len(own) - start - 1)]
         shown = ("…" if start else "") + ".".join(kept) + ("…" if end else "")
         short.append(shown if len(name) > _LETTERS else name)
-    clipped = [s if len(s) <= _LETTERS else "…" + s[-_LETTERS + 1 :] for s in short]
-    return clipped if len(set(clipped)) == len(set(names)) else short
+    ends = [s if len(s) <= _LETTERS else "…" + s[-_LETTERS + 1 :] for s in short]
+    return ends if len(set(ends)) == len(set(names)) else short
 
 
 def _in_common(parts: Sequence[Sequence[str]]) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from lightning_nc.figures.canvas import LINE, POINTS, canvas
+from lightning_nc.figures.canvas import LINE, POINTS, canvas, clipped, label_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def cosine_figure(
     cosines: dict[str, Tensor],
     title: str,
-    classes: Sequence[int] | None = None,
+    classes: Sequence[str],
+    by_size: bool = False,
     border: int | None = None,
 ) -> "Figure":
     """Cosines between class vectors; at neural collapse all off the diagonal are -1/(K-1).
@@ -23,7 +24,8 @@ def cosine_figure(
     Args:
         cosines: Matrices of shape ``(K, K)``, by the name of the vectors.
         title: Title of the figure.
-        classes: The class of each row, largest class first; 0 to K - 1 by default.
+        classes: The name of the class of each row.
+        by_size: Whether the largest class comes first.
         border: First row and column of the second group of classes, marked by a line.
     """
     figure, all_axes = canvas(len(cosines), (4.0 * len(cosines) + 0.8, 4.3))
@@ -31,10 +33,9 @@ def cosine_figure(
         K = len(matrix)
         image = axes.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
         ticks = np.arange(K) if K <= 10 else np.arange(0, K, -(-K // 10))
-        names = [int(k) if classes is None else classes[int(k)] for k in ticks]
-        axes.set_xticks(ticks, names)
-        axes.set_yticks(ticks, names)
-        axes.set_xlabel("class" if classes is None else "class, largest first")
+        for axis in (axes.xaxis, axes.yaxis):
+            label_classes(axis, ticks.tolist(), [clipped(classes[int(k)]) for k in ticks])
+        axes.set_xlabel("class, largest first" if by_size else "class")
         axes.set_title(name)
         if border is not None:
             axes.axhline(border - 0.5, color="black", linewidth=1)
@@ -47,7 +48,11 @@ def cosine_figure(
 
 
 def class_size_figure(
-    class_counts: Tensor, norms: dict[str, Tensor], minority: Tensor, title: str
+    class_counts: Tensor,
+    norms: dict[str, Tensor],
+    minority: Tensor,
+    classes: Sequence[str],
+    title: str,
 ) -> "Figure":
     """Norms of class vectors, largest class first.
 
@@ -55,6 +60,7 @@ def class_size_figure(
         class_counts: Training samples per class, shape ``(K,)``; not finite if unknown.
         norms: Norms, shape ``(K,)`` each, by the name of the vectors.
         minority: 1 for minority and 0 for majority classes, shape ``(K,)``.
+        classes: The name of each class.
         title: Title of the figure.
     """
     figure, all_axes = canvas(len(norms), (4.6 * len(norms), 3.4))
@@ -69,8 +75,9 @@ def class_size_figure(
                 bars = {"color": colour if known else "0.6", "label": label}
                 axes.bar(places[of_group], of_class[order][of_group], **bars)
         shown = places if len(places) <= 12 else places[:: -(-len(places) // 12)]
-        sizes = [f"\n{class_counts[order[k]]:g}" if known else "" for k in shown]
-        axes.set_xticks(shown, [f"{int(order[k])}{n}" for k, n in zip(shown, sizes, strict=True)])
+        sizes = [f": {class_counts[order[k]]:g}" if known else "" for k in shown]
+        named = [f"{clipped(classes[int(order[k])])}{n}" for k, n in zip(shown, sizes, strict=True)]
+        label_classes(axes.xaxis, shown.tolist(), named)
         axes.set_xlabel("class and number of training samples" if known else "class")
         axes.margins(y=0.25)  # room for the legend
         axes.set_title(name)

@@ -1,10 +1,11 @@
 """The kernel of local elasticity, class by class."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lightning_nc.figures.canvas import canvas
+from lightning_nc.figures.canvas import canvas, clipped, label_classes
 from lightning_nc.functional.local_elasticity import normalised_kernel
 
 if TYPE_CHECKING:
@@ -13,12 +14,15 @@ if TYPE_CHECKING:
 _LINES = 20
 
 
-def similarity_figure(kernel: Tensor, labels: Tensor, title: str) -> "Figure":
+def similarity_figure(
+    kernel: Tensor, labels: Tensor, classes: Sequence[str], title: str
+) -> "Figure":
     """Normalised kernel between samples, sorted by class; local elasticity shows as red blocks.
 
     Args:
         kernel: Kernel K, shape ``(m, m)``.
-        labels: Class of each sample, shape ``(m,)``.
+        labels: Class of each sample, an index, shape ``(m,)``.
+        classes: The name of each class.
         title: Title of the figure.
     """
     figure, (axes,) = canvas(1, (5.4, 4.6))
@@ -26,17 +30,18 @@ def similarity_figure(kernel: Tensor, labels: Tensor, title: str) -> "Figure":
     normalised = normalised_kernel(kernel)[order][:, order]
     image = axes.imshow(normalised.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     counts = labels.bincount()
-    classes = counts.nonzero().flatten()
-    counts = counts[classes]
+    shown = counts.nonzero().flatten()
+    counts = counts[shown]
     ends = counts.cumsum(0)
-    few = len(classes) <= _LINES  # lines between more classes would hide the entries
+    few = len(shown) <= _LINES  # lines between more classes would hide the entries
     for end in ends[:-1].tolist() if few else ():
         axes.axhline(end - 0.5, color="black", linewidth=0.6)
         axes.axvline(end - 0.5, color="black", linewidth=0.6)
-    every = -(-len(classes) // 15)
-    middles, names = (ends - counts / 2 - 0.5)[::every].tolist(), classes[::every].tolist()
-    axes.set_xticks(middles, names)
-    axes.set_yticks(middles, names)
+    every = -(-len(shown) // 15)
+    names = [clipped(classes[int(k)]) for k in shown[::every]]
+    middles = (ends - counts / 2 - 0.5)[::every].tolist()
+    for axis in (axes.xaxis, axes.yaxis):
+        label_classes(axis, middles, names)
     axes.set_xlabel("class")
     axes.set_ylabel("class")
     figure.colorbar(image, ax=axes, shrink=0.85, label="$K(a, b) / \\sqrt{K(a, a)\\,K(b, b)}$")

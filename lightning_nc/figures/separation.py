@@ -13,6 +13,7 @@ from lightning_nc.figures.canvas import (
     LINE,
     POINTS,
     canvas,
+    clipped,
     label_depth,
     require_matplotlib,
 )
@@ -67,7 +68,11 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
 
 
 def class_separation_figure(
-    names: Sequence[str], class_fuzziness: Tensor, fuzziness: Tensor, title: str
+    names: Sequence[str],
+    class_fuzziness: Tensor,
+    fuzziness: Tensor,
+    classes: Sequence[str],
+    title: str,
 ) -> "Figure":
     """D of each class and D of all classes against depth; the law holds for each class, too.
 
@@ -75,6 +80,7 @@ def class_separation_figure(
         names: Layers in order of depth.
         class_fuzziness: D of each class at each layer, shape ``(T, K)``.
         fuzziness: D of all classes at each layer, shape ``(T,)``.
+        classes: The name of each class.
         title: Title of the figure.
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
@@ -87,9 +93,11 @@ def class_separation_figure(
     # name the classes that the last layer separates worst and best
     for k in {int(class_fuzziness[-1].argmax()), int(class_fuzziness[-1].argmin())}:
         end = (len(names) - 1, float(class_fuzziness[-1, k]))
-        axes.annotate(
-            str(k), end, xytext=(4, 0), textcoords="offset points", va="center", color=POINTS
-        )
+        # a long name stands on its line, a short one behind it
+        long = len(classes[k]) > 3
+        place = {"xytext": (0, 3), "ha": "right"} if long else {"xytext": (4, 0), "va": "center"}
+        style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
+        axes.annotate(clipped(classes[k]), end, **place, **style)
     axes.margins(x=0.08)  # room for their names
     axes.plot(depth, fuzziness.numpy(), "o-", color=LINE, label="all classes", zorder=3)
     if bool((fuzziness > 0).any()):

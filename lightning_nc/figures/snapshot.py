@@ -2,38 +2,46 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from lightning_nc.figures.canvas import LINE, POINTS, THIRD, canvas, require_matplotlib
+from lightning_nc.figures.canvas import LINE, POINTS, THIRD, canvas, clipped, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def snapshot_figure(means: Tensor, rows: Tensor, title: str) -> "Figure":
-    """Class means and classifier rows of three classes on the simplex that they collapse to.
+class Snapshot(NamedTuple):
+    """Class means and classifier rows of three classes in a plane.
 
-    Args:
-        means: Class means in the plane, shape ``(3, 2)``.
-        rows: Classifier rows in the plane, shape ``(3, 2)``.
+    Attributes:
+        means: Class means, shape ``(3, 2)``.
+        rows: Classifier rows, shape ``(3, 2)``.
+        classes: The names of the three classes.
         title: Title of the figure.
     """
+
+    means: Tensor
+    rows: Tensor
+    classes: Sequence[str]
+    title: str
+
+
+def snapshot_figure(snapshot: Snapshot) -> "Figure":
+    """Class means and classifier rows of three classes on the simplex that they collapse to."""
     figure, (axes,) = canvas(1, (4.6, 4.8))
-    _draw(axes, means, rows, title)
+    _draw(axes, snapshot)
     return figure
 
 
-def save_snapshots(
-    path: Path, snapshots: Sequence[tuple[Tensor, Tensor, str]], frames_per_second: int
-) -> None:
+def save_snapshots(path: Path, snapshots: Sequence[Snapshot], frames_per_second: int) -> None:
     """Write a film of snapshots as a GIF.
 
     Args:
         path: Path of the GIF.
-        snapshots: Means, rows and title of each frame, as in `snapshot_figure`.
+        snapshots: What each frame shows.
         frames_per_second: Frame rate.
     """
     require_matplotlib()
@@ -44,7 +52,7 @@ def save_snapshots(
     frames = []
     for snapshot in snapshots:
         axes.clear()
-        _draw(axes, *snapshot)
+        _draw(axes, snapshot)
         figure.canvas.draw()
         figure.set_layout_engine("none")  # all frames keep the first layout
         pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
@@ -55,15 +63,19 @@ def save_snapshots(
     first.save(path, save_all=True, append_images=others, duration=durations, loop=0)
 
 
-def _draw(axes: Any, means: Tensor, rows: Tensor, title: str) -> None:
-    """Draw means and rows, shape ``(3, 2)`` each, on axes."""
+def _draw(axes: Any, snapshot: Snapshot) -> None:
+    means, rows, names, title = snapshot
     phi = np.pi * (0.5 + 2 * np.arange(4) / 3)
     axes.plot(np.cos(phi), np.sin(phi), ":", color="0.6", zorder=0, label="simplex")
     for k, colour in enumerate((POINTS, LINE, THIRD)):
         (x, y), (u, v) = means[k].tolist(), rows[k].tolist()
         axes.plot([0, x], [0, y], "-", color=colour, linewidth=2)
         axes.plot([x], [y], "o", color=colour, markersize=10)
-        axes.annotate(str(k), (x, y), color="white", ha="center", va="center", fontsize="small")
+        short = len(names[k]) <= 2  # fits into the dot; longer names stand above or below it
+        place = {"xytext": (0, 0 if short else 12 if y > 0 else -12), "textcoords": "offset points"}
+        style = {"color": "white" if short else colour, "ha": "center", "va": "center"}
+        name = clipped(names[k])
+        axes.annotate(name, (x, y), fontsize="small", parse_math=False, **place, **style)
         axes.plot([0, u], [0, v], "--", color=colour, linewidth=1.2)
         axes.plot([u], [v], "x", color=colour, markersize=8, markeredgewidth=2)
     axes.plot([], [], "o", color="0.3", label="class mean")

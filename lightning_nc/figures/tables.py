@@ -66,12 +66,15 @@ def logarithms_over_depth(
     return Lines(title, "depth", lines) if lines else None
 
 
-def matrix_tables(epochs_completed: float, matrices: Mapping[str, Tensor]) -> dict[str, Table]:
+def matrix_tables(
+    epochs_completed: float, matrices: Mapping[str, Tensor], classes: Sequence[str]
+) -> dict[str, Table]:
     """Return a table per matrix of up to 32 classes, with a row per entry.
 
     Args:
         epochs_completed: Epochs completed at the measurement.
         matrices: Matrices of shape ``(K, K)``, by name.
+        classes: The name of each class.
 
     Returns:
         Tables by the name of the matrix.
@@ -81,8 +84,8 @@ def matrix_tables(epochs_completed: float, matrices: Mapping[str, Tensor]) -> di
             ("epochs_completed", "x", "y", "value"),
             [
                 (epochs_completed, x, y, value)
-                for y, row in enumerate(matrix.tolist())
-                for x, value in enumerate(row)
+                for y, row in zip(classes, matrix.tolist(), strict=True)
+                for x, value in zip(classes, row, strict=True)
             ],
         )
         for name, matrix in matrices.items()

@@ -26,6 +26,8 @@ BOOKKEEPING = (
             "seconds",
         ),
     ),
+    Quantity("num_classes", "K", "Classes", "Number of classes that were measured."),
+    Quantity("num_samples", "N", "Samples", "Number of samples that were measured."),
     Quantity(
         "failures",
         "",

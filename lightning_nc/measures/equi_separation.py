@@ -122,6 +122,5 @@ def _draw_epochs(timeline: Timeline) -> Any:
 def _draw_classes(timeline: Timeline) -> Any:
     arrays = timeline.last.arrays
     title = timeline.title_of_last("Separation fuzziness by class")
-    return class_separation_figure(
-        timeline.layers, arrays["class_fuzziness"], arrays["fuzziness"], title
-    )
+    D_k, D, names = arrays["class_fuzziness"], arrays["fuzziness"], timeline.last.class_names
+    return class_separation_figure(timeline.layers, D_k, D, names, title)

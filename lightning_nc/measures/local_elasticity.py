@@ -99,7 +99,8 @@ class ElasticityMeasure(Measure):
             moves=None if answer.kernel.moves is None else answer.kernel.moves.cpu(),
         )
         values = self.values_of(found)
-        arrays: dict[str, Tensor] = {"kernel": found.kernel, "labels": found.labels}
+        classes = torch.searchsorted(answer.labels, found.labels)
+        arrays: dict[str, Tensor] = {"kernel": found.kernel, "labels": classes}
         return Evaluation(values, arrays=arrays, notes=self._notes(found, values))
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
@@ -148,8 +149,8 @@ def _why(found: KernelAnswer) -> str:
 
 
 def _draw_kernel(timeline: Timeline) -> Any:
-    arrays, title = timeline.last.arrays, timeline.title_of_last("Tangent kernel")
-    return similarity_figure(arrays["kernel"], arrays["labels"], title)
+    last, title = timeline.last, timeline.title_of_last("Tangent kernel")
+    return similarity_figure(last.arrays["kernel"], last.arrays["labels"], last.class_names, title)
 
 
 def _draw_ratio(timeline: Timeline) -> Any:

@@ -88,7 +88,8 @@ def measure(
     Raises:
         TypeError: If data cannot be read or unpacked.
         ValueError: If layers, head, labels or features do not fit; the message says what was found
-            and what to do.
+            and what to do. If none of these is given, a measure that does not fit is left out with
+            a warning, unless none fits.
 
     Example:
         >>> import torch
@@ -121,20 +122,24 @@ def measure(
         )
     if not chosen:
         raise ValueError("Nothing to measure: layers=None and head=False leave out both measures.")
-    answers = _answers(model, probe, chosen)
-    evaluations = [one.evaluate(answer) for one, answer in zip(chosen, answers, strict=True)]
-    for text in dict.fromkeys(text for each in answers for text in each.notes.values()):
+    named = (layers, head, pool) != ("blocks", None, "auto")
+    found = _found(model, probe, chosen, all_or_none=named)
+    answers = [answer for _, answer, _ in found]
+    evaluations = [evaluation for *_, evaluation in found]
+    notes = [note for _, answer, evaluation in found for note in _notes(answer, evaluation)]
+    for text in dict.fromkeys(notes):
         warnings.warn(f"measure(): {text}", RuntimeWarning, stacklevel=2)
     return NetworkMeasurement(
         epochs_completed=0,
         step=0,
-        values=_values(chosen, evaluations, probe.key),
+        values=_values(found, probe.key),
         arrays={k: on_its_own(v) for each in evaluations for k, v in each.arrays.items()},
         counts=on_its_own(answers[0].counts),
         seconds=time.perf_counter() - started,
         stage="measure",
+        classes=answers[0].class_names,
         pooling={name: words for each in answers for name, words in each.pooling.items()},
-        measures=[(each, probe.key) for each in chosen],
+        measures=[(each, probe.key) for each, *_ in found],
     )
 
 
@@ -145,36 +150,48 @@ def _the_law_and_collapse(
     return [*law, CollapseMeasure(head, pool)] if head is not False else [*law]
 
 
-def _answers(model: nn.Module, probe: Probe, measures: Sequence[Measure]) -> list[Answer]:
-    """The answers to the measures, from one pass of each kind.
+def _found(
+    model: nn.Module, probe: Probe, measures: Sequence[Measure], all_or_none: bool
+) -> list[tuple[Measure, Answer, Evaluation]]:
+    """Measure in one pass of each kind; a measure that cannot be met is left out with a warning.
 
     Raises:
-        Exception: If one of the measures cannot be answered.
+        Exception: If none of the measures can be met, or one of them if all are needed: why the
+            first cannot.
     """
-    answers: dict[int, Answer | Exception] = {}
+    answers: dict[Measure, Answer | Exception] = {}
     for kind in dict.fromkeys(each.passes for each in measures):
-        of_kind = [n for n, each in enumerate(measures) if each.passes is kind]
-        requests = [measures[n].request() for n in of_kind]
+        of_kind = [each for each in measures if each.passes is kind]
+        requests = [each.request() for each in of_kind]
         runner = plain_runner(model, probe.forward)
         one_pass = kind(runner, lambda: probe.source, probe, requests, Processes())
         answers |= dict(zip(of_kind, one_pass.run(), strict=True))
-    found = []
-    for n in range(len(measures)):
-        answer = answers[n]
-        if isinstance(answer, Exception):
-            raise answer
-        found.append(answer)
+    found: list[tuple[Measure, Answer, Evaluation]] = []
+    failed: list[tuple[Measure, Exception]] = []
+    for each in measures:
+        try:
+            answer = answers[each]
+            if isinstance(answer, Exception):
+                raise answer
+            found.append((each, answer, each.evaluate(answer)))
+        except Exception as error:
+            failed.append((each, error))
+    if failed and (all_or_none or not found):
+        raise failed[0][1]
+    for each, failure in failed:
+        why = f"measure() leaves out {each.title.lower()}: {failure}"
+        warnings.warn(why, RuntimeWarning, stacklevel=3)
     return found
 
 
-def _values(
-    measures: Sequence[Measure], evaluations: Sequence[Evaluation], probe: str
-) -> dict[str, float]:
+def _notes(answer: Answer, evaluation: Evaluation) -> list[str]:
+    return [*answer.notes.values(), *evaluation.notes.values()]
+
+
+def _values(found: Sequence[tuple[Measure, Answer, Evaluation]], probe: str) -> dict[str, float]:
     values: dict[str, float] = {}
-    for one, evaluation in zip(measures, evaluations, strict=True):
-        values |= keyed(one.family, probe, evaluation.values, evaluation.layers)
-        for note in evaluation.notes.values():
-            warnings.warn(f"measure(): {note}", RuntimeWarning, stacklevel=3)
+    for each, _, evaluation in found:
+        values |= keyed(each.family, probe, evaluation.values, evaluation.layers)
     return values
 
 

@@ -25,6 +25,8 @@ class Measurement:
         stage: ``"fit"``, ``"validate"``, ``"test"``, or ``"measure"`` without a Trainer.
         pooling: How layers were pooled, in words by name, where that was chosen automatically and
             they were not merely flattened.
+        classes: Name of each class, where the dataset tells it; the labels, if classes are left
+            out; empty if the classes are 0 .. K - 1 and have no names.
     """
 
     epochs_completed: float
@@ -35,6 +37,12 @@ class Measurement:
     seconds: float
     stage: str = "fit"
     pooling: dict[str, str] = field(default_factory=dict, repr=False)
+    classes: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class, or its label where it has none."""
+        return self.classes or tuple(map(str, range(len(self.counts))))
 
     @property
     def when(self) -> str:

@@ -16,7 +16,8 @@ def draw_cosines(timeline: Timeline) -> Any:
     known = bool(n.isfinite().all())
     # minority classes given by the user need not be the smallest; if not, there is no border
     last = K_B > 0 and bool(minority[by_size][-K_B:].all())
-    shown = (by_size.tolist(), len(n) - K_B if last else None) if known else ()
+    border = len(n) - K_B if last and known else None
+    names = [timeline.last.class_names[k] for k in by_size]
     cosines_by_size = {
         name: arrays[key][by_size][:, by_size]
         for name, key in (
@@ -25,7 +26,7 @@ def draw_cosines(timeline: Timeline) -> Any:
         )
     }
     title = timeline.title_of_last("Cosines by class size")
-    return cosine_figure(cosines_by_size, title, *shown)
+    return cosine_figure(cosines_by_size, title, names, known, border)
 
 
 def draw_norms(timeline: Timeline) -> Any:
@@ -36,7 +37,8 @@ def draw_norms(timeline: Timeline) -> Any:
         "centred class means": arrays["norms_of_means"],
     }
     title = timeline.title_of_last("Norms by class size")
-    return class_size_figure(arrays["class_counts"], norms, arrays["minority"], title)
+    names = timeline.last.class_names
+    return class_size_figure(arrays["class_counts"], norms, arrays["minority"], names, title)
 
 
 def draw_prediction(timeline: Timeline) -> Any:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from lightning_nc.arguments import require_module_name, require_pooling
 from lightning_nc.figures import (
@@ -16,6 +15,7 @@ from lightning_nc.figures import (
     save_snapshots,
     snapshot_figure,
 )
+from lightning_nc.figures.snapshot import Snapshot
 from lightning_nc.figures.tables import Lines, Table, matrix_tables
 from lightning_nc.functional.cosines import centred, cosines
 from lightning_nc.functional.simplex_plane import simplex_plane
@@ -77,7 +77,7 @@ class CollapseMeasure(Measure):
         """Figures of the cosines of class means and of classifier rows, and a snapshot."""
         drawings: dict[str, Drawing] = {"cosines": partial(_draw_cosines, timeline)}
         if "plane" in timeline.last.arrays:
-            drawings["snapshot"] = lambda: snapshot_figure(*snapshots_of(timeline)[-1])
+            drawings["snapshot"] = lambda: snapshot_figure(snapshots_of(timeline)[-1])
         return drawings
 
     def draw_at_end(self, timeline: Timeline) -> dict[str, Drawing]:
@@ -111,7 +111,9 @@ class CollapseMeasure(Measure):
         """Tables of both matrices of cosines."""
         arrays = timeline.last.arrays
         matrices = {name: m for name, m in arrays.items() if name.startswith("cosines_of_")}
-        return {**matrix_tables(timeline.last.epochs_completed, matrices)}
+        return {
+            **matrix_tables(timeline.last.epochs_completed, matrices, timeline.last.class_names)
+        }
 
 
 def terminal_epoch(timeline: Timeline) -> float | None:
@@ -120,14 +122,15 @@ def terminal_epoch(timeline: Timeline) -> float | None:
     return next((epoch for epoch, accuracy in pairs if accuracy == 1), None)
 
 
-def snapshots_of(timeline: Timeline) -> list[tuple[Tensor, Tensor, str]]:
-    """Means and rows in the plane of classes 0 to 2, and a title, where they were measured."""
-    snapshots = []
+def snapshots_of(timeline: Timeline) -> list[Snapshot]:
+    """Snapshots of the first three classes, where they were measured."""
+    snapshots: list[Snapshot] = []
     for each in timeline.measurements:
         if "plane" in each.arrays:
             means, rows = each.arrays["plane"]
             title = timeline._replace(measurements=[each]).title_of_last("Neural collapse")
-            snapshots.append((means, rows, f"{title}\nclasses 0, 1, 2 of {len(each.counts)}"))
+            title += f"\nthree of {len(each.counts)} classes"
+            snapshots.append(Snapshot(means, rows, each.class_names[:3], title))
     return snapshots
 
 
@@ -150,7 +153,8 @@ def _draw_cosines(timeline: Timeline) -> Any:
     shown = {"centred class means": arrays["cosines_of_means"]}
     if "cosines_of_weights" in arrays:  # there is a head
         shown["classifier rows"] = arrays["cosines_of_weights"]
-    return cosine_figure(shown, timeline.title_of_last("Cosines between classes"))
+    title = timeline.title_of_last("Cosines between classes")
+    return cosine_figure(shown, title, timeline.last.class_names)
 
 
 def _draw_epochs(timeline: Timeline) -> Any:

@@ -23,6 +23,7 @@ from lightning_nc.passes.statistics import (
     ResidualBatch,
     ResidualSums,
     Statistic,
+    add_each,
     centres_of,
 )
 from lightning_nc.passes.sum_checks import not_finite, require_unchanged, why_not_finite
@@ -98,6 +99,7 @@ class GeometryPass(MeasuringPass):
             plan.counts,
             tallies.get(number),
             classes=plan.classes,
+            class_names=plan.class_names,
             notes=wanted.notes,
             pooling=wanted.pooling,
         )
@@ -115,10 +117,10 @@ class GeometryPass(MeasuringPass):
             for key, tally in tallies.items():
                 sums.add(key, tally)
 
+            broken: dict[Hashable, Exception] = {}
+
             def add(point: Point, features: Tensor, labels: Tensor) -> None:
-                batch = LayerBatch(features, labels, K)
-                for each in declared[point]:
-                    sums.add((point, each.name), each.of(batch))  # type: ignore[arg-type]
+                add_each(sums, point, declared[point], LayerBatch(features, labels, K), broken)
 
             reading = self._share(plan, samples)
             cache = self._cache(plan, reading, widths)
@@ -129,9 +131,9 @@ class GeometryPass(MeasuringPass):
             if cache is not None:
                 cache.replay(points, add, failures)
             alive = [point for point in points if point not in failures]
-            broken = not_finite({p: sums.view((p, ClassSums.name)) for p in alive})
-            failures |= dict.fromkeys(broken, why_not_finite(broken))
-            self._note(plan, failures)
+            infinite = not_finite({p: sums.view((p, ClassSums.name)) for p in alive})
+            failures |= dict.fromkeys(infinite, why_not_finite(infinite))
+            self._note(plan, {**failures, **broken})
         return _FirstSweep(plan, points, samples, reading, cache, swept, sums)
 
     def _tallies(self, plan: Plan) -> dict[Hashable, Tensor]:
@@ -168,21 +170,21 @@ class GeometryPass(MeasuringPass):
         sums = self._sums(_shapes(declared, plan.num_classes, plan.widths))
         decided = {p: _as_classes(rows, plan.classes) for p, rows in first.swept.decided.items()}
         done = dict.fromkeys(points, 0)
+        broken: dict[Hashable, Exception] = {}
 
         def add(point: Point, features: Tensor, labels: Tensor) -> None:
             part = slice(done[point], done[point] + len(labels))
             done[point] = part.stop
             of_part = decided[point][:, part] if point in decided else None
             batch = ResidualBatch(features, labels, centres[point], bool(read_again), of_part)
-            for each in declared[point]:
-                sums.add((point, each.name), each.of(batch))
+            add_each(sums, point, declared[point], batch, broken)
 
         if first.cache is not None:
             first.cache.replay(points, add, failures)
         else:
             with self._guard((first.samples.dataset, first.samples.collate)):
                 failures |= sweep(self.runner, first.reading, points, add).failures
-        self._note(plan, failures)
+        self._note(plan, {**failures, **broken})
         return centres, sums
 
     def _at(

@@ -45,6 +45,7 @@ class _Share(NamedTuple):
 
     labels: Tensor
     classes: Tensor
+    names: tuple[str, ...]
     sums: Sums
     routes: _Routes
 
@@ -70,7 +71,9 @@ class GradientPass(MeasuringPass):
         classes, n = torch.unique(local.labels, return_counts=True)
         counts = torch.zeros(len(local.classes), dtype=n.dtype)
         counts[torch.searchsorted(local.classes, classes)] = n
-        return Answer({}, None, counts, kernel=answer, classes=local.classes)
+        return Answer(
+            {}, None, counts, kernel=answer, classes=local.classes, class_names=local.names
+        )
 
     def _compare(self, number: int, wanted: KernelRequest) -> _Share | None:
         """Compute the share of this process; None if the request cannot be met."""
@@ -106,7 +109,7 @@ class GradientPass(MeasuringPass):
                     routes = self._add_last_layer(sums, place, inputs, m)
                 else:
                     routes = self._add_share(sums, wanted, batch.number, inputs, labels)
-        return _Share(labels.cpu(), plan.classes, sums, routes)
+        return _Share(labels.cpu(), plan.classes, plan.class_names, sums, routes)
 
     def _add_share(
         self, sums: Sums, wanted: KernelRequest, number: int, inputs: Any, labels: Tensor

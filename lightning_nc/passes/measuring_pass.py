@@ -11,7 +11,6 @@ from torch import Tensor
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.unobtrusive import unobtrusive
 from lightning_nc.network.batches import Samples, samples_of
-from lightning_nc.network.points import Point
 from lightning_nc.network.runner import Runner
 from lightning_nc.passes.agreement import Disagreement, Processes
 from lightning_nc.passes.plan import Plan
@@ -70,8 +69,16 @@ class MeasuringPass(ABC):
 
     @property
     def only_planned_failures(self) -> bool:
-        """Whether the plan can be used again: nothing failed that may succeed the next time."""
-        return self.plan is not None and self.failed.keys() == self.plan.failures.keys()
+        """Whether the plan can be used again: nothing failed that may succeed the next time.
+
+        What does not fit fails again; memory that ran out, or a file, may be there the next time.
+        Processes that wait for one another in forward passes must all plan again, or none.
+        """
+        if self.plan is None or self.failed.keys() != self.plan.failures.keys():
+            return False
+        lasting = (TypeError, ValueError, LookupError, AttributeError)
+        alone = self.processes.world == 1
+        return not alone or all(isinstance(e, lasting) for e in self.plan.failures.values())
 
     @property
     def _numbers(self) -> range:
@@ -80,8 +87,8 @@ class MeasuringPass(ABC):
     def _agree(self, work: Callable[[], T]) -> T:
         return self.processes.agree(work, self._digest, self.failed)
 
-    def _note(self, plan: Plan, failures: Mapping[Point | str, Exception]) -> None:
-        """Note the requests that cannot be answered because of failures at points or heads."""
+    def _note(self, plan: Plan, failures: Mapping[Any, Exception]) -> None:
+        """Note the requests that cannot be answered because of failures, as in `Plan.failed`."""
         for number, error in plan.failed(failures).items():
             self.failed.setdefault(number, error)
 

@@ -39,6 +39,11 @@ class Wanted(NamedTuple):
     notes: Mapping[str, str] = MappingProxyType({})
     pooling: Mapping[str, str] = MappingProxyType({})
 
+    def statistics_at(self, point: Point) -> list[Statistic]:
+        """All statistics that the request needs at one of its points."""
+        decided = [DecisionCounts()] if point == self.classifier and self.head else []
+        return [ClassSums(), *GEOMETRY, *self.statistics, *decided]
+
     @property
     def points(self) -> list[Point]:
         """The points of the layers, then that of the classifier."""
@@ -55,6 +60,7 @@ class Plan(NamedTuple):
         of_positions: Whether labels are of positions of sequences or images.
         batches: The batches of all processes.
         classes: The labels of the K classes that are measured, ascending, shape ``(K,)``.
+        class_names: Their names, as in `names_of_classes`.
         num_labels: Number of labels from 0: rows of heads, or the largest label + 1.
         wanted: For each request, where its answer comes from; None if it cannot be answered.
         failures: Why requests cannot be answered, by number, as far as planning found it.
@@ -71,6 +77,7 @@ class Plan(NamedTuple):
     of_positions: bool
     batches: list[ProbeBatch]
     classes: Tensor
+    class_names: tuple[str, ...]
     num_labels: int
     wanted: list[Wanted | None]
     failures: dict[int, Exception]
@@ -108,12 +115,20 @@ class Plan(NamedTuple):
         """Names of the heads that were named, rather than found."""
         return {each.head for each in self.wanted if each and each.head and each.is_named}
 
-    def failed(self, failures: Mapping[Point | str, Exception]) -> dict[int, Exception]:
-        """The requests that cannot be answered because of failures at points or heads."""
+    def failed(self, failures: Mapping[Any, Exception]) -> dict[int, Exception]:
+        """The requests that cannot be answered because of failures.
+
+        Args:
+            failures: What went wrong, by point, by name of the head, or by point and name of the
+                statistic.
+        """
         found: dict[int, Exception] = {}
         for number, each in enumerate(self.wanted):
-            places = [] if each is None else [*each.points, each.head]
-            causes = [failures[place] for place in places if place in failures]  # type: ignore
+            if each is None:
+                continue
+            sums = [(p, one.name) for p in each.points for one in each.statistics_at(p)]
+            places = (*each.points, each.head, *sums)
+            causes = [failures[place] for place in places if place in failures]
             if causes:
                 found[number] = causes[0]
         return found
@@ -139,8 +154,7 @@ def add_statistics(by_point: dict[Point, list[Statistic]], each: Wanted) -> None
                     f"{type(named[one.name]).__name__}. Rename one of them."
                 )
     for point in each.points:
-        decided = [DecisionCounts()] if point == each.classifier and each.head else []
-        all_of_it = [*by_point.get(point, ()), ClassSums(), *GEOMETRY, *each.statistics, *decided]
+        all_of_it = [*by_point.get(point, ()), *each.statistics_at(point)]
         by_point[point] = list({one.name: one for one in reversed(all_of_it)}.values())[::-1]
 
 

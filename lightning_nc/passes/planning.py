@@ -11,6 +11,7 @@ from torch.utils.data import Subset
 
 from lightning_nc.network.batches import ProbeBatch, Samples, seeded_order
 from lightning_nc.network.capture import capture
+from lightning_nc.network.class_names import names_of_classes
 from lightning_nc.network.labels import class_indices, dataset_labels
 from lightning_nc.network.points import Point
 from lightning_nc.network.positions import Positions, are_of_positions
@@ -99,6 +100,7 @@ def make_plan(
         of_positions=reading.of_positions,
         batches=drawn.batches,
         classes=classes,
+        class_names=names_of_classes(samples.dataset, classes),
         num_labels=places.num_labels,
         wanted=wanted,
         failures={n: error for n, error in failures.items() if n not in failed},

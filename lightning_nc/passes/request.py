@@ -131,6 +131,8 @@ class Answer(NamedTuple):
             None if not requested.
         kernel: The comparison of gradients; None if not requested.
         classes: Labels of the K classes, ascending, shape ``(K,)``; None for 0 .. K - 1.
+        class_names: Their names, in the same order: those of the dataset, or the labels; empty if
+            the dataset tells none and the labels are 0 .. K - 1.
         notes: Sentences on what was left out, by topic.
         pooling: How layers are pooled, in words by name, where that was chosen and they are not
             merely flattened.
@@ -142,6 +144,7 @@ class Answer(NamedTuple):
     tally: Tensor | None = None
     kernel: KernelAnswer | None = None
     classes: Tensor | None = None
+    class_names: tuple[str, ...] = ()
     notes: Mapping[str, str] = MappingProxyType({})
     pooling: Mapping[str, str] = MappingProxyType({})
 

@@ -6,8 +6,9 @@ name.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from lightning_nc.functional.class_geometry import (
 from lightning_nc.functional.class_sums import class_counts, class_sums, sum_by_class
 from lightning_nc.functional.classifier import nearest_class_centers
 from lightning_nc.functional.powers_of_two import in_units_of, scale_of
+from lightning_nc.passes.sums import Sums
 
 
 class Centres(NamedTuple):
@@ -248,3 +250,29 @@ class DecisionCounts(Statistic):
 
 # the statistics of `ClassGeometry`, summed at every layer
 GEOMETRY = (FuzzinessSquares(), CollapseSquares(), Squares())
+
+
+def add_each(
+    sums: Sums,
+    place: Hashable,
+    statistics: Sequence[Statistic],
+    batch: Any,
+    broken: dict[Hashable, Exception],
+) -> None:
+    """Add the statistics of a batch to the sums; one that fails does not keep others from theirs.
+
+    Args:
+        sums: The sums, by place and name of the statistic.
+        place: Where the batch is from.
+        statistics: What to add.
+        batch: What the statistics are of.
+        broken: Why statistics have failed, by place and name; they are not tried again.
+    """
+    for each in statistics:
+        name = (place, each.name)
+        if name in broken:
+            continue
+        try:
+            sums.add(name, each.of(batch))
+        except Exception as error:
+            broken[name] = error

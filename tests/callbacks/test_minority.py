@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from lightning_nc import MinorityCollapse, NeuralCollapse, Probe, measure
+from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from tests import nets, reference
 from tests.callbacks import records
 from tests.callbacks.minority_runs import (
@@ -31,7 +32,7 @@ from tests.callbacks.runs import assert_untouched, mixed
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 LONG_TAIL = (60, 30, 14, 7, 3, 2)
-BOOKKEEPING = {"epochs_completed", "seconds", "failures"}
+BOOK = {row.name for row in BOOKKEEPING}
 
 
 def expected_values(module, callback, data, training_counts, minority):
@@ -69,7 +70,7 @@ def test_all_values_are_those_of_the_formulas(counts, given, minority, samples_p
     n = counted(callback)[-1]  # without what is dropped
     expected = expected_values(module, callback, data, n, minority)
     values = last_values(callback)
-    assert set(values) == {*expected, *BOOKKEEPING}
+    assert set(values) == {*expected, *BOOK}
     for name, value in expected.items():
         assert values[name] == pytest.approx(value, rel=1e-7), name
     assert callback.history[0].arrays["minority"].nonzero().flatten().tolist() == list(minority)
@@ -144,7 +145,7 @@ def test_balanced_classes_cost_one_sentence_and_no_series_of_nan(counts, theory,
     energies = {"energy_weights", "energy_features", "energy_features_centered"}
     for m in callback.history:
         assert not any(np.isnan(value) for value in m.values.values())
-        assert {key.split("/")[2] for key in m.values} == energies | BOOKKEEPING
+        assert {key.split("/")[2] for key in m.values} == energies | BOOK
     assert counted(callback) == [list(counts)] * 3
     assert callback.history[-1].arrays["minority"].tolist() == [0, 0, 0, 0]
     (row, *_) = records.csv_rows(tmp_path)

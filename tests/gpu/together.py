@@ -120,7 +120,7 @@ def train(kind, world, used=()):
 
 BOOKKEEPING = {
     *("seconds", "figure_seconds", "relative_similarity_seconds"),
-    *("failures", "epochs_completed"),
+    *("failures", "epochs_completed", "num_classes", "num_samples"),
 }
 
 

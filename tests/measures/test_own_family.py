@@ -9,6 +9,7 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_nc import EquiSeparation, MeasureCallback, measure
+from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.report import read_runs, report_page
 from tests import nets, reference
 from tests.callbacks import records
@@ -31,7 +32,7 @@ def run(tmp_path_factory):
 def test_its_values_are_logged_under_its_keys(run):
     folder, (callback, _) = run
     keys = ["cdnv/train/fall", *(f"cdnv_layers/train/{layer}" for layer in LAYERS)]
-    keys += [f"cdnv/train/{name}" for name in ("epochs_completed", "seconds", "failures")]
+    keys += [f"cdnv/train/{row.name}" for row in BOOKKEEPING]
     assert list(callback.history[-1].values) == [keys[0], *keys[4:], *keys[1:4]]
     rows = [row for row in records.csv_rows(folder / "csv") if row["cdnv/train/fall"]]
     for key in keys:

@@ -37,10 +37,10 @@ class Sometimes(nn.Module):
 class Odd(Statistic):
     """A statistic that fails at a place."""
 
-    name, second_sweep = "odd", False
+    name = "odd"
 
-    def __init__(self, place):
-        self.place = place
+    def __init__(self, place, second_sweep=False):
+        self.place, self.second_sweep = place, second_sweep
 
     def shape(self, K, d):
         if self.place == "shape":
@@ -48,7 +48,9 @@ class Odd(Statistic):
         return (10**6 if self.place == "size" else 1,)
 
     def of(self, batch):
-        return torch.ones(1)
+        if self.place == "value":
+            raise ZeroDivisionError("no value")
+        return torch.ones(2 if self.place == "values" else 1)
 
 
 def pooled(does, at):
@@ -64,6 +66,12 @@ def pooled(does, at):
 
 def fail(*_):
     raise IndexError("no token")
+
+
+def summed(place, second_sweep=False):
+    """A request for a statistic at the very layers that others ask for."""
+    statistics = (Odd(place, second_sweep),)
+    return Request(layers="blocks", classifier=True, statistics=statistics)
 
 
 def tallied(tally):
@@ -108,6 +116,9 @@ SWEPT = {
         "Features are not finite (NaN or infinite) at 'net.2'",
         1,
     ),
+    "a sum that fails": (lambda: summed("value"), "no value", 1),
+    "a sum of another shape": (lambda: summed("values"), "a value of shape (2,)", 1),
+    "a sum that fails in the second sweep": (lambda: summed("value", True), "no value", 2),
     "a tally that fails": (lambda: tallied(fail), "no token", 1),
     "a tally of another shape": (
         lambda: tallied(lambda n: torch.zeros(n + 1)),
@@ -129,7 +140,8 @@ SWEPT_AGAIN = {
 def whole(bad):
     """A request that can be met, for the same as one that cannot."""
     layers = {"net.2": lambda h: h} if isinstance(bad.layers, dict) else bad.layers
-    return bad._replace(layers=layers, tally=bad.tally and torch.zeros)
+    statistics = tuple(Odd("", each.second_sweep) for each in bad.statistics)
+    return bad._replace(layers=layers, tally=bad.tally and torch.zeros, statistics=statistics)
 
 
 class Idle(nn.Module):

@@ -80,10 +80,13 @@ def test_data_and_network_with_generators_of_their_own_can_be_read_twice():
 @pytest.mark.parametrize("declared", [True, False])
 def test_a_hidden_layer_with_as_many_rows_as_classes_is_not_taken_for_the_head(declared):
     model = net(hidden=3, rows=5)
-    with pytest.raises(
-        ValueError, match=r"Cannot tell which layer is the head: '0' .* '3', .* head="
-    ):
-        measure(model, Noisy(declared=declared))
+    message = r"Cannot tell which layer is the head: '0' .* '3', .* head="
+    with pytest.raises(ValueError, match=message):
+        measure(model, Noisy(declared=declared), layers=None)
+    with pytest.warns(RuntimeWarning, match=f"measure.. leaves out neural collapse: {message}"):
+        values = measure(model, Noisy(declared=declared)).values
+    only_law = measure(model, Noisy(declared=declared), head=False).values
+    assert values == only_law
 
 
 def test_undeclared_labels_give_what_declared_ones_give():

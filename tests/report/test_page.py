@@ -5,6 +5,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_nc import NeuralCollapse, Probe
 from lightning_nc.measures import SeparationMeasure
+from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
 from lightning_nc.report.drawing import depth_of_runs_svg, depth_svg, panel_svg
 from lightning_nc.report.page import report_page
@@ -15,7 +16,7 @@ from tests.report.pages import Page
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
-BOOK = ("epochs_completed", "seconds", "failures")
+BOOK = tuple(row.name for row in BOOKKEEPING)
 
 
 def page_of(root):

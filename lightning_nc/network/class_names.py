@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import Subset
 
 
@@ -28,3 +29,22 @@ def class_names(dataset: Any, largest: int) -> Sequence[str] | None:
     found = [getattr(dataset, "classes", None), *(getattr(each, "names", None) for each in named)]
     lists = [names for names in found if isinstance(names, list | tuple) and len(names) > largest]
     return next((names for names in lists if all(isinstance(n, str) for n in names)), None)
+
+
+def names_of_classes(dataset: Any, classes: Tensor) -> tuple[str, ...]:
+    """Return the names of some classes, or their labels; nothing if these are 0 to K - 1.
+
+    Args:
+        dataset: The dataset, which may tell names.
+        classes: Labels, ascending, shape ``(K,)``.
+
+    Example:
+        >>> import torch
+        >>> names_of_classes([], torch.tensor([3, 7]))
+        ('3', '7')
+    """
+    labels = classes.tolist()
+    names = class_names(dataset, labels[-1])
+    if names is not None:
+        return tuple(names[label] for label in labels)
+    return () if labels == list(range(len(labels))) else tuple(map(str, labels))
