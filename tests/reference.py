@@ -99,6 +99,16 @@ def maximal_angle(vectors):
     return np.mean([abs(c + 1 / (len(vectors) - 1)) for c in pair_cosines(vectors)])
 
 
+def hyperspherical_uniformity(vectors):
+    units = [v / np.linalg.norm(v) for v in vectors]
+    return np.std([np.log(np.linalg.norm(u - v)) for u, v in combinations(units, 2)])
+
+
+def uniform_duality(means, weight):
+    pairs = zip(centred_means(means), weight, strict=True)
+    return np.std([m @ w / np.linalg.norm(m) / np.linalg.norm(w) for m, w in pairs])
+
+
 def simplex_etf_error(means):
     K = len(means)
     G = centred_means(means) @ centred_means(means).T
@@ -268,6 +278,8 @@ def collapse_values(features, labels, weight, bias):
         "nc2_etf_error": simplex_etf_error(means),
         "nc3": self_duality(means, weight),
         "nc4": nearest_class_center_mismatch(features, labels, weight, bias),
+        "gnc2": hyperspherical_uniformity(centred),
+        "unc3": uniform_duality(means, weight),
         "cdnv": class_distance_normalized_variance(features, labels),
         "accuracy": np.mean((features @ weight.T + bias).argmax(1) == labels),
     }

@@ -41,6 +41,49 @@ def test_a_layer_of_65536_features_takes_less_than_a_gigabyte(cache_mb):
     assert float(run.stdout.split()[-1]) < 1024, f"{run.stdout} MB more than a forward sweep"
 
 
+# For 100 classes and 200,000 features, an array of class means takes 153 MB.
+MEANS = """
+import resource
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+import lightning_nc
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+K, d = 100, 200_000
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, d))
+data = TensorDataset(torch.randn(203, 4), torch.arange(203) % K)
+probe = lightning_nc.Probe(data, "wide", samples_per_class=None, batch_size=20, cache_mb={cache_mb})
+lightning_nc.measure(nn.Sequential(model[0], nn.Identity()), data, measures=[
+    lightning_nc.EquiSeparation(layers=["1"])
+])  # what the first measurement imports
+before = peak()
+law = lightning_nc.EquiSeparation(layers=["2"])
+values = lightning_nc.measure(model, probe, measures=[law]).values
+assert 0 < values["separation_layers/wide/2"] < float("inf"), values
+print((peak() - before) / (8 * K * d / 2**20))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cache_mb", "features"), [(0, 0), (300, 1)])
+def test_a_layer_takes_three_arrays_of_class_means_and_no_more(cache_mb, features):
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", MEANS.format(cache_mb=cache_mb)],
+        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    # with room for a few batches
+    assert 2.5 < float(run.stdout.split()[-1]) - features < 3.7, f"{run.stdout} arrays"
+
+
 # A matrix of classes and samples in float64 would take 8 GB, one of pairs of classes 0.8 GB.
 MANY_CLASSES = """
 import resource

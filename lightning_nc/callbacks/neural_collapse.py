@@ -38,6 +38,10 @@ class NeuralCollapse(MeasureCallback):
     - ``nc/{p}/nc3``: Distance between classifier rows and class means, both scaled to norm 1.
     - ``nc/{p}/nc4``: Share of samples that the classifier does not assign to the nearest class
       mean.
+    - ``nc/{p}/gnc2``: Spread of the logarithms of the distances between class means, scaled to norm
+      1: 0 for a simplex, small if the means are spread evenly, also where classes outnumber
+      dimensions.
+    - ``nc/{p}/unc3``: Spread over classes of the cosine between classifier row and class mean.
     - ``nc/{p}/accuracy``: Share of the probe's samples that the classifier gets right.
     - ``nc/{p}/cdnv``: Class-distance normalised variance: variance within two classes divided by
       the squared distance between their means, averaged over all pairs.

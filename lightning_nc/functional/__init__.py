@@ -11,6 +11,10 @@ from lightning_nc.functional.class_moments import pool_moments as pool_moments
 from lightning_nc.functional.cosines import group_cosine as group_cosine
 from lightning_nc.functional.gradient_kernel import gradient_kernel as gradient_kernel
 from lightning_nc.functional.gradient_kernel import last_layer_kernel as last_layer_kernel
+from lightning_nc.functional.hyperspherical_uniformity import (
+    hyperspherical_uniformity as hyperspherical_uniformity,
+)
+from lightning_nc.functional.hyperspherical_uniformity import uniform_duality as uniform_duality
 from lightning_nc.functional.label_aware_kernel import fit_pair_features as fit_pair_features
 from lightning_nc.functional.label_aware_kernel import fit_random_features as fit_random_features
 from lightning_nc.functional.label_aware_kernel import label_aware_kernel as label_aware_kernel

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_geometry import ClassGeometry, separating_directions
+from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.functional.class_sums import class_sums, sum_by_class
 from lightning_nc.functional.input_checks import check_features, warn_if_degenerate
 from lightning_nc.functional.powers_of_two import in_units_of, scale_of
+from lightning_nc.functional.separating_directions import separating_directions
 
 
 class ClassMoments(NamedTuple):
@@ -121,17 +122,14 @@ def geometry_of_moments(moments: ClassMoments) -> ClassGeometry:
     counts, means, squares, factor, scale = moments
     directions = separating_directions(counts, means)
     shares = counts / counts.sum()
-
-    def along(P: Tensor) -> Tensor:
-        return shares * (factor @ P).square().sum()
-
+    fuzziness, collapse = directions.squares((factor @ directions.basis).mT)
     warn_if_degenerate(directions.rank, means)
     return ClassGeometry(
         counts,
         means,
         directions.rank,
-        along(directions.fuzziness),
-        along(directions.collapse),
+        shares * fuzziness.sum(),
+        shares * collapse.sum(),
         squares,
         scale=scale,
     )

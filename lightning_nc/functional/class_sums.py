@@ -43,11 +43,16 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
         tensor([[3.],
                 [5.]], dtype=torch.float64)
     """
-    features = features.detach()
-    sums = torch.empty(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
-    for columns in column_blocks(features):
-        sums[:, columns] = sum_by_class(features[:, columns], labels, num_classes)
+    sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
+    add_features(sums, features, labels)
     return ClassSums(class_counts(labels, num_classes), sums)
+
+
+def add_features(sums: Tensor, features: Tensor, labels: Tensor) -> None:
+    """Add features to the sums of their classes, float64, shape ``(K, d)``, in place."""
+    features = features.detach()
+    for columns in column_blocks(features):
+        add_by_class(sums[:, columns], features[:, columns], labels)
 
 
 def class_counts(labels: Tensor, num_classes: int) -> Tensor:
@@ -57,11 +62,6 @@ def class_counts(labels: Tensor, num_classes: int) -> Tensor:
 
 def sum_by_class(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Sum values of samples over each class, with the same bits on every call.
-
-    A few classes are summed by a product with the ``(K, N)`` matrix of class members. Its size and
-    cost grow with K; many classes are summed sample by sample instead. On a CPU, `index_add_` does
-    so in the order of the samples. On CUDA it adds in no fixed order, but `index_put_` sorts the
-    samples by class first.
 
     Args:
         values: Shape ``(N,)`` or ``(N, d)``.
@@ -75,14 +75,33 @@ def sum_by_class(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         >>> sum_by_class(torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0, 0, 1]), 2)
         tensor([3., 5.], dtype=torch.float64)
     """
+    shape = num_classes, *values.shape[1:]
+    sums = torch.zeros(shape, dtype=torch.float64, device=values.device)
+    add_by_class(sums, values, labels)
+    return sums
+
+
+def add_by_class(sums: Tensor, values: Tensor, labels: Tensor) -> None:
+    """Add values of samples to the sums of their classes, in place and in a fixed order.
+
+    A few classes are summed by a product with the ``(K, N)`` matrix of class members. Its size and
+    cost grow with K; many classes are summed sample by sample instead. On a CPU, `index_add_` does
+    so in the order of the samples. On CUDA it adds in no fixed order, but `index_put_` sorts the
+    samples by class first.
+
+    Args:
+        sums: Float64 sums, shape ``(K,)`` or ``(K, d)``.
+        values: Shape ``(N,)`` or ``(N, d)``.
+        labels: Class indices in ``0 .. K - 1``, int64, shape ``(N,)``.
+    """
     values = values.detach().double()
-    if num_classes <= _FEW_CLASSES:
-        classes = torch.arange(num_classes, device=labels.device)
-        return (classes[:, None] == labels).double() @ values
-    sums = values.new_zeros(num_classes, *values.shape[1:])
-    if values.device.type == "cpu":
-        return sums.index_add_(0, labels, values)
-    return sums.index_put_((labels,), values, accumulate=True)
+    if len(sums) <= _FEW_CLASSES:
+        classes = torch.arange(len(sums), device=labels.device)
+        sums += (classes[:, None] == labels).double() @ values
+    elif values.device.type == "cpu":
+        sums.index_add_(0, labels, values)
+    else:
+        sums.index_put_((labels,), values, accumulate=True)
 
 
 def column_blocks(features: Tensor) -> Iterator[slice]:

@@ -26,7 +26,7 @@ def norms(vectors: Tensor) -> Tensor:
 
 def cosines(vectors: Tensor) -> Tensor:
     """The cosines between all vectors, shape ``(K, K)``; NaN where one of the two is zero."""
-    units = _units(vectors)
+    units = unit_vectors(vectors)
     return units @ units.mT
 
 
@@ -34,7 +34,7 @@ def mean_over_cosines(
     vectors: Tensor, of: Callable[[Tensor], Tensor] = lambda cosine: cosine
 ) -> Tensor:
     """The mean over all pairs i < j of a function of their cosine, or of the cosine itself."""
-    return mean_over_pairs(_units(vectors), lambda first, second, _: of(first @ second.mT))
+    return mean_over_pairs(unit_vectors(vectors), lambda first, second, _: of(first @ second.mT))
 
 
 def group_cosine(
@@ -75,7 +75,7 @@ def group_cosine(
     if others is None:
         return mean_over_cosines(first)
     second = _chosen(vectors, others)
-    return _units(first).mean(0) @ _units(second).mean(0)
+    return unit_vectors(first).mean(0) @ unit_vectors(second).mean(0)
 
 
 def _chosen(vectors: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
@@ -83,7 +83,8 @@ def _chosen(vectors: Tensor, classes: Sequence[int] | Tensor) -> Tensor:
     return vectors[indices if len(indices) else indices.long()]
 
 
-def _units(vectors: Tensor) -> Tensor:
+def unit_vectors(vectors: Tensor) -> Tensor:
+    """The vectors scaled to norm 1, in float64; NaN for a zero vector."""
     check_vectors(vectors)
     v = scaled(vectors, 1)
     return v / torch.linalg.vector_norm(v, dim=1, keepdim=True)

@@ -8,6 +8,10 @@ from torch import Tensor
 
 from lightning_nc.functional.class_distance import class_distance_normalized_variance_of
 from lightning_nc.functional.class_geometry import undefined_without_signal
+from lightning_nc.functional.hyperspherical_uniformity import (
+    hyperspherical_uniformity,
+    uniform_duality,
+)
 from lightning_nc.functional.neural_collapse import (
     equiangularity,
     equinorm,
@@ -66,6 +70,14 @@ def _self_duality(last: ClassifierGeometry) -> Tensor | None:
     if W is None or not last.is_affine:
         return None if W is None else W.new_tensor(torch.nan)
     return undefined_without_signal(self_duality(means, W), last.features.rank)
+
+
+def _uniform_duality(last: ClassifierGeometry) -> Tensor | None:
+    """UNC3; NaN where NC3 is."""
+    W, means = last.weight, last.features.means
+    if W is None or not last.is_affine:
+        return None if W is None else W.new_tensor(torch.nan)
+    return undefined_without_signal(uniform_duality(means, W), last.features.rank)
 
 
 def _nearest_center_mismatch(last: ClassifierGeometry) -> Tensor | None:
@@ -191,6 +203,30 @@ QUANTITIES = (
         chart=Curve(_NC4, "NC4"),
         headline=True,
         of=_nearest_center_mismatch,
+    ),
+    Quantity(
+        "gnc2",
+        "GNC2",
+        "GNC2 uniformity",
+        "Spread of the logarithms of the distances between class means, scaled to norm 1: 0 for a "
+        "simplex, small if the means are spread evenly, also where classes outnumber dimensions.",
+        ideal="0",
+        worry="If it stays high: some classes are much closer in direction than others.",
+        best="low",
+        chart=Curve(_NC2, "uniformity", compared=False),
+        of=lambda last: of_class_means(hyperspherical_uniformity, last.features),
+    ),
+    Quantity(
+        "unc3",
+        "UNC3",
+        "UNC3 uniform duality",
+        "Spread over classes of the cosine between classifier row and class mean.",
+        ideal="0",
+        worry="If it stays high: rows and means agree for some classes, often frequent ones, and "
+        "not for others.",
+        best="low",
+        chart=Curve(_NC3, "UNC3", compared=False),
+        of=_uniform_duality,
     ),
     Quantity(
         "accuracy",

@@ -16,6 +16,7 @@ from lightning_nc.functional.class_moments import (
     geometry_of_moments,
     pool_moments,
 )
+from lightning_nc.functional.hyperspherical_uniformity import hyperspherical_uniformity
 from lightning_nc.functional.input_checks import check_features, require_every_class
 from lightning_nc.functional.neural_collapse import (
     equiangularity,
@@ -86,9 +87,9 @@ class SeparationFuzziness(_PooledMoments):
 
     The value is that of `lightning_nc.functional.separation_fuzziness`, computed in one sweep. The
     state has up to 3d x d float64 numbers: 24 MB at d = 1,000, 2.4 GB at d = 10,000. For wider
-    layers use the callbacks or `lightning_nc.measure`, which need two sweeps and 8 K d bytes. Add
-    batches with ``update``: ``forward`` also evaluates each batch alone, which must then contain
-    all classes.
+    layers use the callbacks or `lightning_nc.measure`, which need two sweeps and three arrays of
+    8 K d bytes. Add batches with ``update``: ``forward`` also evaluates each batch alone, which
+    must then contain all classes.
 
     Args:
         num_classes: Number of classes K.
@@ -121,7 +122,7 @@ class NeuralCollapse(_PooledMoments):
 
     ``compute`` returns a dictionary of the quantities that features alone determine: ``nc1``,
     ``nc2_equinorm_means``, ``nc2_equiangularity_means``, ``nc2_maximal_angle_means``,
-    ``nc2_etf_error`` and ``cdnv``. The values are those of the functions in
+    ``nc2_etf_error``, ``gnc2`` and ``cdnv``. The values are those of the functions in
     `lightning_nc.functional`, computed in one sweep. NC3 and NC4 need the classifier: use the
     callback `lightning_nc.NeuralCollapse`. The state has up to 3d x d float64 numbers (24 MB at
     d = 1,000). Add batches with ``update``: ``forward`` also evaluates each batch alone, which must
@@ -157,6 +158,7 @@ class NeuralCollapse(_PooledMoments):
             "nc2_equiangularity_means": of_class_means(equiangularity, geometry),
             "nc2_maximal_angle_means": of_class_means(maximal_angle, geometry),
             "nc2_etf_error": of_class_means(simplex_etf_error, geometry),
+            "gnc2": of_class_means(hyperspherical_uniformity, geometry),
             "cdnv": class_distance_normalized_variance_of(geometry),
         }
 

@@ -176,7 +176,7 @@ class GeometryPass(MeasuringPass):
             part = slice(done[point], done[point] + len(labels))
             done[point] = part.stop
             of_part = decided[point][:, part] if point in decided else None
-            batch = ResidualBatch(features, labels, centres[point], bool(read_again), of_part)
+            batch = ResidualBatch(features, labels, centres[point], of_part)
             add_each(sums, point, declared[point], batch, broken)
 
         if first.cache is not None:
@@ -251,7 +251,7 @@ def _as_classes(rows: Tensor, classes: Tensor) -> Tensor:
 
 def _geometry(point: Point, centres: Centres, totals: dict[str, Tensor]) -> ClassGeometry:
     """The geometry of a layer from the sums over all processes."""
-    counts, means, directions, _, scale = centres
+    counts, means, directions, scale = centres
     own = {each.name: totals[each.name] for each in GEOMETRY}
     made_use_of = {*own, ClassSums.name, ResidualSums.name}
     others = {name: total for name, total in totals.items() if name not in made_use_of}

@@ -11,11 +11,17 @@ from torch import Tensor
 
 from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.points import Point
-from lightning_nc.passes.statistics import GEOMETRY, ClassSums, DecisionCounts, Statistic
+from lightning_nc.passes.statistics import (
+    GEOMETRY,
+    ClassSums,
+    DecisionCounts,
+    ResidualSums,
+    Statistic,
+)
 
-# K x d arrays of float64 numbers at the peak, as measured: sums and residuals, with the copies that
-# a reduction makes, means, directions, and the workspace of a singular value decomposition
-_ACCUMULATORS = 12
+# K x d arrays of float64 numbers at the peak: the means, in the place of the sums, and two more
+# while the directions are found; later the directions and, if features are read again, residuals
+_ACCUMULATORS = 3
 
 
 class Wanted(NamedTuple):
@@ -126,7 +132,8 @@ class Plan(NamedTuple):
         for number, each in enumerate(self.wanted):
             if each is None:
                 continue
-            sums = [(p, one.name) for p in each.points for one in each.statistics_at(p)]
+            summed = {p: (*each.statistics_at(p), ResidualSums()) for p in each.points}
+            sums = [(p, one.name) for p, statistics in summed.items() for one in statistics]
             places = (*each.points, each.head, *sums)
             causes = [failures[place] for place in places if place in failures]
             if causes:

@@ -55,7 +55,7 @@ class Probe:
             probe batch, as the papers on the law of equi-separation do.
         cache_mb: Features up to this size in MB are kept for the second sweep; above it, the
             network runs twice.
-        memory_mb: Limit in MB on the accumulators: several arrays of 8 K d bytes per layer. Layers
+        memory_mb: Limit in MB on the accumulators: three arrays of 8 K d bytes per layer. Layers
             that do not fit together are measured one group after another; a layer that does not
             fit alone is an error.
         seed: Decides which samples are drawn, how they are batched, and every random number that

@@ -15,13 +15,22 @@ from torch import Tensor
 
 from lightning_nc.functional.class_geometry import (
     ProjectedResiduals,
-    SeparatingDirections,
     project_residuals,
-    separating_directions,
+    residual_blocks,
 )
-from lightning_nc.functional.class_sums import class_counts, class_sums, sum_by_class
+from lightning_nc.functional.class_sums import (
+    add_by_class,
+    add_features,
+    class_counts,
+    class_sums,
+    sum_by_class,
+)
 from lightning_nc.functional.classifier import nearest_class_centers
 from lightning_nc.functional.powers_of_two import in_units_of, scale_of
+from lightning_nc.functional.separating_directions import (
+    SeparatingDirections,
+    separating_directions,
+)
 from lightning_nc.passes.sums import Sums
 
 
@@ -32,14 +41,12 @@ class Centres(NamedTuple):
         counts: Samples per class, n_k, shape ``(K,)``.
         means: Final class means mu_k in units of ``scale``, shape ``(K, d)``.
         directions: The directions along which the means differ.
-        P: The columns to project residuals on, shape ``(d, m)``.
         scale: The unit of lengths, a power of two, as in `ClassGeometry`.
     """
 
     counts: Tensor
     means: Tensor
     directions: SeparatingDirections
-    P: Tensor
     scale: float
 
 
@@ -48,13 +55,12 @@ def centres_of(counts: Tensor, sums: Tensor) -> Centres:
 
     Args:
         counts: Samples per class, n_k, shape ``(K,)``.
-        sums: Sum of the features of each class, shape ``(K, d)``.
+        sums: Sum of the features of each class, shape ``(K, d)``; it becomes the means, in place.
     """
-    means = sums / counts[:, None]
+    means = sums.div_(counts[:, None])
     scale = float(scale_of(means))
     means = in_units_of(scale, means)
-    directions = separating_directions(counts, means)
-    return Centres(counts, means, directions, directions.stacked, scale)
+    return Centres(counts, means, separating_directions(counts, means), scale)
 
 
 class LayerBatch:
@@ -89,7 +95,6 @@ class ResidualBatch(LayerBatch):
         features: ``h_i``, as the network computed them, shape ``(n, d)``.
         labels: Class indices, shape ``(n,)``.
         centres: Class means and directions of the layer.
-        sum_residuals: Whether a statistic needs the sum of residuals of each class.
         decided: What the classifier whose input this is decides, as class indices (-1 for classes
             that are not measured), and whether its output is not W h + b, shape ``(3, n)``.
     """
@@ -99,18 +104,16 @@ class ResidualBatch(LayerBatch):
         features: Tensor,
         labels: Tensor,
         centres: Centres,
-        sum_residuals: bool = False,
         decided: Tensor | None = None,
     ) -> None:
         super().__init__(in_units_of(centres.scale, features), labels, len(centres.counts))
         self.centres, self.decided = centres, decided
-        self._sum_residuals = sum_residuals
 
     @cached_property
     def projected(self) -> ProjectedResiduals:
-        """Residuals ``r_i = h_i - mu_{y_i}``: projected, squared and summed in one step."""
-        means, P = self.centres.means, self.centres.P
-        return project_residuals(self.features, self.labels, means, P, self._sum_residuals)
+        """Residuals ``r_i = h_i - mu_{y_i}``, projected and squared in one step."""
+        means, Q = self.centres.means, self.centres.directions.basis
+        return project_residuals(self.features, self.labels, means, Q)
 
     @cached_property
     def squares_along(self) -> tuple[Tensor, Tensor]:
@@ -159,6 +162,20 @@ class Statistic(ABC):
     def of(self, batch: "ResidualBatch") -> Tensor:
         """The contribution of one batch, of that shape."""
 
+    def add_to(self, total: Tensor, batch: Any) -> None:
+        """Add the contribution of a batch to the sum, in place.
+
+        Raises:
+            ValueError: If its shape is not that of the sum.
+        """
+        value = self.of(batch)
+        if value.shape != total.shape:
+            raise ValueError(
+                f"a value of shape {tuple(value.shape)} cannot be added to the statistic "
+                f"'{self.name}', whose shape is {tuple(total.shape)}."
+            )
+        total += value.to(total.device)
+
 
 class ClassSums(Statistic):
     """The sum of the features of each class."""
@@ -173,6 +190,10 @@ class ClassSums(Statistic):
     def of(self, batch: LayerBatch) -> Tensor:
         """``sum_i h_i`` by class."""
         return class_sums(batch.features, batch.labels, batch.num_classes).sums
+
+    def add_to(self, total: Tensor, batch: LayerBatch) -> None:
+        """Add features to the rows of their classes alone: the others are not touched."""
+        add_features(total, batch.features.to(total.device), batch.labels.to(total.device))
 
 
 class FuzzinessSquares(Statistic):
@@ -220,9 +241,15 @@ class ResidualSums(Statistic):
 
     def of(self, batch: ResidualBatch) -> Tensor:
         """``sum_i r_i`` by class."""
-        sums = batch.projected.class_sums
-        assert sums is not None
+        sums = torch.zeros_like(batch.centres.means)
+        self.add_to(sums, batch)
         return sums
+
+    def add_to(self, total: Tensor, batch: ResidualBatch) -> None:
+        """Add residuals to the rows of their classes alone."""
+        means, labels = batch.centres.means, batch.labels
+        for columns, r in residual_blocks(batch.features, labels, means):
+            add_by_class(total[:, columns], r, labels)
 
 
 class DecisionCounts(Statistic):
@@ -273,6 +300,6 @@ def add_each(
         if name in broken:
             continue
         try:
-            sums.add(name, each.of(batch))
+            each.add_to(sums.view(name), batch)
         except Exception as error:
             broken[name] = error

@@ -13,7 +13,9 @@ def not_finite(sums: Mapping[Point, Tensor]) -> list[Point]:
     """The points at which sums of features are not finite, as those of finite features are."""
     if not sums:
         return []
-    finite = torch.stack([sum_.isfinite().all() for sum_ in sums.values()]).tolist()
+    # the largest of all numbers, for which no second array is formed
+    largest = [torch.linalg.vector_norm(each, torch.inf) for each in sums.values()]
+    finite = torch.stack(largest).isfinite().tolist()
     return [point for point, is_finite in zip(sums, finite, strict=True) if not is_finite]
 
 
@@ -42,7 +44,8 @@ def require_unchanged(point: Point, geometry: ClassGeometry, residuals: Tensor) 
         RuntimeError: If the features changed.
     """
     n = geometry.counts.sum()
-    shift = (residuals.square().sum(1) / geometry.counts).sum() / n
+    squares = torch.linalg.vector_norm(residuals, dim=1).square()
+    shift = (squares / geometry.counts).sum() / n
     spread = geometry.squares.sum() / n
     rounding = (1e-12 * torch.linalg.vector_norm(geometry.means, dim=1).max()) ** 2
     if bool((shift > 1e-8 * spread) & (shift > rounding)):

@@ -36,18 +36,8 @@ class Sums:
         self.flat = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
 
     def add(self, name: Hashable, value: Tensor) -> None:
-        """Add a value, on any device, to one of the sums.
-
-        Raises:
-            ValueError: If its shape is not that of the sum.
-        """
-        total = self.view(name)
-        if value.shape != total.shape:
-            raise ValueError(
-                f"a value of shape {tuple(value.shape)} cannot be added to the sum {name}, which "
-                f"has shape {tuple(total.shape)}."
-            )
-        total.add_(value.to(self.flat.device))
+        """Add a value, on any device, to one of the sums."""
+        self.view(name).add_(value.to(self.flat.device))
 
     def view(self, name: Hashable) -> Tensor:
         """A view of one of the sums of this process."""

@@ -13,8 +13,8 @@ from lightning_nc.functional import (
     separation_fuzziness,
     variability_collapse,
 )
-from lightning_nc.functional.class_geometry import signal_directions
 from lightning_nc.functional.class_sums import class_sums
+from lightning_nc.functional.separating_directions import separating_directions
 from tests import reference
 from tests.functional import cases
 
@@ -67,22 +67,50 @@ def test_class_sums_of_disjoint_sets_add_up():
 
 
 @pytest.mark.parametrize("offset", [0.0, 30.0, 1e3])
-def test_signal_directions_never_hold_the_null_direction(offset):
-    means = offset + 1e-3 * torch.randn(4, 9, dtype=torch.float64)
-    weights = torch.tensor([0.6, 0.2, 0.15, 0.05], dtype=torch.float64)
-    P, rank = signal_directions(means, weights)
-    assert P.shape == (9, 3)
-    assert rank == 3
-    A = weights.sqrt()[:, None] * (means - weights @ means)
-    assert_allclose((P.mT @ A.mT @ A @ P), torch.eye(3), atol=1e-6)
+def directions(counts, means):
+    found = separating_directions(counts, means)
+    return found.basis @ found.fuzziness, found.basis @ found.collapse, found.rank
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0, 1e3])
+@pytest.mark.parametrize(("K", "d"), [(4, 9), (4, 4), (4, 3), (9, 2), (2, 1)])
+def test_signal_directions_whiten_the_means_and_never_hold_the_null_direction(K, d, offset):
+    means = offset + 1e-3 * torch.randn(K, d, dtype=torch.float64)
+    counts = torch.arange(1, K + 1).double()
+    *both, rank = directions(counts, means)
+    m = min(K - 1, d)
+    assert rank == m
+    for P, weights in zip(both, (counts, torch.ones_like(counts)), strict=True):
+        w = weights / weights.sum()
+        assert P.shape == (d, m)
+        A = w.sqrt()[:, None] * (means - w @ means)
+        assert_allclose((P.mT @ A.mT @ A @ P), torch.eye(m), atol=1e-6)
 
 
 def test_signal_directions_are_those_of_the_means_moved_to_the_origin():
     # exact in float64, but the weighted mean of the moved means is off by 1e-4 of their spread
     means = 2.0**-20 * torch.tensor([[3.0, 1], [-2, 5], [4, -7]], dtype=torch.float64)
-    weights = torch.tensor([0.3, 0.3, 0.4], dtype=torch.float64)
-    P, Q = (signal_directions(m, weights)[0] for m in (means, 2.0**20 + means))
+    counts = torch.tensor([3.0, 3.0, 4.0], dtype=torch.float64)
+    P, Q = (directions(counts, m)[0] for m in (means, 2.0**20 + means))
     assert_allclose(Q @ Q.mT, P @ P.mT, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("K", "d"), [(8, 20), (20, 6), (2500, 3)])
+def test_directions_are_accurate_where_some_are_ten_thousand_times_smaller(K, d):
+    m = min(K - 1, d)
+    random = torch.Generator().manual_seed(0)
+    U = torch.linalg.qr(torch.randn(K, m, generator=random).double())[0]
+    V = torch.linalg.qr(torch.randn(d, m, generator=random).double())[0]
+    means = U @ torch.logspace(0, -4, m).double().diag() @ V.mT
+    counts = torch.randint(1, 9, (K,), generator=random).double()
+    *both, rank = directions(counts, means)
+    assert rank == m
+    for P, weights in zip(both, (counts, torch.ones_like(counts)), strict=True):
+        w = weights / weights.sum()
+        _, s, Vh = torch.linalg.svd(w.sqrt()[:, None] * (means - w @ means), full_matrices=False)
+        whitened = P.mT @ (Vh[:m].mT * s[:m])  # orthogonal, as P is V S^-1 up to a rotation
+        assert_allclose(whitened @ whitened.mT, torch.eye(m), atol=1e-10)
+        assert_allclose(torch.linalg.svdvals(P), (1 / s[:m]).flip(0), rtol=1e-9)
 
 
 def test_means_in_a_plane_are_measured_in_that_plane_with_one_warning():

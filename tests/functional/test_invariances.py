@@ -17,6 +17,7 @@ OF_MEANS = [
     functional.equiangularity,
     functional.maximal_angle,
     functional.simplex_etf_error,
+    functional.hyperspherical_uniformity,
 ]
 seeds = st.integers(0, 2**16)
 shifts = st.floats(-30, 30)

@@ -9,10 +9,12 @@ from lightning_nc.functional import (
     class_geometry,
     equiangularity,
     equinorm,
+    hyperspherical_uniformity,
     maximal_angle,
     nearest_class_center_mismatch,
     self_duality,
     simplex_etf_error,
+    uniform_duality,
     variability_collapse,
 )
 from lightning_nc.functional.classifier import two_row_head
@@ -21,7 +23,13 @@ from tests import precise, reference
 from tests.fashion_mnist import needs_fashion_mnist
 from tests.functional import cases
 
-OF_VECTORS = [equinorm, equiangularity, maximal_angle, simplex_etf_error]
+OF_VECTORS = [
+    equinorm,
+    equiangularity,
+    maximal_angle,
+    hyperspherical_uniformity,
+    simplex_etf_error,
+]
 
 
 def test_variability_collapse_weighs_every_class_the_same():
@@ -47,10 +55,38 @@ def test_equiangularity_uses_the_population_deviation_over_pairs():
     assert_allclose(maximal_angle(vectors), 1 / 2, rtol=1e-14)
 
 
+def test_uniformity_is_zero_for_a_simplex_and_small_for_more_classes_than_it_has_room_for():
+    simplex = torch.eye(4) - 1 / 4
+    assert_allclose(hyperspherical_uniformity(3 * simplex), 0, atol=1e-14)
+    hexagon = torch.tensor([[math.cos(t), math.sin(t)] for t in torch.arange(6) * math.pi / 3])
+    # six pairs at distance 1, six at sqrt(3), three at 2
+    logarithms = [0.0] * 6 + [math.log(3) / 2] * 6 + [math.log(2)] * 3
+    expected = torch.tensor(logarithms, dtype=torch.float64).std(correction=0)
+    assert_allclose(hyperspherical_uniformity(hexagon.double()), expected, rtol=1e-6)
+    assert hyperspherical_uniformity(torch.rand(6, 2)) > hyperspherical_uniformity(hexagon)
+
+
+@pytest.mark.parametrize("gap", [1e-1, 1e-3, 1e-6])
+def test_uniformity_is_accurate_for_means_close_to_each_other(gap):
+    close = torch.tensor([[1.0, gap, 0], [1, -gap, 0], [0, 0, 1]], dtype=torch.float64)
+    found = hyperspherical_uniformity(close)
+    assert_allclose(found, reference.hyperspherical_uniformity(close.numpy()), rtol=1e-12)
+
+
+def test_uniform_duality_is_zero_where_all_rows_agree_to_the_same_degree():
+    means = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    turned = torch.tensor([[1.0, 1.0], [-3.0, -3.0]])
+    assert_allclose(uniform_duality(means, turned), 0, atol=1e-14)
+    assert self_duality(means, turned) > 0.1
+    assert uniform_duality(torch.ones(2, 2), turned).isnan()
+    with pytest.raises(ValueError, match="of the same shape"):
+        uniform_duality(means, turned[:1])
+
+
 def test_vectors_are_taken_as_given_but_means_are_centred():
     vectors = torch.tensor([[3.0, 0.0], [5.0, 0.0], [0.0, 4.0]])
     shift = torch.tensor([10.0, -7.0])
-    for function in OF_VECTORS[:3]:
+    for function in OF_VECTORS[:-1]:
         assert not torch.isclose(function(vectors), function(vectors + shift))
     assert_allclose(simplex_etf_error(vectors), simplex_etf_error(vectors + shift), rtol=1e-12)
 
@@ -80,7 +116,7 @@ def simplex_geometry(means):
 
 def test_two_classes_have_no_simplex_to_speak_of():
     values = simplex_geometry(torch.tensor([[1.0, 2.0], [5.0, -3.0]]))
-    assert len(values) == 4
+    assert len(values) == len(OF_VECTORS)
     assert all(value.isnan() for value in values)
 
 
@@ -100,7 +136,9 @@ def test_one_logit_is_read_as_two_opposite_rows():
 def test_two_vectors_have_one_angle_and_a_zero_vector_none():
     assert equiangularity(torch.eye(2)).isnan()
     assert maximal_angle(torch.eye(2)) == 1
-    for function in (equiangularity, maximal_angle):
+    assert hyperspherical_uniformity(torch.eye(2)).isnan()
+    assert hyperspherical_uniformity(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).isnan()
+    for function in (equiangularity, maximal_angle, hyperspherical_uniformity):
         assert function(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).isnan()
     assert equinorm(torch.zeros(3, 2)).isnan()
     assert simplex_etf_error(torch.full((3, 2), 0.5)).isnan()

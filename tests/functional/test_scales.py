@@ -43,6 +43,7 @@ OF_VECTORS = {
     "equiangularity": functional.equiangularity,
     "maximal angle": functional.maximal_angle,
     "ETF error": functional.simplex_etf_error,
+    "uniformity": functional.hyperspherical_uniformity,
     "cosine of a group": lambda v: functional.group_cosine(v, [0, 1, 2]),
     "cosine of two groups": lambda v: functional.group_cosine(v, [0, 1], [2, 3]),
     "simplex symmetry": lambda v: list(functional.simplex_symmetry(v))[:3],
@@ -50,6 +51,7 @@ OF_VECTORS = {
 }
 OF_TWO = {
     "self-duality": functional.self_duality,
+    "uniform duality": functional.uniform_duality,
     "simplex plane": lambda m, w: torch.cat(functional.simplex_plane(m[:3], w[:3])),
     "simplex symmetry": lambda m, w: list(functional.simplex_symmetry(m, w)),
     "pair features": lambda m, w: functional.fit_pair_features(m, signs(K), w @ w.mT)(

@@ -93,6 +93,16 @@ def maximal_angle(vectors):
     return (pair_cosines(vectors) + 1 / (len(vectors) - 1)).abs().mean()
 
 
+def uniformity(vectors):
+    units = vectors.double() / vectors.double().norm(dim=1, keepdim=True)
+    pairs = [(units[i] - units[j]).norm().log() for i in range(len(units)) for j in range(i)]
+    return torch.stack(pairs).std(correction=0)
+
+
+def uniform_duality(means, weight):
+    return torch.cosine_similarity(centred(means), weight.double()).std(correction=0)
+
+
 def etf_error(means):
     K, G = len(means), centred(means) @ centred(means).T
     simplex = (torch.eye(K, dtype=torch.float64) - 1 / K) / (K - 1) ** 0.5

@@ -61,6 +61,10 @@ FUNCTIONS = {
         lambda f, x: f(x.weight, [0, 2, 3]),
         lambda x: expected.mean_cosine(x.weight, [0, 2, 3]),
     ),
+    "hyperspherical_uniformity": (
+        lambda f, x: f(x.weight),
+        lambda x: expected.uniformity(x.weight),
+    ),
     "imbalance_ratio": (
         lambda f, x: f(x.labels.bincount(), members(x)),
         lambda x: (
@@ -106,6 +110,10 @@ FUNCTIONS = {
     "simplex_etf_error": (lambda f, x: f(x.means), lambda x: expected.etf_error(x.means)),
     "simplex_plane": (lambda f, x: f(x.means[:3], x.weight[:3]), formulas.simplex_plane),
     "simplex_symmetry": (lambda f, x: f(x.means, x.weight), formulas.simplex_symmetry),
+    "uniform_duality": (
+        lambda f, x: f(x.means, x.weight),
+        lambda x: expected.uniform_duality(x.means, x.weight),
+    ),
     "variability_collapse": (
         lambda f, x: f(x.features, x.labels),
         lambda x: expected.nc1(x.features, x.labels),

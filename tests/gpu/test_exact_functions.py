@@ -75,6 +75,7 @@ def test_metrics_give_what_the_formulas_say_in_several_batches(case):
         "nc2_equiangularity_means": expected.equiangularity(m),
         "nc2_maximal_angle_means": expected.maximal_angle(m),
         "nc2_etf_error": expected.etf_error(m),
+        "gnc2": expected.uniformity(m),
         "cdnv": expected.cdnv(h, y),
     }
     values = collapse.compute()

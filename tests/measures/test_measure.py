@@ -56,8 +56,8 @@ SETTINGS = {
     "kept": {},
     "read twice": {"cache_mb": 0},
     # that feature maps do not fit together would pool them
-    "in groups": {"cache_mb": 0, "memory_mb": 0.132, "pool": "flatten"},
-    "in groups and kept": {"memory_mb": 0.132, "pool": "flatten"},
+    "in groups": {"cache_mb": 0, "memory_mb": 0.035, "pool": "flatten"},
+    "in groups and kept": {"memory_mb": 0.035, "pool": "flatten"},
 }
 
 

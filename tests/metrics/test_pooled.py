@@ -45,6 +45,7 @@ def expected_values(features, labels):
         "nc2_equiangularity_means": reference.equiangularity(M),
         "nc2_maximal_angle_means": reference.maximal_angle(M),
         "nc2_etf_error": reference.simplex_etf_error(M),
+        "gnc2": reference.hyperspherical_uniformity(M),
     }
     return {
         "nc1": reference.variability_collapse(*arrays),
@@ -59,7 +60,7 @@ def test_values_of_four_points_on_a_line():
     assert_allclose(measured(SeparationFuzziness(2), features, labels, [1] * 4)["D"], 0.25)
     values = measured(NeuralCollapse(2), features, labels, [1] * 4)
     assert_allclose([values.pop("nc1"), values.pop("cdnv")], [0.125, 0.0625], rtol=1e-14)
-    assert len(values) == 4  # NC2, which two classes do not have
+    assert len(values) == 5  # NC2 and GNC2, which two classes do not have
     assert all(value.isnan() for value in values.values())
 
 

@@ -217,7 +217,7 @@ def test_maps_are_flattened_if_they_fit_and_else_all_are_averaged(channels):
     net, data = ChannelsLast(channels), nets.images((12, 9, 9))
     first_maps, second_maps = net.maps(data.tensors[0])
     roomy = ask(net, data, "first", "second", batch_size=7)
-    tight = ask(net, data, "first", "second", batch_size=7, memory_mb=0.008)
+    tight = ask(net, data, "first", "second", batch_size=7, memory_mb=0.002)
     labels = data.tensors[1]
     assert roomy.pooling == {}
     assert_is(roomy.layers["first"], first_maps, labels)

@@ -129,10 +129,14 @@ def test_residuals_are_added_up_where_features_are_read_again_and_sum_to_zero(
     cache_mb, monkeypatch
 ):
     sums = []
-    take = ResidualSums.of
-    monkeypatch.setattr(
-        ResidualSums, "of", lambda self, batch: sums.append(take(self, batch)) or sums[-1]
-    )
+    add = ResidualSums.add_to
+
+    def add_and_note(self, total, batch):
+        before = total.clone()
+        add(self, total, batch)
+        sums.append(total - before)
+
+    monkeypatch.setattr(ResidualSums, "add_to", add_and_note)
     answered([Request(layers=["2"])], cache_mb=cache_mb)
     assert bool(sums) == (cache_mb == 0)
     if sums:

@@ -186,7 +186,7 @@ PROJECTS = [
             for kind in ("equinorm", "equiangularity", "maximal_angle")
             for of in ("means", "weights")
         ]
-        + ["nc2_etf_error"],
+        + ["nc2_etf_error", "gnc2"],
     ),
     Project(
         "Two tasks with a head each",

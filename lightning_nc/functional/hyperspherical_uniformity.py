@@ -1,0 +1,91 @@
+"""GNC2 and UNC3: neural collapse of more classes than a simplex has room for, K > d + 1."""
+
+import torch
+from torch import Tensor
+
+from lightning_nc.functional.class_pairs import mean_over_pairs
+from lightning_nc.functional.cosines import centred, unit_vectors
+
+_CLOSE = 1e-4  # squared distance below which 2 - 2 cos has lost digits
+
+
+def hyperspherical_uniformity(vectors: Tensor) -> Tensor:
+    r"""GNC2: the spread of the logarithms of distances between unit class vectors; ideal 0.
+
+    .. math:: \operatorname{std}_{i<j} \ln \lVert \hat m_i - \hat m_j \rVert, \quad
+        \hat m_k = m_k / \lVert m_k \rVert
+
+    with the population standard deviation over pairs. A simplex has 0. Where there is none
+    (K > d + 1), the vectors that are most evenly spread over the sphere have a small value.
+
+    Args:
+        vectors: Centred class means or classifier rows, used as given, shape ``(K, d)``.
+
+    Returns:
+        A float64 scalar >= 0, dimensionless; NaN if a vector is zero, if two have the same
+        direction, or for fewer than three, since a single distance has no spread.
+
+    Example:
+        Distances sqrt(2), sqrt(2) and 2: the logarithms are ln(2)/2, ln(2)/2 and ln(2), with
+        standard deviation sqrt(2)/6 ln(2).
+
+        >>> hyperspherical_uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]))
+        tensor(0.1634, dtype=torch.float64)
+
+    Source:
+        Wu & Papyan (2024), "Linguistic collapse: neural collapse in (large) language models",
+        NeurIPS 37; the kernel is that of Liu, Yu, Weller & Schoelkopf (2023), "Generalizing and
+        decoupling neural collapse via hyperspherical uniformity gap", ICLR.
+    """
+    units = unit_vectors(vectors)
+    mean = mean_over_pairs(units, lambda first, second, _: _log_distances(first, second))
+    squares = mean_over_pairs(
+        units, lambda first, second, _: (_log_distances(first, second) - mean).square()
+    )
+    return squares.sqrt() if len(vectors) > 2 else torch.full_like(squares, torch.nan)
+
+
+def uniform_duality(means: Tensor, weight: Tensor) -> Tensor:
+    r"""UNC3: the spread over classes of the cosine between classifier row and class mean; ideal 0.
+
+    .. math:: \operatorname{std}_k \cos(w_k, \mu_k - \mu_G)
+
+    with the population standard deviation. Unlike NC3, it is 0 as well where rows and means agree
+    to the same degree for all classes.
+
+    Args:
+        means: Class means, shape ``(K, d)``; they are centred here.
+        weight: Classifier rows W, shape ``(K, d)``.
+
+    Returns:
+        A float64 scalar in [0, 1]; NaN if a row is zero or a mean coincides with their centre.
+
+    Raises:
+        ValueError: If the shapes differ.
+
+    Example:
+        One row is parallel to its mean, the other orthogonal: cosines 1 and 0.
+
+        >>> means = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+        >>> uniform_duality(means, torch.tensor([[2.0, 0.0], [0.0, 3.0]]))
+        tensor(0.5000, dtype=torch.float64)
+
+    Source:
+        Wu & Papyan (2024), "Linguistic collapse: neural collapse in (large) language models",
+        NeurIPS 37.
+    """
+    if means.shape != weight.shape:
+        raise ValueError(
+            "Need class means and classifier rows of the same shape (K, d), "
+            f"got {tuple(means.shape)} and {tuple(weight.shape)}."
+        )
+    cosines = (unit_vectors(centred(means)) * unit_vectors(weight)).sum(1)
+    return (cosines - cosines.mean()).square().mean().sqrt()
+
+
+def _log_distances(first: Tensor, second: Tensor) -> Tensor:
+    """``ln ||u - v||`` of unit vectors, shape ``(a, b)``."""
+    squares = 2 - 2 * (first @ second.mT)
+    i, j = (squares < _CLOSE).nonzero(as_tuple=True)
+    squares[i, j] = (first[i] - second[j]).square().sum(1)
+    return squares.log() / 2
