@@ -48,8 +48,8 @@ def as_integers(x: Tensor) -> Tensor:
 def dense_parts(x: Tensor) -> list[Tensor]:
     """The dense tensors that a tensor consists of: itself, or indices and values, or shards."""
     if hasattr(x, "__tensor_flatten__"):  # made of others, such as one that is distributed
-        names, _ = x.__tensor_flatten__()
-        return [part for name in names for part in dense_parts(getattr(x, name))]
+        held = [getattr(x, name) for name in x.__tensor_flatten__()[0]]
+        return [part for each in held if isinstance(each, Tensor) for part in dense_parts(each)]
     x = x.detach()
     if x.layout == torch.sparse_coo:  # these also without coalescing
         return [x._indices(), x._values()]

@@ -13,6 +13,16 @@ from lightning_nc.guards.restoring import restoring
 _UNTIL_BACKWARD = ("_post_backward_hook_state", "_post_backward_hook_handle")
 
 
+def put_in_shards(model: nn.Module) -> None:
+    """Shard what FSDP2 has left whole after a forward pass without a backward pass.
+
+    The root is so after validation. What other guards note must be the shards, since the whole
+    parameters are freed when `shards_kept` ends.
+    """
+    for module in _of_second(model):
+        module.reshard()
+
+
 @contextmanager
 def shards_kept(model: nn.Module) -> Iterator[None]:
     """Undo what FSDP leaves behind after a forward pass because it expects a backward pass.
@@ -21,10 +31,9 @@ def shards_kept(model: nn.Module) -> Iterator[None]:
     would tie the next backward pass to a forward pass that is over. After a forward pass that
     fails, FSDP1 and FSDP2 (``fully_shard``) still record that they are in it.
     """
-    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # otherwise nothing can be sharded
-    modules = list(model.modules()) if fsdp is not None else []
-    second = [module for module in modules if isinstance(module, fsdp.FSDPModule)]
-    first = [module for module in modules if isinstance(module, fsdp.FullyShardedDataParallel)]
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    second = _of_second(model)
+    first = [] if fsdp is None else _of_kind(model, fsdp.FullyShardedDataParallel)
     flat = [(w, w._handle.flat_param) for w in first if w._handle is not None]
     with restoring() as later:
         for owner, name in (*_places_of_second(second), *_places_of_first(first)):
@@ -35,6 +44,16 @@ def shards_kept(model: nn.Module) -> Iterator[None]:
             later("the hooks of FSDP", _remove_hooks, parameter, set(vars(parameter)))
             later("the shards of FSDP", _reshard, fsdp, wrapper, parameter)
         yield
+
+
+def _of_second(model: nn.Module) -> list[Any]:
+    """The modules that FSDP2 shards; none unless it is loaded."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    return [] if fsdp is None else _of_kind(model, fsdp.FSDPModule)
+
+
+def _of_kind(model: nn.Module, kind: type) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, kind)]
 
 
 def _remove_hooks(parameter: Any, before: set[str]) -> None:

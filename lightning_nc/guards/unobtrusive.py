@@ -17,7 +17,7 @@ from lightning_nc.guards.modes import modes_set
 from lightning_nc.guards.object_state import attributes_kept
 from lightning_nc.guards.parameters import parameters_watched
 from lightning_nc.guards.restoring import restoring
-from lightning_nc.guards.shards import shards_kept
+from lightning_nc.guards.shards import put_in_shards, shards_kept
 from lightning_nc.guards.torch_internals import is_batch_norm
 
 
@@ -48,6 +48,7 @@ def unobtrusive(
             would initialise a lazy one.
         NotRestored: If something else could not be restored; all the rest is.
     """
+    put_in_shards(model)
     with ExitStack() as guards:
         held = held_generators(data) + generators_in_model(model)
         guards.enter_context(generators_kept(held))
