@@ -18,7 +18,8 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
     """Restore every buffer, and which buffers, modules and parameters each module has.
 
     A forward pass may write to buffers, resize, replace, add or remove them, and fill those that
-    are None. Tensors are the same objects afterwards, in the same memory.
+    are None. Tensors are the same objects afterwards, in the same memory, which moves only where a
+    forward pass has enlarged it.
     """
     copies = {
         buffer: (f"the buffer {name}", buffer.detach(), buffer.detach().clone())

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+Entries = tuple[tuple[Any, Any], ...]
+
 
 def restore_later(
     later: Callable[..., None], what: str, owner: Any, held: Mapping[str, Any]
@@ -16,25 +18,27 @@ def restore_later(
         held: Its attributes, by name.
     """
     for name, value in held.items():
-        entries = dict(value) if hasattr(value, "keys") else None
+        entries = tuple(value.items()) if hasattr(value, "items") else None
         later(what, _restore, owner, name, value, entries)
 
 
-def _restore(owner: Any, name: str, value: Any, entries: Mapping[Any, Any] | None) -> None:
+def _restore(owner: Any, name: str, value: Any, entries: Entries | None) -> None:
     if getattr(owner, name) is not value:
         setattr(owner, name, value)
     if entries is not None:
         _restore_entries(value, entries)
 
 
-def _restore_entries(now: dict[Any, Any], before: Mapping[Any, Any]) -> None:
+def _restore_entries(now: dict[Any, Any], before: Entries) -> None:
     """Give a dictionary the same entries in the same order as before, unless it still has them."""
-    same = [*now.keys()] == [*before.keys()]
-    if same and all(now[key] is value for key, value in before.items()):
+    if len(now) == len(before) and all(
+        key == name and value is thing
+        for (key, value), (name, thing) in zip(now.items(), before, strict=True)
+    ):
         return
     if isinstance(now, dict):
         now.clear()
         now.update(before)
     else:  # that of a ScriptModule, whose entries can only be set
-        for key, value in before.items():
+        for key, value in before:
             now[key] = value

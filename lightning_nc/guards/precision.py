@@ -20,10 +20,11 @@ def full_precision(device: torch.device) -> Iterator[None]:
     """Compute float32 products in full float32 on a device, and restore torch's settings."""
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch >= 2.9
         backends = [attrgetter(name)(torch.backends) for name in _BACKENDS.get(device.type, ())]
+        asked = [(backend, backend.fp32_precision) for backend in backends]
         with restoring() as later:
-            for backend in backends:
-                if backend.fp32_precision not in ("none", "ieee"):
-                    later("torch's precision", _ask, backend, backend.fp32_precision)
+            for backend, precision in asked:
+                if precision not in ("none", "ieee"):
+                    later("torch's precision", _ask, backend, precision)
                     backend.fp32_precision = "ieee"
             yield
         return

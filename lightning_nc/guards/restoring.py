@@ -6,7 +6,6 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
 
 _NAMED = 3  # things that the message of an error names
@@ -46,10 +45,10 @@ def restoring() -> Iterator[Callable[..., None]]:
         NotRestored: At the end, with the names of all that raised twice, also of those of blocks
             within this one. If another error is on its way, this is a warning instead.
     """
-    steps: deque[tuple[str, Callable[[], None]]] = deque()
+    steps: deque[tuple[str, Callable[..., None], tuple[Any, ...]]] = deque()
     ended = False
     try:
-        yield lambda what, restore, *given: steps.append((what, partial(restore, *given)))
+        yield lambda what, restore, *given: steps.append((what, restore, given))
         ended = True
     finally:
         reasons: dict[str, str] = {}
@@ -58,7 +57,8 @@ def restoring() -> Iterator[Callable[..., None]]:
         while steps:
             try:
                 while steps:
-                    steps[0][1]()
+                    _, restore, given = steps[0]
+                    restore(*given)
                     steps.popleft()
             except BaseException as error:
                 interruption = interruption if isinstance(error, Exception) else error

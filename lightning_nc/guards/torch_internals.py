@@ -34,6 +34,7 @@ __all__ = [
 
 _PARTS = ("_buffers", "_modules", "_parameters")
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_HOOKS_OF_MODULES = [name for name in vars(nn.Module()) if "_hook" in name]
 _HOOKS_OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -93,7 +94,7 @@ def hooks_held(owner: Any) -> dict[str, Any]:
     if isinstance(owner, Tensor):
         return {name: getattr(owner, name) for name in _HOOKS_OF_TENSORS if hasattr(owner, name)}
     if isinstance(owner, nn.Module):
-        names = [name for name in vars(nn.Module()) if "_hook" in name]
+        names = _HOOKS_OF_MODULES
     else:
         names = [name for name in vars(owner) if name.startswith("_global") and "_hook" in name]
     return {name: vars(owner)[name] for name in names if name in vars(owner)}
