@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import nn
+from torch.ao.quantization import QuantStub, get_default_qat_qconfig, prepare_qat
 from torch.nn.utils import parametrizations
 
 from tests.nets import mlp
@@ -105,6 +106,55 @@ def normalised(normalise):
         return nn.Sequential(*parts)
 
     return net
+
+
+class Graph(nn.Module):
+    """Mixes features along the edges of a graph, whose sparse weights it moves in evaluation."""
+
+    def __init__(self, d, layout):
+        super().__init__()
+        self.register_buffer("edges", (torch.ones(d, d).tril() / d).to_sparse(layout=layout))
+
+    def forward(self, x):
+        self.edges.values().mul_(0.999)
+        return (self.edges.to(x.dtype) @ x.mT).mT
+
+
+class Sizing(nn.Module):
+    """Sizes its buffer in the first pass, and adds hooks of all kinds in each, to others also."""
+
+    def __init__(self, others):
+        super().__init__()
+        self.register_buffer("largest", torch.empty(0))
+        self.others = [others]  # not a part of this module
+
+    def forward(self, x):
+        if self.largest.numel() == 0:
+            self.largest.resize_(x.shape[1]).fill_(1)
+        torch.maximum(self.largest, x.detach().amax(0).to(self.largest), out=self.largest)
+        for module in (self, *self.others):
+            module.register_forward_hook(lambda _, args, out: out * 1.001)
+            module.register_full_backward_pre_hook(lambda _, grads: tuple(2 * g for g in grads))
+        return x / self.largest.to(x.dtype)
+
+
+def graph(layout=torch.sparse_coo):
+    hidden = nn.Linear(6, 8), nn.Tanh(), Graph(8, layout), nn.Linear(8, 8), nn.Tanh()
+    return nn.Sequential(*hidden, nn.Linear(8, 3))
+
+
+def sizing():
+    first = nn.Linear(6, 8)
+    hidden = first, nn.ReLU(), Sizing(first), nn.Linear(8, 8), nn.ReLU()
+    return nn.Sequential(*hidden, nn.Linear(8, 3))
+
+
+def quantised():
+    """A network prepared for quantisation-aware training, whose observers run in evaluation too."""
+    hidden = nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU()
+    net = nn.Sequential(QuantStub(), *hidden, nn.Linear(8, 3))
+    net.qconfig = get_default_qat_qconfig("fbgemm")
+    return prepare_qat(net.train())
 
 
 def recurrent():

@@ -34,7 +34,8 @@ def snapshot(module, *generators) -> dict[str, tuple[Any, Any]]:
 def content(value):
     """What could change in a thing that stays the same object."""
     if isinstance(value, torch.Tensor):
-        return value.detach().clone(), value.requires_grad, value.data_ptr()
+        place = value.data_ptr() if value.layout is torch.strided else None
+        return value.detach().clone(), value.requires_grad, place
     if isinstance(value, Mapping):
         return list(value)
     return len(value) if isinstance(value, list) else traces.state_of(value)

@@ -61,6 +61,7 @@ OF_ONE = {
         "samples_per_class": ([0, 2.5, NAN, "all", True], "1 or more"),
         "unpack": (["labels", 3], "batch -> (inputs, labels)"),
         "batch_norm": (["train", None], '"eval" or "batch"'),
+        "user_hooks": (["no", None, 1], "True or False"),
         "cache_mb": ([NAN, -1, "1 GB", None], "0 or more"),
         "memory_mb": ([NAN, -1, "1 GB", None], "0 or more"),
         "wait_seconds": ([NAN, -1, "60", None], "0 or more"),

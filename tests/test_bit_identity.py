@@ -49,6 +49,7 @@ def in_place(module, backend="eager"):
     return module
 
 
+UNSIZED = {"num_sanity_val_steps": 0}  # the first pass sizes buffers, and is ours
 EMA = beside(EMAWeightAveraging, decay=0.8)
 AVERAGE = beside(WeightAveraging)
 SWA = beside(StochasticWeightAveraging, swa_lrs=0.02, swa_epoch_start=0.5)
@@ -103,6 +104,10 @@ SETTINGS = {
     "weights merged for evaluation": {"net": sensitive.merging, "validate": False},
     "generators of modules": {"net": sensitive.drop_path},
     "buffers that evaluation changes": {"net": sensitive.remembering},
+    "sparse buffers, COO": {"net": sensitive.graph},
+    "sparse buffers, CSR": {"net": functools.partial(sensitive.graph, torch.sparse_csr)},
+    "buffers that are sized and hooks that are added": {"net": sensitive.sizing, **UNSIZED},
+    "quantisation-aware training": {"net": sensitive.quantised, **UNSIZED},
     **{name: {"net": net} for name, net in sensitive.NORMALISED.items()},
     "hooks of the user": {"net": sensitive.hooked},
     "tied weights": {"net": sensitive.tied},
@@ -117,8 +122,9 @@ settings = pytest.mark.parametrize(
     "setting", [pytest.param(s, marks=[pytest.mark.slow] * (s in SLOW)) for s in SETTINGS]
 )
 
-# those in which the outputs of a sample depend on its batch
-MIXED = ("buffers that evaluation changes",)
+# those in which the outputs of a sample depend on its batch, so that it has no gradient of its own
+MIXED = ("buffers that evaluation changes", "buffers that are sized and hooks that are added")
+MIXED_A_LITTLE = ("quantisation-aware training",)  # not always so much that it is noticed
 
 # what the callback is told
 PASSES = {
@@ -199,6 +205,12 @@ def untouched(setting):
         return train(folder, setting)
 
 
+def moved(setting, change):
+    """Whether a tensor is the same in another place: observers enlarge theirs, which moves it."""
+    enlarged = ("fake_quant._buffers.scale in ", "fake_quant._buffers.zero_point in ")
+    return setting == "quantisation-aware training" and any(name in change for name in enlarged)
+
+
 def assert_same_training(trace, setting):
     place = nets.difference(trace, untouched(setting))
     assert place is None, f"{place} changed"
@@ -210,16 +222,17 @@ def test_training_is_bit_identical_in_every_setting(callback_class, setting, tmp
     if SETTINGS[setting].get("validate", True):
         callbacks.append(callback_class(probe="val", when="validation_end", figures=False))
     watch = Watch()
-    refused = setting in MIXED and callback_class not in nets.GEOMETRY
+    of_samples = callback_class not in nets.GEOMETRY
+    refused, uncertain = setting in MIXED and of_samples, setting in MIXED_A_LITTLE and of_samples
     expected = pytest.warns(RuntimeWarning, match="has no gradient of its own")
-    with expected if refused else contextlib.nullcontext():
+    with expected if refused or uncertain else contextlib.nullcontext():
         trace = train(tmp_path, setting, watch.around(callbacks))
-    assert watch.changes == []
+    assert [each for each in watch.changes if not moved(setting, each)] == []
     assert_same_training(trace, setting)
     for callback in callbacks:
         measured = {m.epochs_completed for m in callback.history}
-        assert measured == set() if refused else measured >= {0, 1}
-        assert (callback.failures > 0) == refused
+        assert uncertain or (measured == set() if refused else measured >= {0, 1})
+        assert uncertain or (callback.failures > 0) == refused
 
 
 @pytest.mark.parametrize("way", PASSES)

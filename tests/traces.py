@@ -89,5 +89,9 @@ def difference(a, b, place=""):
 
 def bits_equal(a, b):
     """Also of NaN, and of zeros with a sign."""
-    a, b = (t.detach().contiguous().flatten().view(torch.uint8) for t in (a, b))
+    a, b = (dense(t).contiguous().flatten().view(torch.uint8) for t in (a, b))
     return torch.equal(a, b)
+
+
+def dense(x):
+    return x.detach() if x.layout is torch.strided else x.detach().to_dense()

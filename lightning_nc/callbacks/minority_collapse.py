@@ -137,7 +137,7 @@ class MinorityCollapse(MeasureCallback):
         if self._counts:
             if batch_idx == 0:  # Lightning may resume in the middle of an epoch
                 self.counts.begin_epoch()
-            self.counts.see(batch, trainer.strategy.root_device)
+            self.counts.see(batch)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int

@@ -83,7 +83,7 @@ class TrainingCounts:
         self._stash.clear()
         self._trouble, self._whole = "", True
 
-    def see(self, batch: Any, device: torch.device) -> None:
+    def see(self, batch: Any) -> None:
         """Collect the labels of a training batch."""
         if self._trouble:
             return
@@ -92,7 +92,7 @@ class TrainingCounts:
                 _, labels = unpack_batch(batch)
             else:
                 # the user's code may draw random numbers or change its batch
-                with generators_kept(device=device):
+                with generators_kept():
                     _, labels = self.unpack(copy.deepcopy(batch))
             labels = label_tensor(labels)
             several = labels.ndim > 1 and labels[0].numel() > 1

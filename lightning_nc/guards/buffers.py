@@ -1,41 +1,47 @@
-"""Restore the buffers of a network, and remove parts that a forward pass adds to it."""
+"""Restore the buffers of a network, and the parts of its modules."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import nn
 
 from lightning_nc.guards.comparison import which_differ
-from lightning_nc.guards.torch_internals import buffers_held, parts_held
+from lightning_nc.guards.entries import restore_later
+from lightning_nc.guards.memory import restore_content, restore_memory
+from lightning_nc.guards.restoring import restoring
+from lightning_nc.guards.torch_internals import parts_held
 
 
 @contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Restore every buffer, and remove buffers, modules and parameters that a forward pass adds."""
-    # by module, because a forward pass may add buffers or fill those that are None
-    held = [(buffers, dict(buffers)) for buffers in map(buffers_held, model.modules())]
-    python = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]
-    parts = [part for module in python for part in parts_held(module)]
-    names = [set(part) for part in parts]
-    tensors = {b for _, buffers in held for b in buffers.values() if b is not None}
-    contents = [(tensor, tensor.detach().clone()) for tensor in tensors]
-    try:
+    """Restore every buffer, and which buffers, modules and parameters each module has.
+
+    A forward pass may write to buffers, resize, replace, add or remove them, and fill those that
+    are None. Tensors are the same objects afterwards, in the same memory, which moves only where a
+    forward pass has enlarged it.
+    """
+    copies = {
+        buffer: (f"the buffer {name}", buffer.detach(), buffer.detach().clone())
+        for name, buffer in model.named_buffers()
+    }
+    differ = dict.fromkeys(copies, True)  # unless the comparison says otherwise
+
+    def compare() -> None:
+        with suppress(Exception):
+            found = which_differ((buffer, copy) for buffer, (*_, copy) in copies.items())
+            differ.update(zip(copies, found, strict=True))
+
+    def restore(buffer: torch.Tensor, copy: torch.Tensor) -> None:
+        if differ[buffer]:
+            restore_content(buffer, copy)
+
+    with restoring() as later:
+        for name, module in model.named_modules():
+            restore_later(later, f"the parts of module '{name}'", module, parts_held(module))
+        for buffer, (what, alias, _) in copies.items():
+            later(what, restore_memory, buffer, alias)
+        later("the buffers", compare)
+        for buffer, (what, _, copy) in copies.items():
+            later(what, restore, buffer, copy)
         yield
-    finally:
-        for now, buffers in held:
-            for added in set(now.keys()) - set(buffers):
-                del now[added]
-            for name, buffer in buffers.items():
-                now[name] = buffer
-        for part, before in zip(parts, names, strict=True):
-            for added in part.keys() - before:
-                del part[added]  # a later forward pass builds it again
-        differ = [True] * len(contents)
-        try:
-            differ = which_differ(contents)
-        finally:  # also if the comparison is interrupted
-            with torch.no_grad():
-                for (tensor, content), differs in zip(contents, differ, strict=True):
-                    if differs:
-                        tensor.copy_(content)

@@ -2,42 +2,56 @@
 
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from types import CellType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_nc.guards.object_state import OWN
+from lightning_nc.guards.restoring import restoring
+from lightning_nc.guards.torch_internals import forked_off
 
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
 
 
-def seed_generators(
-    seed: int, number: int, held: Sequence[Any] = (), device: torch.device | None = None
-) -> None:
+class _Devices(NamedTuple):
+    """The generators of all devices of one kind.
+
+    Attributes:
+        kind: The kind.
+        read: Returns their states.
+        write: Sets their states.
+        seed: Seeds them alike.
+    """
+
+    kind: str
+    read: Callable[[], Any]
+    write: Callable[[Any], None]
+    seed: Callable[[int], None]
+
+
+def seed_generators(seed: int, number: int, held: Sequence[Any] = ()) -> None:
     """Seed global generators and those held by objects for one batch, alike in all processes.
+
+    Global ones are those of torch, of all devices in use, of NumPy and of Python.
 
     Args:
         seed: Seed of the probe.
         number: Number of the batch.
         held: Generators held by the data or the network.
-        device: Device whose generator to seed besides that of the CPU.
     """
     mixed = (seed * 1_000_003 + number) % 2**32
     # not torch.manual_seed, which queues a call (and a stack trace) for devices not yet initialised
     torch.default_generator.manual_seed(mixed)
+    for devices in _devices_in_use():
+        devices.seed(mixed)
     np.random.seed(mixed)
     random.seed(mixed)
-    if device is not None and device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(mixed)
-    elif device is not None and device.type == "mps":
-        torch.mps.manual_seed(mixed)
     for generator in held:
         if isinstance(generator, np.random.Generator):
             generator.bit_generator.state = type(generator.bit_generator)(mixed).state
@@ -48,31 +62,35 @@ def seed_generators(
 
 
 @contextmanager
-def generators_kept(held: Sequence[Any] = (), device: torch.device | None = None) -> Iterator[None]:
-    """Restore the states of global generators and of those held by objects.
+def generators_kept(held: Sequence[Any] = ()) -> Iterator[None]:
+    """Restore the states of global generators, those of all devices in use among them.
 
     Args:
-        held: Generators held by objects.
-        device: Device whose generator to restore besides that of the CPU.
+        held: Other generators to restore, which objects hold.
     """
-    cpu, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    states = [(generator, _state(generator)) for generator in held]
-    cuda = device if device is not None and device.type == "cuda" else None
-    cuda_state = torch.cuda.get_rng_state(cuda) if cuda is not None else None
-    on_mps = device is not None and device.type == "mps"
-    mps_state = torch.mps.get_rng_state() if on_mps else None
-    try:
+    with restoring() as later:
+        later("torch's generator", torch.set_rng_state, torch.get_rng_state())
+        for devices in _devices_in_use():
+            later(f"the generators of {devices.kind}", devices.write, devices.read())
+        later("NumPy's generator", np.random.set_state, np.random.get_state())
+        later("Python's generator", random.setstate, random.getstate())
+        for generator in held:
+            what = f"a {type(generator).__name__} of the data or the network"
+            later(what, _restore, generator, _state(generator))
         yield
-    finally:
-        torch.set_rng_state(cpu)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
-        for generator, state in states:
-            _restore(generator, state)
-        if cuda_state is not None and cuda is not None:
-            torch.cuda.set_rng_state(cuda_state, cuda)
-        if mps_state is not None:
-            torch.mps.set_rng_state(mps_state)
+
+
+def _devices_in_use() -> list[_Devices]:
+    """The kinds of devices that this process has initialised."""
+    found = [
+        _Devices(kind, torchs.get_rng_state_all, torchs.set_rng_state_all, torchs.manual_seed_all)
+        for kind, torchs in (("CUDA", torch.cuda), ("XPU", torch.xpu))
+        if torchs.is_initialized()
+    ]
+    if torch.backends.mps.is_available() and not forked_off(torch.mps):  # initialised with torch
+        mps = torch.mps
+        found.append(_Devices("MPS", mps.get_rng_state, mps.set_rng_state, mps.manual_seed))
+    return found
 
 
 def generators_in_model(model: nn.Module) -> list[Any]:

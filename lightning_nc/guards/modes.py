@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from lightning_nc.guards.restoring import restoring
+
 
 @contextmanager
 def modes_set(modes: Mapping[nn.Module, bool]) -> Iterator[None]:
@@ -16,11 +18,9 @@ def modes_set(modes: Mapping[nn.Module, bool]) -> Iterator[None]:
     Args:
         modes: The flag of each module.
     """
-    before = {module: module.training for module in modes}
-    try:
+    with restoring() as later:
         for module, training in modes.items():
+            what = f"the mode of a {type(module).__name__}"
+            later(what, setattr, module, "training", module.training)
             module.training = training
         yield
-    finally:
-        for module, training in before.items():
-            module.training = training

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from lightning_nc.guards.restoring import restoring
+
 _BACKENDS = {
     "cuda": ("cuda.matmul", "cudnn.conv", "cudnn.rnn"),
     "cpu": ("mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"),
@@ -19,23 +21,20 @@ def full_precision(device: torch.device) -> Iterator[None]:
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch >= 2.9
         backends = [attrgetter(name)(torch.backends) for name in _BACKENDS.get(device.type, ())]
         asked = [(backend, backend.fp32_precision) for backend in backends]
-        reduced = [each for each in asked if each[1] not in ("none", "ieee")]
-        try:
-            for backend, _ in reduced:
-                backend.fp32_precision = "ieee"
+        with restoring() as later:
+            for backend, precision in asked:
+                if precision not in ("none", "ieee"):
+                    later("torch's precision", _ask, backend, precision)
+                    backend.fp32_precision = "ieee"
             yield
-        finally:
-            for backend, precision in reduced:
-                _ask(backend, precision)
         return
     precision, tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
+    with restoring() as later:
+        later("torch's precision", torch.set_float32_matmul_precision, precision)
+        later("torch's precision", setattr, torch.backends.cudnn, "allow_tf32", tf32)
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
         yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def _ask(backend: Any, precision: str) -> None:

@@ -7,8 +7,20 @@ from typing import Any
 
 from torch import nn
 
+from lightning_nc.guards.restoring import restoring
+
 # what FSDP1 attaches to a flat parameter in a forward pass and removes after the backward pass
 _UNTIL_BACKWARD = ("_post_backward_hook_state", "_post_backward_hook_handle")
+
+
+def put_in_shards(model: nn.Module) -> None:
+    """Shard what FSDP2 has left whole after a forward pass without a backward pass.
+
+    The root is so after validation. What other guards note must be the shards, since the whole
+    parameters are freed when `shards_kept` ends.
+    """
+    for module in _of_second(model):
+        module.reshard()
 
 
 @contextmanager
@@ -19,30 +31,44 @@ def shards_kept(model: nn.Module) -> Iterator[None]:
     would tie the next backward pass to a forward pass that is over. After a forward pass that
     fails, FSDP1 and FSDP2 (``fully_shard``) still record that they are in it.
     """
-    fsdp: Any = sys.modules.get("torch.distributed.fsdp")  # otherwise nothing can be sharded
-    modules = list(model.modules()) if fsdp is not None else []
-    second = [module for module in modules if isinstance(module, fsdp.FSDPModule)]
-    first = [module for module in modules if isinstance(module, fsdp.FullyShardedDataParallel)]
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    second = _of_second(model)
+    first = [] if fsdp is None else _of_kind(model, fsdp.FullyShardedDataParallel)
     flat = [(w, w._handle.flat_param) for w in first if w._handle is not None]
-    before = {id(parameter): set(vars(parameter)) for _, parameter in flat}
-    places = [*_places_of_second(second), *_places_of_first(first)]
-    values = [getattr(owner, name) for owner, name in places]
-    try:
-        yield
-    finally:
-        for (owner, name), value in zip(places, values, strict=True):
-            setattr(owner, name, value)
+    with restoring() as later:
+        for owner, name in (*_places_of_second(second), *_places_of_first(first)):
+            later("the training state of FSDP", setattr, owner, name, getattr(owner, name))
         for module in second:
-            module.reshard()
+            later("the shards of FSDP", module.reshard)
         for wrapper, parameter in flat:
-            for name in _UNTIL_BACKWARD:
-                if name in set(vars(parameter)) - before[id(parameter)]:
-                    hooked = getattr(parameter, name)
-                    (hooked[-1] if isinstance(hooked, tuple) else hooked).remove()
-                    delattr(parameter, name)
-            handle = wrapper._handle
-            if handle.uses_sharded_strategy and not handle.is_sharded(parameter):
-                fsdp._runtime_utils._reshard(wrapper, handle, True)
+            later("the hooks of FSDP", _remove_hooks, parameter, set(vars(parameter)))
+            later("the shards of FSDP", _reshard, fsdp, wrapper, parameter)
+        yield
+
+
+def _of_second(model: nn.Module) -> list[Any]:
+    """The modules that FSDP2 shards; none unless it is loaded."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    return [] if fsdp is None else _of_kind(model, fsdp.FSDPModule)
+
+
+def _of_kind(model: nn.Module, kind: type) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, kind)]
+
+
+def _remove_hooks(parameter: Any, before: set[str]) -> None:
+    """Remove the hooks that FSDP1 has attached to a flat parameter since then."""
+    for name in _UNTIL_BACKWARD:
+        if name in set(vars(parameter)) - before:
+            hooked = getattr(parameter, name)
+            (hooked[-1] if isinstance(hooked, tuple) else hooked).remove()
+            delattr(parameter, name)
+
+
+def _reshard(fsdp: Any, wrapper: Any, parameter: Any) -> None:
+    handle = wrapper._handle
+    if handle.uses_sharded_strategy and not handle.is_sharded(parameter):
+        fsdp._runtime_utils._reshard(wrapper, handle, True)
 
 
 def _places_of_second(modules: list[Any]) -> Iterator[tuple[Any, str]]:

@@ -11,12 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from lightning_nc.guards.restoring import restoring
+
 __all__ = [
-    "buffers_held",
     "convolves_like",
+    "forked_off",
+    "forward_hooks_held",
+    "hooks_held",
     "hooks_off",
     "is_batch_norm",
     "parts_held",
@@ -27,6 +32,10 @@ __all__ = [
     "writes_so_far",
 ]
 
+_PARTS = ("_buffers", "_modules", "_parameters")
+_FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_HOOKS_OF_MODULES = [name for name in vars(nn.Module()) if "_hook" in name]
+_HOOKS_OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -48,25 +57,15 @@ def is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, _BATCH_NORMS if base is None else (*_BATCH_NORMS, base))
 
 
-def buffers_held(module: nn.Module) -> dict[str, Tensor | None]:
-    """Return the dictionary in which a module holds its buffers, including those that are None.
+def parts_held(module: nn.Module) -> dict[str, Any]:
+    """Return the attributes in which a module holds its buffers, modules and parameters, by name.
 
-    Without the private name this is a copy that lacks the None entries, and buffers that a forward
-    pass adds stay.
+    Of a ScriptModule, these are the buffers alone. Without the private names, what a forward pass
+    adds, replaces or removes stays so.
     """
-    return getattr(module, "_buffers", dict(module.named_buffers(recurse=False)))
-
-
-def parts_held(module: nn.Module) -> list[dict[str, Any]]:
-    """Return the dictionaries in which a module holds its submodules and its parameters.
-
-    Without the private names these are copies, and what a forward pass adds stays.
-    """
-    children, parameters = dict(module.named_children()), module.named_parameters(recurse=False)
-    return [
-        getattr(module, "_modules", children),
-        getattr(module, "_parameters", dict(parameters)),
-    ]
+    alone = isinstance(module, torch.jit.ScriptModule)
+    names = _PARTS[:1] if alone else _PARTS
+    return {name: getattr(module, name) for name in names if hasattr(module, name)}
 
 
 def convolves_like(module: nn.Module, kind: type[nn.Module]) -> bool:
@@ -83,19 +82,53 @@ def convolves_like(module: nn.Module, kind: type[nn.Module]) -> bool:
     return all(getattr(type(module), name, None) is getattr(kind, name, None) for name in parts)
 
 
+def hooks_held(owner: Any) -> dict[str, Any]:
+    """Return the attributes in which something holds its hooks of all kinds, by name.
+
+    They are dictionaries, None where a tensor has none yet, and flags of modules. Without the
+    private names, hooks that a forward pass adds stay.
+
+    Args:
+        owner: A module, a tensor, or `torch.nn.modules.module`, which holds those of all modules.
+    """
+    if isinstance(owner, Tensor):
+        return {name: getattr(owner, name) for name in _HOOKS_OF_TENSORS if hasattr(owner, name)}
+    if isinstance(owner, nn.Module):
+        names = _HOOKS_OF_MODULES
+    else:
+        names = [name for name in vars(owner) if name.startswith("_global") and "_hook" in name]
+    return {name: vars(owner)[name] for name in names if name in vars(owner)}
+
+
+def forward_hooks_held(owner: Any) -> list[dict[int, Any]]:
+    """Return the dictionaries in which something holds its forward hooks and forward pre-hooks.
+
+    Without the private names there are none, and hooks are called.
+
+    Args:
+        owner: A module, or `torch.nn.modules.module`, which holds those of all modules.
+    """
+    prefix = "" if isinstance(owner, nn.Module) else "_global"
+    return [getattr(owner, prefix + name, {}) for name in _FORWARD_HOOKS]
+
+
+def forked_off(device: Any) -> bool:
+    """Whether this process was forked from one that uses a kind of device, which it then cannot.
+
+    Without the private name, no process counts as forked.
+
+    Args:
+        device: Torch's module for the kind of device, such as `torch.mps`.
+    """
+    return bool(getattr(device, "_is_in_bad_fork", bool)())
+
+
 @contextmanager
 def hooks_off(module: nn.Module) -> Iterator[None]:
-    """Call no forward hooks of a module and of those inside it while the block lasts.
-
-    Without the private names hooks are called.
-    """
-    names = ("_forward_hooks", "_forward_pre_hooks")
-    held = [getattr(m, name, {}) for m in module.modules() for name in names]
-    before = [dict(hooks) for hooks in held]
-    try:
-        for hooks in held:
-            hooks.clear()
+    """Call no forward hooks of a module and of those inside it while the block lasts."""
+    with restoring() as later:
+        for each in module.modules():
+            for hooks in forward_hooks_held(each):
+                later(f"the hooks of a {type(each).__name__}", hooks.update, dict(hooks))
+                hooks.clear()
         yield
-    finally:
-        for hooks, those in zip(held, before, strict=True):
-            hooks.update(those)

@@ -12,10 +12,12 @@ from torch import nn
 from lightning_nc.guards.buffers import buffers_kept
 from lightning_nc.guards.fast_path import fast_path_off
 from lightning_nc.guards.generators import generators_in_model, generators_kept, held_generators
+from lightning_nc.guards.hooks import hooks_kept
 from lightning_nc.guards.modes import modes_set
 from lightning_nc.guards.object_state import attributes_kept
 from lightning_nc.guards.parameters import parameters_watched
-from lightning_nc.guards.shards import shards_kept
+from lightning_nc.guards.restoring import restoring
+from lightning_nc.guards.shards import put_in_shards, shards_kept
 from lightning_nc.guards.torch_internals import is_batch_norm
 
 
@@ -24,30 +26,32 @@ def unobtrusive(
     model: nn.Module,
     data: Any = None,
     batch_norm: Literal["eval", "batch"] = "eval",
-    device: torch.device | None = None,
+    user_hooks: bool = True,
 ) -> Iterator[None]:
     """Evaluate a network inside the block and leave no trace, even after an exception.
 
-    The block restores the random generators of torch (CPU and device), NumPy, Python and any held
-    by ``data`` or by modules; the training mode of each module; every buffer; and plain attributes
-    of modules and datasets. Forward passes run without gradients, outside inference mode,
-    uncompiled and without the fast path of torch's transformers, so that hooks run. What modules
-    log in them is discarded.
+    The block restores the random generators of torch (CPU and devices), NumPy, Python and any held
+    by ``data`` or by modules; the training mode of each module; every buffer and hook; and plain
+    attributes of modules and datasets. Forward passes run without gradients, outside inference
+    mode, uncompiled and without the fast path of torch's transformers, so that hooks run. What
+    modules log in them is discarded.
 
     Args:
         model: The network. Only the flags of its modules are set to evaluation, since ``.eval()``
             may run user code (LoRA layers merge their weights there).
         data: Objects that may hold random generators, such as the dataset.
         batch_norm: ``"batch"`` lets BatchNorm layers use the statistics of each batch.
-        device: Device whose random generator to restore besides that of the CPU.
+        user_hooks: Whether the user's forward hooks and forward pre-hooks run in forward passes.
 
     Raises:
         RuntimeError: If a forward pass changes a parameter in place, which cannot be undone, or
             would initialise a lazy one.
+        NotRestored: If something else could not be restored; all the rest is.
     """
+    put_in_shards(model)
     with ExitStack() as guards:
         held = held_generators(data) + generators_in_model(model)
-        guards.enter_context(generators_kept(held, device))
+        guards.enter_context(generators_kept(held))
         guards.enter_context(parameters_watched(model))
         # attributes of FSDP's wrappers record what has been set up, and tensors in them may be
         # views of parameters whose full copies are freed now
@@ -57,6 +61,7 @@ def unobtrusive(
         guards.enter_context(attributes_kept(_datasets(data), contents=False))
         guards.enter_context(_logging_off(model))
         guards.enter_context(buffers_kept(model))
+        guards.enter_context(hooks_kept(model, user_hooks))
         guards.enter_context(_evaluation_flags(model))
         if batch_norm == "batch":
             guards.enter_context(_batch_statistics(model))
@@ -94,18 +99,22 @@ def _datasets(data: Any) -> list[Any]:
 @contextmanager
 def _logging_off(model: nn.Module) -> Iterator[None]:
     """Disable ``self.log``: a ``forward()`` that calls it would log the probe as training data."""
-    loggers = [m for m in model.modules() if hasattr(m, "log") and hasattr(m, "log_dict")]
-    shadowed = [(vars(module), name) for module in loggers for name in ("log", "log_dict")]
-    before = [(attributes, name, attributes.get(name)) for attributes, name in shadowed]
-    try:
-        for attributes, name in shadowed:
-            attributes[name] = _log_nothing
+    with restoring() as later:
+        for module in model.modules():
+            for name in ("log", "log_dict"):
+                if hasattr(module, "log") and hasattr(module, "log_dict"):
+                    shadowed = vars(module)
+                    what = f"{name}() of a {type(module).__name__}"
+                    later(what, _restore_attribute, shadowed, name, shadowed.get(name))
+                    shadowed[name] = _log_nothing
         yield
-    finally:
-        for attributes, name, value in before:
-            attributes.pop(name)
-            if value is not None:
-                attributes[name] = value
+
+
+def _restore_attribute(attributes: dict[str, Any], name: str, value: Any) -> None:
+    if value is not None:
+        attributes[name] = value
+    else:
+        attributes.pop(name, None)
 
 
 def _log_nothing(*_args: Any, **_options: Any) -> None:

@@ -119,7 +119,7 @@ class GradientPass(MeasuringPass):
         read = wanted.outputs if callable(wanted.outputs) else main_tensor
 
         def call(inputs: Any) -> Tensor:
-            seed_generators(self.probe.seed, number, held, runner.device)
+            seed_generators(self.probe.seed, number, held)
             return read(runner.call(inputs))
 
         require_rows(inputs)

@@ -106,7 +106,8 @@ class MeasuringPass(ABC):
 
     def _guard(self, data: tuple[Any, ...]) -> Any:
         touched = (*data, self.runner.around)
-        return unobtrusive(self.runner.model, touched, self.probe.batch_norm, self.runner.device)
+        probe = self.probe
+        return unobtrusive(self.runner.model, touched, probe.batch_norm, probe.user_hooks)
 
     @contextmanager
     def _settled(self) -> Iterator[tuple[Plan, Samples]]:

@@ -11,6 +11,7 @@ from lightning_nc.arguments import (
     require_number,
     require_one_of,
     require_whole_number,
+    require_yes_or_no,
 )
 from lightning_nc.network.calling import Forward
 from lightning_nc.network.positions import IGNORED
@@ -53,6 +54,11 @@ class Probe:
             method, or ``forward(module, inputs) -> outputs``.
         batch_norm: ``"eval"`` measures with running statistics, ``"batch"`` with those of each
             probe batch, as the papers on the law of equi-separation do.
+        user_hooks: Whether your forward hooks and forward pre-hooks on modules run when the network
+            is measured, as they run in training. With False they do not, so that a hook that
+            counts or collects sees training alone. Hooks that belong to the network always run:
+            those defined in torch, Transformers, PEFT or Accelerate (pruning, weight and spectral
+            norm, quantisation, adapters), and objects of classes derived from theirs.
         cache_mb: Features up to this size in MB are kept for the second sweep; above it, the
             network runs twice.
         memory_mb: Limit in MB on the accumulators: three arrays of 8 K d bytes per layer. Layers
@@ -89,6 +95,7 @@ class Probe:
     unpack: Callable[[Any], tuple[Any, Tensor]] | None = None
     forward: Forward | None = None
     batch_norm: Literal["eval", "batch"] = "eval"
+    user_hooks: bool = True
     cache_mb: float = 512
     memory_mb: float = 4096
     seed: int = 0
@@ -117,6 +124,8 @@ class Probe:
         if self.name is not None and not isinstance(self.name, str):
             raise ValueError(f"name of a Probe must be a string for keys, got {self.name!r}.")
         require_one_of("batch_norm", self.batch_norm, ("eval", "batch"))
+        hooks = require_yes_or_no("user_hooks of a Probe", self.user_hooks)
+        object.__setattr__(self, "user_hooks", hooks)
         require_function("unpack of a Probe", self.unpack, ": batch -> (inputs, labels)")
         if self.classes is not None and len(set(self.classes)) < 2:
             raise ValueError(

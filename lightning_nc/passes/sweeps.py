@@ -108,7 +108,7 @@ def sweep(
             consume(point, h, labels.to(h.device))
 
         for place, batch in enumerate(labelled_batches(runner, reading)):
-            seed_generators(reading.probe.seed, batch.number, held, runner.device)
+            seed_generators(reading.probe.seed, batch.number, held)
             last.clear()
             with runner.precision():
                 take = partial(hand_on, batch.labels) if place < len(reading.own) else _ignore
@@ -180,7 +180,7 @@ def unpacked_batches(runner: Runner, reading: Reading) -> Iterator[tuple[ProbeBa
     held = runner.generators()
     for planned, raw in batches:
         # hooks of the transfer may also draw random numbers
-        seed_generators(probe.seed, planned.number, held, runner.device)
+        seed_generators(probe.seed, planned.number, held)
         inputs, targets = _unpacked(runner, reading, planned, runner.move(raw))
         # checked on the CPU, so that the host waits for the device once per batch
         yield planned, inputs, targets.cpu() if isinstance(targets, Tensor) else targets

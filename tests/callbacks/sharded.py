@@ -212,8 +212,30 @@ def shards_after_a_pass(rank, world, guarded):
 
     states = [sharded()]
     guard = guards.shards_kept if guarded else lambda model: nullcontext()
-    with patch.object(guards, "shards_kept", guard), guards.unobtrusive(net):
+    parts = guards.buffers_kept if guarded else lambda model: nullcontext()  # it hides the states
+    patched = patch.multiple(guards, shards_kept=guard, buffers_kept=parts)
+    with patched, guards.unobtrusive(net):
         net(torch.zeros(4, 6))
         states.append(sharded())
     states.append(sharded())
     return states
+
+
+def a_pass_after_validation(rank, world):
+    """Whether training goes on after a pass of a network that validation has left whole."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    gradients = []
+    for measured in (False, True):
+        torch.manual_seed(1)
+        net = nets.mlp()
+        fully_shard(net, mesh=init_device_mesh("cpu", (world,)))
+        with torch.no_grad():
+            net(torch.zeros(4, 6))
+        if measured:
+            with guards.unobtrusive(net):
+                net(torch.ones(4, 6))
+        torch.manual_seed(2)
+        net(torch.ones(4, 6)).sum().backward()
+        gradients.append([p.grad.full_tensor() for p in net.parameters()])
+    return all(map(torch.equal, *gradients))

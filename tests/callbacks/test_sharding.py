@@ -75,6 +75,10 @@ def test_parameters_are_left_in_shards_and_would_not_be_without_the_guard(guarde
         assert all(after) if guarded else not any(after)
 
 
+def test_a_network_that_validation_has_left_whole_is_in_shards_after_a_pass():
+    assert run_processes(sharded.a_pass_after_validation, 2) == [True, True]
+
+
 def test_tensor_parallel_strategies_are_refused_at_setup():
     for told in run_processes(sharded.tensor_parallel, 2):
         assert "cannot measure under ModelParallelStrategy with tensor_parallel_size=2" in told

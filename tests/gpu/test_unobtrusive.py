@@ -12,6 +12,8 @@ from lightning_nc import NeuralCollapse
 from lightning_nc.callbacks.equi_separation import EquiSeparation
 from lightning_nc.callbacks.local_elasticity import LocalElasticity
 from lightning_nc.callbacks.minority_collapse import MinorityCollapse
+from lightning_nc.guards.generators import seed_generators
+from lightning_nc.guards.unobtrusive import unobtrusive
 from tests.gpu import networks
 from tests.gpu.device import device, needs_cuda, on_cuda, only_our_warnings
 from tests.gpu.runs import fit, trace, vectors
@@ -145,3 +147,57 @@ def test_dropout_draws_from_the_generator_of_the_device():
     before = torch.cuda.get_rng_state()
     torch.nn.functional.dropout(torch.ones(9, device=device()), 0.5)
     assert not torch.equal(before, torch.cuda.get_rng_state())
+
+
+def states():
+    """The states of the generators of all devices, and of the CPU."""
+    devices = torch.cuda.get_rng_state_all() if on_cuda() else []
+    return [torch.get_rng_state(), *devices]
+
+
+def draw_everywhere():
+    places = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return [torch.rand(3, device=place).tolist() for place in ["cpu", *places]]
+
+
+def test_generators_of_all_devices_are_put_back_and_seeded_alike():
+    draw_everywhere()  # also sets the devices up
+    before, drawn = states(), []
+    for _ in range(2):
+        with unobtrusive(torch.nn.Identity()):
+            seed_generators(3, 4)
+            drawn.append(draw_everywhere())
+    assert drawn[0] == drawn[1]
+    assert all(map(torch.equal, before, states()))
+
+
+def test_buffers_of_another_size_come_back_on_the_device():
+    net = torch.nn.BatchNorm1d(2).to(device())
+    net.register_buffer("sized", torch.zeros(0, device=device()))
+    net.register_buffer("edges", torch.eye(3, device=device()).to_sparse())
+    with unobtrusive(net):
+        net.sized.resize_(5).fill_(1)
+        net.running_mean.add_(1)
+        net.edges.values().mul_(2)
+    assert net.sized.shape == (0,)
+    assert not net.running_mean.any()
+    assert torch.equal(net.edges.to_dense().cpu(), torch.eye(3))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_forward_pass_that_moves_numbers_is_noticed_on_the_device(kind):
+    # longer than what is summed at a time
+    start = torch.arange(2**22 + 2**10, dtype=torch.float64).sin().to(device(), kind)
+    net = torch.nn.ParameterList([start.view(-1, 2**10)])
+    with unobtrusive(net):
+        pass
+
+    def turn():
+        net[0].data.copy_(net[0].data.roll(1, 0))
+
+    def change_signs():
+        net[0].data[:, 1].neg_()
+
+    for change in (turn, change_signs):
+        with pytest.raises(RuntimeError, match="changed the parameters 0"), unobtrusive(net):
+            change()

@@ -8,19 +8,34 @@ from lightning_nc.guards.comparison import which_differ
 ONES = torch.ones(3)
 
 
-def test_tensors_differ_in_values_in_shape_and_where_they_are_nan():
+def test_tensors_differ_in_bits_and_in_shape():
     pairs = [
         (ONES, ONES.clone()),
         (ONES, torch.tensor([1.0, 1.0, 2.0])),
         (ONES, torch.ones(2)),
         (ONES, torch.ones(1, 3)),  # although they would broadcast
         (torch.tensor(torch.nan), torch.tensor(torch.nan)),
+        (torch.zeros(1), -torch.zeros(1)),
         (torch.zeros(0), torch.zeros(0)),
         (torch.tensor([True]), torch.tensor([False])),
         (torch.tensor(2**62), torch.tensor(2**62 + 1)),
     ]
-    assert which_differ(pairs) == [False, True, True, True, True, False, True, True]
+    assert which_differ(pairs) == [False, True, True, True, False, True, False, True, True]
     assert which_differ([]) == []
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.bool, torch.bfloat16, torch.float8_e4m3fn, torch.complex64, torch.complex128]
+)
+def test_numbers_of_all_kinds_are_compared(kind):
+    a, b = torch.zeros(3).to(kind), torch.tensor([0.0, 0.0, 1.0]).to(kind)
+    assert which_differ([(a, a.clone()), (a, b)]) == [False, True]
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_quantised_numbers_are_compared():
+    a, b = (torch.quantize_per_tensor(x, 0.1, 0, torch.qint8) for x in (ONES, 2 * ONES))
+    assert which_differ([(a, a.clone()), (a, b)]) == [False, True]
 
 
 LAYOUTS = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc]

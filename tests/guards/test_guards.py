@@ -138,6 +138,54 @@ def test_sparse_buffers_come_back_with_those_beside_them(layout, inside):
     assert int(seen) == 0
 
 
+def resize(buffer):
+    buffer.resize_(5).fill_(1)
+
+
+def shrink(buffer):
+    buffer.resize_(1).fill_(1)
+
+
+def give_other_memory(buffer):
+    buffer.data = torch.ones(4)
+
+
+def turn(buffer):
+    buffer.unsqueeze_(1).neg_()
+
+
+@pytest.mark.parametrize("change", [resize, shrink, give_other_memory, turn])
+@pytest.mark.parametrize("content", [[], [0.0, 1.0], [torch.nan, 2.0]], ids=str)
+def test_buffers_of_another_size_or_place_come_back_with_those_beside_them(change, content, inside):
+    model = nn.BatchNorm1d(2)
+    model.register_buffer("sized", torch.tensor(content))
+    sized, whole = model.sized, model.sized.detach()
+    inside(lambda: (change(model.sized), model.running_mean.add_(1)), model)
+    assert model.sized is sized
+    assert (sized.shape, sized.stride()) == (whole.shape, whole.stride())
+    assert sized.data_ptr() == whole.data_ptr()
+    assert torch.equal(sized.view(torch.int32), torch.tensor(content).view(torch.int32))
+    assert not model.running_mean.any()
+
+
+def test_parts_that_a_forward_pass_replaces_come_back_in_their_order(inside):
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.BatchNorm1d(2))
+    parts, weights = list(model), dict(model[0].named_parameters())
+
+    def replace():
+        del model[0].weight
+        model[0].weight = nn.Parameter(torch.zeros(2, 2))
+        model[1] = nn.Tanh()
+        del model[2]
+        model.add_module("more", nn.Identity())
+
+    inside(replace, model)
+    assert list(model) == parts
+    after = dict(model[0].named_parameters())
+    assert list(after) == list(weights)
+    assert all(after[name] is weight for name, weight in weights.items())
+
+
 def test_running_statistics_come_back_after_batch_statistics(net, inside):
     before = [(b, b.clone()) for b in net.buffers()]
     inside(lambda: net(torch.randn(9, 3)), net, batch_norm="batch")
@@ -174,6 +222,7 @@ def through_data(model):  # which no version counter sees
 @pytest.mark.parametrize("change", [in_place, through_data])
 def test_parameters_changed_in_place_are_reported(change):
     model = nn.Sequential(nn.Linear(2, 2))
+    nn.init.ones_(model[0].bias)
     message = r"changed the parameters 0\.bias in place"
     with pytest.raises(RuntimeError, match=message), unobtrusive(model):
         change(model)

@@ -4,9 +4,16 @@ from functools import partial
 import pytest
 import torch
 
+from lightning_nc.guards import buffers, generators, hooks, modes, parameters
 from lightning_nc.guards import unobtrusive as guards
 from lightning_nc.passes import geometry_pass
-from tests.guards import test_guards, test_held_generators
+from tests.guards import (
+    test_checksum,
+    test_guards,
+    test_held_generators,
+    test_hooks,
+    test_restoring,
+)
 from tests.measures import test_measure
 
 INFERENCE_MODE = torch.inference_mode
@@ -28,6 +35,17 @@ def _stay_in_inference_mode(mode=True):
 
 def _nothing(*_args):
     return nullcontext()
+
+
+@contextmanager
+def ordinary_restoring():
+    """As guards restored before: the first thing that fails ends it."""
+    steps = []
+    try:
+        yield lambda what, restore, *given: steps.append(partial(restore, *given))
+    finally:
+        for step in steps:
+            step()
 
 
 def _needing_a_net(test):
@@ -77,6 +95,52 @@ CASES = {
             test_guards.in_place
         ),
     ),
+    "moves within parameters": (
+        (parameters, "Checksum", lambda: lambda x: x.view(torch.int32).sum(dtype=torch.int64)),
+        lambda inside: test_checksum.test_a_forward_pass_that_moves_or_changes_numbers_is_noticed(
+            test_checksum.roll, torch.float32
+        ),
+    ),
+    "size of buffers": (
+        (buffers, "restore_memory", lambda *_: None),
+        lambda inside: (
+            test_guards.test_buffers_of_another_size_or_place_come_back_with_those_beside_them(
+                test_guards.resize, [0.0, 1.0], inside
+            )
+        ),
+    ),
+    "sparse buffers": (
+        (buffers, "restore_content", lambda *_: None),
+        lambda inside: test_guards.test_sparse_buffers_come_back_with_those_beside_them(
+            torch.sparse_coo, inside
+        ),
+    ),
+    "hooks": (
+        (guards, "hooks_kept", lambda *_: nullcontext()),
+        test_hooks.test_hooks_of_all_kinds_are_removed,
+    ),
+    "hooks of the user": (
+        (hooks, "belongs_to_network", lambda _: True),
+        lambda inside: test_hooks.test_hooks_of_the_user_run_in_a_pass_unless_they_are_kept_out(),
+    ),
+    "hooks of the network": (
+        (hooks, "belongs_to_network", lambda _: False),
+        lambda inside: test_hooks.test_without_hooks_of_the_user_a_network_computes_the_same(
+            torch.nn.utils.spectral_norm
+        ),
+    ),
+    "generators of devices": (
+        (generators, "_devices_in_use", list),
+        lambda inside: test_held_generators.test_generators_of_all_devices_in_use_are_put_back(
+            inside, "xpu"
+        ),
+    ),
+    "one after the other": (
+        (modes, "restoring", ordinary_restoring),
+        lambda inside: test_restoring.test_every_guard_goes_on_and_names_what_it_could_not_restore(
+            test_restoring.modes
+        ),
+    ),
     "no gradients": (
         (torch, "no_grad", _nothing),
         test_guards.test_gradients_are_off_inside_and_as_before_outside,
@@ -103,11 +167,13 @@ CASES = {
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
 @pytest.mark.parametrize("case", CASES)
 def test_each_guard_has_a_test_that_fails_without_it(monkeypatch, case):
     (owner, name, replacement), test = CASES[case]
     run = partial(test_guards.run_inside, False)
     test(inside=run)
     monkeypatch.setattr(owner, name, replacement)
-    with pytest.raises((AssertionError, RuntimeError, pytest.fail.Exception)):
+    failures = (AssertionError, RuntimeError, pytest.fail.Exception, test_restoring.Broken)
+    with pytest.raises(failures):
         test(inside=run)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_nc.guards.generators import seed_generators
+from tests.guards.test_guards import inside as inside  # a fixture
 from tests.guards.test_guards import run_inside
 
 
@@ -81,3 +83,56 @@ def test_generators_held_by_the_data_are_put_back(fails, wrap):
     held, twins = _all_kinds(), _all_kinds()
     run_inside(fails, lambda: _draw_from(held), data=(wrap(held), None))
     assert _draw_from(held) == _draw_from(twins)
+
+
+class Devices:
+    """Stands in for two devices of a kind, of which this machine need not have any."""
+
+    def __init__(self):
+        self.generators = torch.Generator(), torch.Generator()
+
+    def read(self):
+        return [generator.get_state() for generator in self.generators]
+
+    def write(self, states):
+        for generator, state in zip(self.generators, states, strict=True):
+            generator.set_state(state)
+
+    def seed(self, seed):
+        for generator in self.generators:
+            generator.manual_seed(seed)
+
+    def draw(self):
+        return [torch.rand((), generator=generator).item() for generator in self.generators]
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
+def test_generators_of_all_devices_in_use_are_put_back(inside, kind):
+    devices, torchs = Devices(), getattr(torch, kind)
+    every = "" if kind == "mps" else "_all"
+    with pytest.MonkeyPatch.context() as patch:
+        if kind == "mps":
+            patch.setattr(torch.backends.mps, "is_available", lambda: True)
+        else:
+            patch.setattr(torchs, "is_initialized", lambda: True)
+        patch.setattr(torchs, f"get_rng_state{every}", devices.read)
+        patch.setattr(torchs, f"set_rng_state{every}", devices.write)
+        patch.setattr(torchs, f"manual_seed{every}", devices.seed)
+        before = devices.read()
+        drawn = []
+        for _ in range(2):
+            inside(lambda: (seed_generators(1, 2), drawn.append(devices.draw())))
+        assert drawn[0] == drawn[1]
+        assert all(map(torch.equal, before, devices.read()))
+
+
+def test_devices_that_are_not_in_use_are_left_alone(inside):
+    def initialise(*_):
+        raise AssertionError("this would initialise the device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for torchs in (torch.cuda, torch.xpu):
+            patch.setattr(torchs, "is_initialized", lambda: False)
+            for name in ("get_rng_state_all", "set_rng_state_all", "manual_seed_all"):
+                patch.setattr(torchs, name, initialise)
+        inside(partial(seed_generators, 1, 2))
