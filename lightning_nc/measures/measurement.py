@@ -1,9 +1,9 @@
 """The result of a measurement: values under their logged keys, and arrays for figures."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 LARGE = 1_000  # arrays with more numbers are kept only for the last measurement
@@ -25,6 +25,7 @@ class Measurement:
         stage: ``"fit"``, ``"validate"``, ``"test"``, or ``"measure"`` without a Trainer.
         pooling: How layers were pooled, in words by name, where that was chosen automatically and
             they were not merely flattened.
+        probe: How the samples were drawn: settings of the `Probe`, in words by name.
     """
 
     epochs_completed: float
@@ -35,6 +36,7 @@ class Measurement:
     seconds: float
     stage: str = "fit"
     pooling: dict[str, str] = field(default_factory=dict, repr=False)
+    probe: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def when(self) -> str:
@@ -43,17 +45,13 @@ class Measurement:
 
     def without_large_arrays(self) -> "Measurement":
         """The measurement without arrays that would make long histories and checkpoints large."""
-        small = {name: array for name, array in self.arrays.items() if array.numel() <= LARGE}
+        small = {name: array for name, array in self.arrays.items() if not is_large(array)}
         return self if len(small) == len(self.arrays) else replace(self, arrays=small)
 
-    def to_state(self) -> dict[str, Any]:
-        """Primitives and tensors, which checkpoints load with ``weights_only=True``."""
-        return asdict(self)
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Measurement":
-        """Read back what `to_state` returned, also from a version with more fields."""
-        return cls(**{name: state[name] for name in cls.__dataclass_fields__ if name in state})
+def is_large(array: Tensor) -> bool:
+    """Whether an array is kept only for the last measurement; those that are not dense are, too."""
+    return array.layout is not torch.strided or array.is_quantized or array.numel() > LARGE
 
 
 def on_its_own(array: Tensor) -> Tensor:
