@@ -210,9 +210,9 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value consists of texts and numbers."""
+    """Whether a value consists of texts and whole numbers, so that it equals itself."""
     if isinstance(value, Mapping):
         return _are_names([*value]) and all(map(_is_plain, value.values()))
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
-    return value is None or isinstance(value, str | bool | int | float)
+    return value is None or isinstance(value, str | bool | int)

@@ -221,6 +221,7 @@ def a_step_of_three(state):
         (1, lambda s: s["history"].pop("layouts"), 0, "the history"),
         (1, lambda s: s["history"].update(numbers=torch.ones(3)), 0, "the history"),
         (1, lambda s: s["history"].update(large=[1]), 3, "arrays of the last measurement"),
+        (1, lambda s: s["history"]["layouts"][0].update(pooling={"0": math.nan}), 0, "pooling is"),
         (1, lambda s: s.update(version=3), 0, "newer release"),
         (1, lambda s: s.update(version="abc"), 0, "its version is damaged"),
     ],
