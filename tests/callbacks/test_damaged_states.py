@@ -91,7 +91,8 @@ def places(value):
 
 def damaged(draw, value):
     """What a value may have become: of another kind, or a tensor of which some is lost or wrong."""
-    if not isinstance(value, Tensor) or draw(st.booleans()):
+    dense = isinstance(value, Tensor) and not value.is_sparse and not value.is_meta
+    if not dense or value.requires_grad or draw(st.booleans()):
         return draw(junk)
     flat = value.clone().flatten()
     kind = draw(st.sampled_from(["entry", "short", "long", "dtype", "shape", "empty"]))
