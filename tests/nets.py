@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import lightning_nc
 from lightning_nc import MeasureCallback
+from lightning_nc.measures.history import History
+from lightning_nc.measures.saved_history import rows_of
 from lightning_nc.passes.geometry_pass import GeometryPass
 from tests.traces import difference as difference
 from tests.traces import same as same
@@ -67,17 +69,24 @@ def through(callback, place, change):
     return callback
 
 
+def history_of(state):
+    """The history in the state of a callback."""
+    rows, lost = rows_of(state["history"])
+    assert lost == []
+    return History(rows)
+
+
 def drawings(callback, number=-1):
     """The functions that draw the figures of a measurement, by tag."""
     record = callback.record
-    timeline = record.timeline(callback.history[number])
+    timeline = record.timeline(number)
     return {record.prefix + name: draw for name, draw in record.measure.draw(timeline).items()}
 
 
 def drawings_at_end(callback, number=-1):
     """The functions that draw the figures of the whole run, by tag."""
     record = callback.record
-    timeline = record.timeline(callback.history[number])
+    timeline = record.timeline(number)
     drawn = record.measure.draw_at_end(timeline)
     return {record.prefix + name: draw for name, draw in drawn.items()}
 

@@ -14,6 +14,7 @@ from lightning_nc import (
     MinorityCollapse,
     NeuralCollapse,
     Probe,
+    callbacks_for,
     metrics,
 )
 from lightning_nc.measures.neural_collapse import CollapseMeasure
@@ -59,7 +60,11 @@ OF_ONE = {
         "source": ([None, 3, "training"], "a DataLoader"),
         "name": ([3], "string"),
         "samples_per_class": ([0, 2.5, NAN, "all", True], "1 or more"),
+        "min_samples_per_class": ([0, 2.5, NAN, None], "1 or more"),
+        "classes": ([3, "ab", [0.5, 1.5], [-1, 2], ["a", "b"], [1], [1, 1]], "classes of a Probe"),
+        "ignore_index": ([0.5, None], "whole number"),
         "unpack": (["labels", 3], "batch -> (inputs, labels)"),
+        "forward": ([3, "", []], "named_modules(), or a function"),
         "batch_norm": (["train", None], '"eval" or "batch"'),
         "user_hooks": (["no", None, 1], "True or False"),
         "cache_mb": ([NAN, -1, "1 GB", None], "0 or more"),
@@ -69,6 +74,7 @@ OF_ONE = {
         "batch_size": ([0, 2.5, NAN], "1 or more"),
         "num_workers": ([-1, 0.5, None], "0 or more"),
     },
+    callbacks_for: {"without": (["nc", 3, None, [3], ["all"]], "without must list some of")},
     metrics.NeuralCollapse: {"num_classes": ([1, 2.5, None, NAN], "num_classes")},
     metrics.SeparationFuzziness: {"num_classes": ([1, 2.5, None, NAN], "num_classes")},
 }
@@ -124,6 +130,15 @@ def test_numbers_of_numpy_are_numbers():
 
 def test_budgets_may_be_infinite():
     assert Probe(cache_mb=float("inf"), memory_mb=float("inf")).cache_mb == float("inf")
+
+
+def test_classes_are_those_that_are_named_in_whatever_form():
+    probes = [
+        Probe(classes=classes) for classes in ([2, 5], (2, 5), np.array([2, 5]), range(2, 8, 3))
+    ]
+    assert all(probe == probes[0] for probe in probes)
+    assert {probe.settings["classes"] for probe in probes} == {"(2, 5)"}
+    assert Probe(classes=[2, 6]) != probes[0] != Probe()
 
 
 def test_layers_that_can_be_read_once_are_kept():

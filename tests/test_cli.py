@@ -98,10 +98,10 @@ def test_a_program_on_lightning_cli_measures_with_all_callbacks(namespace, way, 
     states = states_after_fit(tmp_path, namespace, arguments)
     assert [key.split("{")[0] for key in states] == NAMES
     for state in states.values():
-        assert [m["epochs_completed"] for m in state["history"]] == [0, 2, 3]
-    _, collapse, _, elasticity = states.values()
-    assert "nc/val/nc1" in collapse["history"][-1]["values"]
-    assert "elasticity/few/relative_ratio" in elasticity["history"][-1]["values"]
+        assert [m.epochs_completed for m in nets.history_of(state)] == [0, 2, 3]
+    _, collapse, _, elasticity = map(nets.history_of, states.values())
+    assert "nc/val/nc1" in collapse[-1].values
+    assert "elasticity/few/relative_ratio" in elasticity[-1].values
     (saved,) = tmp_path.rglob("config.yaml")  # as LightningCLI saves it, to be run again
     again = yaml.safe_load(saved.read_text())["trainer"]["callbacks"]
     assert [each["class_path"] for each in again] == [f"lightning_nc.{name}" for name in NAMES]

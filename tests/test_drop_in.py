@@ -113,7 +113,7 @@ def test_resuming_leaves_a_history_without_gaps_or_duplicates(
     nets.fit(tmp_path, [first, checkpoint], enable_checkpointing=True)
     path = tmp_path / "last.ckpt"
     state = torch.load(path, weights_only=True)["callbacks"][first.state_key]
-    assert state["version"] == 1
+    assert state["version"] == 2
     again = callback_class(when=when, figures=False)
     nets.fit(tmp_path, [again], max_epochs=4, fit_options={"ckpt_path": path})
     assert [m.epochs_completed for m in again.history] == [0, 1, 2, 3, 4]

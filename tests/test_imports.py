@@ -23,7 +23,10 @@ ROOMS = {
     "passes": (("arguments", "network", "guards", "functional", "tangent"), {"torch"}),
     "theory": ((), {"torch", "numpy", "cvxpy", "sklearn", "scipy"}),
     "figures": (("functional",), {"torch", "numpy", "matplotlib", "PIL"}),
-    "measures": (("arguments", "passes", "network", "functional", "theory", "figures"), {"torch"}),
+    "measures": (
+        ("arguments", "passes", "network", "functional", "theory", "figures"),
+        {"torch", "numpy"},
+    ),
     "loggers": (("figures",), {"numpy", "wandb"}),
     "callbacks": (
         (

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 import lightning_nc
 from lightning_nc import Probe, measure
+from lightning_nc.measures.rows import Rows
 from tests import nets
 from tests.snapshots import changes, snapshot
 
@@ -113,7 +114,8 @@ def test_a_callback_leaves_no_trace_wherever_it_fails(callback_class, tmp_path):
     class Repeating(Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             def measure_anew():
-                callback.history.clear()
+                callback.record.rows = Rows()
+                callback.record.measured.clear()
                 callback.record.skipped.clear()
                 callback.record.plans.clear()
                 with torch.inference_mode():

@@ -1,6 +1,6 @@
 """All families on one probe, in one line."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from lightning_nc.callbacks.equi_separation import EquiSeparation
@@ -59,7 +59,8 @@ def callbacks_for(
         >>> elasticity.schedule.epochs
         (0, 10, 12)
     """
-    if isinstance(without, str) or not set(without) <= set(_FAMILIES):
+    listed = isinstance(without, Collection) and not isinstance(without, str)
+    if not listed or not all(each in _FAMILIES for each in without):
         raise ValueError(
             f"without must list some of {', '.join(map(repr, _FAMILIES))}, as in "
             f'without=["elasticity"], got {without!r}.'

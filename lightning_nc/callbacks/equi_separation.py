@@ -117,8 +117,7 @@ class EquiSeparation(MeasureCallback):
 
 def _layers_of(callback: EquiSeparation) -> list[str]:
     """Return the layers of the last measurement, in order of depth."""
-    history = callback.history
-    return callback.record.timeline(history[-1]).layers if history else []
+    return callback.record.timeline().layers if callback.history else []
 
 
 def _compared(callback: EquiSeparation) -> str:

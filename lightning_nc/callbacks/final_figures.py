@@ -13,7 +13,7 @@ def log_final_figures(trainer: Any, record: Record) -> None:
     fitted = record.fitted()
     if not (fitted and record.figures and trainer.is_global_zero):
         return
-    timeline, measure, prefix = record.timeline(fitted[-1]), record.measure, record.prefix
+    timeline, measure, prefix = record.timeline_of(fitted), record.measure, record.prefix
     step = timeline.last.step
     figures = lambda: tagged(prefix, measure.draw_at_end(timeline))  # noqa: E731
     publish_figures(trainer, record.told, figures, step)

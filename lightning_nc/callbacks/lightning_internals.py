@@ -5,7 +5,7 @@ without it; a missing name must not stop a run. `tests/callbacks/test_private_na
 one by one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -62,17 +62,25 @@ def monitored_metrics(trainer: Any) -> dict[str, torch.Tensor]:
     communicate. Without the name, EarlyStopping and ModelCheckpoint do not find our values.
     """
     with suppress(AttributeError):
-        return trainer._logger_connector._callback_metrics
+        found = trainer._logger_connector._callback_metrics
+        return found if isinstance(found, dict) else {}
     return {}
 
 
-def loaders_of_loop(loop: Any) -> Any:
-    """Return the loaders of a loop, as the user gave them; None if it has none yet.
+def loaders_of(trainer: Any, source: str) -> Any:
+    """Return the loaders of a Trainer that a source names, as the user gave them; None without any.
 
     A loop that has not begun has a data source instead, which may call the user's code. Without
     these names the probe finds no loader, and the error says to give one.
     """
     with suppress(AttributeError):
+        if source == "train":
+            loop = trainer.fit_loop
+        elif source == "test":
+            loop = trainer.test_loop
+        else:
+            validates = trainer.state.fn == "validate"
+            loop = trainer.validate_loop if validates else trainer.fit_loop.epoch_loop.val_loop
         if loop._combined_loader is not None:
             return loop._combined_loader.iterables
         if loop._data_source.is_defined():
@@ -124,9 +132,52 @@ def _takes_all(metric: Any) -> bool:
     return metric.value.sync_on_compute and metric.value._computed is None
 
 
+def is_checkpoint(watcher: Any) -> bool:
+    """Whether a monitor is a checkpoint; without the name it counts as an `EarlyStopping`.
+
+    Then advice on when to look may be missing or name the wrong option.
+    """
+    return hasattr(watcher, "_save_on_train_epoch_end")
+
+
 def looks_at_epoch_end(watcher: Any, option: str) -> bool | None:
     """Whether a monitor is set to look at epoch ends; None if it decides, or without the name.
 
     Without the name, advice on when to look may be missing or unnecessary.
     """
     return getattr(watcher, f"_{option}", None)
+
+
+def replicas_of(trainer: Any) -> tuple[int, int]:
+    """Return this process's index among those that read different data, and their number.
+
+    Without the name all processes count, as they do unless they share the tensors of a network.
+    """
+    try:
+        sampling = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
+    except AttributeError:
+        return trainer.global_rank, trainer.world_size
+    return sampling["rank"], sampling["num_replicas"]
+
+
+def trained_until(checkpoint: Mapping[str, Any]) -> tuple[float, int]:
+    """Return the epochs completed and Lightning's logging step at the time of a checkpoint.
+
+    Within the first epoch, whose length a checkpoint does not contain, no epochs are completed.
+
+    Raises:
+        Exception: If Lightning has other counters. Weights that are validated or tested then count
+            as trained as far as the Trainer says, and one warning says so.
+    """
+    loop = checkpoint.get("loops", {}).get("fit_loop")
+    if loop is None:  # not written by Lightning
+        return checkpoint.get("epoch", 0), checkpoint.get("global_step", 0)
+    epochs = loop["epoch_progress"]["current"]["processed"]
+    progress = loop["epoch_loop.batch_progress"]
+    step = loop["epoch_loop.state_dict"].get("_batches_that_stepped", checkpoint["global_step"])
+    batches, trained = progress["current"]["processed"], progress["total"]["processed"]
+    if epochs == loop["epoch_progress"]["current"]["ready"] or batches == 0:
+        return epochs, step
+    if progress["is_last_batch"]:
+        return epochs + 1, step
+    return epochs + (batches * epochs / (trained - batches) if epochs else 0), step

@@ -8,15 +8,16 @@ from lightning_nc.callbacks.epoch_metrics import announce_computing, stop_announ
 from lightning_nc.callbacks.failures import tell_how_often
 from lightning_nc.callbacks.final_figures import log_final_figures
 from lightning_nc.callbacks.lightning_base import CallbackBase
-from lightning_nc.callbacks.messages import safely
+from lightning_nc.callbacks.messages import safely, say_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_at_setup, give_to_monitors
 from lightning_nc.callbacks.record import OnError, Record
+from lightning_nc.callbacks.saved_state import VERSION, tell_of_state, why_not_read
 from lightning_nc.callbacks.schedule import Schedule, When
 from lightning_nc.callbacks.shared_pass import measure_together
 from lightning_nc.callbacks.strategies import require_processes
+from lightning_nc.measures.history import History
 from lightning_nc.measures.measure import Measure, drawing_of
-from lightning_nc.measures.measurement import Measurement
 from lightning_nc.passes.probe import Probe
 
 
@@ -82,9 +83,17 @@ class MeasureCallback(CallbackBase):
         return self.record.schedule
 
     @property
-    def history(self) -> list[Measurement]:
-        """All measurements so far, in order."""
+    def history(self) -> History:
+        """All measurements of this run so far, in order, also after resuming it."""
         return self.record.history
+
+    @property
+    def histories(self) -> list[History]:
+        """The history of each run with this callback, such as one per fold; the last is `history`.
+
+        Those of earlier runs are not in checkpoints of this one.
+        """
+        return [History(rows) for rows in (*self.record.earlier, self.record.rows)]
 
     @property
     def failures(self) -> int:
@@ -109,7 +118,7 @@ class MeasureCallback(CallbackBase):
             raise ValueError(
                 f"{type(self).__name__} has measured nothing yet, so there is no figure; fit first."
             )
-        timeline = self.record.timeline(self.history[measurement])
+        timeline = self.record.timeline(measurement)
         drawings = self.measure.draw(timeline) | self.measure.draw_at_end(timeline)
         try:
             return drawing_of(drawings, name)()
@@ -147,8 +156,12 @@ class MeasureCallback(CallbackBase):
         for callback in _ours(trainer):  # this one may measure for others, too
             callback.begin_training(trainer)
         self._at(trainer, pl_module, moments.start_of_training)
-        for measurement in self.record.fitted():
-            give_to_monitors(trainer, measurement.values)
+        give_to_monitors(trainer, self.record.fitted().last_finite())
+        if earlier := self.record.earlier:
+            name, key = self.record.name, self.probe.key
+            text = f"{name} on '{key}' keeps the histories of runs apart: history is that of this "
+            text += f"run, and histories has those of the {len(earlier)} before it, too."
+            say_once(trainer, self.record.told, "histories", text)
 
     def begin_training(self, trainer: Any) -> None:
         """Take note of what is known before training; called before anything is measured."""
@@ -183,15 +196,25 @@ class MeasureCallback(CallbackBase):
 
     def state_dict(self) -> dict[str, Any]:
         """Return history and failures as primitives and tensors."""
-        return self.record.to_state()
+        return {"version": VERSION, **self.record.to_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore history and failures from a checkpoint."""
-        self.record.load_state(state_dict)
+        """Restore history and failures from a checkpoint; what is damaged is left out, and told."""
+        why_not = why_not_read(state_dict)
+        lost = self.load_parts({} if why_not else state_dict)
+        tell_of_state(f"{self.record.name} on '{self.probe.key}'", why_not, lost)
+
+    def load_parts(self, state: dict[str, Any]) -> list[str]:
+        """Restore the parts of a state, and return what is damaged and left out."""
+        return self.record.load_state(state)
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Note how far the loaded weights were trained, for `validate` and `test`."""
-        self.record.loaded = moments.of_checkpoint(checkpoint)
+
+        def note() -> None:
+            self.record.loaded = moments.of_checkpoint(checkpoint)
+
+        self._attempt(trainer, "tell how far the weights in the checkpoint were trained", note)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle, without plans: they refer to data of this process."""

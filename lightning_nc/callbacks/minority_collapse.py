@@ -10,6 +10,7 @@ from lightning_nc.callbacks.record import OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.callbacks.training_counts import TrainingCounts
 from lightning_nc.measures.minority_collapse import MinorityMeasure
+from lightning_nc.measures.saved_history import is_count
 from lightning_nc.network.points import Pool
 from lightning_nc.passes.probe import Probe
 
@@ -151,11 +152,15 @@ class MinorityCollapse(MeasureCallback):
         known = self.counts.complete if self.processes == 1 else self.counts.of_all_processes
         return super().state_dict() | {"class_counts": None if known is None else known.tolist()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_parts(self, state: dict[str, Any]) -> list[str]:
         """Restore history, failures and class counts from a checkpoint."""
-        super().load_state_dict(state_dict)
-        if state_dict.get("class_counts") is not None:
-            self.counts.set_total(torch.tensor(state_dict["class_counts"]))
+        lost, counts = super().load_parts(state), state.get("class_counts")
+        if counts is None:
+            return lost
+        if not isinstance(counts, list) or not all(map(is_count, counts)):
+            return [*lost, "the class counts"]
+        self.counts.set_declared(torch.tensor(counts, dtype=torch.long))
+        return lost
 
     @property
     def _counts(self) -> bool:

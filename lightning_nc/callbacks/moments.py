@@ -4,7 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lightning_nc.callbacks.lightning_internals import batches_that_stepped, progress_of
+from lightning_nc.callbacks.lightning_internals import (
+    batches_that_stepped,
+    progress_of,
+    trained_until,
+)
 from lightning_nc.callbacks.schedule import When
 
 _ALWAYS: tuple[When, ...] = ("train_epoch_end", "validation_end")
@@ -87,20 +91,13 @@ def end_of_training(trainer: Any) -> Moment:
 def of_checkpoint(checkpoint: Mapping[str, Any]) -> tuple[float, int]:
     """Return the epochs completed and Lightning's logging step at the time of a checkpoint.
 
-    Within the first epoch, whose length a checkpoint does not contain, no epochs are completed.
+    Raises:
+        Exception: If these cannot be told.
     """
-    loop = checkpoint.get("loops", {}).get("fit_loop")
-    if loop is None:  # not written by Lightning
-        return checkpoint.get("epoch", 0), checkpoint.get("global_step", 0)
-    epochs = loop["epoch_progress"]["current"]["processed"]
-    progress = loop["epoch_loop.batch_progress"]
-    step = loop["epoch_loop.state_dict"].get("_batches_that_stepped", checkpoint["global_step"])
-    batches, trained = progress["current"]["processed"], progress["total"]["processed"]
-    if epochs == loop["epoch_progress"]["current"]["ready"] or batches == 0:
-        return epochs, step
-    if progress["is_last_batch"]:
-        return epochs + 1, step
-    return epochs + (batches * epochs / (trained - batches) if epochs else 0), step
+    epochs, step = trained_until(checkpoint)
+    if not 0 <= epochs < math.inf:
+        raise ValueError(f"{epochs} epochs")
+    return epochs, int(step)
 
 
 def _step(trainer: Any, at_epoch_end: bool) -> int:

@@ -6,7 +6,11 @@ from typing import Any
 
 import torch
 
-from lightning_nc.callbacks.lightning_internals import looks_at_epoch_end, monitored_metrics
+from lightning_nc.callbacks.lightning_internals import (
+    is_checkpoint,
+    looks_at_epoch_end,
+    monitored_metrics,
+)
 from lightning_nc.callbacks.messages import tell, tell_once
 from lightning_nc.callbacks.record import Record
 
@@ -98,8 +102,7 @@ def _or_not_strict(watcher: Any) -> str:
 
 
 def _epoch_end_option(watcher: Any) -> str:
-    of_checkpoints = hasattr(watcher, "_save_on_train_epoch_end")
-    return "save_on_train_epoch_end" if of_checkpoints else "check_on_train_epoch_end"
+    return f"{'save' if is_checkpoint(watcher) else 'check'}_on_train_epoch_end"
 
 
 def _looks_after_validation(trainer: Any, watcher: Any) -> bool:
@@ -112,5 +115,4 @@ def _looks_after_validation(trainer: Any, watcher: Any) -> bool:
     # with validation by the clock, the interval in batches does not exist
     within_epochs = getattr(trainer, "val_check_interval", None) != 1.0
     # EarlyStopping ignores whether there is validation; without any, it never looks
-    is_checkpoint = hasattr(watcher, "_save_on_train_epoch_end")
-    return within_epochs and (trainer.enable_validation or not is_checkpoint)
+    return within_epochs and (trainer.enable_validation or not is_checkpoint(watcher))

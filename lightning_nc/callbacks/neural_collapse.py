@@ -100,7 +100,7 @@ class NeuralCollapse(MeasureCallback):
     def terminal_epoch(self) -> float | None:
         """The first measured epoch at which the classifier made no error on the probe, or None."""
         fitted = self.record.fitted()
-        return terminal_epoch(self.record.timeline(fitted[-1])) if fitted else None
+        return terminal_epoch(self.record.timeline_of(fitted)) if fitted else None
 
     def save_animation(self, path: str | Path, frames_per_second: int = 4) -> None:
         """Write a film of the snapshots of all measurements.
@@ -112,7 +112,7 @@ class NeuralCollapse(MeasureCallback):
         Raises:
             ValueError: If there is no measurement of three or more classes.
         """
-        taken = [one for m in self.history for one in snapshots_of(self.record.timeline(m))[-1:]]
+        taken = snapshots_of(self.record.timeline_of(self.history)) if self.history else []
         if not taken:
             raise ValueError(
                 "There are no snapshots: nothing has been measured yet, or only two classes. Fit "

@@ -68,7 +68,7 @@ def publish_figures_and_tables(trainer: Any, record: Record, measurement: Measur
     """Send the figures of a measurement to loggers, and tables to those that accept them."""
     if not (record.figures and trainer.is_global_zero):
         return
-    timeline, prefix = record.timeline(measurement), record.prefix
+    timeline, prefix = record.timeline(), record.prefix
     publish_figures(
         trainer,
         record.told,

@@ -1,16 +1,17 @@
 """The state of a callback: what to measure, when, and everything measured so far."""
 
 import math
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from lightning_nc.arguments import require_one_of, require_yes_or_no
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.schedule import Schedule
+from lightning_nc.measures.history import History, of_stage
 from lightning_nc.measures.measure import Evaluation, Measure
 from lightning_nc.measures.measurement import Measurement, keyed, on_its_own
+from lightning_nc.measures.rows import Rows
+from lightning_nc.measures.saved_history import is_count, rows_of, state_of
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.probe import Probe, probe_of
@@ -44,7 +45,9 @@ class Record:
         on_error: ``"warn"`` skips a measurement that fails; ``"raise"`` stops the run.
 
     Attributes:
-        history: All measurements, in order.
+        rows: The measurements of this run, and those of `validate` and `test` before and after.
+        earlier: The same of each earlier run.
+        measured: The epochs completed at the measurements of this run's ``fit``.
         failures: The number of skipped measurements.
         attempts: The number of measurements of this run, including the skipped ones.
         causes: Why measurements of this run were skipped, by what identifies the cause.
@@ -79,7 +82,8 @@ class Record:
         self.name, self.measure, self.schedule = name, measure, schedule
         self.probe = probe_of(probe)
         self.figures, self.on_error = require_yes_or_no("figures", figures), on_error
-        self.history: list[Measurement] = []
+        self.rows, self.earlier = Rows(), list[Rows]()
+        self.measured: set[float] = set()
         self.failures = self.missed = self.runs = self.attempts = 0
         self.causes: dict[str, Cause] = {}
         self.skipped: set[float] = set()
@@ -94,8 +98,13 @@ class Record:
         """The prefix of the logged keys: ``family/probe/``."""
         return f"{self.measure.family}/{self.probe.key}/"
 
+    @property
+    def history(self) -> History:
+        """All measurements of this run, in order."""
+        return History(self.rows)
+
     def begin_run(self, stage: str, fresh: bool) -> None:
-        """Forget what belongs to the previous run; a fresh run also forgets the history of ``fit``.
+        """Forget what belongs to the previous run; a fresh run of ``fit`` has a history of its own.
 
         Args:
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
@@ -107,7 +116,9 @@ class Record:
         self.plans.clear()  # the network or the data may have changed
         self.skipped.clear()
         if stage == "fit" and fresh:
-            self.history = [m for m in self.history if m.stage != "fit"]
+            if self.measured:
+                self.earlier.append(self.rows)
+                self._go_on_with(Rows())
             self.failures = 0
             self.told.clear()
 
@@ -121,8 +132,7 @@ class Record:
             return own_data or self.probe.source == of_stage
         if self.probe.source == "test" or self.schedule.when not in moment.whens:
             return False
-        measured = {m.epochs_completed for m in self.history if m.stage == "fit"}
-        if moment.epochs_completed in self.skipped | measured:
+        if moment.epochs_completed in self.skipped or moment.epochs_completed in self.measured:
             return False
         return self.schedule.due(math.ceil(moment.epochs_completed), moment.last_epoch)
 
@@ -136,7 +146,7 @@ class Record:
     def add(
         self, answer: Answer, evaluation: Evaluation, moment: Moment, seconds: float
     ) -> Measurement:
-        """Add a measurement to the history; large arrays are kept only for this one.
+        """Add a measurement to the history.
 
         Args:
             answer: What the pass returned.
@@ -165,41 +175,53 @@ class Record:
             stage=moment.stage,
             pooling=dict(answer.pooling),
             classes=answer.class_names,
+            probe=self.probe.settings,
         )
-        self.history = [past.without_large_arrays() for past in self.history]
-        self.history.append(measurement)
+        self.rows.append(measurement)
+        if moment.stage == "fit":
+            self.measured.add(moment.epochs_completed)
         return measurement
 
-    def timeline(self, measurement: Measurement) -> Timeline:
-        """Return the measurements of the same stage up to this one."""
-        known = [m for m in self.history if m.stage == measurement.stage]
-        place = next((i for i, m in enumerate(known) if m is measurement), len(known))
-        of_training = self.probe.source == "train" and measurement.stage == "fit"
-        past = [*known[:place], measurement]
-        return Timeline(self.measure.family, self.probe.key, past, of_training)
+    def timeline(self, place: int = -1) -> Timeline:
+        """Return the measurements of the same stage up to the one at a place in the history."""
+        history = self.history
+        stage = history[place].stage
+        return self.timeline_of(of_stage(self.rows, stage, range(len(history))[place]))
 
-    def fitted(self) -> Sequence[Measurement]:
+    def timeline_of(self, measurements: History) -> Timeline:
+        """Return one or more measurements of a stage as a timeline."""
+        of_training = self.probe.source == "train" and measurements[-1].stage == "fit"
+        return Timeline(self.measure.family, self.probe.key, measurements, of_training)
+
+    def fitted(self) -> History:
         """Return the measurements of ``fit``."""
-        return [m for m in self.history if m.stage == "fit"]
+        return of_stage(self.rows, "fit")
 
     def to_state(self) -> dict[str, Any]:
-        """Return history and failures as primitives and tensors."""
-        history = [measurement.to_state() for measurement in self.history]
-        return {"version": 1, "history": history, "failures": self.failures}
+        """Return history and failures as primitives and tensors, a few whatever the length.
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Restore history and failures from a checkpoint."""
-        if self.stage != "fit" and self.history:
-            return  # testing an early checkpoint must not discard the later history
-        try:
-            history = [Measurement.from_state(each) for each in state.get("history", [])]
-            self.failures = int(state.get("failures", 0))
-        except (TypeError, ValueError, AttributeError) as error:
-            warnings.warn(
-                f"{self.name} cannot read its state in the checkpoint and starts with an empty "
-                f"history: {error!r}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            history = []
-        self.history = history
+        The tensors share memory with the history, which is not written to again.
+        """
+        return {"history": state_of(self.rows), "failures": self.failures}
+
+    def load_state(self, state: dict[str, Any]) -> list[str]:
+        """Restore history and failures from a checkpoint; return what is damaged and left out.
+
+        A history that the one of the checkpoint does not begin with counts as that of an earlier
+        run.
+        """
+        if self.stage != "fit" and len(self.rows):
+            return []  # testing an early checkpoint must not discard the later history
+        rows, lost = rows_of(state.get("history", []))
+        failures = state.get("failures", 0)
+        if not is_count(failures):
+            failures, lost = 0, [*lost, "the number of failures"]
+        known = [*self.earlier, self.rows]
+        self.earlier = [each for each in known if len(each) and not each.begins(rows)]
+        self.failures = failures
+        self._go_on_with(rows)
+        return lost
+
+    def _go_on_with(self, rows: Rows) -> None:
+        self.rows = rows
+        self.measured = {*self.fitted().series("epochs_completed")}

@@ -30,6 +30,7 @@ from lightning_nc.callbacks.trainer_access import stage_of, trainer_loader, trai
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.measures.measure import Evaluation
 from lightning_nc.measures.measurement import Measurement
+from lightning_nc.measures.notes import change_note
 from lightning_nc.passes.agreement import MissedMeeting
 from lightning_nc.passes.meeting import meeting_place
 from lightning_nc.passes.request import Answer
@@ -69,7 +70,7 @@ def measure_together(
         if not isinstance(each, Exception):
             measurement = record.add(*each, moment, seconds)
             measured.append((record, measurement))
-            _tell(trainer, record, *each, measurement)
+            _tell(trainer, record, *each)
     failed = [(r, e) for r, e in zip(records, found, strict=True) if isinstance(e, Exception)]
     failed = without_inapplicable(trainer, failed, moment)
     count_failures(failed, moment)
@@ -169,14 +170,15 @@ def _tell(
     record: Record,
     answer: Answer,
     evaluation: Evaluation,
-    measurement: Measurement,
 ) -> None:
     """Report notes and alerts once each, and the events of this measurement.
 
     A failure on the first process alone must not stop it: the others would wait.
     """
     who = f"{record.name} on '{record.probe.key}'"
-    notes = {**answer.notes, **evaluation.notes}
+    timeline = record.timeline()
+    of_change = change_note(timeline) if timeline.last.stage == "fit" else {}
+    notes = {**answer.notes, **evaluation.notes, **of_change}
     if not record.asked_for:  # what has no value here was not asked for, so it is no warning
         for topic, text in notes.items():
             say_once(trainer, record.told, topic, f"{who}: {text}")
@@ -189,7 +191,7 @@ def _tell(
         if answer.pooling and "pooling" not in record.told:
             record.told.add("pooling")
             rank_zero_info(f"{who}: {_pooling_in_words(answer)}")
-        for title, text in record.measure.events(record.timeline(measurement)).items():
+        for title, text in record.measure.events(timeline).items():
             # nothing is wrong, so it goes to Lightning's log, which is set up to be shown
             rank_zero_info(f"{who}: {text}")
             send_alerts(trainer, record.told, title, f"{who}: {text}")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lightning_nc.callbacks.lightning_internals import replicas_of
 from lightning_nc.callbacks.trainer_access import SHARDING
 from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.request import DoesNotApply
@@ -40,12 +41,6 @@ def require_whole_parameters(trainer: Any, name: str) -> None:
             f'of the parameters. Use {name}(parameters="last_layer"), DDP, or '
             "lightning_nc.functional.gradient_kernel on a checkpoint."
         )
-
-
-def replicas_of(trainer: Any) -> tuple[int, int]:
-    """Return this process's index among those that read different data, and their number."""
-    sampling = trainer.distributed_sampler_kwargs or {"rank": 0, "num_replicas": 1}
-    return sampling["rank"], sampling["num_replicas"]
 
 
 def trainer_processes(trainer: Any) -> Processes:

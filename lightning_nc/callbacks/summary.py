@@ -40,7 +40,7 @@ def _lines_of(record: Record) -> list[str]:
         if key in last.values:
             cells = [_shown(each.values.get(key, math.nan)) for each in (first, last)]
             lines.append(f"  {row.name:<42}" + "".join(f"{cell:>14}" for cell in cells))
-    seconds = sum(each.seconds for each in fitted)
+    seconds = sum(fitted.series("seconds"))
     lines.append(f"  {len(fitted)} measurements in {seconds:.3g} s, {record.failures} skipped")
     return lines
 

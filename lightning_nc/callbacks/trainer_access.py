@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Subset
 
-from lightning_nc.callbacks.lightning_internals import before_transfer, loaders_of_loop
+from lightning_nc.callbacks.lightning_internals import before_transfer, loaders_of, replicas_of
 from lightning_nc.guards.modes import modes_set
 from lightning_nc.network.calling import calling
 from lightning_nc.network.runner import Runner
@@ -92,16 +92,7 @@ def trainer_loader(trainer: Any, source: str) -> Any:
     Raises:
         ValueError: If there is none, or more than one.
     """
-    stage = str(trainer.state.fn.value) if trainer.state.fn is not None else "fit"
-    if source == "train":
-        loop = trainer.fit_loop
-    elif source == "val":
-        loop = (
-            trainer.validate_loop if stage == "validate" else trainer.fit_loop.epoch_loop.val_loop
-        )
-    else:
-        loop = trainer.test_loop
-    loaders = loaders_of_loop(loop)
+    loaders = loaders_of(trainer, source)
     if isinstance(loaders, dict | list | tuple) and len(loaders) == 1:
         (loaders,) = loaders.values() if isinstance(loaders, dict) else loaders
     if loaders is None or isinstance(loaders, dict | list | tuple):
@@ -119,7 +110,7 @@ def trainer_loader(trainer: Any, source: str) -> Any:
 
 def _first_batches(trainer: Any, loader: DataLoader[Any]) -> DataLoader[Any]:
     """Return a loader of what ``overfit_batches`` trains on: the first batches of all processes."""
-    world = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
+    _, world = replicas_of(trainer)
     dataset: Any = loader.dataset
     size = min(trainer.num_training_batches * (loader.batch_size or 1) * world, len(dataset))
     return DataLoader(

@@ -67,15 +67,14 @@ class TrainingCounts:
                 loader = trainer_loader(trainer, "train")
                 labels = dataset_labels(samples_of(loader, None).dataset)
             if labels is not None and _draws_each_once(loader):
-                self.set_total(labels.bincount())
-                self._declared = True
+                self.set_declared(labels.bincount())
         except Exception:
             return  # no such data, or not countable; the batches will be counted
 
-    def set_total(self, counts: Tensor) -> None:
-        """Set the counts over all processes, shape ``(K,)``."""
+    def set_declared(self, counts: Tensor) -> None:
+        """Set the counts over all processes that a dataset or a checkpoint declares, ``(K,)``."""
         self.complete, self.of_all = counts.cpu().long(), True
-        self._declared = False
+        self._declared = True  # it may have been of other data
 
     def begin_epoch(self) -> None:
         """Start counting from zero."""

@@ -88,7 +88,7 @@ class SeparationMeasure(Measure):
         lines = logarithms_over_depth(
             timeline.title("ln D over depth"),
             timeline.epochs,
-            [timeline.of_layers(each) for each in timeline.measurements],
+            timeline.layers_over_epochs(),
         )
         return tables if lines is None else tables | {"layers_by_epoch": lines}
 
@@ -113,8 +113,7 @@ def _draw_law(timeline: Timeline) -> Any:
 
 
 def _draw_epochs(timeline: Timeline) -> Any:
-    values = [timeline.of_layers(each) for each in timeline.measurements]
-    D = list(torch.tensor(values, dtype=torch.float64))
+    D = list(torch.tensor(timeline.layers_over_epochs(), dtype=torch.float64))
     title = timeline.title("Separation fuzziness by epoch")
     return separation_epochs_figure(timeline.layers, timeline.epochs, D, title)
 

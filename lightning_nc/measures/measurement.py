@@ -1,9 +1,9 @@
 """The result of a measurement: values under their logged keys, and arrays for figures."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 LARGE = 1_000  # arrays with more numbers are kept only for the last measurement
@@ -27,6 +27,7 @@ class Measurement:
             they were not merely flattened.
         classes: Name of each class, where the dataset tells it; the labels, if classes are left
             out; empty if the classes are 0 .. K - 1 and have no names.
+        probe: How the samples were drawn: settings of the `Probe`, in words by name.
     """
 
     epochs_completed: float
@@ -38,11 +39,13 @@ class Measurement:
     stage: str = "fit"
     pooling: dict[str, str] = field(default_factory=dict, repr=False)
     classes: tuple[str, ...] = field(default=(), repr=False)
+    probe: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The name of each class, or its label where it has none."""
-        return self.classes or tuple(map(str, range(len(self.counts))))
+        known = len(self.classes) == len(self.counts)
+        return tuple(map(str, self.classes if known else range(len(self.counts))))
 
     @property
     def when(self) -> str:
@@ -51,17 +54,13 @@ class Measurement:
 
     def without_large_arrays(self) -> "Measurement":
         """The measurement without arrays that would make long histories and checkpoints large."""
-        small = {name: array for name, array in self.arrays.items() if array.numel() <= LARGE}
+        small = {name: array for name, array in self.arrays.items() if not is_large(array)}
         return self if len(small) == len(self.arrays) else replace(self, arrays=small)
 
-    def to_state(self) -> dict[str, Any]:
-        """Primitives and tensors, which checkpoints load with ``weights_only=True``."""
-        return asdict(self)
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> "Measurement":
-        """Read back what `to_state` returned, also from a version with more fields."""
-        return cls(**{name: state[name] for name in cls.__dataclass_fields__ if name in state})
+def is_large(array: Tensor) -> bool:
+    """Whether an array is kept only for the last measurement; those that are not dense are, too."""
+    return array.layout is not torch.strided or array.is_quantized or array.numel() > LARGE
 
 
 def on_its_own(array: Tensor) -> Tensor:

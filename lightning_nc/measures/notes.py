@@ -1,9 +1,13 @@
-"""Notes on values that are undefined or mislead, or that use fewer directions than possible."""
+"""Notes on values that are undefined, mislead or do not compare, or use fewer directions."""
 
 from collections.abc import Iterable, Mapping
 
+import torch
+
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.functional.input_checks import missing_directions
+from lightning_nc.measures.measurement import Measurement
+from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import contained
 
 
@@ -32,3 +36,36 @@ def nesting_note(layers: Iterable[str]) -> dict[str, str]:
         "is not that of one layer after another, and rho and r do not test the law. Name layers of "
         'which none contains another; in a glob "*" stops at a dot.'
     }
+
+
+def change_note(timeline: Timeline) -> dict[str, str]:
+    """A note if the last measurement is of other samples or layers than the one before."""
+    if len(timeline.measurements) < 2:
+        return {}
+    before, now = timeline.measurements[-2], timeline.last
+    changes = [
+        f"{name} was {before.probe[name]} and is {value}"
+        for name, value in now.probe.items()
+        if before.probe.get(name, value) != value
+    ]
+    if not torch.equal(before.counts, now.counts):
+        changes.append(f"n_k was {_in_words(before)} and is {_in_words(now)}")
+    layers, of_before = timeline.layers, timeline._replace(measurements=[before]).layers
+    if layers != of_before:
+        changes.append(f"the layers were {_listed(of_before)} and are {_listed(layers)}")
+    if not changes:
+        return {}
+    return {
+        "changed": f"from {now.when} on, measurements are not of what they were of before: "
+        f"{'; '.join(changes)}. Do not compare values across this change."
+    }
+
+
+def _in_words(measurement: Measurement) -> str:
+    n = measurement.counts.tolist()
+    return f"{n[0]:g} for {len(n)} classes" if len({*n}) == 1 else _listed([f"{k:g}" for k in n])
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 6 else ""
+    return ", ".join(names[:5] if more else names) + more

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lightning_nc.measures.history import History
 from lightning_nc.measures.measurement import Measurement
 
 
@@ -30,16 +31,17 @@ class Timeline(NamedTuple):
     @property
     def epochs(self) -> list[float]:
         """Epochs completed at each measurement."""
+        if isinstance(self.measurements, History):
+            return self.measurements.series("epochs_completed")
         return [each.epochs_completed for each in self.measurements]
 
     def value(self, name: str) -> float:
         """A quantity at the last measurement; NaN if it was not measured."""
-        return self.over_epochs(name)[-1]
+        return self.last.values.get(f"{self.family}/{self.probe}/{name}", math.nan)
 
     def over_epochs(self, name: str) -> list[float]:
         """A quantity at each measurement; NaN where it was not measured."""
-        key = f"{self.family}/{self.probe}/{name}"
-        return [each.values.get(key, math.nan) for each in self.measurements]
+        return self._series(f"{self.family}/{self.probe}/{name}")
 
     @property
     def layers(self) -> list[str]:
@@ -52,6 +54,11 @@ class Timeline(NamedTuple):
         start = f"{self.family}_layers/{self.probe}/"
         return [measurement.values.get(start + layer, math.nan) for layer in self.layers]
 
+    def layers_over_epochs(self) -> list[list[float]]:
+        """The values of `layers` at each measurement; NaN where they were not measured."""
+        start = f"{self.family}_layers/{self.probe}/"
+        return [*map(list, zip(*(self._series(start + name) for name in self.layers), strict=True))]
+
     def title(self, what: str) -> str:
         """The title of a figure over epochs: what it shows, and the probe."""
         return f"{what}, {self.probe}"
@@ -59,3 +66,8 @@ class Timeline(NamedTuple):
     def title_of_last(self, what: str) -> str:
         """The title of a figure of the last measurement: what it shows, the probe, and when."""
         return f"{what}, {self.probe}, {self.last.when}"
+
+    def _series(self, key: str) -> list[float]:
+        if isinstance(self.measurements, History):
+            return self.measurements.series(key)
+        return [each.values.get(key, math.nan) for each in self.measurements]

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from lightning_nc.arguments import (
     require_function,
+    require_module_name,
     require_number,
     require_one_of,
     require_whole_number,
     require_yes_or_no,
+    require_whole_numbers,
 )
 from lightning_nc.network.calling import Forward
 from lightning_nc.network.positions import IGNORED
@@ -127,11 +129,16 @@ class Probe:
         hooks = require_yes_or_no("user_hooks of a Probe", self.user_hooks)
         object.__setattr__(self, "user_hooks", hooks)
         require_function("unpack of a Probe", self.unpack, ": batch -> (inputs, labels)")
-        if self.classes is not None and len(set(self.classes)) < 2:
-            raise ValueError(
-                f"classes of a Probe needs two or more labels, got {list(self.classes)}: measures "
-                "compare classes."
-            )
+        if self.forward is not None and not callable(self.forward):
+            require_module_name("forward of a Probe", self.forward, ", or a function")
+        if self.classes is not None:
+            classes = require_whole_numbers("classes of a Probe", self.classes, 0)
+            object.__setattr__(self, "classes", tuple(classes))
+            if len(set(classes)) < 2:
+                raise ValueError(
+                    f"classes of a Probe needs two or more labels, got {classes}: measures "
+                    "compare classes."
+                )
         for field, least in _WHOLE_NUMBERS.items():
             value = getattr(self, field)
             if value is not None or field not in ("samples_per_class", "batch_size"):
@@ -144,9 +151,11 @@ class Probe:
         """Whether both read the same object in the same way; its contents are not compared."""
         if not isinstance(other, Probe):
             return False
-        values = [(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        names = [field.name for field in fields(self) if field.name != "classes"]
+        values = [(getattr(self, name), getattr(other, name)) for name in names]
         plain = (str, int, float)
-        return all(a is b or (isinstance(a, plain) and a == b) for a, b in values)
+        same = all(a is b or (isinstance(a, plain) and a == b) for a, b in values)
+        return same and self.classes == other.classes
 
     def __hash__(self) -> int:
         """Equal probes have equal hashes."""
@@ -156,6 +165,12 @@ class Probe:
     def key(self) -> str:
         """The probe's name in logged keys."""
         return self.name or str(self.source)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that decide which samples are drawn and how they are read, in words."""
+        names = ("samples_per_class", "classes", "min_samples_per_class", "batch_norm", "seed")
+        return {name: str(getattr(self, name)) for name in names}
 
 
 def probe_of(probe: Any) -> Probe:

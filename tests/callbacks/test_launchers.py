@@ -105,7 +105,8 @@ def test_the_history_is_complete_where_callbacks_come_back(launcher, folder_of):
     for rank in (0,) if launcher in IN_CHILDREN else (0, 1):
         kept = result(folder_of(launcher), "measured", rank)["callbacks"]
         epochs = {
-            name: [m["epochs_completed"] for m in state["history"]] for name, state in kept.items()
+            name: [m.epochs_completed for m in nets.history_of(state)]
+            for name, state in kept.items()
         }
         expected = [0, 1] if launcher in IN_CHILDREN else [0, 1, 2, 3]  # of the fit before
         assert epochs == {nets.family_of(kind): expected for kind in nets.CALLBACKS}
@@ -118,7 +119,7 @@ def test_a_failure_on_the_second_process_is_skipped_on_both(folder_of):
         for key, state in result(folder, "broken", rank)["callbacks"].items():
             # the pass that compares gradients reads after the failure, and succeeds
             spared = key == "elasticity"
-            epochs = [m["epochs_completed"] for m in state["history"]]
+            epochs = [m.epochs_completed for m in nets.history_of(state)]
             assert epochs == ([0, 1, 2, 3] if spared else [0, 1, 3])
             assert state["failures"] == (not spared)
 

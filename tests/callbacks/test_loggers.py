@@ -113,7 +113,7 @@ def test_a_film_of_many_measurements_has_some_of_them_with_the_first_and_the_las
     monkeypatch.setattr(
         neural_collapse, "save_snapshots", lambda path, snapshots, **_: taken.extend(snapshots)
     )
-    timeline = callback.record.timeline(callback.history[-1])
+    timeline = callback.record.timeline()
     (make,) = callback.measure.films(timeline).values()
     make(tmp_path / "film.gif")
     titles = [title for *_, title in neural_collapse.snapshots_of(timeline)]

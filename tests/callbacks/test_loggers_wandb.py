@@ -21,7 +21,7 @@ OTHERS = ("trainer/global_step", "*")  # of Lightning
 
 def tables_of(callback):
     """The tables of the last measurement, by name."""
-    return callback.measure.tables(callback.record.timeline(callback.history[-1]))
+    return callback.measure.tables(callback.record.timeline())
 
 
 @pytest.fixture
@@ -178,10 +178,10 @@ def test_a_table_that_wandb_refuses_costs_a_warning_and_no_value(tmp_path, offli
 def test_of_many_measurements_ten_are_lines_and_points_without_a_logarithm_are_left_out(tmp_path):
     callback = EquiSeparation(figures=False)
     nets.fit(tmp_path, [callback], max_epochs=25)
-    key = "separation_layers/train/net.2"
-    callback.history[0].values[key] = 0.0
-    callback.history[-1].values[key] = math.nan
-    lines = tables_of(callback)["layers_by_epoch"].lines
+    key, measured = "separation_layers/train/net.2", list(callback.history)
+    measured[0].values[key], measured[-1].values[key] = 0.0, math.nan
+    timeline = callback.record.timeline()._replace(measurements=measured)
+    lines = callback.measure.tables(timeline)["layers_by_epoch"].lines
     epochs = [0, 3, 6, 8, 11, 14, 17, 19, 22, 25]
     assert list(lines) == [f"{epoch} epochs" for epoch in epochs]
     assert [len(xs) for xs, _ in lines.values()] == [2] + [3] * 8 + [2]

@@ -1,0 +1,141 @@
+"""Histories are in order, those of several runs apart, and what does not compare is said."""
+
+import warnings
+
+import pytest
+import torch
+from lightning_utilities.core import rank_zero
+from torch.utils.data import DataLoader
+
+from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from tests import nets
+from tests.callbacks.runs import epochs, quantities
+
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+
+def fit(folder, callback, data=None, ckpt_path=None, **options):
+    run = nets.trainer(folder, [callback], **options)
+    loader = DataLoader(data or nets.vectors(), 10)
+    torch.manual_seed(5)
+    run.fit(nets.Classifier(freeze=0), loader, loader, ckpt_path=ckpt_path)
+    return run
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What is told, as warnings and in Lightning's log."""
+    texts = []
+    monkeypatch.setattr(rank_zero.log, "info", lambda text, *_, **__: texts.append(text))
+    monkeypatch.setattr(warnings, "showwarning", lambda text, *_, **__: texts.append(str(text)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RuntimeWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        yield texts
+
+
+def of_histories(told):
+    return [text for text in told if "keeps the histories of runs apart" in text]
+
+
+def of_changes(told):
+    return [text for text in told if "Do not compare" in text]
+
+
+def test_one_callback_over_several_folds_keeps_them_apart(tmp_path, told):
+    callback = NeuralCollapse(figures=False)
+    alone = [NeuralCollapse(figures=False) for _ in range(3)]
+    for fold, other in enumerate(alone):
+        data = nets.vectors(seed=fold)
+        fit(tmp_path, other, data)
+        fit(tmp_path, callback, data)
+        assert len(callback.histories) == fold + 1
+    assert [quantities(other) for other in alone] == [
+        [{k: str(v) for k, v in m.values.items() if not k.endswith("/seconds")} for m in history]
+        for history in callback.histories
+    ]
+    assert callback.history == callback.histories[-1]
+    assert callback.terminal_epoch == alone[-1].terminal_epoch
+    # once in each run that is not the first
+    assert [text.count("2 before it") for text in of_histories(told)] == [0, 1]
+    assert of_changes(told) == []
+
+
+def test_what_is_validated_before_training_stays_before_it(tmp_path, told):
+    callback = NeuralCollapse(probe="val", figures=False)
+    loader = DataLoader(nets.vectors(), 10)
+    run = nets.trainer(tmp_path, [callback])
+    module = nets.Classifier(freeze=0)
+    run.validate(module, loader, verbose=False)
+    run.fit(module, loader, loader)
+    run.validate(module, loader, verbose=False)
+    assert [(m.stage, m.epochs_completed) for m in callback.history] == [
+        *(("validate", 0), ("fit", 0), ("fit", 1), ("fit", 2), ("validate", 2))
+    ]
+    assert len(callback.histories) == 1
+    assert of_histories(told) == []
+
+
+def test_what_is_tested_between_two_runs_belongs_to_the_first(tmp_path):
+    callback = NeuralCollapse(probe=Probe(nets.vectors(), "own"), figures=False)
+    run = fit(tmp_path, callback, max_epochs=1)
+    run.test(run.lightning_module, DataLoader(nets.vectors(), 10), verbose=False)
+    fit(tmp_path, callback, max_epochs=1)
+    stages = [[m.stage for m in history] for history in callback.histories]
+    assert stages == [["fit", "fit", "test"], ["fit", "fit"]]
+
+
+def test_to_go_on_from_an_earlier_checkpoint_loses_nothing(tmp_path, told):
+    callback = NeuralCollapse(figures=False)
+    path = tmp_path / "one.ckpt"
+    fit(tmp_path, callback, max_epochs=1).save_checkpoint(path)
+    fit(tmp_path, callback, max_epochs=3, ckpt_path=path)  # the whole history goes on
+    assert [epochs(callback), len(callback.histories)] == [[0, 1, 2, 3], 1]
+    assert of_histories(told) == []
+    fit(tmp_path, callback, max_epochs=2, ckpt_path=path)
+    whole, again = callback.histories
+    assert [m.epochs_completed for m in whole] == [0, 1, 2, 3]
+    assert [m.epochs_completed for m in again] == [0, 1, 2]
+    assert again[:2] == whole[:2]
+    assert len(of_histories(told)) == 1
+
+
+def test_a_resumed_run_with_another_probe_says_so_once(tmp_path, told):
+    path = tmp_path / "one.ckpt"
+    fit(tmp_path, NeuralCollapse(figures=False), max_epochs=1).save_checkpoint(path)
+    probe = Probe("train", samples_per_class=5, seed=3)
+    callback = NeuralCollapse(probe=probe, figures=False)
+    fit(tmp_path, callback, max_epochs=4, ckpt_path=path)
+    assert epochs(callback) == [0, 1, 2, 3, 4]
+    assert [m.counts.tolist() for m in callback.history] == [[12, 9, 9]] * 2 + [[5, 5, 5]] * 3
+    assert [m.probe["seed"] for m in callback.history] == ["0", "0", "3", "3", "3"]
+    (sentence,) = of_changes(told)
+    assert sentence == (
+        "NeuralCollapse on 'train': from 2 epochs on, measurements are not of what they were of "
+        "before: samples_per_class was 100 and is 5; seed was 0 and is 3; n_k was 12, 9, 9 and is "
+        "5 for 3 classes. Do not compare values across this change."
+    )
+
+
+def test_a_resumed_run_with_other_layers_says_so_and_each_measurement_keeps_its_own(tmp_path, told):
+    path = tmp_path / "one.ckpt"
+    fit(tmp_path, EquiSeparation(figures=False), max_epochs=1).save_checkpoint(path)
+    callback = EquiSeparation(layers=["net.0", "net.2", "net.4"])
+    fit(tmp_path, callback, max_epochs=3, ckpt_path=path)
+    layers = [
+        [key.rpartition("/")[2] for key in m.values if "_layers/" in key] for m in callback.history
+    ]
+    assert layers == [["input", "net.2", "net.6"]] * 2 + [["net.0", "net.2", "net.4"]] * 2
+    (sentence,) = of_changes(told)
+    assert "the layers were input, net.2, net.6 and are net.0, net.2, net.4" in sentence
+    assert callback.plot("epochs").axes
+
+
+def test_data_of_other_classes_in_a_resumed_run_are_told(tmp_path, told):
+    path = tmp_path / "one.ckpt"
+    fit(tmp_path, NeuralCollapse(figures=False), max_epochs=1).save_checkpoint(path)
+    callback = NeuralCollapse(figures=False)
+    fit(tmp_path, callback, nets.vectors((12, 18)), max_epochs=2, ckpt_path=path)
+    assert [len(m.counts) for m in callback.history] == [3, 3, 2]
+    (sentence,) = of_changes(told)
+    assert "n_k was 12, 9, 9 and is 12, 18" in sentence
