@@ -12,8 +12,8 @@ from lightning_nc.arguments import (
     require_number,
     require_one_of,
     require_whole_number,
-    require_yes_or_no,
     require_whole_numbers,
+    require_yes_or_no,
 )
 from lightning_nc.network.calling import Forward
 from lightning_nc.network.positions import IGNORED

@@ -117,7 +117,7 @@ def test_a_film_of_many_measurements_has_some_of_them_with_the_first_and_the_las
     (make,) = callback.measure.films(timeline).values()
     make(tmp_path / "film.gif")
     titles = [title for *_, title in neural_collapse.snapshots_of(timeline)]
-    shown = [titles.index(title) for _, _, title in taken]
+    shown = [titles.index(title) for *_, title in taken]
     assert len(shown) == 30
     assert shown == sorted(set(shown))
     assert (shown[0], shown[-1]) == (0, 40)

@@ -158,7 +158,7 @@ TITLES = {
     "separation/train/classes": "Separation fuzziness by class, train, 1 epoch",
     "nc/train/cosines": "Cosines between classes, train, 1 epoch; "
     "ideal off the diagonal: -1/(K-1) = -0.500",
-    "nc/train/snapshot": "Neural collapse, train, 1 epoch\nclasses 0, 1, 2 of 3",
+    "nc/train/snapshot": "Neural collapse, train, 1 epoch\nthree of 3 classes",
     "nc/train/epochs": "Neural collapse over epochs, train",
     "minority/train/cosines": "Cosines by class size, train, 1 epoch; "
     "ideal off the diagonal: -1/(K-1) = -0.500",
