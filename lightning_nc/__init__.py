@@ -82,7 +82,12 @@ def __getattr__(name: str) -> Any:
             return "0+unknown"
     for home, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(f"lightning_nc.{home}"), name)
+            found = getattr(import_module(f"lightning_nc.{home}"), name)
+            if home == "callbacks":
+                from lightning_nc.callbacks.lightning_base import follow_imports
+
+                follow_imports()
+            return found
     raise AttributeError(f"module 'lightning_nc' has no attribute '{name}'")
 
 

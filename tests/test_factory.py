@@ -1,12 +1,13 @@
 """Callbacks that every Trainer gets if an environment variable names their file."""
 
 import json
-import operator
 import os
 import re
 import subprocess
 import sys
+import tracemalloc
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 
 import lightning_nc
 from lightning_nc import GeometrySummary, MeasureCallback, NeuralCollapse, factory
-from lightning_nc.callbacks.from_file import callbacks_of
+from lightning_nc.callbacks.yaml_list import callbacks_of
 from tests import nets
 from tests.callbacks.records import csv_rows
 from tests.callbacks.scripts.start import run_script, warnings_of
@@ -208,7 +209,7 @@ def test_validation_by_itself_is_measured(asked_for, tmp_path):
     assert [m.stage for m in ours(run)[0].history] == ["validate"]
 
 
-def test_a_file_can_name_functions_data_and_callbacks_of_your_own():
+def test_a_file_can_name_our_functions_and_callbacks_that_the_program_has_imported():
     (made,) = callbacks_of(
         """
         - class_path: tests.test_factory.Refusing
@@ -216,28 +217,39 @@ def test_a_file_can_name_functions_data_and_callbacks_of_your_own():
             pool: masked_mean
             probe:
               class_path: lightning_nc.Probe
-              init_args:
-                name: mine
-                unpack: operator.itemgetter
-                source: {class_path: tests.nets.Blobs, init_args: {counts: [5, 4]}}
+              init_args: {name: mine, unpack: lightning_nc.next_token, forward: net}
         """
     )
     assert isinstance(made, Refusing)
     assert made.measure.pool is lightning_nc.masked_mean
-    assert made.probe.unpack is operator.itemgetter
-    assert made.probe.source.targets.bincount().tolist() == [5, 4]
+    assert made.probe.unpack is lightning_nc.next_token
+
+
+def test_a_probe_can_be_written_once_and_meant_twice():
+    made = callbacks_of(
+        """
+        - class_path: NeuralCollapse
+          init_args: {probe: &mine {samples_per_class: 7}}
+        - class_path: EquiSeparation
+          init_args: {probe: *mine}
+        """
+    )
+    assert [each.probe.samples_per_class for each in made] == [7, 7]
 
 
 WRONG = {
     "class_path: NeuralCollapse": "must be a list of entries",
     "": "must be a list of entries",
-    "[{class_path: NeuralColapse}]": "'NeuralColapse' cannot be found .* lightning_nc has Equi",
-    "[{class_path: no_such.module.Callback}]": "'no_such.module.Callback' cannot be found",
-    "[{class_path: Probe}]": "is not a callback of lightning_nc; set class_path to one of EquiS",
-    "[{class_path: 3}]": "3 cannot be found",
+    "[{class_path: NeuralColapse}]": "'NeuralColapse' is no callback .* lightning_nc has EquiS",
+    "[{class_path: Probe}]": "'Probe' is no callback that can be used",
+    "[{class_path: 3}]": "3 is no callback",
+    "[{class_path: [NeuralCollapse]}]": "NeuralCollapse'. is no callback",
     "[NeuralCollapse]": "'NeuralCollapse' is not a callback of lightning_nc",
     "[{class_path: NeuralCollapse, every_n_epochs: 2}]": "'every_n_epochs' beside class_path",
+    "[{class_path: NeuralCollapse, 3: 4, x: 5}]": "3, 'x' beside class_path",
     "[{class_path: NeuralCollapse, init_args: {every: 2}}]": "unexpected keyword argument 'every'",
+    "[{class_path: NeuralCollapse, init_args: {3: 2}}]": "init_args .3: 2., which do not map names",
+    "[{class_path: GeometrySummary, init_args: {x: 2}}]": "unexpected keyword argument 'x'",
     "[{class_path: NeuralCollapse, init_args: {probe: train}}, {class_path: NeuralCollapse}]": (
         "2 callbacks of the file would log the keys nc/train/"
     ),
@@ -246,6 +258,61 @@ WRONG = {
     "[{class_path: NeuralCollapse, init_args: {every_n_epochs: two}}]": "must be 1 or more, got",
     "[{class_path: NeuralCollapse": "while parsing",
 }
+COMMAND = "{command: touch called}"
+BOMB = "\n".join(
+    ["- &a0 [x, x, x, x, x, x, x, x, x]"]
+    + [f"- &a{n} [{', '.join(9 * [f'*a{n - 1}'])}]" for n in range(1, 9)]
+)
+HOSTILE = {
+    f"[{{class_path: os.system, init_args: {COMMAND}}}]": "'os.system' is no callback",
+    f"[{{class_path: MeasureCallback, init_args: {{measure: {{class_path: os.system, init_args: "
+    f"{COMMAND}}}}}}}]": "'os.system' is not made for a file",
+    f"[{{class_path: NeuralCollapse, init_args: {{probe: {{class_path: os.system, init_args: "
+    f"{COMMAND}}}}}}}]": "'os.system' is not made for a file",
+    f"[{{class_path: NeuralCollapse, init_args: {{probe: {{name: x, source: {{class_path: "
+    f"os.system, init_args: {COMMAND}}}}}}}}}]": "'os.system' is not made for a file",
+    "[{class_path: NeuralCollapse, init_args: {probe: {unpack: os.system}}}]": (
+        "unpack 'os.system' is none of the functions that a file can name: first_token"
+    ),
+    "[{class_path: NeuralCollapse, init_args: {pool: os.system}}]": "pool 'os.system' is none of",
+    '[!!python/object/apply:os.system ["touch called"]]': "could not determine a constructor",
+    "[{class_path: exits_at_import.Callback}]": "'exits_at_import.Callback' is no callback",
+    "[{class_path: lightning_nc.callbacks.from_file.CallbacksOfFile}]": "is no callback",
+    BOMB: "stands for more than 10,000 values",
+    "- &a [*a, {class_path: NeuralCollapse}]": "stands for more than 10,000 values",
+    "[" + 70_000 * "x": "longer than 65,536 characters",
+    3000 * "[": "RecursionError",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=list(HOSTILE.values()))
+def test_what_a_file_names_is_not_imported_made_or_called_before_it_is_checked(
+    text, asked_for, tmp_path, monkeypatch
+):
+    asked_for(text)
+    (tmp_path / "exits_at_import.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    tracemalloc.start()
+    run, told = fit_and_what_it_told(tmp_path, max_epochs=1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert run.current_epoch == 1
+    assert ours(run) == []
+    assert [HOSTILE[text] in each for each in told] == [True], told
+    assert len(told[0]) < 1000
+    assert not Path("called").exists()
+    assert peak < 50e6
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder"])
+def test_what_is_not_a_file_is_not_waited_for(kind, asked_for, tmp_path):
+    path = asked_for("")
+    path.unlink()
+    (os.mkfifo if kind == "a pipe" else os.mkdir)(path)
+    run, told = fit_and_what_it_told(tmp_path, max_epochs=1)
+    assert run.current_epoch == 1
+    assert ["it is not a file" in each for each in told] == [True]
 
 
 @pytest.mark.parametrize("text", WRONG)

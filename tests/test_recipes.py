@@ -10,7 +10,7 @@ import torch
 
 import lightning_nc
 from lightning_nc import MeasureCallback
-from lightning_nc.callbacks.from_file import callbacks_of
+from lightning_nc.callbacks.yaml_list import callbacks_of
 from lightning_nc.factory import VARIABLE
 from tests import nets
 from tests.callbacks.scripts.cli import cli_of

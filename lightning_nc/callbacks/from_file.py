@@ -1,25 +1,16 @@
 """Callbacks from a YAML file, for programs that do not configure them in code."""
 
-from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
-import lightning_nc.callbacks as page
-from lightning_nc.arguments import POOLINGS
 from lightning_nc.callbacks.lightning_base import CallbackBase
 from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.callbacks.messages import tell
 from lightning_nc.callbacks.summary import GeometrySummary
+from lightning_nc.callbacks.yaml_list import LONGEST, Ours, callbacks_of
 from lightning_nc.passes.meeting import meeting_place
 
-Ours = MeasureCallback | GeometrySummary
-
 _PATIENCE = 60  # seconds that a process waits for the others before the text is broadcast
-_FUNCTIONS = ("pool", "loss", "unpack")  # arguments that are functions, which a file can only name
 
 
 class CallbacksOfFile(CallbackBase):
@@ -35,6 +26,7 @@ class CallbacksOfFile(CallbackBase):
     """
 
     def __init__(self, path: str, variable: str) -> None:
+        super().__init__()
         self.path, self.variable = Path(path).absolute(), variable
         self.callbacks: list[Ours] | None = None
 
@@ -61,7 +53,7 @@ class CallbacksOfFile(CallbackBase):
             return []
         text = trainer.strategy.broadcast(_text_of(self.path) if trainer.is_global_zero else None)
         try:
-            if isinstance(text, OSError):
+            if isinstance(text, Exception):
                 raise text
             return callbacks_of(text)
         except Exception as error:
@@ -86,101 +78,6 @@ class CallbacksOfFile(CallbackBase):
         tell(trainer, f"{self.variable} names {self.path}, which {text}")
 
 
-def callbacks_of(text: str) -> list[Ours]:
-    """Create the callbacks that a YAML text lists.
-
-    Args:
-        text: A list as in a configuration of LightningCLI, with ``class_path`` and ``init_args``.
-            The class path of our own classes may omit the package. A probe may be given by its
-            arguments alone.
-
-    Returns:
-        The callbacks, in the order of the list.
-
-    Raises:
-        ValueError: If the text is not such a list, or names something that does not exist.
-        TypeError: If a class does not accept its arguments.
-        yaml.YAMLError: If the text is not YAML.
-
-    Example:
-        >>> made, = callbacks_of('''
-        ... - class_path: NeuralCollapse
-        ...   init_args: {every_n_epochs: 10, probe: {source: val, samples_per_class: 50}}
-        ... ''')
-        >>> made.record.schedule.every_n_epochs, made.probe.samples_per_class
-        (10, 50)
-    """
-    entries = yaml.safe_load(text)
-    if not isinstance(entries, list):
-        raise ValueError(
-            "The file must be a list of entries such as {class_path: NeuralCollapse, init_args: "
-            f"{{every_n_epochs: 10}}}}, got {entries!r}."
-        )
-    callbacks = [_callback(entry) for entry in entries]
-    measuring = [each for each in callbacks if isinstance(each, MeasureCallback)]
-    prefixes = Counter(each.record.prefix for each in measuring)
-    for prefix, times in prefixes.items():
-        if times > 1:
-            raise ValueError(
-                f"{times} callbacks of the file would log the keys {prefix}...; give their probes "
-                "different names: probe: {name: other}."
-            )
-    return callbacks
-
-
-def _callback(entry: Any) -> Ours:
-    made = _made(entry) if isinstance(entry, Mapping) and "class_path" in entry else None
-    if not isinstance(made, MeasureCallback | GeometrySummary):
-        raise ValueError(
-            f"{entry!r} is not a callback of lightning_nc; set class_path to one of {_names()}, "
-            "or to the path of your own MeasureCallback, and put arguments under init_args."
-        )
-    return made
-
-
-def _made(value: Any) -> Any:
-    """Build the object that a class path and its arguments describe; nested ones first."""
-    if not isinstance(value, Mapping) or "class_path" not in value:
-        return value
-    unknown = set(value) - {"class_path", "init_args"}
-    if unknown:
-        raise ValueError(
-            f"{value['class_path']} has {', '.join(map(repr, sorted(unknown)))} beside class_path; "
-            "put arguments under init_args."
-        )
-    given = value.get("init_args") or {}
-    if not isinstance(given, Mapping):
-        raise ValueError(
-            f"{value['class_path']} has init_args {given!r}, which do not map names to values; "
-            "write init_args: {every_n_epochs: 10}."
-        )
-    kind, arguments = _named(value["class_path"]), dict(given)
-    probe = arguments.get("probe")
-    if isinstance(probe, Mapping) and "class_path" not in probe:
-        arguments["probe"] = {"class_path": "Probe", "init_args": probe}
-    arguments = {key: _made(argument) for key, argument in arguments.items()}
-    for key in set(_FUNCTIONS) & set(arguments):
-        if isinstance(arguments[key], str) and arguments[key] not in POOLINGS:
-            arguments[key] = _named(arguments[key])
-    return kind(**arguments)
-
-
-def _named(path: Any) -> Any:
-    """Return the object at a dotted path; a name without dots is looked up in `lightning_nc`."""
-    try:
-        return resolve_name(path if "." in path else f"lightning_nc.{path}")
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path!r} cannot be found ({error}); lightning_nc has {_names()}, and anything else "
-            "needs its full path, such as my_package.my_module.MyClass."
-        ) from error
-
-
-def _names() -> str:
-    kinds = (kind for kind in vars(page).values() if isinstance(kind, type))
-    return ", ".join(kind.__name__ for kind in kinds if issubclass(kind, Ours))
-
-
 def _does_the_same(other: Any, callback: Ours) -> bool:
     """Whether a callback of the Trainer logs the same keys, or both print the summary."""
     if isinstance(callback, GeometrySummary):
@@ -188,11 +85,14 @@ def _does_the_same(other: Any, callback: Ours) -> bool:
     return isinstance(other, MeasureCallback) and other.record.prefix == callback.record.prefix
 
 
-def _text_of(path: Path) -> str | OSError:
+def _text_of(path: Path) -> str | Exception:
     """Return the text, or the error: the other processes wait for one or the other."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
+        if path.exists() and not path.is_file():  # reading a pipe may never end
+            raise ValueError("it is not a file")
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(LONGEST + 1)  # longer ones are refused
+    except (OSError, ValueError) as error:
         return error
 
 

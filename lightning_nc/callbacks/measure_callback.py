@@ -59,6 +59,7 @@ class MeasureCallback(CallbackBase):
         figures: bool = True,
         on_error: OnError = "warn",
     ) -> None:
+        super().__init__()
         schedule = Schedule(every_n_epochs, epochs, when)
         self.record = Record(type(self).__name__, measure, probe, schedule, figures, on_error)
 

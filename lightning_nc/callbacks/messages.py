@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from lightning_nc.guards.signals import signals_held
+
 
 def tell(trainer: Any, text: str) -> None:
     """Warn, on the first process only.
@@ -73,6 +75,7 @@ def topic_of(text: str) -> str:
     return re.sub(r"0x[0-9a-fA-F]+|\d+(\.\d+)?", "#", text)
 
 
+@signals_held()  # what their handlers raise is no failure of ours
 def safely(trainer: Any, told: set[str], what: str, do: Callable[[], Any]) -> None:
     """Do something that may fail; a failure costs one warning and nothing else.
 

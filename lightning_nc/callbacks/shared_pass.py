@@ -1,12 +1,11 @@
 """One pass for all callbacks that are due on the same probe, and what happens if it fails."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_nc.callbacks.epoch_metrics import compute_with_others
 from lightning_nc.callbacks.failures import (
@@ -15,32 +14,33 @@ from lightning_nc.callbacks.failures import (
     tell_of_failures,
     without_inapplicable,
 )
-from lightning_nc.callbacks.messages import safely, say_once, tell_once
+from lightning_nc.callbacks.messages import say_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
 from lightning_nc.callbacks.progress import progress_line
 from lightning_nc.callbacks.publishing import (
     publish_figures_and_tables,
     publish_values,
-    send_alerts,
 )
 from lightning_nc.callbacks.record import Record
 from lightning_nc.callbacks.strategies import trainer_processes
+from lightning_nc.callbacks.telling import tell_of_measurement
 from lightning_nc.callbacks.trainer_access import stage_of, trainer_loader, trainer_runner
 from lightning_nc.guards.generators import generators_kept
+from lightning_nc.guards.signals import signals_held
 from lightning_nc.measures.measure import Evaluation
 from lightning_nc.measures.measurement import Measurement
-from lightning_nc.measures.notes import change_note
-from lightning_nc.passes.agreement import MissedMeeting
+from lightning_nc.passes.agreement import Interrupted, MissedMeeting
 from lightning_nc.passes.meeting import meeting_place
 from lightning_nc.passes.request import Answer
 
 Found = tuple[Answer, Evaluation] | Exception
 
 
-@generators_kept()  # plotting and solvers may use random numbers
-@torch.inference_mode(False)  # which `trainer.validate()` and `test()` turn on
-@torch.no_grad()
+class _BreakOff(Exception):
+    """Ends the work of this process; the vote that follows tells all why."""
+
+
 def measure_together(
     trainer: Any,
     pl_module: Any,
@@ -54,6 +54,10 @@ def measure_together(
     raised if any of the callbacks concerned has ``on_error="raise"``; otherwise they skip this
     measurement.
 
+    Signals to the program come first: at the next batch all processes break off, and when all is as
+    it was, the program's handlers run. That costs this measurement, which is no failure; it is due
+    again when the run is resumed.
+
     Args:
         trainer: The Trainer.
         pl_module: The network.
@@ -61,8 +65,33 @@ def measure_together(
         everything: Records of all our callbacks in the Trainer, for the layout of dashboards.
         moment: The moment of the run.
     """
+    with signals_held() as arrived:
+        interrupted = lambda: arrived() or getattr(trainer, "received_sigterm", False)  # noqa: E731
+        try:
+            _measure(trainer, pl_module, records, everything, moment, interrupted)
+        except Interrupted as reason:
+            text = f"{names_of(records)} on '{records[0].probe.key}': {reason}; it is left out."
+            say_once(trainer, records[0].told, "signal", text)
+
+
+@generators_kept()  # plotting and solvers may use random numbers
+@torch.inference_mode(False)  # which `trainer.validate()` and `test()` turn on
+@torch.no_grad()
+def _measure(
+    trainer: Any,
+    pl_module: Any,
+    records: Sequence[Record],
+    everything: Sequence[Record],
+    moment: Moment,
+    interrupted: Callable[[], bool],
+) -> None:
+    """Measure as `measure_together` does, with signals held.
+
+    Raises:
+        Interrupted: On all processes, if a signal has arrived on one of them.
+    """
     started = time.perf_counter()
-    found = _found(trainer, pl_module, records, moment)
+    found = _found(trainer, pl_module, records, moment, interrupted)
     seconds = time.perf_counter() - started
     measured: list[tuple[Record, Measurement]] = []
     for record, each in zip(records, found, strict=True):
@@ -70,7 +99,7 @@ def measure_together(
         if not isinstance(each, Exception):
             measurement = record.add(*each, moment, seconds)
             measured.append((record, measurement))
-            _tell(trainer, record, *each)
+            tell_of_measurement(trainer, record, *each)
     failed = [(r, e) for r, e in zip(records, found, strict=True) if isinstance(e, Exception)]
     failed = without_inapplicable(trainer, failed, moment)
     count_failures(failed, moment)
@@ -79,16 +108,26 @@ def measure_together(
     if values:
         publish_values(trainer, records[0].told, everything, values, moment)
     for record, measurement in measured:
+        if interrupted():
+            break
         publish_figures_and_tables(trainer, record, measurement)
     tell_of_failures(trainer, failed, moment)
     if moment.stage == "fit":
         advise_without_value(trainer, records)
 
 
-def _found(trainer: Any, pl_module: Any, records: Sequence[Record], moment: Moment) -> list[Found]:
+def _found(
+    trainer: Any,
+    pl_module: Any,
+    records: Sequence[Record],
+    moment: Moment,
+    interrupted: Callable[[], bool],
+) -> list[Found]:
     """Return the answer and its evaluation for each callback, or its error."""
     try:
-        answers = _answers(trainer, pl_module, records, moment)
+        answers = _answers(trainer, pl_module, records, moment, interrupted)
+    except Interrupted:
+        raise
     except Exception as error:
         records[0].plans.clear()  # the data may have changed since
         return [_kept(error, records)] * len(records)
@@ -114,14 +153,25 @@ def _kept(error: Exception, records: Sequence[Record]) -> Exception:
 
 
 def _answers(
-    trainer: Any, pl_module: Any, records: Sequence[Record], moment: Moment
+    trainer: Any,
+    pl_module: Any,
+    records: Sequence[Record],
+    moment: Moment,
+    interrupted: Callable[[], bool],
 ) -> list[Answer | Exception]:
     """Run one pass for all records; its plan is kept for the next measurement."""
     leader, probe = records[0], records[0].probe
     together = tuple(record.prefix for record in records)
-    _gather(trainer, records, moment)
-    processes = trainer_processes(trainer)._replace(requests=len(records))
-    with progress_line(trainer, f"{names_of(records)} on '{probe.key}'") as advance:
+    _gather(trainer, records, moment, interrupted)
+    processes = trainer_processes(trainer)
+    processes = processes._replace(requests=len(records), interrupted=interrupted)
+    with progress_line(trainer, f"{names_of(records)} on '{probe.key}'") as show:
+
+        def advance() -> None:
+            show()
+            if interrupted():
+                raise _BreakOff
+
         one_pass = leader.measure.passes(
             trainer_runner(trainer, pl_module, probe, processes.in_step, advance),
             lambda: _source(trainer, probe.source),
@@ -137,11 +187,14 @@ def _answers(
     return answers
 
 
-def _gather(trainer: Any, records: Sequence[Record], moment: Moment) -> None:
+def _gather(
+    trainer: Any, records: Sequence[Record], moment: Moment, interrupted: Callable[[], bool]
+) -> None:
     """Wait until all processes have come to the measurement, before any enters a collective.
 
     Raises:
         MissedMeeting: On all processes, if some have not come in time.
+        Interrupted: On a process that has stopped waiting for a signal.
     """
     leader, place = records[0], meeting_place()
     if trainer.world_size == 1 or place is None:
@@ -149,7 +202,9 @@ def _gather(trainer: Any, records: Sequence[Record], moment: Moment) -> None:
     seconds = leader.probe.wait_seconds / 2**leader.missed
     # the same callback does not measure twice at the same point of a run
     name = f"{leader.prefix} of run {leader.runs}, {moment.stage}, {moment.epochs_completed}"
-    absent = place.meet(name, seconds, partial(compute_with_others, trainer, place))
+    absent = place.meet(name, seconds, partial(compute_with_others, trainer, place), interrupted)
+    if absent and interrupted():
+        raise Interrupted
     leader.missed = leader.missed + 1 if absent else 0
     if absent:
         who = ", ".join(map(str, absent))
@@ -163,51 +218,3 @@ def _gather(trainer: Any, records: Sequence[Record], moment: Moment) -> None:
 
 def _source(trainer: Any, source: Any) -> Any:
     return trainer_loader(trainer, source) if isinstance(source, str) else source
-
-
-def _tell(
-    trainer: Any,
-    record: Record,
-    answer: Answer,
-    evaluation: Evaluation,
-) -> None:
-    """Report notes and alerts once each, and the events of this measurement.
-
-    A failure on the first process alone must not stop it: the others would wait.
-    """
-    who = f"{record.name} on '{record.probe.key}'"
-    timeline = record.timeline()
-    of_change = change_note(timeline) if timeline.last.stage == "fit" else {}
-    notes = {**answer.notes, **evaluation.notes, **of_change}
-    if not record.asked_for:  # what has no value here was not asked for, so it is no warning
-        for topic, text in notes.items():
-            say_once(trainer, record.told, topic, f"{who}: {text}")
-        notes = {}
-    for topic, text in {**notes, **evaluation.alerts}.items():
-        if tell_once(trainer, record.told, topic, f"{who}: {text}") and topic in evaluation.alerts:
-            send_alerts(trainer, record.told, topic, f"{who}: {text}")
-
-    def tell_events() -> None:
-        if answer.pooling and "pooling" not in record.told:
-            record.told.add("pooling")
-            rank_zero_info(f"{who}: {_pooling_in_words(answer)}")
-        for title, text in record.measure.events(timeline).items():
-            # nothing is wrong, so it goes to Lightning's log, which is set up to be shown
-            rank_zero_info(f"{who}: {text}")
-            send_alerts(trainer, record.told, title, f"{who}: {text}")
-
-    if trainer.is_global_zero:
-        safely(trainer, record.told, "report what has happened", tell_events)
-
-
-def _pooling_in_words(answer: Answer) -> str:
-    """Say once how layers are pooled, if that was chosen and they are not merely flattened."""
-    of_each: dict[str, list[str]] = {}
-    for name, words in answer.pooling.items():
-        of_each.setdefault(words, []).append(name)
-    said = [f"{', '.join(_first_and_last(names))}: {words}" for words, names in of_each.items()]
-    return f"layers are pooled as suits their shapes ({'; '.join(said)}); pool= says otherwise."
-
-
-def _first_and_last(names: list[str]) -> list[str]:
-    return names if len(names) < 4 else [names[0], f"{len(names) - 2} more", names[-1]]

@@ -16,6 +16,7 @@ from torch.utils.data import (
 
 from lightning_nc.callbacks.trainer_access import trainer_loader
 from lightning_nc.guards.generators import generators_kept
+from lightning_nc.guards.signals import signals_held
 from lightning_nc.network.batches import inner_sampler, samples_of
 from lightning_nc.network.labels import class_indices, dataset_labels, label_tensor
 from lightning_nc.network.positions import IGNORED
@@ -57,6 +58,7 @@ class TrainingCounts:
         self._current = torch.zeros(0, dtype=torch.long)
         self._stash: list[Tensor] = []
 
+    @signals_held()  # here and below: what their handlers raise is no trouble with labels
     def declare(self, trainer: Any) -> None:
         """Begin training with the counts the dataset declares, unless better ones are known."""
         asked, self.counting = self.counting, True
@@ -82,6 +84,7 @@ class TrainingCounts:
         self._stash.clear()
         self._trouble, self._whole = "", True
 
+    @signals_held()
     def see(self, batch: Any) -> None:
         """Collect the labels of a training batch."""
         if self._trouble:
@@ -104,6 +107,7 @@ class TrainingCounts:
         except Exception as error:
             self._trouble = f"{type(error).__name__}: {error}"
 
+    @signals_held()
     def end_epoch(self) -> None:
         """Complete the counts of an epoch."""
         try:

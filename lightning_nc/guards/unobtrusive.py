@@ -18,6 +18,7 @@ from lightning_nc.guards.object_state import attributes_kept
 from lightning_nc.guards.parameters import parameters_watched
 from lightning_nc.guards.restoring import restoring
 from lightning_nc.guards.shards import put_in_shards, shards_kept
+from lightning_nc.guards.signals import signals_held
 from lightning_nc.guards.torch_internals import is_batch_norm
 
 
@@ -50,6 +51,7 @@ def unobtrusive(
     """
     put_in_shards(model)
     with ExitStack() as guards:
+        once_restored = guards.enter_context(ExitStack())
         held = held_generators(data) + generators_in_model(model)
         guards.enter_context(generators_kept(held))
         guards.enter_context(parameters_watched(model))
@@ -73,6 +75,8 @@ def unobtrusive(
         if "torch._dynamo" in sys.modules:  # otherwise nothing has been compiled
             # a compiled frame silently ignores hooks registered after its compilation
             guards.enter_context(torch.compiler.set_stance("force_eager"))
+        # what is entered last is left first: from then on nothing interrupts the guards
+        guards.callback(lambda: once_restored.enter_context(signals_held(interrupts=True)))
         yield
 
 

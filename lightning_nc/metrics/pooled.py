@@ -70,7 +70,7 @@ class _PooledMoments(Metric):
         seen, updates = self.moments, self._update_count
         try:
             return super().forward(*args, **kwargs)
-        except Exception:
+        except BaseException:  # an interrupt, too
             self.moments, self._update_count, self._computed = seen, updates, None
             raise
 

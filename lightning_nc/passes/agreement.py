@@ -19,6 +19,13 @@ class MissedMeeting(MeasurementError):
     """Some processes did not reach a measurement in time; all that did raise this error."""
 
 
+class Interrupted(MeasurementError):
+    """A measurement was broken off on all processes, since the program has other things to do."""
+
+    def __init__(self) -> None:
+        super().__init__("a signal to the program arrived before the measurement was complete")
+
+
 class Disagreement(MeasurementError):
     """Processes settled on different things, and all know it.
 
@@ -34,6 +41,10 @@ class Disagreement(MeasurementError):
         self.failures = failures
 
 
+def _never() -> bool:
+    return False
+
+
 class Processes(NamedTuple):
     """The processes that measure together.
 
@@ -42,12 +53,14 @@ class Processes(NamedTuple):
         world: Number of processes.
         device: The device used for communication.
         requests: Number of requests that may fail one by one; each has a place in every vote.
+        interrupted: Says whether this process has to break off, and says so from then on.
     """
 
     rank: int = 0
     world: int = 1
     device: torch.device = torch.device("cpu")
     requests: int = 0
+    interrupted: Callable[[], bool] = _never
 
     def agree(
         self,
@@ -72,6 +85,7 @@ class Processes(NamedTuple):
         Raises:
             Exception: If the work failed on this process: the error it raised.
             MeasurementError: If the work failed on another process.
+            Interrupted: If a process has to break off.
             Disagreement: If the digests differ.
         """
         failed = {} if failed is None else failed
@@ -80,12 +94,15 @@ class Processes(NamedTuple):
         number = 0
         try:
             try:
-                result = work()
-                number = digest()
+                if not self.interrupted():
+                    result = work()
+                    number = digest()
             except MeasurementError:
                 raise  # raised by a vote during the work: the others know already
             except Exception as failure:
                 error = failure
+            if self.interrupted():  # which is more than anything that has failed
+                error = Interrupted()
             new = {n: failure for n, failure in failed.items() if n not in known}
             failed |= self._hold_vote(number, error, new)
             return result
@@ -114,7 +131,9 @@ class Processes(NamedTuple):
         self, digest: int, error: Exception | None, new: Mapping[int, Exception]
     ) -> dict[int, Exception]:
         """Vote, and return why requests have failed, on this process or on another."""
-        stopped, agreed, owners = self._vote(error is not None, digest, new)
+        stopped, agreed, owners = self._vote(error, digest, new)
+        if stopped is not None and stopped >= self.world:
+            raise Interrupted
         if stopped is not None:
             text = self._texts([stopped], [error])[0]
             try:
@@ -147,20 +166,24 @@ class Processes(NamedTuple):
         return [bytes(row).rstrip(b"\0").decode(errors="ignore") for row in sent.tolist()]
 
     def _vote(
-        self, stopped: bool, digest: int, new: Mapping[int, Exception]
+        self, error: Exception | None, digest: int, new: Mapping[int, Exception]
     ) -> tuple[int | None, bool, dict[int, int]]:
         """Hold a vote.
 
         Returns:
-            The highest rank that was stopped, if any; whether all digests are equal; and for each
-            request that has failed, the highest rank on which it did.
+            The highest rank that was stopped, if any, plus the number of processes if one has to
+            break off; whether all digests are equal; and for each request that has failed, the
+            highest rank on which it did.
         """
         if self.world == 1:
-            return (0 if stopped else None), True, dict.fromkeys(new, 0)
+            return (None if error is None else 0), True, dict.fromkeys(new, 0)
         mine = self.rank + 1
+        stopped = 0 if error is None else mine
+        if isinstance(error, Interrupted):
+            stopped += self.world
         flags = [mine if n in new else 0 for n in range(self.requests)]
         # max(x) = -max(-x) only if all x are equal
-        votes = [mine if stopped else 0, digest, -digest, *flags]
+        votes = [stopped, digest, -digest, *flags]
         ballot = torch.tensor(votes, device=self.device)
         torch.distributed.all_reduce(ballot, op=torch.distributed.ReduceOp.MAX)
         last, highest, lowest, *ranks = ballot.tolist()

@@ -35,7 +35,11 @@ class Place(NamedTuple):
         return self._replace(store=dist.PrefixStore(prefix, self.store))  # type: ignore[attr-defined]
 
     def meet(
-        self, name: str, seconds: float, meanwhile: Callable[[], None] | None = None
+        self,
+        name: str,
+        seconds: float,
+        meanwhile: Callable[[], None] | None = None,
+        interrupted: Callable[[], bool] | None = None,
     ) -> list[int]:
         """Wait until all processes have arrived at a meeting, or until one has waited too long.
 
@@ -46,6 +50,7 @@ class Place(NamedTuple):
             name: Name of the meeting; not to be reused while a process may still arrive at it.
             seconds: How long this process waits for the others.
             meanwhile: Called again and again during the wait; its exceptions are ignored.
+            interrupted: Says whether to wait no longer.
 
         Returns:
             The ranks that had not arrived when the meeting was called off; empty if all arrived.
@@ -60,7 +65,7 @@ class Place(NamedTuple):
             here.decide([])
         until, pause = time.monotonic() + seconds, _PAUSES[0]
         while not here.store.check(["decided"]):
-            if time.monotonic() > until:
+            if time.monotonic() > until or (interrupted is not None and interrupted()):
                 # empty if the last process has just arrived: it will read the same decision
                 here.decide([r for r in range(self.world) if not here.store.check([f"came/{r}"])])
             elif meanwhile is not None:

@@ -39,6 +39,19 @@ def test_bad_batches_are_named_and_leave_the_state_as_it_was(
     assert torch.equal(ours.moments, before)
 
 
+def test_an_interrupt_of_forward_leaves_the_state_as_it_was(metric, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(metric, "compute", interrupted)
+    ours = metric(3)
+    ours.update(FEATURES, LABELS)
+    before = ours.moments.clone()
+    with pytest.raises(KeyboardInterrupt):
+        ours(2 * FEATURES, LABELS)
+    assert torch.equal(ours.moments, before)
+
+
 def test_a_class_never_seen_is_named(metric):
     ours = metric(4)
     ours.update(FEATURES, LABELS)
