@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lightning_nc.figures.canvas import canvas
+from lightning_nc.figures.canvas import canvas, literal
 from lightning_nc.functional.local_elasticity import normalised_kernel
 
 if TYPE_CHECKING:
@@ -40,5 +40,5 @@ def similarity_figure(kernel: Tensor, labels: Tensor, title: str) -> "Figure":
     axes.set_xlabel("class")
     axes.set_ylabel("class")
     figure.colorbar(image, ax=axes, shrink=0.85, label="$K(a, b) / \\sqrt{K(a, a)\\,K(b, b)}$")
-    axes.set_title(title)
+    axes.set_title(literal(title))
     return figure

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from lightning_nc.figures.canvas import LINE, POINTS, THIRD, canvas, require_matplotlib
+from lightning_nc.figures.canvas import LINE, POINTS, THIRD, canvas, literal, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,4 +74,4 @@ def _draw(axes: Any, means: Tensor, rows: Tensor, title: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.legend(loc="upper right", fontsize="small", ncols=3)
-    axes.set_title(title)
+    axes.set_title(literal(title))

@@ -1,5 +1,6 @@
 """The samples on which a network is measured, and how they are read."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -67,7 +68,8 @@ class Probe:
             long.
 
     Raises:
-        ValueError: If an argument is out of range, or a source of your own has no name.
+        ValueError: If an argument is out of range, or if a source of your own has no name that can
+            be part of keys.
 
     Example:
         >>> import lightning_nc, torch
@@ -116,6 +118,12 @@ class Probe:
             )
         if self.name is not None and not isinstance(self.name, str):
             raise ValueError(f"name of a Probe must be a string for keys, got {self.name!r}.")
+        if self.name and not _is_key(self.name):
+            raise ValueError(
+                "name of a Probe is part of logged keys, which loggers may use as paths: give "
+                "printable text without an empty part, '.' or '..' between slashes, such as "
+                f"'my_probe', got {self.name!r}."
+            )
         require_one_of("batch_norm", self.batch_norm, ("eval", "batch"))
         require_function("unpack of a Probe", self.unpack, ": batch -> (inputs, labels)")
         if self.classes is not None and len(set(self.classes)) < 2:
@@ -147,6 +155,12 @@ class Probe:
     def key(self) -> str:
         """The probe's name in logged keys."""
         return self.name or str(self.source)
+
+
+def _is_key(name: str) -> bool:
+    """Whether a name can be part of a key: on one line, and no other key if it were a path."""
+    parts = re.split(r"[/\\]", name)
+    return name.isprintable() and all(part.strip(" .") for part in parts)
 
 
 def probe_of(probe: Any) -> Probe:
