@@ -156,5 +156,6 @@ def test_numbers_of_any_size_give_a_page(tmp_path):
     header = [*("epoch", "separation/train/epochs_completed"), "separation/train/rho"]
     header += ["separation/train/total", *(f"separation_layers/train/{name}" for name in "ab")]
     rows = [[0, -1e308, 0.5, 1e308, 5e-324, math.inf], [math.nan, 1e308, -1, -1e308, 0, math.nan]]
+    rows += [[t, t, 0.5, 0.5, math.inf, 1] for t in range(3)]
     write(tmp_path, text_of(header, rows))
     assert Page(report_page(*read_runs(tmp_path))).text
