@@ -15,6 +15,7 @@ from lightning_nc import EquiSeparation, NeuralCollapse
 from lightning_nc.checking import command
 from lightning_nc.report.page import report_page
 from lightning_nc.report.reading import NothingToReport
+from lightning_nc.report.remarks import shown
 from lightning_nc.report.runs import read_runs
 
 _DEMO = "train an 8-layer network on scikit-learn's digits and watch it"
@@ -92,17 +93,21 @@ def _add_demo_options(parser: argparse.ArgumentParser, defaults: bool = True) ->
 def _report(parser: argparse.ArgumentParser, run_dir: Path, page: Path) -> None:
     """Write the page, or print what is wrong and exit with status 2."""
     try:
-        runs = read_runs(run_dir)
-        text = report_page(runs)
-        page.write_text(text, encoding="utf-8")
+        runs, remarks = read_runs(run_dir)
+        page.write_text(report_page(runs, remarks), encoding="utf-8")
     except (NothingToReport, OSError) as error:
         parser.exit(2, f"{error}\n")
     except ModuleNotFoundError as missing:
         parser.exit(
             2, f"{missing}. The report needs: pip install 'lightning-neural-collapse[plot]'\n"
         )
-    names = ", ".join(run.name for run in runs)
-    print(f"{page}: {len(runs)} run{'s' * (len(runs) > 1)} ({names})")
+    names = shown(", ".join(run.name for run in runs))
+    said = f"{page}: {len(runs)} run{'s' * (len(runs) > 1)} ({names})"
+    code = sys.stdout.encoding or "utf-8"
+    print(said.encode(code, "backslashreplace").decode(code))  # not every terminal has all letters
+    if remarks:
+        more = f" (and {len(remarks) - 1} more, which the page names)" if len(remarks) > 1 else ""
+        print(f"{remarks[0]}{more}", file=sys.stderr)
 
 
 def _demo(epochs: int, output: Path) -> None:

@@ -115,3 +115,13 @@ def test_the_names_of_classes_are_within_the_axes(names):
     (frame,) = boxes_of(axes, [axes])
     for box in boxes_of(axes, axes.texts):
         assert frame.x0 < box.x0 < box.x1 < frame.x1
+
+
+def test_names_are_drawn_letter_by_letter_and_none_is_missing_in_the_legend():
+    names, D = ["$\\foo$", "_b$", "$a_1$"], torch.tensor([3.0, 2, 1])
+    figure = figures.separation_comparison_figure(names, dict.fromkeys(names, D), "$\\frac$")
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    legend = [text.get_text().strip() for text in axes.get_legend().get_texts()]
+    shown = [text.get_text() for text in axes.get_xticklabels()]
+    assert legend == shown == [name.replace("$", "\\$") for name in names]

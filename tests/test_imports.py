@@ -41,7 +41,10 @@ ROOMS = {
     ),
     "factory": (("callbacks",), set()),
     "metrics": (("arguments", "functional"), {"torch", "torchmetrics"}),
-    "report": (("measures", "figures"), {"torch", "numpy", "matplotlib", "tensorboard"}),
+    "report": (
+        ("measures", "figures"),
+        {"torch", "numpy", "matplotlib", "tensorboard", "google"},  # protobuf, which it brings
+    ),
 }
 LIGHTNING = ["lightning.pytorch", "pytorch_lightning", "torchmetrics"]
 HEAVY = ["matplotlib", "tensorboard", "wandb", "sklearn", "cvxpy", "transformers", "pandas"]

@@ -62,7 +62,7 @@ def label_depth(axes: Any, names: Sequence[str]) -> None:
     depth = np.arange(len(names))
     shown = depth if len(names) <= 12 else depth[:: -(-len(names) // 12)]
     short = shortened(names)
-    axes.set_xticks(shown, [short[t] for t in shown], rotation=45, ha="right")
+    axes.set_xticks(shown, [literal(short[t]) for t in shown], rotation=45, ha="right")
     axes.set_ylabel("separation fuzziness $D$")
     axes.grid(True, which="major", alpha=0.3)
 
@@ -84,6 +84,20 @@ def label_classes(axis: Any, places: Sequence[float], names: Sequence[str]) -> N
 def clipped(name: str) -> str:
     """Return the beginning of a long name of a class, with an ellipsis."""
     return name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
+
+
+def literal(text: str) -> str:
+    """Return text for matplotlib to draw letter by letter: dollar signs enclose no mathematics.
+
+    Args:
+        text: Text of the user's, such as the name of a probe, a layer or a folder.
+    """
+    return text.replace("$", r"\$")
+
+
+def in_legend(label: str) -> str:
+    """Return a label that legends do not leave out, as matplotlib's do if it begins with ``_``."""
+    return f" {label}" if label.startswith("_") else label
 
 
 def label_epochs(axes: Any) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from lightning_nc.figures.canvas import LINE, POINTS, canvas, clipped, label_classes
+from lightning_nc.figures.canvas import LINE, POINTS, canvas, clipped, label_classes, literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def cosine_figure(
     all_axes[0].set_ylabel("class")
     figure.colorbar(image, ax=list(all_axes), shrink=0.8, label="cosine")
     ideal = f"ideal off the diagonal: -1/(K-1) = {-1 / (K - 1):.3f}"
-    figure.suptitle(f"{title}; {ideal}", fontsize="medium")
+    figure.suptitle(f"{literal(title)}; {ideal}", fontsize="medium")
     return figure
 
 
@@ -84,7 +84,7 @@ def class_size_figure(
     all_axes[0].set_ylabel("norm")
     if known:
         all_axes[-1].legend()
-    figure.suptitle(title, fontsize="medium")
+    figure.suptitle(literal(title), fontsize="medium")
     return figure
 
 
@@ -116,5 +116,5 @@ def prediction_figure(
     axes.set_ylabel("mean cosine of minority classifier rows")
     axes.grid(True, alpha=0.3)
     axes.legend()
-    axes.set_title(title)
+    axes.set_title(literal(title))
     return figure

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lightning_nc.figures.canvas import canvas, clipped, label_classes
+from lightning_nc.figures.canvas import canvas, clipped, label_classes, literal
 from lightning_nc.functional.local_elasticity import normalised_kernel
 
 if TYPE_CHECKING:
@@ -45,5 +45,5 @@ def similarity_figure(
     axes.set_xlabel("class")
     axes.set_ylabel("class")
     figure.colorbar(image, ax=axes, shrink=0.85, label="$K(a, b) / \\sqrt{K(a, a)\\,K(b, b)}$")
-    axes.set_title(title)
+    axes.set_title(literal(title))
     return figure

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_nc.figures.canvas import COLOURS, canvas, label_epochs
+from lightning_nc.figures.canvas import COLOURS, canvas, label_epochs, literal
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def collapse_figure(
         axes.axvspan(terminal, max(epochs), color="0.93", zorder=-1)
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(fontsize="small")
-    axes.set_title(title)
+    axes.set_title(literal(title))
     return figure
 
 
@@ -66,5 +66,5 @@ def over_epochs_figure(
     axes.set_ylabel(label)
     axes.grid(True, alpha=0.3)
     axes.legend(fontsize="small")
-    axes.set_title(title)
+    axes.set_title(literal(title))
     return figure

@@ -14,7 +14,9 @@ from lightning_nc.figures.canvas import (
     POINTS,
     canvas,
     clipped,
+    in_legend,
     label_depth,
+    literal,
     require_matplotlib,
 )
 from lightning_nc.functional.separation import separation_law
@@ -36,7 +38,7 @@ def separation_figure(names: Sequence[str], fuzziness: Tensor, title: str) -> "F
     figure, (axes,) = canvas(1, (5.4, 4.0))
     draw_law(axes, fuzziness, _PAPER_R)
     label_depth(axes, names)
-    axes.set_title(title)
+    axes.set_title(literal(title))
     return figure
 
 
@@ -104,7 +106,7 @@ def class_separation_figure(
         axes.set_yscale("log")
     label_depth(axes, names)
     axes.legend(fontsize="small")
-    axes.set_title(title)
+    axes.set_title(literal(title))
     return figure
 
 
@@ -120,11 +122,13 @@ def separation_comparison_figure(
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
     for (name, D), colour in zip(fuzziness.items(), cycle(COLOURS), strict=False):
-        axes.plot(np.arange(len(names)), D.numpy(), "o-", color=colour, label=name)
+        axes.plot(
+            np.arange(len(names)), D.numpy(), "o-", color=colour, label=in_legend(literal(name))
+        )
     axes.set_yscale("log")
     label_depth(axes, names)
     axes.legend(fontsize="small")
-    axes.set_title(title)
+    axes.set_title(literal(title))
     return figure
 
 
@@ -160,5 +164,5 @@ def separation_epochs_figure(
     bar = figure.colorbar(mapped, ax=axes, label="epochs completed", ticks=shown)
     bar.ax.set_yticklabels([f"{epochs[number]:g}" for number in shown])
     bar.ax.set_ylim(0, last)
-    axes.set_title(title)
+    axes.set_title(literal(title))
     return figure

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from lightning_nc.figures.canvas import LINE, POINTS, THIRD, canvas, clipped, require_matplotlib
+from lightning_nc.figures.canvas import (
+    LINE,
+    POINTS,
+    THIRD,
+    canvas,
+    clipped,
+    literal,
+    require_matplotlib,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,4 +94,4 @@ def _draw(axes: Any, snapshot: Snapshot) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.legend(loc="upper right", fontsize="small", ncols=3)
-    axes.set_title(title)
+    axes.set_title(literal(title))

@@ -6,15 +6,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_nc.loggers.kinds import folder_of, free_name, is_a
+from lightning_nc.loggers.kinds import folder_of, free_name, is_a, path_of
 
 
 def log_film(logger: Any, tag: str, film: Path, step: int) -> None:
     """Log a GIF, as a video if the logger accepts videos, else as a file.
 
     Args:
-        logger: W&B and Comet loggers get a video, MLflow loggers an artifact ``figures/TAG.gif``.
-            For any other logger with a ``log_dir`` or ``save_dir``, that file is written there.
+        logger: W&B and Comet loggers get a video, MLflow loggers an artifact ``figures/TAG.gif``,
+            where TAG is the tag's `path_of`. For any other logger with a ``log_dir`` or
+            ``save_dir``, that file is written there.
         tag: Name of the film.
         film: Path of the GIF; the file may be deleted afterwards.
         step: Step at which it is logged.
@@ -25,7 +26,7 @@ def log_film(logger: Any, tag: str, film: Path, step: int) -> None:
         content = io.BytesIO(film.read_bytes())  # Comet reads files only when it sends them, later
         logger.experiment.log_video(content, name=f"{tag}.gif", format="gif", step=step)
     elif is_a(logger, "MLFlowLogger"):
-        folder, _, name = tag.rpartition("/")
+        folder, _, name = path_of(tag).rpartition("/")
         with TemporaryDirectory() as temporary:
             named = shutil.copy(film, Path(temporary, f"{name}.gif"))
             logger.experiment.log_artifact(logger.run_id, str(named), f"figures/{folder}")
@@ -45,7 +46,7 @@ def save_film(folder: str | Path, tag: str, film: Path) -> None:
     """
     if "://" in str(folder):
         return
-    path = Path(folder, "figures", tag)
+    path = Path(folder, "figures", path_of(tag))
     path.parent.mkdir(parents=True, exist_ok=True)
     name = free_name(path.name, ".gif", lambda name: (path.parent / name).exists())
     shutil.copy(film, path.parent / name)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_nc.loggers.kinds import folder_of, free_name, is_a
+from lightning_nc.loggers.kinds import folder_of, free_name, is_a, path_of
 
 
 def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
@@ -14,8 +14,8 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
 
     Args:
         logger: TensorBoard, W&B and Comet loggers get an image, MLflow loggers an artifact
-            ``figures/TAG/step_N.png``. For any other logger with a ``log_dir`` or ``save_dir``,
-            that file is written there.
+            ``figures/TAG/step_N.png``, where TAG is the tag's `path_of`. For any other logger with
+            a ``log_dir`` or ``save_dir``, that file is written there.
         tag: Name of the figure.
         figure: A matplotlib ``Figure`` on an Agg canvas.
         step: Step at which it is logged.
@@ -29,7 +29,7 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
     elif is_a(logger, "CometLogger"):
         logger.experiment.log_figure(figure_name=tag, figure=figure, step=step)
     elif is_a(logger, "MLFlowLogger"):
-        run, files = logger.run_id, f"figures/{tag}"
+        run, files = logger.run_id, f"figures/{path_of(tag)}"
         taken = {file.path for file in logger.experiment.list_artifacts(run, files)}
         name = _png(step, lambda name: f"{files}/{name}" in taken)
         logger.experiment.log_figure(run, figure, f"{files}/{name}")
@@ -50,7 +50,7 @@ def save_figure(folder: str | Path, tag: str, figure: Any, step: int) -> None:
     """
     if "://" in str(folder):
         return
-    files = Path(folder) / "figures" / tag
+    files = Path(folder) / "figures" / path_of(tag)
     files.mkdir(parents=True, exist_ok=True)
     figure.savefig(files / _png(step, lambda name: (files / name).exists()))
 

@@ -1,6 +1,8 @@
 """A logger's class, the keys and files it writes, and the alerts it can send."""
 
+import re
 from collections.abc import Callable
+from hashlib import sha256
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,33 @@ def local_folder_of(logger: Any) -> Path | None:
     """The folder of a logger's files; None if it has none, or a remote one such as ``s3://...``."""
     folder = folder_of(logger)
     return None if not folder or "://" in str(folder) else Path(folder)
+
+
+_PLAIN = re.compile(r"(?!(?:con|prn|aux|nul|com\d|lpt\d)$)[a-z0-9_-]{1,80}")
+
+
+def path_of(tag: str) -> str:
+    """Return the path of a tag's files: inside the logger's folder, and no other tag has it.
+
+    Each part of the tag becomes a name that every file system accepts. A part of up to 80 small
+    letters, digits, ``_`` and ``-`` is kept. Any other is shortened and gets a hash, since it may
+    be too long, lead out of the folder, or be another part there, as ``Val`` may be ``val``.
+
+    Args:
+        tag: The tag; its parts, which are separated by ``/``, can have any letters.
+
+    Example:
+        >>> path_of("nc/train/law"), path_of("nc/../Law")
+        ('nc/train/law', 'nc/_~5ec1f7e700f3/Law~b78c1618fd97')
+    """
+    return "/".join(map(_folder_name, tag.split("/")))
+
+
+def _folder_name(part: str) -> str:
+    if _PLAIN.fullmatch(part):
+        return part
+    digest = sha256(part.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{re.sub('[^A-Za-z0-9_-]+', '_', part)[:80]}~{digest[:12]}"
 
 
 def free_name(stem: str, ending: str, taken: Callable[[str], bool]) -> str:

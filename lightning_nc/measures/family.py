@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_nc.measures.measure import Measure
-from lightning_nc.measures.quantity import Curve, Panel, Quantity
+from lightning_nc.measures.quantity import Curve, Panel, Quantity, require_text
 
 
 class Family(NamedTuple):
@@ -58,9 +58,16 @@ class Family(NamedTuple):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Family":
-        """Read back what `to_state` returned."""
+        """Read back what `to_state` returned.
+
+        Raises:
+            TypeError, ValueError, LookupError, AttributeError: If the state is none of a family.
+        """
         rows = {field: tuple(map(Quantity.from_state, state[field])) for field in cls._rows()}
-        return cls(state["name"], state["title"], state["question"], **rows)
+        name, title, question = (
+            require_text(field, state[field]) for field in ("name", "title", "question")
+        )
+        return cls(name, title, question, **rows)
 
     @staticmethod
     def _rows() -> tuple[str, str]:
@@ -77,7 +84,10 @@ def write_families(folder: Path, families: Iterable[Family]) -> None:
         folder: Where to write it; families that are described there already are kept.
         families: The families to add.
     """
-    known = {family.name: family for family in read_families(folder)}
+    try:
+        known = {family.name: family for family in load_families(folder)}
+    except Exception:  # missing or damaged: it is written anew
+        known = {}
     wanted = known | {family.name: Family.from_state(family.to_state()) for family in families}
     if wanted != known:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,10 +95,12 @@ def write_families(folder: Path, families: Iterable[Family]) -> None:
         Path(folder, _FILE).write_text(text, encoding="utf-8")
 
 
-def read_families(folder: Path) -> list[Family]:
-    """The families described in a folder; none if the file is missing or cannot be read."""
-    try:
-        states = json.loads(Path(folder, _FILE).read_text(encoding="utf-8"))
-        return [Family.from_state(state) for state in states]
-    except (OSError, ValueError, TypeError, KeyError):
-        return []
+def load_families(folder: Path) -> list[Family]:
+    """Return the families described in a folder.
+
+    Raises:
+        OSError: If there is no such file, or it cannot be read.
+        Exception: If it does not describe families.
+    """
+    states = json.loads(Path(folder, _FILE).read_text(encoding="utf-8"))
+    return [Family.from_state(state) for state in states]

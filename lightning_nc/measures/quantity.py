@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -108,14 +108,41 @@ class Quantity:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Quantity":
-        """Read back what `to_state` returned, also from a version with more fields."""
+        """Read back what `to_state` returned, also from a version with more fields.
+
+        Raises:
+            TypeError, ValueError, LookupError, AttributeError: If the state is none of a quantity.
+        """
         known = _known_fields(cls, state)
+        known |= {name: require_text(name, known[name]) for name in _TEXTS if name in known}
+        if known.get("best") not in (None, *get_args(Best)):
+            raise ValueError(f"best is {known['best']!r}, none of {', '.join(get_args(Best))}")
+        for name in ("worry_below", "worry_above"):
+            known[name] = None if known.get(name) is None else float(known[name])
         chart = known.get("chart")
         if chart is not None:
             panel = _known_fields(Panel, chart["panel"])
-            panel["references"] = tuple(map(tuple, panel.get("references", ())))
-            known["chart"] = Curve(**(_known_fields(Curve, chart) | {"panel": Panel(**panel)}))
+            panel |= {name: require_text(name, panel[name]) for name in ("title", "caption")}
+            references = panel.get("references", ())
+            panel["references"] = tuple((require_text("label", a), float(b)) for a, b in references)
+            curve = _known_fields(Curve, chart) | {"panel": Panel(**panel)}
+            require_text("label", curve["label"])
+            known["chart"] = Curve(**curve)
         return cls(**known)
+
+
+_TEXTS = ("name", "symbol", "label", "meaning", "ideal", "worry", "caveat")
+
+
+def require_text(name: str, value: Any) -> str:
+    """Return a field of a state.
+
+    Raises:
+        TypeError: If it is no text.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}, no text")
+    return value
 
 
 def _known_fields(kind: Any, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The samples on which a network is measured, and how they are read."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -75,7 +76,8 @@ class Probe:
             long.
 
     Raises:
-        ValueError: If an argument is out of range, or a source of your own has no name.
+        ValueError: If an argument is out of range, or if a source of your own has no name that can
+            be part of keys.
 
     Example:
         >>> import lightning_nc, torch
@@ -125,6 +127,12 @@ class Probe:
             )
         if self.name is not None and not isinstance(self.name, str):
             raise ValueError(f"name of a Probe must be a string for keys, got {self.name!r}.")
+        if self.name and not _is_key(self.name):
+            raise ValueError(
+                "name of a Probe is part of logged keys, which loggers may use as paths: give "
+                "printable text without an empty part, '.' or '..' between slashes, such as "
+                f"'my_probe', got {self.name!r}."
+            )
         require_one_of("batch_norm", self.batch_norm, ("eval", "batch"))
         hooks = require_yes_or_no("user_hooks of a Probe", self.user_hooks)
         object.__setattr__(self, "user_hooks", hooks)
@@ -171,6 +179,12 @@ class Probe:
         """The settings that decide which samples are drawn and how they are read, in words."""
         names = ("samples_per_class", "classes", "min_samples_per_class", "batch_norm", "seed")
         return {name: str(getattr(self, name)) for name in names}
+
+
+def _is_key(name: str) -> bool:
+    """Whether a name can be part of a key: on one line, and no other key if it were a path."""
+    parts = re.split(r"[/\\]", name)
+    return name.isprintable() and all(part.strip(" .") for part in parts)
 
 
 def probe_of(probe: Any) -> Probe:

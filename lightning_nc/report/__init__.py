@@ -2,6 +2,6 @@
 
 from lightning_nc.report.page import report_page
 from lightning_nc.report.reading import NothingToReport
-from lightning_nc.report.runs import Run, Series, read_runs
+from lightning_nc.report.runs import Reading, Run, Series, read_runs
 
-__all__ = ["NothingToReport", "Run", "Series", "read_runs", "report_page"]
+__all__ = ["NothingToReport", "Reading", "Run", "Series", "read_runs", "report_page"]

@@ -28,7 +28,8 @@ def order_in_depth(
         The names in order of depth, and True. If no order matches, the input first and the others
         by name, and False.
     """
-    known = np.isfinite(rho) & np.isfinite(total) & (fuzziness > 0).all(axis=1)
+    known = (np.isfinite(fuzziness) & (fuzziness > 0)).all(axis=1)
+    known &= np.isfinite(rho) & np.isfinite(total) & (rho > 0) & (total > 0)
     by_name = sorted(range(len(names)), key=lambda i: _natural(names[i]))
     if known.any():
         logged = np.log(fuzziness[known]), np.log(rho[known]), np.log(total[known])
@@ -69,4 +70,6 @@ def _fits(order: Array, ln_D: Array, slope: Array, ln_total: Array) -> bool:
 def _natural(name: str) -> tuple[bool, list[tuple[bool, int, str]]]:
     """Sort key: the input first, and 2 before 10."""
     parts = re.findall(r"\d+|\D+", name)
-    return name != "input", [(p.isdigit(), int(p) if p.isdigit() else 0, p) for p in parts]
+    digits = [part.isdecimal() for part in parts]
+    named = zip(digits, parts, strict=True)
+    return name != "input", [(whole, int(p) if whole else 0, p) for whole, p in named]

@@ -3,18 +3,20 @@
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from lightning_nc.figures import draw_law, separation_epochs_figure
-from lightning_nc.figures.canvas import COLOURS, label_depth
+from lightning_nc.figures.canvas import COLOURS, in_legend, label_depth, literal
 from lightning_nc.measures.quantity import Curve, Panel
+from lightning_nc.report.remarks import clipped, shown
 from lightning_nc.report.runs import Series
 
 ZERO = "exact-zero"  # id of the markers of zeros on logarithmic axes
+_LETTERS = 40  # longest name of a run in a legend
 _STYLES = ("-", "--", ":", "-.")  # one after the other, whenever the colours repeat
 
 
@@ -30,7 +32,7 @@ def panel_svg(panel: Panel, curves: Mapping[str, Curve], runs: Mapping[str, Seri
     Returns:
         The SVG; empty if there is nothing to draw.
     """
-    several = len(runs) > 1
+    several, named = len(runs) > 1, _short(runs)
     lines = [
         (run, name)
         for run, series in runs.items()
@@ -44,7 +46,7 @@ def panel_svg(panel: Panel, curves: Mapping[str, Curve], runs: Mapping[str, Seri
         axes.set_yscale("log")
     for run, name in lines:
         number = list(runs).index(run) if several else -1
-        colour, style, label = _look(list(curves.values()), curves[name], number, run)
+        colour, style, label = _look(list(curves.values()), curves[name], number, named[run])
         series = runs[run]
         _draw(axes, series.epochs, series.values[name], colour, style, label)
     _references(axes, panel)
@@ -95,12 +97,12 @@ def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
     """
     figure, axes = _figure(3.4)
     axes.set_yscale("log")
+    named = _short(runs)
     for number, (run, series) in enumerate(runs.items()):
         D = np.array([of_layer[-1] for of_layer in series.layers.values()])
         colour, style = _of_run(number)
-        axes.plot(
-            np.where(D > 0, D, np.nan), style, color=colour, marker="o", markersize=4, label=run
-        )
+        look = {"color": colour, "marker": "o", "markersize": 4, "label": in_legend(named[run])}
+        axes.plot(np.where(D > 0, D, np.nan), style, **look)
     names = {tuple(series.layers) for series in runs.values()}
     if len(names) == 1:
         label_depth(axes, names.pop())
@@ -125,7 +127,7 @@ def _draw(
         if zero.any():
             axes.plot(x[zero], np.zeros(zero.sum()), gid=ZERO, **look, **at_bottom, **hollow)
         y = np.where(y > 0, y, np.nan)
-    axes.plot(x, y, style, marker="o", linewidth=1.4, label=label, **look)
+    axes.plot(x, y, style, marker="o", linewidth=1.4, label=in_legend(label), **look)
 
 
 def _any_positive(runs: Mapping[str, Series], lines: Sequence[tuple[str, str]]) -> bool:
@@ -150,9 +152,20 @@ def _of_run(number: int) -> tuple[str, str]:
     return COLOURS[number % len(COLOURS)], _STYLES[number // len(COLOURS) % len(_STYLES)]
 
 
+def _short(runs: Iterable[str]) -> dict[str, str]:
+    """A label for each run; those that look alike are numbered."""
+    labels: dict[str, str] = {}
+    for number, run in enumerate(runs, start=1):
+        label = literal(clipped(shown(run), _LETTERS))
+        labels[run] = f"{label} ({number})" if label in labels.values() else label
+    return labels
+
+
 def _references(axes: Any, panel: Panel) -> None:
     for says, value in panel.references:
-        axes.axhline(value, color="0.45", linestyle=":", linewidth=1.2, label=says or None)
+        axes.axhline(
+            value, color="0.45", linestyle=":", linewidth=1.2, label=in_legend(says) or None
+        )
 
 
 def _mark_terminal_phase(axes: Any, series: Series) -> None:

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 from lightning_nc.measures.family import Family
 from lightning_nc.measures.quantity import Quantity
 from lightning_nc.report.cells import number
-from lightning_nc.report.numbers import typeset
+from lightning_nc.report.numbers import to_html, typeset
 from lightning_nc.report.runs import Run
 
 
@@ -55,7 +54,7 @@ def comparison(probe: str, runs: Sequence[Run], families: Sequence[Family]) -> s
             ]
             if any(value is not None for value in last):
                 rows.append(_compared(f"{family.name}/{probe}/{quantity.name}", quantity, last))
-    head = "".join(f'<th scope="col">{escape(run.name)}</th>' for run in runs)
+    head = "".join(f'<th scope="col">{to_html(run.name)}</th>' for run in runs)
     return (
         '<div class="wide"><table class="comparison"><thead><tr><th scope="col">last value</th>'
         f'{head}<th scope="col">ideal</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
@@ -75,6 +74,6 @@ def _compared(key: str, quantity: Quantity, last: Sequence[float | None]) -> str
         is_best = best is not None and cost(value) == best
         text = number(value, quantity.is_worrying(value))
         cells.append(f"<td>{f'<strong>{text}</strong>' if is_best else text}</td>")
-    head = f'<th scope="row"><b>{typeset(quantity.label)}</b> <code>{escape(key)}</code></th>'
+    head = f'<th scope="row"><b>{typeset(quantity.label)}</b> <code>{to_html(key)}</code></th>'
     cells.append(f"<td>{typeset(quantity.ideal)}</td>")
-    return f'<tr data-key="{escape(key)}">{head}{"".join(cells)}</tr>'
+    return f'<tr data-key="{to_html(key)}">{head}{"".join(cells)}</tr>'

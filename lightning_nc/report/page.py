@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from html import escape
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
+from typing import Any
 
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
@@ -15,37 +16,41 @@ from lightning_nc.report.drawing import (
     panel_svg,
     terminal_phase,
 )
-from lightning_nc.report.numbers import typeset
+from lightning_nc.report.numbers import to_html, typeset
 from lightning_nc.report.overview import comparison, tiles
+from lightning_nc.report.remarks import clipped
 from lightning_nc.report.runs import Run, Series
 from lightning_nc.report.tables import bookkeeping_table, family_table, layers_table
 
+_MOST_REMARKS = 100
 _LAW = "separation"  # the family whose values per layer can obey the law of equi-separation
 
 
-def report_page(runs: Sequence[Run]) -> str:
+def report_page(runs: Sequence[Run], remarks: Sequence[str] = ()) -> str:
     """Return tables and figures of runs as self-contained HTML.
 
     Args:
         runs: One run, or several to compare.
+        remarks: Sentences on what could not be read, to be named on the page.
     """
     probes = {probe: None for run in runs for _, probe in run.series}
     several = len(runs) > 1
     title = f"{len(runs)} runs" if several else runs[0].name
-    parts = [f"<header><p>lightning_nc</p><h1>{escape(title)}</h1>{_measured(runs)}</header>"]
+    parts = [f"<header><p>lightning_nc</p><h1>{to_html(title)}</h1>{_measured(runs)}</header>"]
+    parts.append(_remarks(remarks))
     families = list({family.name: family for run in runs for family in run.families}.values())
     for probe in probes:
         shown = comparison if several else tiles
         overview = shown(probe, runs, families)
         sections = "".join(_section(family, probe, runs) for family in families)
-        parts.append(f"<h2>Probe <em>{escape(probe)}</em></h2>{overview}{sections}")
+        parts.append(f"<h2>Probe <em>{to_html(probe)}</em></h2>{overview}{sections}")
         parts.append(_bookkeeping(probe, runs, families))
     body = _with_own_ids("".join(parts))
     style = (files("lightning_nc.report") / "style.css").read_text()
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} · lightning_nc</title><style>{style}</style></head>"
+        f"<title>{to_html(title)} · lightning_nc</title><style>{style}</style></head>"
         f"<body><main>{body}{_FOOTER}</main></body></html>\n"
     )
 
@@ -68,6 +73,16 @@ def _measured(runs: Sequence[Run]) -> str:
     return f"<p>{most} measurement{'s' * (most > 1)}, up to {last:g} epochs completed</p>"
 
 
+def _remarks(remarks: Sequence[str]) -> str:
+    """HTML of what could not be read; empty if everything was."""
+    if not remarks:
+        return ""
+    items = "".join(f"<li>{to_html(each)}</li>" for each in remarks[:_MOST_REMARKS])
+    more = len(remarks) - _MOST_REMARKS
+    items += f"<li>and {more} more</li>" * (more > 0)
+    return f'<section class="remarks"><h3>What this page leaves out</h3><ul>{items}</ul></section>'
+
+
 def _section(family: Family, probe: str, runs: Sequence[Run]) -> str:
     """HTML of what one callback measured on one probe."""
     having = _having(family.name, probe, runs)
@@ -75,7 +90,7 @@ def _section(family: Family, probe: str, runs: Sequence[Run]) -> str:
         return ""
     figures = [*_depth_figures(family, having)]
     for panel, curves in family.charts().items():
-        picture = panel_svg(panel, curves, having)
+        picture = _drawn(panel_svg, panel, curves, having)
         if picture:
             caption = panel.caption + (_phase(having) if panel.terminal else "")
             if len(having) > 1 and not all(curve.compared for curve in curves.values()):
@@ -89,8 +104,8 @@ def _section(family: Family, probe: str, runs: Sequence[Run]) -> str:
             f"{layers_table(family, probe, having)}</details>"
         )
     return (
-        f'<section id="{escape(family.name)}-{escape(probe)}"><h3>{escape(family.title)}</h3>'
-        f"<p>{escape(family.question)}</p>"
+        f'<section id="{to_html(family.name)}-{to_html(probe)}"><h3>{to_html(family.title)}</h3>'
+        f"<p>{to_html(family.question)}</p>"
         f'<div class="figures{" pairs" * (len(figures) % 2 == 0)}">{"".join(figures)}</div>'
         f"{tables}</section>"
     )
@@ -124,11 +139,12 @@ def _depth_figures(family: Family, runs: Mapping[str, Series]) -> Iterator[str]:
             )
         elif law:
             caption += "The law is a falling straight line."
-        picture = depth_of_runs_svg(runs, label)
+        picture = _drawn(depth_of_runs_svg, runs, label)
         yield _figure(f"{label} against depth, all runs", picture, caption)
     for run, series in runs.items():
         title = f"{label} against depth" + (f": {run}" if len(runs) > 1 else "")
-        yield _figure(title, depth_svg(series, label, law), _depth_caption(series, law))
+        picture = _drawn(depth_svg, series, label, law)
+        yield _figure(title, picture, _depth_caption(series, law))
 
 
 def _depth_caption(series: Series, law: bool) -> str:
@@ -151,9 +167,13 @@ def _phase(runs: Mapping[str, Series]) -> str:
     """Say when the terminal phase began, or by when if a run was not measured from its start."""
     starts = {}
     for run, series in runs.items():
+        if "accuracy" not in series.values:
+            continue
         start, begins = terminal_phase(series), series.epochs[0]
         known = "" if begins <= 0 else f" or earlier (first measured at epoch {begins:g})"
         starts[run] = "" if start is None else f"epoch {start:g}{known}"
+    if not starts:
+        return ""
     if len(runs) > 1:
         of_runs = ", ".join(f"{run}: {start or 'not yet'}" for run, start in starts.items())
         return f" Start of the terminal phase (accuracy 1 on the probe): {of_runs}."
@@ -166,10 +186,24 @@ def _phase(runs: Mapping[str, Series]) -> str:
     )
 
 
+def _drawn(draw: Callable[..., str], *arguments: Any) -> str:
+    """The SVG of a figure, or why there is none: no value that was logged costs the page."""
+    try:
+        with warnings.catch_warnings():
+            for kind in (UserWarning, RuntimeWarning):  # letters without a glyph, values too large
+                warnings.simplefilter("ignore", kind)
+            return draw(*arguments)
+    except ModuleNotFoundError:  # matplotlib is missing
+        raise
+    except Exception as error:
+        reason = clipped(f"{type(error).__name__}: {error}")
+        return f'<p class="undrawn">It could not be drawn: {to_html(reason)}</p>'
+
+
 def _figure(title: str, picture: str, caption: str) -> str:
     zeros = "Hollow markers at the bottom are exact zeros." if ZERO in picture else ""
     return (
-        f'<figure><h4>{typeset(title)}</h4><div role="img" aria-label="{escape(title)}">{picture}'
+        f'<figure><h4>{typeset(title)}</h4><div role="img" aria-label="{to_html(title)}">{picture}'
         f"</div><figcaption>{typeset(caption)} {zeros}</figcaption></figure>"
     )
 
@@ -187,7 +221,7 @@ def _bookkeeping(probe: str, runs: Sequence[Run], families: Sequence[Family]) ->
     figures = []
     for family in families:
         having = _having(family.name, probe, runs)
-        picture = panel_svg(cost, curves, having) if having else ""
+        picture = _drawn(panel_svg, cost, curves, having) if having else ""
         if picture:
             figures.append(_figure(f"{family.title}: seconds", picture, cost.caption))
     return (

@@ -1,20 +1,23 @@
 """Read what TensorBoardLogger and CSVLogger wrote, as lists of measurements."""
 
-import csv
 import math
-import re
+import os
+import stat
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from lightning_nc.measures import MEASURES
-from lightning_nc.measures.bookkeeping import BOOKKEEPING
-from lightning_nc.measures.family import Family, read_families
+from lightning_nc.measures.family import Family
+from lightning_nc.report.csv_rows import Table
+from lightning_nc.report.event_rows import EventFiles
+from lightning_nc.report.keys import LIGHTNINGS, families_of, groups_of, keys_to_read
+from lightning_nc.report.remarks import Remarks, clipped
+from lightning_nc.report.thinning import Thinned
 
-_LIGHTNINGS = "epoch"  # counted from 0; Lightning logs it with every row, ours included
-_WHEN = re.compile(r"([^/]+)/(.+)/epochs_completed")
-_FAILURES = re.compile(r"([^/]+)/(.+)/failures")
+Row = Mapping[str, float]
+Group = tuple[str, str]  # family and probe
+_EVENTS, _TABLE = "events.out.tfevents.", "metrics.csv"
 
 
 class NothingToReport(Exception):
@@ -47,19 +50,30 @@ class Log(NamedTuple):
     """
 
     folders: tuple[Path, ...]
-    records: dict[tuple[str, str], list[LoggedMeasurement]]
-    failures: dict[tuple[str, str], int]
+    records: dict[Group, list[LoggedMeasurement]]
+    failures: dict[Group, int]
     in_depth: bool
     keys: list[str]
     span: tuple[float, float]
     families: dict[str, Family]
 
 
-def read_logs(root: Path) -> list[Log]:
+class _Source(Protocol):
+    """Rows of numbers with names."""
+
+    names: list[str]
+
+    def rows(self, keys: Mapping[str, str]) -> Iterator[Row]: ...
+
+
+def read_logs(root: Path) -> tuple[list[Log], list[str]]:
     """Read all logs in a folder and its subfolders.
 
     Args:
         root: The folder.
+
+    Returns:
+        The logs, and sentences on what could not be read.
 
     Raises:
         NothingToReport: If it is not a folder, or no logger wrote there.
@@ -70,107 +84,125 @@ def read_logs(root: Path) -> list[Log]:
             f"{root} {what}: give the log directory of a run (event files of TensorBoardLogger or "
             "the metrics.csv of CSVLogger), or a folder that contains several."
         )
-    of_events = sorted({path.parent for path in root.rglob("events.out.tfevents.*")})
-    logs = [_read_events(folder) for folder in of_events]
-    logs += [_read_csv(path) for path in sorted(root.rglob("metrics.csv"))]
-    if not logs:
+    events, tables, said = _find(root)
+    reads = [(folder, _events_reader(folder, paths)) for folder, paths in sorted(events.items())]
+    reads += [(path, _table_reader(path)) for path in sorted(tables)]
+    if not reads and not said:
         raise NothingToReport(
             f"{root} and its subfolders contain neither event files (TensorBoardLogger) nor a "
             "metrics.csv (CSVLogger): give the folder that the Trainer's logger wrote to."
         )
-    return logs
+    logs = []
+    for path, read in reads:
+        remarks = Remarks(str(path.relative_to(root)))
+        log = _attempt(read, remarks)
+        logs += [] if log is None else [log]
+        said += remarks.sentences()
+    return logs, said
 
 
-def _read_events(folder: Path) -> Log:
-    """Read event files, which keep the order of logging and round values to float32."""
+def _find(root: Path) -> tuple[dict[Path, list[Path]], list[Path], list[str]]:
+    """Event files by folder, tables, and sentences on what is neither although it is called so."""
+    events: dict[Path, list[Path]] = defaultdict(list)
+    tables, said = [], []
+
+    def cannot(path: Path, why: str | None) -> None:
+        remarks = Remarks(str(path.relative_to(root)))
+        remarks.add(f"it cannot be read ({why})")
+        said.extend(remarks.sentences())
+
+    walk = os.walk(root, onerror=lambda error: cannot(Path(error.filename), error.strerror))
+    for folder, folders, files in walk:
+        for name in sorted([*folders, *files]):
+            path = Path(folder, name)
+            if name != _TABLE and not name.startswith(_EVENTS):
+                continue
+            try:
+                if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe could take forever
+                    cannot(path, "it is no file")
+                elif name == _TABLE:
+                    tables.append(path)
+                else:
+                    events[path.parent].append(path)
+            except OSError as error:
+                cannot(path, error.strerror)
+    return events, tables, said
+
+
+def _attempt(read: Callable[[Remarks], Log], remarks: Remarks) -> Log | None:
+    """Read a log; a failure is a remark and costs this log alone."""
     try:
-        from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
-            EventAccumulator,
-        )
+        return read(remarks)
     except ModuleNotFoundError as missing:
-        raise NothingToReport(
-            f"{folder} has event files, and reading them needs TensorBoard ({missing}). "
-            "Run pip install 'lightning-neural-collapse[tensorboard]'."
-        ) from missing
-    # 0 keeps all; images are not needed, but at least one per tag is kept
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1})
-    events.Reload()
-    scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
-    rows: dict[tuple[int, int], dict[str, float]] = defaultdict(dict)
-    families = _families_of(folder, scalars)
-    for tag, key in _read_keys(scalars, families).items():
-        seen: dict[int, int] = defaultdict(int)  # with one batch per epoch, a step can come twice
-        for event in scalars[tag]:
-            rows[event.step, seen[event.step]][key] = event.value
-            seen[event.step] += 1
-    ordered = [rows[place] for place in sorted(rows)]
-    return _log(folder, ordered, list(scalars), families, in_depth=True)
+        remarks.add(
+            f"to read event files needs TensorBoard ({missing}): run pip install "
+            "'lightning-neural-collapse[tensorboard]'"
+        )
+    except OSError as error:
+        remarks.add(f"it cannot be read ({error.strerror})")
+    except Exception as error:  # whatever is in a file, the others are shown
+        remarks.add(f"it cannot be read ({clipped(repr(error))})")
+    return None
 
 
-def _read_csv(path: Path) -> Log:
-    """Read a metrics.csv, whose columns are sorted by name: the order of layers is lost."""
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        keys = [key for key in reader.fieldnames or [] if key]
-        families = _families_of(path.parent, keys)
-        read = _read_keys(keys, families).items()
-        rows = [{key: float(row[name]) for name, key in read if row[name]} for row in reader]
-    return _log(path.parent, rows, keys, families, in_depth=False)
+def _events_reader(folder: Path, paths: list[Path]) -> Callable[[Remarks], Log]:
+    """A function that reads event files, which keep the order of logging and hold float32."""
+    return lambda remarks: _log(folder, EventFiles(paths, remarks), True, remarks)
 
 
-def _families_of(folder: Path, names: Iterable[str]) -> dict[str, Family]:
-    """Families of this package, those described in the folder, and those inferred from keys."""
-    names = list(names)
-    own = [Family.of(kind) for kind in MEASURES]
-    known = {each.name: each for each in [*own, *read_families(folder)]}
-    either = "|".join(map(re.escape, known))
-    of_known = re.compile(rf"(?:.*-)?(?:{either})/.+/epochs_completed")
-    ours = {row.name for row in BOOKKEEPING}
-    for match in filter(None, map(_WHEN.fullmatch, names)):
-        family, probe = match.groups()
-        start = f"{family}/{probe}/"
-        of_probe = [name.removeprefix(start) for name in names if name.startswith(start)]
-        if not of_known.fullmatch(match[0]) and ours <= set(of_probe):
-            quantities = [name for name in of_probe if name not in ours]
-            known[family] = Family.of_names(family, quantities)
-    return known
+def _table_reader(path: Path) -> Callable[[Remarks], Log]:
+    """A function that reads a table, whose columns are sorted by name, not in order of depth."""
+
+    def read(remarks: Remarks) -> Log:
+        # bytes that are no UTF-8 become replacement characters
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            return _log(path.parent, Table(file, remarks), False, remarks)
+
+    return read
 
 
-def _read_keys(names: Iterable[str], families: Iterable[str]) -> dict[str, str]:
-    """The keys to read, by the logger's names for them, which may start with a user's prefix."""
-    either = "|".join(map(re.escape, families))
-    ours = re.compile(rf"(?:{either})(?:_layers)?/.+/.+|{_LIGHTNINGS}")
-    book = re.compile(rf"(.*?-)??(?:{either})/.+/(?:epochs_completed|failures)")
-    prefix = next((match[1] or "" for match in map(book.fullmatch, names) if match), "")
-    keys = {name: name.removeprefix(prefix) for name in names}
-    return {name: key for name, key in keys.items() if ours.fullmatch(key)}
-
-
-def _log(
-    folder: Path,
-    rows: list[dict[str, float]],
-    keys: list[str],
-    families: dict[str, Family],
-    in_depth: bool,
-) -> Log:
-    """Sort values by family and probe; a row without ``epochs_completed`` reports a failure."""
-    records, failures = {}, {}
-    for key in {key: None for row in rows for key in row}:
-        if match := _WHEN.fullmatch(key):
-            family, probe = match.groups()
-            of_probe = [row for row in rows if key in row]
-            records[family, probe] = [_record(row, family, probe) for row in of_probe]
-        elif match := _FAILURES.fullmatch(key):
-            family, probe = match.groups()
-            failures[family, probe] = int([row[key] for row in rows if key in row][-1])
-    epochs = [row[_LIGHTNINGS] for row in rows if _LIGHTNINGS in row] or [math.nan]
-    span = min(epochs), max(epochs)
+def _log(folder: Path, source: _Source, in_depth: bool, remarks: Remarks) -> Log:
+    """Sort values by family and probe."""
+    families = families_of(folder, source.names, remarks)
+    keys = keys_to_read(source.names, families)
+    when, failing = groups_of(keys.values(), families)
+    series: dict[str, Thinned[Row]] = defaultdict(Thinned)
+    failures: dict[Group, int] = {}
+    low, high = math.inf, -math.inf
+    for row in source.rows(keys):
+        # a row without `epochs_completed` reports a failure
+        for key in filter(row.__contains__, when):
+            if math.isfinite(row[key]):
+                series[key].add(row)
+            else:
+                remarks.add("a measurement at no epoch is left out", f"{key} is {row[key]}")
+        for key in filter(row.__contains__, failing):
+            if 0 <= row[key] < math.inf:
+                failures[failing[key]] = int(row[key])
+            else:
+                remarks.add("a number of failures that is none is left out", f"{key} is {row[key]}")
+        epoch = row.get(LIGHTNINGS, math.nan)
+        if math.isfinite(epoch):
+            low, high = min(low, epoch), max(high, epoch)
+    records = {when[key]: _records(each, *when[key], remarks) for key, each in series.items()}
+    span = (low, high) if low <= high else (math.nan, math.nan)
     measured = {family for family, _ in [*records, *failures]}
     described = {name: family for name, family in families.items() if name in measured}
-    return Log((folder,), records, failures, in_depth, keys, span, described)
+    return Log((folder,), records, failures, in_depth, source.names, span, described)
 
 
-def _record(row: dict[str, float], family: str, probe: str) -> LoggedMeasurement:
+def _records(
+    series: Thinned[Row], family: str, probe: str, remarks: Remarks
+) -> list[LoggedMeasurement]:
+    if series.every > 1:
+        remarks.add(
+            f"{family}/{probe}: of {series.count:,} measurements, one in {series.every} and the "
+            "last are shown, and all numbers are of these"
+        )
+    return [_record(row, family, probe) for row in series.items()]
+
+
+def _record(row: Row, family: str, probe: str) -> LoggedMeasurement:
     values, layers = (
         {key.removeprefix(start): value for key, value in row.items() if key.startswith(start)}
         for start in (f"{family}/{probe}/", f"{family}_layers/{probe}/")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from lightning_nc.measures import MEASURES
 from lightning_nc.measures.family import Family
 from lightning_nc.report.depth import order_in_depth
 from lightning_nc.report.reading import Log, LoggedMeasurement, NothingToReport, read_logs
+from lightning_nc.report.remarks import clipped, shown
 from lightning_nc.report.resumed import join_resumed
 
 
@@ -49,10 +51,23 @@ class Run:
     families: list[Family]
 
 
-def read_runs(root: Path) -> list[Run]:
+class Reading(NamedTuple):
+    """What was read of a folder.
+
+    Attributes:
+        runs: The runs in it.
+        remarks: Sentences on what could not be read.
+    """
+
+    runs: list[Run]
+    remarks: list[str]
+
+
+def read_runs(root: Path) -> Reading:
     """Read all runs in a folder and its subfolders.
 
-    A run with several loggers, or one that was resumed, is read as one run.
+    A run with several loggers, or one that was resumed, is read as one run. What cannot be read
+    costs nothing else.
 
     Args:
         root: The folder.
@@ -60,15 +75,17 @@ def read_runs(root: Path) -> list[Run]:
     Raises:
         NothingToReport: If there are no logs, or none has values of this package.
     """
-    logs = read_logs(root)
+    logs, remarks = read_logs(root)
     ours = [log for log in logs if log.records or log.failures]
     if not ours:
         others = sorted({key for log in logs for key in log.keys})
-        found = f"only {', '.join(others[:5])}{'...' * (len(others) > 5)}" if others else "nothing"
+        named = ", ".join(clipped(shown(key), 60) for key in others[:5])
+        found = f"only {named}{'...' * (len(others) > 5)}" if others else "nothing"
         raise NothingToReport(
             f"The {len(logs)} log(s) in {root} have no values of this package's callbacks, "
             f"{found}: give the folder of a run whose Trainer had EquiSeparation, NeuralCollapse, "
             "MinorityCollapse or LocalElasticity as a callback."
+            + "".join(f"\n{r}" for r in remarks)
         )
     together: list[list[Log]] = []
     for log in join_resumed(ours):
@@ -79,7 +96,19 @@ def read_runs(root: Path) -> list[Run]:
             together.append([log])
     folder = root.resolve()
     above = folder if len(together) > 1 else folder.parent
-    return [Run(_name(group[0], above), _series(group), _families(group)) for group in together]
+    runs = [Run(_name(group[0], above), _series(group), _families(group)) for group in together]
+    return Reading(
+        runs, remarks + _of_others(root, [log for log in logs if not (log.records or log.failures)])
+    )
+
+
+def _of_others(root: Path, logs: Sequence[Log]) -> list[str]:
+    """A sentence on logs without values of this package, if there are any."""
+    if not logs:
+        return []
+    names = [shown(str(log.folders[0].relative_to(root))) for log in logs]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return [f"{', '.join(names[:5])}{more}: no values of this package's callbacks"]
 
 
 def _families(logs: Sequence[Log]) -> list[Family]:

@@ -3,12 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from html import escape
 
 from lightning_nc.measures.family import Family
 from lightning_nc.measures.quantity import Quantity
 from lightning_nc.report.cells import cell, number
-from lightning_nc.report.numbers import summary, typeset
+from lightning_nc.report.numbers import summary, to_html, typeset
 from lightning_nc.report.runs import Series
 
 
@@ -80,7 +79,7 @@ def bookkeeping_table(runs: Mapping[tuple[str, str], Series]) -> str:
         )
         data = "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in cells)
         rows.append(
-            f'<tr data-key="{escape(family)}"><th scope="row">{escape(run)}</th>{data}</tr>'
+            f'<tr data-key="{to_html(family)}"><th scope="row">{to_html(run)}</th>{data}</tr>'
         )
     heads = ("", "measurements", "failures", "total seconds", "longest")
     return _framed(heads, [f"<tbody>{''.join(rows)}</tbody>"], "numbers")
@@ -95,7 +94,7 @@ def _rows(
     worry = f'<p class="when"><i>When to worry:</i> {typeset(quantity.worry)}</p>'
     meaning = (
         f'<th scope="rowgroup" rowspan="{len(runs)}"><b>{typeset(quantity.label)}</b> '
-        f"<code>{escape(key)}</code><p>{typeset(quantity.meaning)}</p>"
+        f"<code>{to_html(key)}</code><p>{typeset(quantity.meaning)}</p>"
         f"{worry if quantity.worry else ''}</th>"
     )
     ideal = f'<td data-label="ideal" rowspan="{len(runs)}">{typeset(quantity.ideal) or "·"}</td>'
@@ -103,12 +102,12 @@ def _rows(
     for run, (epochs, values) in runs.items():
         of_run = summary(quantity, epochs, values)
         worrying = quantity.is_worrying(of_run.last.value)
-        cells = f'<td class="run" data-label="run">{escape(run)}</td>' if len(runs) > 1 else ""
+        cells = f'<td class="run" data-label="run">{to_html(run)}</td>' if len(runs) > 1 else ""
         cells += cell("first", of_run.first) + cell("best", of_run.best)
         cells += cell("last", of_run.last, worrying)
-        rows.append(f'<tr data-run="{escape(run)}">{meaning}{cells}{ideal}</tr>')
+        rows.append(f'<tr data-run="{to_html(run)}">{meaning}{cells}{ideal}</tr>')
         meaning = ideal = ""
-    return f'<tbody data-key="{escape(key)}">{"".join(rows)}</tbody>'
+    return f'<tbody data-key="{to_html(key)}">{"".join(rows)}</tbody>'
 
 
 def _table(rows: Sequence[str], several: bool) -> str:

@@ -46,7 +46,7 @@ def test_it_has_charts_on_tensorboard(run):
 
 @pytest.mark.parametrize("logger", ["events", "csv"])
 def test_it_is_in_the_report_with_all_that_its_rows_say(logger, run):
-    (found,) = read_runs(run[0] / logger)
+    (found,) = read_runs(run[0] / logger).runs
     assert [family.name for family in found.families] == ["separation", "cdnv"]
     page = report_page([found])
     for said in (
@@ -62,7 +62,7 @@ def test_without_its_rows_the_report_shows_its_numbers(run, tmp_path):
     for path in run[0].rglob("lightning_nc.json"):
         path.rename(path.with_suffix(".hidden"))
     try:
-        page = report_page(read_runs(run[0] / "csv"))
+        page = report_page(*read_runs(run[0] / "csv"))
     finally:
         for path in run[0].rglob("lightning_nc.hidden"):
             path.rename(path.with_suffix(".json"))

@@ -34,7 +34,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="package")
 def drawn(run):
     """The page of the run."""
-    return report_page(read_runs(run[0]))
+    return report_page(*read_runs(run[0]))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 def test_the_command_writes_one_page(run, tmp_path, capsys):
     page = tmp_path / "page.html"
     command.main(["report", str(run[0]), "--output", str(page)])
-    assert page.read_text(encoding="utf-8") == report_page(read_runs(run[0]))
+    assert page.read_text(encoding="utf-8") == report_page(*read_runs(run[0]))
     assert str(page) in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [page]
 

@@ -37,7 +37,7 @@ def run(tmp_path_factory):
 def test_depth_is_recovered_where_names_do_not_tell(run, logger):
     root, in_depth = run
     assert in_depth == ["input", *(f"net.{name}" for name in NAMES)]
-    (found,) = read_runs(root / logger)
+    (found,) = read_runs(root / logger).runs
     series = found.series["separation", "train"]
     assert list(series.layers) == in_depth
     assert series.in_depth
@@ -54,12 +54,12 @@ def test_where_no_order_gives_the_logged_law_the_page_says_so(run, tmp_path):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    runs = read_runs(tmp_path)
-    assert not runs[0].series["separation", "train"].in_depth
-    assert "layers are shown by name" in report_page(runs)
-    (known,) = read_runs(run[0] / "csv")
+    reading = read_runs(tmp_path)
+    assert not reading.runs[0].series["separation", "train"].in_depth
+    assert "layers are shown by name" in report_page(*reading)
+    (known,) = read_runs(run[0] / "csv").runs
     law, by_name = "The law is a falling straight line.", "Layers of beside are sorted by name, "
-    beside = dataclasses.replace(runs[0], name="beside")
+    beside = dataclasses.replace(reading.runs[0], name="beside")
     page = Page(report_page([known, beside])).text
     assert by_name in page
     assert law not in page

@@ -20,7 +20,7 @@ BOOK = tuple(row.name for row in BOOKKEEPING)
 
 
 def page_of(root):
-    return Page(report_page(read_runs(root)))
+    return Page(report_page(*read_runs(root)))
 
 
 def logged(callbacks):
@@ -86,7 +86,7 @@ def test_ids_are_unique(drawn):
 
 
 def test_the_same_values_give_the_same_pictures(run):
-    (found,) = read_runs(run[0])
+    (found,) = read_runs(run[0]).runs
     series = found.series["separation", "train"]
     assert depth_svg(series, "D", law=True) == depth_svg(series, "D", law=True)
     several = {"a": series, "b": series}
@@ -98,11 +98,11 @@ def test_the_same_values_give_the_same_pictures(run):
 
 @pytest.mark.usefixtures("without_pictures")
 def test_a_run_with_two_loggers_is_one_and_two_runs_are_compared(run, tmp_path):
-    assert len(read_runs(run[0])) == 1
+    assert len(read_runs(run[0]).runs) == 1
     shutil.copytree(run[0], tmp_path / "a")
     (tmp_path / "b").mkdir()
     others = small_run(tmp_path / "b", max_epochs=1, batch_size=7)
-    runs = read_runs(tmp_path)
+    runs = read_runs(tmp_path).runs
     assert [each.name for each in runs] == ["a/events", "b/events"]
     page = page_of(tmp_path)
     compared = page.values["separation/train/rho", None]
@@ -119,7 +119,7 @@ def test_epochs_that_share_a_step_are_told_apart(tmp_path):
     steps = [m.step for m in callbacks[1].history]
     assert len(set(steps)) < len(steps)
     for logger in ("csv", "events"):
-        (found,) = read_runs(tmp_path / logger)
+        (found,) = read_runs(tmp_path / logger).runs
         series = found.series["nc", "train"]
         assert series.epochs == [m.epochs_completed for m in callbacks[1].history]
         nc1 = [m.values["nc/train/nc1"] for m in callbacks[1].history]
@@ -133,7 +133,7 @@ def test_a_prefix_of_the_logger_is_no_part_of_the_keys(prefix, tmp_path):
     loggers += [CSVLogger(tmp_path / "csv", **options)]
     callbacks = small_run(tmp_path, logger=loggers, max_epochs=1)
     for folder in (tmp_path, tmp_path / "events", tmp_path / "csv"):
-        (found,) = read_runs(folder)
+        (found,) = read_runs(folder).runs
         for callback in callbacks:
             series = found.series[callback.family, callback.probe.key]
             assert series.epochs == [0, 1]
@@ -167,7 +167,7 @@ def test_failures_are_counted(tmp_path):
         nets.fit(tmp_path, [broken, works], logger=loggers)
     assert broken.failures == 3
     for logger in ("csv", "events"):
-        (found,) = read_runs(tmp_path / logger)
+        (found,) = read_runs(tmp_path / logger).runs
         assert found.series["nc", "broken"].failures == 3
         assert found.series["nc", "train"].failures == 0
         page = page_of(tmp_path / logger)

@@ -54,7 +54,7 @@ def test_a_run_that_was_resumed_twice_is_one(logger, tmp_path):
     train(tmp_path, logger, 2, keep=True)
     train(tmp_path, logger, 4, resume_after=2, keep=True)
     callbacks = train(tmp_path, logger, 5, resume_after=4)
-    (run,) = read_runs(tmp_path)
+    (run,) = read_runs(tmp_path).runs
     assert run.name.endswith("logs/version_0 + version_1 + version_2")
     assert epochs(run) == [[0, 1, 2, 3, 4, 5]] * 2
     nc1 = [m.values["nc/train/nc1"] for m in callbacks[1].history]
@@ -62,7 +62,7 @@ def test_a_run_that_was_resumed_twice_is_one(logger, tmp_path):
     assert list(run.series["separation", "train"].layers) == ["input", "net.2", "net.6"]
     # from two epochs before the end: these are trained anew
     last = train(tmp_path, logger, 6, resume_after=4)
-    (run,) = read_runs(tmp_path)
+    (run,) = read_runs(tmp_path).runs
     assert run.name.endswith("version_0 + version_1 + version_2 + version_3")
     assert epochs(run) == [[0, 1, 2, 3, 4, 5, 6]] * 2
     nc1 = [m.values["nc/train/nc1"] for m in last[1].history]
@@ -72,7 +72,7 @@ def test_a_run_that_was_resumed_twice_is_one(logger, tmp_path):
 def test_with_two_loggers_it_is_one_too(tmp_path):
     train(tmp_path, LOGGERS, 2, keep=True)
     train(tmp_path, LOGGERS, 4, resume_after=2)
-    (run,) = read_runs(tmp_path)
+    (run,) = read_runs(tmp_path).runs
     assert epochs(run) == [[0, 1, 2, 3, 4]] * 2
 
 
@@ -82,8 +82,8 @@ def test_a_csv_file_that_was_begun_anew_belongs_to_the_events_of_all_epochs(tmp_
         options = {"max_epochs": 4 if part else 2, "fit_options": part}
         run = nets.fit(tmp_path, [NeuralCollapse(figures=False)], logger=loggers, **options)
         run.save_checkpoint(tmp_path / "last.ckpt")
-    assert epochs(*read_runs(tmp_path / "csv")) == [[3, 4]]
-    (run,) = read_runs(tmp_path)
+    assert epochs(*read_runs(tmp_path / "csv").runs) == [[3, 4]]
+    (run,) = read_runs(tmp_path).runs
     assert epochs(run) == [[0, 1, 2, 3, 4]]
 
 
@@ -129,14 +129,14 @@ def of_other_callbacks(root, logger):
 )
 def test_two_runs_stay_two(two, logger, tmp_path):
     two(tmp_path, logger)
-    assert [run.name for run in read_runs(tmp_path)] == ["logs/version_0", "logs/version_1"]
+    assert [run.name for run in read_runs(tmp_path).runs] == ["logs/version_0", "logs/version_1"]
 
 
 def test_what_could_go_on_from_two_runs_stays_on_its_own(tmp_path):
     train(tmp_path, CSVLogger, 2, keep=True)
     train(tmp_path, CSVLogger, 2)
     train(tmp_path, CSVLogger, 3, resume_after=2)
-    names = [run.name for run in read_runs(tmp_path)]
+    names = [run.name for run in read_runs(tmp_path).runs]
     assert names == ["logs/version_0", "logs/version_1", "logs/version_2"]
 
 
@@ -144,17 +144,13 @@ def test_what_could_go_on_from_two_runs_stays_on_its_own(tmp_path):
 def test_the_beginning_of_the_terminal_phase_is_that_of_the_whole_run(tmp_path):
     train(tmp_path, CSVLogger, 6, keep=True)
     train(tmp_path, CSVLogger, 7, resume_after=6)
-    runs = read_runs(tmp_path)
-    begins = next(
-        epoch
-        for epoch, accuracy in zip(
-            runs[0].series[NC].epochs, runs[0].series[NC].values["accuracy"], strict=True
-        )
-        if accuracy == 1
-    )
+    reading = read_runs(tmp_path)
+    series = reading.runs[0].series[NC]
+    measured = zip(series.epochs, series.values["accuracy"], strict=True)
+    begins = next(epoch for epoch, accuracy in measured if accuracy == 1)
     assert begins < 6
-    page = Page(report_page(runs)).text
+    page = Page(report_page(*reading)).text
     assert f"It began at epoch {begins:g}." in page
     # what was before is not known of the second part alone
-    page = Page(report_page(read_runs(tmp_path / "logs" / "version_1"))).text
+    page = Page(report_page(*read_runs(tmp_path / "logs" / "version_1"))).text
     assert "It began at epoch 7 or earlier (first measured at epoch 7)." in page
