@@ -1,9 +1,17 @@
+import os
 import random
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SubsetRandomSampler,
+    TensorDataset,
+    get_worker_info,
+)
 
 from lightning_nc import Probe
 from lightning_nc.guards.unobtrusive import unobtrusive
@@ -128,6 +136,92 @@ def test_the_generator_of_the_loader_is_left_alone(plan, num_workers):
     read(samples, plan, num_workers=num_workers)
     assert torch.equal(generator.get_state(), before)
     assert torch.equal(torch.get_rng_state(), world)
+
+
+class Handle:
+    """An open file of a library: of one process only, and not to be sent to another."""
+
+    opened = 0
+
+    def __init__(self):
+        self.process = os.getpid()
+        Handle.opened += 1
+
+    def __reduce__(self):
+        raise TypeError("a handle cannot be pickled")
+
+    def read(self, index):
+        if os.getpid() != self.process:
+            raise OSError("a handle was used after a fork")
+        return index
+
+
+class Archive(Augmented):
+    """Samples in a file that is opened in each process that reads."""
+
+    def __init__(self):
+        self.handle = None
+
+    def open(self):
+        self.handle = Handle()
+
+    def __getitem__(self, index):
+        return super().__getitem__(self.handle.read(index))
+
+
+def open_in_worker(_):
+    get_worker_info().dataset.open()
+
+
+def lent(dataset, **options):
+    """The samples of a loader whose workers open the dataset."""
+    options = {"num_workers": 2, "worker_init_fn": open_in_worker} | options
+    return samples_of(DataLoader(dataset, 9, **options), None)
+
+
+@pytest.mark.parametrize(("num_workers", "start"), [(0, None), (2, None), (0, "spawn")])
+def test_a_dataset_that_workers_open_is_opened_for_the_probe(plan, num_workers, start):
+    expected = read(samples_of(Augmented(), 9), plan)
+    dataset = Archive()
+    samples = lent(dataset, multiprocessing_context=start)
+    got = read(samples, plan, num_workers=num_workers)
+    for number, (inputs, _) in expected.items():
+        assert torch.equal(got[number][0], inputs)
+    assert dataset.handle is None
+    assert Handle.opened == 0  # in this process
+
+
+def test_a_file_that_is_open_in_this_process_is_read_here(plan):
+    class Open(Archive):
+        def __init__(self):
+            self.handle = Handle()
+
+    try:
+        got = read(lent(Open()), plan)
+    finally:
+        Handle.opened = 0
+    assert len(got) == len(plan)
+
+
+@pytest.mark.parametrize("limit", [False, True])
+def test_workers_see_the_dataset_of_the_user(plan, limit):
+    class Asking(Augmented):
+        def __getitem__(self, index):
+            return type(get_worker_info().dataset).__name__, index
+
+    sampler = SubsetRandomSampler(range(40)) if limit else None
+    samples = samples_of(DataLoader(Asking(), 9, sampler=sampler), None)
+    got = read(samples, plan, num_workers=1)
+    assert {kind for kinds, _ in got.values() for kind in kinds} == {"Asking"}
+
+
+def test_what_prepares_workers_is_not_called_in_this_process(plan):
+    def prepare(_):
+        called.append(os.getpid())
+
+    called = []
+    read(samples_of(DataLoader(Augmented(), 9, num_workers=2, worker_init_fn=prepare), None), plan)
+    assert called == []
 
 
 class Fetched(Augmented):
