@@ -78,7 +78,7 @@ def reachable(
     while waiting and budget.objects > 0:
         item = waiting.popleft()
         value, where, alone, _ = item
-        if type(value) in _PLAIN or id(value) in done:
+        if type(value) in _PLAIN or id(value) in done or _is_of_compiler(value):
             continue
         done.add(id(value))
         budget.objects -= 1
@@ -99,6 +99,11 @@ def can_be_changed(x: Any) -> bool:
     if isinstance(x, GENERATORS):
         return not isinstance(x, random.SystemRandom)  # it has no state
     return isinstance(x, IOBase) or Content.can_change(x) or Items.can_change(x)
+
+
+def _is_of_compiler(x: Any) -> bool:
+    """Whether a value is one of the functions around a compiled network."""
+    return isinstance(x, FunctionType) and str(x.__module__).startswith("torch._")
 
 
 def _inside(item: _Waiting, budget: Budget) -> list[_Waiting]:
