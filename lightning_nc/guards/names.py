@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 _ABOVE = {"_trainer", "_fabric", "trainer"}  # references to the Trainer
-# torch's own attributes of each module, which other guards restore or calls do not change
-OWN = {*vars(nn.Module()), *_ABOVE}
+# torch's own attributes of each module, which other guards restore or calls do not change, and what
+# Lightning notes of how it was compiled
+OWN = {*vars(nn.Module()), *_ABOVE, "_compile_kwargs"}
 
 
 class Names(NamedTuple):

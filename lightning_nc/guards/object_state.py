@@ -1,5 +1,6 @@
 """Put back what the user's own objects remember, or tell what could not be put back."""
 
+import pickle
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -68,11 +69,13 @@ class Memory:
             self._keep(*found, budget, _OF_DATA)
 
     def _keep(self, thing: Any, where: str, alone: bool, budget: Budget, way_out: str) -> None:
+        kept: Any = None
         if isinstance(thing, GENERATORS):
             self.generators.append(thing)
-            return
-        kept: Any = None
-        if isinstance(thing, Names):
+            if alone:  # what there is of them is put back with all others
+                return
+            kept = _State(thing)
+        elif isinstance(thing, Names):
             kept = _KeptNames(thing)
         elif isinstance(thing, IOBase):
             kept = _Position(thing)
@@ -93,12 +96,14 @@ class Memory:
             self._place_stand_ins(notes)
             yield
         finally:
-            failures: list[Exception] = []
-            Content.compare(each.kept for each in self._kept if isinstance(each.kept, Content))
-            for each in self._kept:
+            contents = [each.kept for each in self._kept if isinstance(each.kept, Content)]
+            restore = [partial(Content.compare, contents)]
+            restore += [partial(each.put_back, notes) for each in self._kept]
+            failures: list[BaseException] = []
+            for each_of_them in restore:
                 try:
-                    each.put_back(notes)
-                except Exception as error:
+                    each_of_them()
+                except BaseException as error:
                     failures.append(error)
             if failures:
                 raise failures[0]
@@ -107,12 +112,18 @@ class Memory:
         """Put others in the place of caches and iterators, until names and items are put back."""
         placed: dict[int, Any] = {}
         for kept, where, _, way_out in self._kept:
-            if isinstance(kept, Content | _Position):
+            if not isinstance(kept, _KeptNames | Items):
                 continue
             for key, value in kept.one_way():
                 note = partial(_note, notes, _named(where, key), "has been advanced", way_out)
                 other = placed.setdefault(id(value), stand_in(value, note))
                 kept.assign(key, other)
+
+
+def generators_reached(data: Iterable[Any]) -> list[Any]:
+    """Return the random generators among what is put back, but for those of too many."""
+    found = reachable(data, Budget(0, _OBJECTS))
+    return [each.thing for each in found if each.alone and isinstance(each.thing, GENERATORS)]
 
 
 class _Kept(NamedTuple):
@@ -152,6 +163,21 @@ class _KeptNames:
         for name in changed:
             self.names.assign(name, self.before[name])
         return bool(added or changed), ""
+
+
+class _State:
+    """The state of a random generator, to find out whether it changes."""
+
+    def __init__(self, generator: Any) -> None:
+        self.generator = generator
+        self.before = self._now()
+
+    def _now(self) -> bytes:
+        state = getattr(self.generator, "get_state", None)
+        return pickle.dumps(self.generator if state is None else state())
+
+    def put_back(self) -> tuple[bool, str]:
+        return self._now() != self.before, ""
 
 
 class _Position:

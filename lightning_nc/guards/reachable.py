@@ -89,6 +89,9 @@ def reachable(
             continue
         kinds = value.__mro__ if isinstance(value, type) else type(value).__mro__
         waiting += [_Waiting(kind, kind.__name__, alone) for kind in kinds if code.is_own(kind)]
+        if isinstance(value, type) and code.is_own(value):  # its special methods as well
+            functions = [each for each in vars(value).values() if isinstance(each, FunctionType)]
+            waiting += [_Waiting(each, value.__name__, alone) for each in functions]
         for each in _names(item, code):
             yield Found(each, each.owner, alone)
             waiting += _values(each, alone)
@@ -103,7 +106,7 @@ def can_be_changed(x: Any) -> bool:
 
 def _is_of_compiler(x: Any) -> bool:
     """Whether a value is one of the functions around a compiled network."""
-    return isinstance(x, FunctionType) and str(x.__module__).startswith("torch._")
+    return isinstance(x, FunctionType) and _module(x).startswith("torch._")
 
 
 def _inside(item: _Waiting, budget: Budget) -> list[_Waiting]:
@@ -195,10 +198,17 @@ class _Code:
     def _of_package(self, thing: Any) -> bool:
         package = _package(thing)
         if package not in self._packages:
-            file = getattr(sys.modules.get(thing.__module__), "__file__", None) or ""
+            file = getattr(sys.modules.get(_module(thing)), "__file__", None) or ""
             self._packages[package] = "site-packages" not in file and "dist-packages" not in file
         return self._packages[package]
 
 
 def _package(thing: Any) -> str:
-    return str(getattr(thing, "__module__", None)).partition(".")[0]
+    return _module(thing).partition(".")[0]
+
+
+def _module(thing: Any) -> str:
+    """Where a class or function was written; decorators take over ``__module__``."""
+    if isinstance(thing, FunctionType):
+        return str(thing.__globals__.get("__name__"))
+    return str(getattr(thing, "__module__", None))

@@ -19,6 +19,7 @@ from torch.utils.data import (
 )
 
 from lightning_nc.guards.generators import held_generators, seed_generators
+from lightning_nc.guards.object_state import generators_reached
 
 
 class Samples(NamedTuple):
@@ -187,7 +188,8 @@ class _BatchReader(Dataset[Any]):
 
     def __init__(self, samples: Samples, batches: Sequence[ProbeBatch], seed: int) -> None:
         self.samples, self.batches, self.seed = samples, batches, seed
-        self.held = held_generators((samples.dataset, samples.collate))
+        parts = samples.dataset, samples.collate
+        self.held = held_generators(parts) + generators_reached(parts)
 
     def __len__(self) -> int:
         return len(self.batches)

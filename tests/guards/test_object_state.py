@@ -365,6 +365,10 @@ def count_each(data, index):
     return 0.0
 
 
+def draw(data, index):
+    return data.drawn[index].random()
+
+
 TOLD = {
     "a generator function": (advance, lambda: {"stream": stream()}, "Remembering.stream"),
     "a large tensor": (normalise, lambda: {"large": torch.ones(30, 2**19)}, "Remembering.large"),
@@ -374,6 +378,11 @@ TOLD = {
         count_each,
         lambda: {"each": [{"reads": 0} for _ in range(10_000)]},
         "Remembering.each",
+    ),
+    "a list of many generators": (
+        draw,
+        lambda: {"drawn": [random.Random(i) for i in range(6000)]},
+        "Remembering.drawn",
     ),
 }
 

@@ -22,6 +22,7 @@ from lightning_nc.network.batches import (
     seeded_order,
     stratified,
 )
+from tests import nets, sensitive
 
 
 def indices_of(batches):
@@ -127,6 +128,27 @@ def test_augmentations_differ_between_batches_and_repeat_between_readings(plan):
     assert not torch.equal(first[0][0][:8, 1:], first[1][0][:8, 1:])
 
 
+RNG = np.random.default_rng(4)
+
+
+class Drawing(Augmented):
+    """Draws from a generator of its class, one of its module, and from one of many."""
+
+    rng = np.random.default_rng(5)
+
+    def __init__(self):
+        self.many = [np.random.default_rng(i) for i in range(1500)]
+
+    def __getitem__(self, index):
+        drawn = [rng.random() for rng in (RNG, self.rng, self.many[index])]
+        return torch.tensor(drawn), index % 4
+
+
+def test_generators_of_classes_modules_and_long_lists_are_seeded(plan):
+    first, again = read(samples_of(Drawing(), 9), plan), read(samples_of(Drawing(), 9), plan[::-1])
+    assert nets.same(first, {number: again[number] for number in first})
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_generator_of_the_loader_is_left_alone(plan, num_workers):
     generator = torch.Generator().manual_seed(11)
@@ -138,24 +160,6 @@ def test_the_generator_of_the_loader_is_left_alone(plan, num_workers):
     assert torch.equal(torch.get_rng_state(), world)
 
 
-class Handle:
-    """An open file of a library: of one process only, and not to be sent to another."""
-
-    opened = 0
-
-    def __init__(self):
-        self.process = os.getpid()
-        Handle.opened += 1
-
-    def __reduce__(self):
-        raise TypeError("a handle cannot be pickled")
-
-    def read(self, index):
-        if os.getpid() != self.process:
-            raise OSError("a handle was used after a fork")
-        return index
-
-
 class Archive(Augmented):
     """Samples in a file that is opened in each process that reads."""
 
@@ -163,19 +167,15 @@ class Archive(Augmented):
         self.handle = None
 
     def open(self):
-        self.handle = Handle()
+        self.handle = sensitive.Handle()
 
     def __getitem__(self, index):
         return super().__getitem__(self.handle.read(index))
 
 
-def open_in_worker(_):
-    get_worker_info().dataset.open()
-
-
 def lent(dataset, **options):
     """The samples of a loader whose workers open the dataset."""
-    options = {"num_workers": 2, "worker_init_fn": open_in_worker} | options
+    options = {"num_workers": 2, "worker_init_fn": sensitive.open_in_worker} | options
     return samples_of(DataLoader(dataset, 9, **options), None)
 
 
@@ -188,19 +188,14 @@ def test_a_dataset_that_workers_open_is_opened_for_the_probe(plan, num_workers, 
     for number, (inputs, _) in expected.items():
         assert torch.equal(got[number][0], inputs)
     assert dataset.handle is None
-    assert Handle.opened == 0  # in this process
 
 
 def test_a_file_that_is_open_in_this_process_is_read_here(plan):
     class Open(Archive):
         def __init__(self):
-            self.handle = Handle()
+            self.open()
 
-    try:
-        got = read(lent(Open()), plan)
-    finally:
-        Handle.opened = 0
-    assert len(got) == len(plan)
+    assert len(read(lent(Open()), plan)) == len(plan)
 
 
 @pytest.mark.parametrize("limit", [False, True])
