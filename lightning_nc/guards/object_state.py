@@ -15,7 +15,7 @@ from lightning_nc.guards.reachable import GENERATORS, reachable
 from lightning_nc.guards.stand_ins import goes_one_way, stand_in
 
 _OBJECTS = 5_000  # that are looked at, which takes about 0.1 s
-_MEGABYTES_OF_NETWORK, _MEGABYTES_OF_DATA = 1024, 32  # that are copied
+_MEGABYTES_OF_NETWORK, _MEGABYTES_OF_DATA = 128, 32  # that are copied
 
 _OF_DATA = (
     "Read the probe in a process of its own, whose data are a copy: Probe(num_workers=1). Or give "
@@ -28,16 +28,17 @@ class Memory:
     """What a network and its data remember, found and copied before a measurement.
 
     Put back are attributes of objects, classes and functions, globals that code names, items of
-    containers, tensors and arrays. What is too large (more than 32 MB of the data, or 5,000
-    objects) is compared in evenly spaced places, and a change is told. An ``lru_cache`` and an
-    iterator go one way only: an empty cache and a copy of the iterator stand in for them.
+    containers, tensors and arrays. What is beyond 128 MB of the network, 32 MB of the data or 5,000
+    objects of either is compared in evenly spaced places, and a change is told. An ``lru_cache``
+    and an iterator go one way only: an empty cache and a copy of the iterator stand in for them.
 
     The data are read where they are, since the alternatives fared worse. ``copy.deepcopy`` of a
     million paths takes 3 s, also if tensors and arrays are shared; it refuses handles and locks,
     leaves closures, classes and caches shared, and copies with a ``__del__`` close what the user
     has open. A forked worker, whose data die with it, costs 0.1 to 0.2 s for each of three readings
-    that take 0.01 s in the process, and cannot use handles that are open. Finding and comparing
-    takes 0.01 to 0.1 s, and values do not depend on who reads.
+    that take 0.01 s in the process, and cannot use handles that are open. Finding, copying and
+    comparing takes 0.02 s for 50,000 images in a tensor, 0.07 s for a million paths, and at most
+    0.2 s. An object that has closed what it had open is left as it is.
 
     Args:
         model: The network.
