@@ -269,6 +269,8 @@ def train_and_trace(
     beside=None,
     validate=True,
     reload=False,
+    dataset=None,
+    worker_init_fn=None,
     ckpt_path=None,
     **options,
 ):
@@ -286,13 +288,15 @@ def train_and_trace(
         beside: Function that makes all callbacks of the Trainer from those under test.
         validate: Whether to validate.
         reload: Whether the module provides the training loader, so that it can be reloaded.
+        dataset: Class of the training data, such as a subclass of `Blobs`.
+        worker_init_fn: Function that the training loader calls in its workers.
         ckpt_path: Checkpoint to resume from.
         options: Options of the Trainer.
     """
     torch.manual_seed(11)
     np.random.seed(12)
     random.seed(13)
-    data, validation = Blobs(), Blobs(augment=False)
+    data, validation = (dataset or Blobs)(), Blobs(augment=False)
     own = torch.Generator().manual_seed(14) if generator else None
     lightning_style = options.get("namespace", "pytorch_lightning") == "lightning"
     base = UnifiedClassifier if lightning_style else Classifier
@@ -302,7 +306,13 @@ def train_and_trace(
 
     def loader():
         return DataLoader(
-            data, 7, shuffle=True, num_workers=workers, persistent_workers=persistent, generator=own
+            data,
+            7,
+            shuffle=True,
+            num_workers=workers,
+            persistent_workers=persistent,
+            generator=own,
+            worker_init_fn=worker_init_fn,
         )
 
     loaders = {"val_dataloaders": DataLoader(validation, 20) if validate else None}

@@ -1,12 +1,17 @@
-"""Networks and modules that a careless measurement would change."""
+"""Networks, modules and data that a careless measurement would change."""
+
+import functools
+import itertools
+import os
 
 import numpy as np
 import torch
 from torch import nn
 from torch.ao.quantization import QuantStub, get_default_qat_qconfig, prepare_qat
 from torch.nn.utils import parametrizations
+from torch.utils.data import get_worker_info
 
-from tests.nets import mlp
+from tests.nets import Blobs, mlp
 
 
 class Merging(nn.Linear):
@@ -189,6 +194,71 @@ def hooked():
     net[8].register_full_backward_hook(lambda _, grads, __: tuple(2 * g for g in grads))
     net[4].bias.register_post_accumulate_grad_hook(shrink)
     return net
+
+
+class RememberingData(Blobs):
+    """Augments by all that data remember in themselves, their class and their module."""
+
+    reads = 0
+    drawn: list[float]
+
+    def __init__(self):
+        super().__init__()
+        RememberingData.reads, RememberingData.drawn = 0, []
+        noise.cache_clear()
+        RNG.bit_generator.state = np.random.default_rng(6).bit_generator.state
+        self.inputs = self.inputs.numpy()
+        self.turns = itertools.cycle([0.1, -0.1, 0.2])
+        self.generators = [np.random.default_rng(index) for index in range(1500)]
+        self.order = list(range(50_000))
+
+    def __getitem__(self, index):
+        RememberingData.reads += 1
+        self.drawn.append(RNG.random() + self.generators[index].random() + next(self.turns))
+        self.order.append(self.order.pop(0))
+        self.inputs[index] *= 0.99
+        x, y = torch.from_numpy(self.inputs[index].copy()), self.targets[index]
+        x = x + 0.01 * sum(self.drawn[-3:]) + 1e-3 * self.reads + 1e-5 * self.order[0]
+        return (x + noise(index)).float(), y
+
+
+RNG = np.random.default_rng(6)
+
+
+@functools.lru_cache
+def noise(index):
+    return 0.1 * torch.randn(6)
+
+
+class Handle:
+    """An open file, such as h5py's: of one process alone, and not to be sent to another."""
+
+    def __init__(self):
+        self.process = os.getpid()
+
+    def __reduce__(self):
+        raise TypeError("a handle cannot be pickled")
+
+    def read(self, index):
+        if os.getpid() != self.process:
+            raise OSError("a handle was used after a fork")
+        return index
+
+
+class Archive(Blobs):
+    """Samples in a file, which each worker opens."""
+
+    handle = None
+
+    def open(self):
+        self.handle = Handle()
+
+    def __getitem__(self, index):
+        return super().__getitem__(self.handle.read(index))
+
+
+def open_in_worker(_):
+    get_worker_info().dataset.open()
 
 
 NORMALISED = {

@@ -68,6 +68,13 @@ SETTINGS = {
     "random augmentations, Dropout and a frozen BatchNorm": {},
     "two workers": {"workers": 2},
     "persistent workers": {"workers": 2, "persistent": True},
+    "data that remember": {"dataset": sensitive.RememberingData},
+    "data that workers open": {
+        "dataset": sensitive.Archive,
+        "worker_init_fn": sensitive.open_in_worker,
+        "workers": 2,
+        "persistent": True,
+    },
     "a loader with a generator of its own": {"generator": True},
     "persistent workers and a generator": {"workers": 2, "persistent": True, "generator": True},
     "loaders made anew": {"reload": True, "reload_dataloaders_every_n_epochs": 1},

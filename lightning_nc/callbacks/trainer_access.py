@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from lightning_nc.callbacks.lightning_internals import before_transfer, loaders_of, replicas_of
 from lightning_nc.guards.modes import modes_set
+from lightning_nc.network.batches import Part
 from lightning_nc.network.calling import calling
 from lightning_nc.network.runner import Runner
 from lightning_nc.passes.probe import Probe
@@ -114,9 +115,11 @@ def _first_batches(trainer: Any, loader: DataLoader[Any]) -> DataLoader[Any]:
     dataset: Any = loader.dataset
     size = min(trainer.num_training_batches * (loader.batch_size or 1) * world, len(dataset))
     return DataLoader(
-        Subset(dataset, range(size)),
+        Part(dataset, range(size)),
         loader.batch_size,
         collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
         worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
         pin_memory=loader.pin_memory,
     )

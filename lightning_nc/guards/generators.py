@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_nc.guards.object_state import OWN
+from lightning_nc.guards.names import OWN
+from lightning_nc.guards.reachable import GENERATORS
 from lightning_nc.guards.restoring import restoring
 from lightning_nc.guards.torch_internals import forked_off
-
-_KINDS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
 
 
 class _Devices(NamedTuple):
@@ -115,7 +114,7 @@ def held_generators(*things: Any, deepest: int = 10) -> list[Any]:
         if id(thing) in seen or depth > deepest:
             continue
         seen.add(id(thing))
-        if isinstance(thing, _KINDS):
+        if isinstance(thing, GENERATORS):
             if not isinstance(thing, random.SystemRandom):  # it has no state
                 found.append(thing)
         else:

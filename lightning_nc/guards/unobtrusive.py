@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from types import FunctionType
 from typing import Any, Literal
 
 import torch
@@ -14,7 +13,7 @@ from lightning_nc.guards.fast_path import fast_path_off
 from lightning_nc.guards.generators import generators_in_model, generators_kept, held_generators
 from lightning_nc.guards.hooks import hooks_kept
 from lightning_nc.guards.modes import modes_set
-from lightning_nc.guards.object_state import attributes_kept
+from lightning_nc.guards.object_state import Memory
 from lightning_nc.guards.parameters import parameters_watched
 from lightning_nc.guards.restoring import restoring
 from lightning_nc.guards.shards import put_in_shards, shards_kept
@@ -28,21 +27,23 @@ def unobtrusive(
     data: Any = None,
     batch_norm: Literal["eval", "batch"] = "eval",
     user_hooks: bool = True,
+    notes: dict[str, str] | None = None,
 ) -> Iterator[None]:
     """Evaluate a network inside the block and leave no trace, even after an exception.
 
     The block restores the random generators of torch (CPU and devices), NumPy, Python and any held
-    by ``data`` or by modules; the training mode of each module; every buffer and hook; and plain
-    attributes of modules and datasets. Forward passes run without gradients, outside inference
-    mode, uncompiled and without the fast path of torch's transformers, so that hooks run. What
-    modules log in them is discarded.
+    by ``data`` or by modules; the training mode of each module; every buffer and hook; and what
+    objects of the user remember, as `Memory` says. Forward passes run without gradients, outside
+    inference mode, uncompiled and without the fast path of torch's transformers, so that hooks run.
+    What modules log in them is discarded.
 
     Args:
         model: The network. Only the flags of its modules are set to evaluation, since ``.eval()``
             may run user code (LoRA layers merge their weights there).
-        data: Objects that may hold random generators, such as the dataset.
+        data: Objects that take part, such as the dataset, or a tuple of them.
         batch_norm: ``"batch"`` lets BatchNorm layers use the statistics of each batch.
         user_hooks: Whether the user's forward hooks and forward pre-hooks run in forward passes.
+        notes: Gets sentences on what could not be put back, by topic.
 
     Raises:
         RuntimeError: If a forward pass changes a parameter in place, which cannot be undone, or
@@ -53,14 +54,14 @@ def unobtrusive(
     with ExitStack() as guards:
         once_restored = guards.enter_context(ExitStack())
         held = held_generators(data) + generators_in_model(model)
-        guards.enter_context(generators_kept(held))
-        guards.enter_context(parameters_watched(model))
         # attributes of FSDP's wrappers record what has been set up, and tensors in them may be
         # views of parameters whose full copies are freed now
         modules = [m for m in model.modules() if type(m).__name__ != "FullyShardedDataParallel"]
         whole = len(modules) == len(list(model.modules()))
-        guards.enter_context(attributes_kept(modules, contents=whole))
-        guards.enter_context(attributes_kept(_datasets(data), contents=False))
+        memory = Memory(model, modules, data if isinstance(data, tuple | list) else [data], whole)
+        guards.enter_context(generators_kept([*held, *memory.generators]))
+        guards.enter_context(parameters_watched(model))
+        guards.enter_context(memory.put_back({} if notes is None else notes))
         guards.enter_context(_logging_off(model))
         guards.enter_context(buffers_kept(model))
         guards.enter_context(hooks_kept(model, user_hooks))
@@ -83,21 +84,6 @@ def unobtrusive(
 def _evaluation_flags(model: nn.Module) -> AbstractContextManager[None]:
     # a frozen ScriptModule has no mode
     return modes_set({m: False for m in model.modules() if hasattr(m, "training")})
-
-
-def _datasets(data: Any) -> list[Any]:
-    """Return the datasets and transforms in the data, including nested ones."""
-    found: list[Any] = []
-    waiting = [data]
-    while waiting:
-        thing = waiting.pop()
-        if isinstance(thing, tuple | list) and len(thing) < 100:
-            waiting += thing
-        elif hasattr(thing, "__dict__") and not any(thing is other for other in found):
-            found.append(thing)
-            parts = ("dataset", "datasets", "transform", "target_transform", "transforms")
-            waiting += [vars(thing)[part] for part in parts if part in vars(thing)]
-    return [thing for thing in found if not isinstance(thing, type | FunctionType | nn.Module)]
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -13,19 +15,37 @@ from torch.utils.data import (
     Subset,
     SubsetRandomSampler,
     default_collate,
+    get_worker_info,
 )
 
 from lightning_nc.guards.generators import held_generators, seed_generators
+from lightning_nc.guards.object_state import generators_reached
 
 
 class Samples(NamedTuple):
-    """A map-style dataset and how its samples are formed into batches."""
+    """A map-style dataset and how its samples are formed into batches.
+
+    Attributes:
+        dataset: The dataset.
+        batch_size: Samples per batch.
+        collate: Makes a batch of a list of samples.
+        worker_init: Prepares a worker process, given its number.
+        pin_memory: Whether batches are copied to pinned memory.
+        by_workers: Whether the loader has workers that a function of the user prepares.
+        start: How worker processes are started; None for the usual way.
+    """
 
     dataset: Any
     batch_size: int
     collate: Callable[[list[Any]], Any]
     worker_init: Callable[[int], None] | None
     pin_memory: bool
+    by_workers: bool = False
+    start: Any = None
+
+
+class Part(Subset[Any]):
+    """The samples to which a loader is limited; its workers are shown the whole dataset."""
 
 
 class ProbeBatch(NamedTuple):
@@ -92,8 +112,15 @@ def samples_of(source: Any, batch_size: int | None) -> Samples:
     own_size = source.batch_size or getattr(source.batch_sampler, "batch_size", None)
     size = batch_size or own_size or 100
     chosen = _subset_of(source.sampler)
-    dataset = dataset if chosen is None else Subset(dataset, list(chosen))
-    return Samples(dataset, size, source.collate_fn, source.worker_init_fn, source.pin_memory)
+    dataset = dataset if chosen is None else Part(dataset, list(chosen))
+    init, start = source.worker_init_fn, source.multiprocessing_context
+    by_workers = source.num_workers > 0 and init is not None and not _is_lightnings(init)
+    return Samples(dataset, size, source.collate_fn, init, source.pin_memory, by_workers, start)
+
+
+def _is_lightnings(init: Any) -> bool:
+    """Whether a function that prepares workers is the one of Lightning, which seeds them."""
+    return getattr(init, "func", init).__module__.startswith(("lightning", "pytorch_lightning"))
 
 
 def inner_sampler(sampler: Any) -> Any:
@@ -161,7 +188,8 @@ class _BatchReader(Dataset[Any]):
 
     def __init__(self, samples: Samples, batches: Sequence[ProbeBatch], seed: int) -> None:
         self.samples, self.batches, self.seed = samples, batches, seed
-        self.held = held_generators((samples.dataset, samples.collate))
+        parts = samples.dataset, samples.collate
+        self.held = held_generators(parts) + generators_reached(parts)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -180,6 +208,13 @@ def read_batches(
 ) -> Iterator[tuple[ProbeBatch, Any]]:
     """Read batches one after another, with a separate loader and generator.
 
+    Where no workers are asked for, this process reads. If it cannot, and the loader of the samples
+    has workers that a function of the user prepares, a worker reads: it may open files (HDF5, LMDB)
+    that are not open here. That function is not called in this process, since it may set what
+    belongs to the process, such as signals, the number of threads, or the cores to run on. Most
+    only seed, so that a worker for every reading would cost 0.1 to 0.2 s for nothing, and seconds
+    where processes are spawned. Values do not depend on who reads.
+
     Args:
         samples: The dataset and how to form batches.
         batches: The batches to read.
@@ -189,17 +224,45 @@ def read_batches(
     Yields:
         Each batch of the probe, and what the dataset and the collate function return for it.
     """
-    loader = DataLoader(
-        _BatchReader(samples, batches, seed),
-        batch_size=None,  # the reader returns whole batches
-        collate_fn=_as_it_is,
-        num_workers=num_workers,
-        worker_init_fn=samples.worker_init,
-        pin_memory=samples.pin_memory and torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(seed),
-    )
-    for position, batch in loader:
+    reader = _BatchReader(samples, batches, seed)
+    try:
+        read = _begun(reader, num_workers)
+    except Exception as here:
+        if num_workers or not samples.by_workers:
+            raise
+        try:
+            read = _begun(reader, 1)
+        except type(here):  # the same cause, which is told in fewer words without workers
+            raise here from None
+    for position, batch in read:
         yield batches[position], batch
+
+
+def _begun(reader: _BatchReader, num_workers: int) -> Iterator[tuple[int, Any]]:
+    """Read a first batch, and return all with their positions."""
+    samples = reader.samples
+    loader = iter(
+        DataLoader(
+            reader,
+            batch_size=None,  # the reader returns whole batches
+            collate_fn=_as_it_is,
+            num_workers=num_workers,
+            worker_init_fn=partial(_prepare_worker, samples),
+            multiprocessing_context=samples.start if num_workers else None,
+            pin_memory=samples.pin_memory and torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(reader.seed),
+        )
+    )
+    return chain(list(islice(loader, 1)), loader)
+
+
+def _prepare_worker(samples: Samples, number: int) -> None:
+    """Prepare a worker, in which ``get_worker_info().dataset`` is the dataset of the user."""
+    dataset = samples.dataset
+    shown = dataset.dataset if isinstance(dataset, Part) else dataset
+    object.__setattr__(get_worker_info(), "dataset", shown)  # it refuses to be changed
+    if samples.worker_init is not None:
+        samples.worker_init(number)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -49,6 +49,8 @@ class MeasuringPass(ABC):
         self.processes = processes._replace(requests=len(self.requests))
         # why requests have failed, by number; the same on all processes after every vote
         self.failed: dict[int, Exception] = {}
+        # what this process could not put back, by topic
+        self.notes: dict[str, str] = {}
 
     def run(self) -> list[Answer | Exception]:
         """Measure, and return for each request its answer or the reason why it has none.
@@ -59,13 +61,21 @@ class MeasuringPass(ABC):
         with buffers_of_first_process(self.runner.model, self.processes):
             while True:
                 try:
-                    return self._answers()
+                    return self._with_notes(self._answers())
                 except Disagreement as disagreement:
                     if not disagreement.failures:
                         raise
                     # a request failed on some processes before they settled on a plan
                     self.failed |= disagreement.failures
                     self.plan = None
+
+    def _with_notes(self, answers: list[Answer | Exception]) -> list[Answer | Exception]:
+        """Add the notes to the first answer: they are not told for each request."""
+        first = next((n for n, each in enumerate(answers) if isinstance(each, Answer)), None)
+        if first is not None:
+            answer: Any = answers[first]
+            answers[first] = answer._replace(notes={**answer.notes, **self.notes})
+        return answers
 
     @property
     def only_planned_failures(self) -> bool:
@@ -105,9 +115,9 @@ class MeasuringPass(ABC):
         return self.plan.digest if self.plan is not None else 0
 
     def _guard(self, data: tuple[Any, ...]) -> Any:
-        touched = (*data, self.runner.around)
-        probe = self.probe
-        return unobtrusive(self.runner.model, touched, probe.batch_norm, probe.user_hooks)
+        touched, probe = (*data, self.runner.around), self.probe
+        model = self.runner.model
+        return unobtrusive(model, touched, probe.batch_norm, probe.user_hooks, self.notes)
 
     @contextmanager
     def _settled(self) -> Iterator[tuple[Plan, Samples]]:

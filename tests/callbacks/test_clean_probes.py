@@ -1,5 +1,6 @@
 """A probe's data reach the network as in training or as in evaluation, as its source says."""
 
+from collections import UserList
 from contextlib import nullcontext
 
 import pytest
@@ -121,7 +122,7 @@ def test_modules_on_the_way_of_training_data_are_in_their_modes_of_training(tmp_
 @pytest.mark.parametrize("namespace", nets.NAMESPACES)
 @pytest.mark.parametrize("fails", [False, True])
 def test_stage_and_modes_are_put_back_also_after_an_exception(tmp_path, namespace, fails):
-    seen, after = [], []
+    seen, after = UserList(), []  # a list around the module would be put back
     base = nets.UnifiedClassifier if namespace == "lightning" else nets.Classifier
 
     class Looking(base):

@@ -48,6 +48,13 @@ def ordinary_restoring():
             step()
 
 
+class _NoMemory:
+    generators = ()
+
+    def __init__(self, *_):
+        self.put_back = _nothing
+
+
 def _needing_a_net(test):
     return lambda inside: test(test_guards.make_net(), inside)
 
@@ -60,7 +67,7 @@ CASES = {
     "generators of the data": (
         (guards, "held_generators", lambda data: []),
         lambda inside: test_held_generators.test_generators_held_by_the_data_are_put_back(
-            False, test_held_generators.as_attribute
+            False, test_held_generators.in_an_object_of_a_library
         ),
     ),
     "modes": (
@@ -76,7 +83,7 @@ CASES = {
         test_guards.test_buffers_come_back_with_content_and_identity,
     ),
     "attributes": (
-        (guards, "attributes_kept", lambda *_, **__: nullcontext()),
+        (guards, "Memory", _NoMemory),
         test_guards.test_plain_attributes_of_modules_are_kept,
     ),
     "running statistics": (

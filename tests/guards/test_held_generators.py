@@ -1,3 +1,4 @@
+import argparse
 import random
 from functools import partial
 from types import MethodType
@@ -38,6 +39,10 @@ def as_attribute(held):
     return Holder(**held)
 
 
+def in_an_object_of_a_library(held):
+    return Holder(inner=argparse.Namespace(**held))
+
+
 def in_a_subset_of_a_concatenation(held):
     transforms = Holder(transforms=[Holder(inner=held)])
     base = torch.utils.data.TensorDataset(torch.zeros(4))
@@ -72,6 +77,7 @@ def in_functions(held):
     "wrap",
     [
         as_attribute,
+        in_an_object_of_a_library,
         in_a_subset_of_a_concatenation,
         by_a_short_and_a_long_way,
         in_a_cycle,

@@ -1,14 +1,20 @@
 """What modules and datasets keep in plain attributes is afterwards what it was."""
 
-from collections import deque
+import functools
+import io
+import itertools
+import random
+import warnings
+from collections import Counter, OrderedDict, deque
 
+import numpy as np
 import pytest
 import torch
 import torchmetrics
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from lightning_nc import measure
+from lightning_nc import Probe, measure
 from tests import nets
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
@@ -102,28 +108,337 @@ def test_a_network_with_a_memory_gives_what_it_would_have_given(case):
     assert nets.same(outputs(True), outputs(False))
 
 
-class Ageing(Dataset):
-    """Counts how often it is read, and yields what depends on it."""
+class Remembering(Dataset):
+    """Yields what depends on what it remembers, which reading changes."""
 
-    def __init__(self):
+    def __init__(self, deed, **attributes):
         self.inputs, self.targets = nets.vectors().tensors
-        self.reads, self.seen = 0, []
+        self.deed = deed
+        for name, value in attributes.items():
+            setattr(self, name, value)
 
     def __len__(self):
         return len(self.targets)
 
     def __getitem__(self, index):
-        self.reads += 1
-        self.seen.append(index)
-        return self.inputs[index] + 0.01 * self.reads, self.targets[index]
+        return self.inputs[index] + self.deed(self, index), self.targets[index]
+
+
+class Holder:
+    """An object of the user, which is no dataset."""
+
+    drawn = 0
+    rng = np.random.default_rng(3)
+
+    def __init__(self, **held):
+        vars(self).update(held)
+
+
+class Slotted:
+    __slots__ = ("reads",)
+
+    def __init__(self):
+        self.reads = 0
+
+
+DRAWN = {"rng": np.random.default_rng(5), "count": 0}
+
+
+def of_a_number(number):
+    """A number in which small differences show."""
+    return 0.01 * float(number)
+
+
+def with_globals(data, _):
+    global TOTAL
+    TOTAL += 1
+    DRAWN["count"] += 1
+    return of_a_number(TOTAL + DRAWN["count"] + DRAWN["rng"].random())
+
+
+TOTAL = 0
+
+
+def count_in_class(data, _):
+    type(data.held).drawn += 1
+    return of_a_number(Holder.drawn + data.held.rng.random())
+
+
+def count_in_held(data, _):
+    data.held.reads = data.slotted.reads = data.held.reads + 1
+    data.held.seen.append(data.held.reads)
+    return of_a_number(len(data.held.seen) + data.slotted.reads)
+
+
+def change_array(data, index):
+    data.array[index] *= 1.5
+    data.turned.T[index % 3] += 1
+    return of_a_number(data.array[index] + data.turned.sum())
+
+
+def change_tensor(data, index):
+    data.memory[index] *= 1.5
+    data.memory.numpy()[0] += 1  # which no version counter sees
+    return of_a_number(data.memory[index])
+
+
+def add_up(data, index):
+    data.counts[index] += 1
+    data.counts.update([index])
+    data.ordered.move_to_end(index)
+    return of_a_number(data.counts[index] + next(reversed(data.ordered)) + data.counts.total())
+
+
+def forget(data, index):
+    data.names[index] = data.names.pop()
+    data.objects[0] = data.objects[0] + 1
+    return of_a_number(data.names[index] + 3 * data.objects[0])
+
+
+def draw_from_one_of_many(data, index):
+    return of_a_number(data.many[1999 - index].random())
+
+
+def go_on(data, _):
+    drawn = sum(next(each) for each in data.many)
+    return of_a_number(drawn + next(data.one)[0] + data.file.tell() + len(data.file.readline()))
+
+
+@functools.lru_cache(maxsize=8)
+def drawn_once(index):
+    return torch.rand(()).item()
+
+
+class Decoder(Holder):
+    @functools.lru_cache  # noqa: B019
+    def of(self, index):
+        return torch.rand(()).item()
+
+
+def look_up(data, index):
+    return of_a_number(drawn_once(index) + data.decoder.of(index))
+
+
+def closed_over():
+    reads, rng = 0, random.Random(3)
+
+    def deed(data, index):
+        nonlocal reads
+        reads += 1
+        return of_a_number(reads + rng.random())
+
+    return deed
+
+
+def with_default(data, _, seen=[]):  # noqa: B006
+    seen.append(0)
+    return of_a_number(len(seen))
+
+
+MEMORIES = {
+    "globals": (with_globals, dict),
+    "class attributes": (count_in_class, lambda: {"held": Holder()}),
+    "attributes of objects": (
+        count_in_held,
+        lambda: {"held": Holder(reads=0, seen=[]), "slotted": Slotted()},
+    ),
+    "arrays changed in place": (
+        change_array,
+        lambda: {"array": np.ones(30), "turned": np.zeros((4, 3))[::-1]},
+    ),
+    "tensors changed in place": (change_tensor, lambda: {"memory": torch.ones(30)}),
+    "counters and ordered dicts": (
+        add_up,
+        lambda: {"counts": Counter(), "ordered": OrderedDict.fromkeys(range(30))},
+    ),
+    "containers of any length": (
+        forget,
+        lambda: {"names": list(range(50_000)), "objects": np.array([1, 2, None], dtype=object)},
+    ),
+    "generators in long containers": (
+        draw_from_one_of_many,
+        lambda: {"many": [np.random.default_rng(i) for i in range(2000)]},
+    ),
+    "iterators and files": (
+        go_on,
+        lambda: {
+            "many": [itertools.count(), itertools.cycle([1, 2, 3]), iter(range(10**6))],
+            "one": enumerate(iter([0] * 10**4)),
+            "file": io.StringIO("a line\n" * 1000),
+        },
+    ),
+    "caches": (look_up, lambda: {"decoder": Decoder()}),
+    "variables around functions": (closed_over, dict),
+    "default arguments": (with_default, dict),
+}
+
+
+def make(memory):
+    deed, attributes = MEMORIES[memory]
+    return Remembering(deed() if deed is closed_over else deed, **attributes())
+
+
+@pytest.fixture
+def as_at_first():
+    """State that is no attribute of a dataset is the same before each test and each half of it."""
+
+    def reset():
+        global TOTAL
+        TOTAL, DRAWN["count"], Holder.drawn = 0, 0, 0
+        DRAWN["rng"], Holder.rng = np.random.default_rng(5), np.random.default_rng(3)
+        drawn_once.cache_clear()
+        Decoder.of.cache_clear()
+        with_default.__defaults__[0].clear()
+
+    return reset
 
 
 @pytest.mark.parametrize("wrap", [lambda d: d, lambda d: Subset(d, range(len(d)))])
-def test_a_dataset_that_counts_is_afterwards_where_it_was(wrap):
-    data, net = Ageing(), nets.mlp()
-    measure(net, wrap(data), layers=None)
-    assert data.reads == 0
-    assert data.seen == []
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_a_dataset_with_a_memory_gives_what_it_would_have_given(memory, wrap, as_at_first):
+    def read(measured):
+        as_at_first()
+        net, data, given = nets.mlp(), wrap(make(memory)), []
+        torch.manual_seed(3)
+        for index in range(6):
+            if index % 3 == 2 and measured:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    measure(net, data, layers=None)
+            given.append(float(data[index][0][0]))
+        return given
+
+    assert read(True) == read(False)
+
+
+def test_the_user_keeps_caches_iterators_and_what_they_hold(as_at_first):
+    as_at_first()
+    data = make("caches")
+    data.many = [itertools.count()]
+    kept, inner, of = drawn_once, data.many[0], Decoder.of
+    first = drawn_once(0)
+    measure(nets.mlp(), data, layers=None)
+    assert (drawn_once, data.many[0], Decoder.of) == (kept, inner, of)
+    assert drawn_once.cache_info()[:2] == (0, 1)
+    assert drawn_once(0) == first
+
+
+class Shared(nn.Module):
+    """Works with what no attribute of its own holds."""
+
+    calls = 0
+    steps = Holder(number=0, kept=np.zeros(3))
+
+    def forward(self, x):
+        type(self).calls += 1
+        self.steps.number += 1
+        self.steps.kept += 1
+        return x + 0.1 * self.calls + self.steps.number + self.steps.kept[0]
+
+
+def test_what_classes_of_modules_and_their_objects_hold_is_put_back():
+    measure(nn.Sequential(Shared(), nn.Linear(6, 3)), nets.vectors(), layers=None)
+    assert (Shared.calls, Shared.steps.number, Shared.steps.kept.tolist()) == (0, 0, [0, 0, 0])
+
+
+def stream():
+    while True:
+        yield 0.0
+
+
+def advance(data, _):
+    return next(data.stream)
+
+
+def normalise(data, index):
+    data.large[index] += 1
+    return 0.0
+
+
+def extend(data, index):
+    data.long.append(index)
+    return 0.0
+
+
+def count_each(data, index):
+    data.each[index]["reads"] += 1
+    return 0.0
+
+
+def draw(data, index):
+    return data.drawn[index].random()
+
+
+TOLD = {
+    "a generator function": (advance, lambda: {"stream": stream()}, "Remembering.stream"),
+    "a large tensor": (normalise, lambda: {"large": torch.ones(30, 2**19)}, "Remembering.large"),
+    "a large array": (normalise, lambda: {"large": np.ones((30, 2**18))}, "Remembering.large"),
+    "a long list": (extend, lambda: {"long": [0] * 10**6}, "Remembering.long"),
+    "a list of many objects": (
+        count_each,
+        lambda: {"each": [{"reads": 0} for _ in range(10_000)]},
+        "Remembering.each",
+    ),
+    "a list of many generators": (
+        draw,
+        lambda: {"drawn": [random.Random(i) for i in range(6000)]},
+        "Remembering.drawn",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_what_cannot_be_put_back_is_told(case):
+    deed, attributes, where = TOLD[case]
+    data, clean = Remembering(deed, **attributes()), Remembering(lambda *_: 0.0, **attributes())
+    with pytest.warns(RuntimeWarning, match=rf"has changed `{where}`.*Probe\(num_workers=1\)"):
+        measure(nets.mlp(), data, layers=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure(nets.mlp(), Probe(data, "data", num_workers=1), layers=None)
+        measure(nets.mlp(), clean, layers=None)
+
+
+def test_a_file_that_reading_closes_is_not_put_back_as_open():
+    def read_on(data, index):
+        data.file.close()
+        data.file = io.StringIO("next")
+        return 0.0
+
+    data = Remembering(read_on, file=io.StringIO("first"))
+    with pytest.warns(RuntimeWarning, match="held something open that has been closed"):
+        measure(nets.mlp(), data, layers=None)
+    assert data.file.read() == "next"
+
+
+def test_what_one_callback_of_several_cannot_put_back_is_told_once_in_a_run(tmp_path):
+    data = Remembering(advance, stream=stream())
+    with pytest.warns(RuntimeWarning) as told:
+        nets.fit(tmp_path, [kind(figures=False) for kind in nets.GEOMETRY], data)
+    assert len([each for each in told if "Remembering.stream" in str(each.message)]) == 1
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_nothing_changes_where_one_thing_cannot_be_put_back(memory, as_at_first):
+    class Refusing(list):
+        def __iter__(self):
+            if len(self) > 1:
+                raise OSError("refused")
+            return super().__iter__()
+
+    def read(measured):
+        as_at_first()
+        net, data = nets.mlp(), make(memory)
+        torch.manual_seed(3)
+        data.first, deed = Refusing([0]), data.deed
+        data.deed = lambda data, index: (data.first.append(0), deed(data, index))[1]
+        if measured:
+            with pytest.raises(OSError, match="refused"):
+                measure(net, data, layers=None)
+        data.first.clear()
+        return [float(data[index][0][0]) for index in range(3)]
+
+    assert read(True) == read(False)
 
 
 def test_what_modules_log_of_a_probe_is_not_logged(tmp_path):

@@ -1,9 +1,17 @@
+import os
 import random
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SubsetRandomSampler,
+    TensorDataset,
+    get_worker_info,
+)
 
 from lightning_nc import Probe
 from lightning_nc.guards.unobtrusive import unobtrusive
@@ -14,6 +22,7 @@ from lightning_nc.network.batches import (
     seeded_order,
     stratified,
 )
+from tests import nets, sensitive
 
 
 def indices_of(batches):
@@ -119,6 +128,27 @@ def test_augmentations_differ_between_batches_and_repeat_between_readings(plan):
     assert not torch.equal(first[0][0][:8, 1:], first[1][0][:8, 1:])
 
 
+RNG = np.random.default_rng(4)
+
+
+class Drawing(Augmented):
+    """Draws from a generator of its class, one of its module, and from one of many."""
+
+    rng = np.random.default_rng(5)
+
+    def __init__(self):
+        self.many = [np.random.default_rng(i) for i in range(1500)]
+
+    def __getitem__(self, index):
+        drawn = [rng.random() for rng in (RNG, self.rng, self.many[index])]
+        return torch.tensor(drawn), index % 4
+
+
+def test_generators_of_classes_modules_and_long_lists_are_seeded(plan):
+    first, again = read(samples_of(Drawing(), 9), plan), read(samples_of(Drawing(), 9), plan[::-1])
+    assert nets.same(first, {number: again[number] for number in first})
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_generator_of_the_loader_is_left_alone(plan, num_workers):
     generator = torch.Generator().manual_seed(11)
@@ -128,6 +158,65 @@ def test_the_generator_of_the_loader_is_left_alone(plan, num_workers):
     read(samples, plan, num_workers=num_workers)
     assert torch.equal(generator.get_state(), before)
     assert torch.equal(torch.get_rng_state(), world)
+
+
+class Archive(Augmented):
+    """Samples in a file that is opened in each process that reads."""
+
+    def __init__(self):
+        self.handle = None
+
+    def open(self):
+        self.handle = sensitive.Handle()
+
+    def __getitem__(self, index):
+        return super().__getitem__(self.handle.read(index))
+
+
+def lent(dataset, **options):
+    """The samples of a loader whose workers open the dataset."""
+    options = {"num_workers": 2, "worker_init_fn": sensitive.open_in_worker} | options
+    return samples_of(DataLoader(dataset, 9, **options), None)
+
+
+@pytest.mark.parametrize(("num_workers", "start"), [(0, None), (2, None), (0, "spawn")])
+def test_a_dataset_that_workers_open_is_opened_for_the_probe(plan, num_workers, start):
+    expected = read(samples_of(Augmented(), 9), plan)
+    dataset = Archive()
+    samples = lent(dataset, multiprocessing_context=start)
+    got = read(samples, plan, num_workers=num_workers)
+    for number, (inputs, _) in expected.items():
+        assert torch.equal(got[number][0], inputs)
+    assert dataset.handle is None
+
+
+def test_a_file_that_is_open_in_this_process_is_read_here(plan):
+    class Open(Archive):
+        def __init__(self):
+            self.open()
+
+    assert len(read(lent(Open()), plan)) == len(plan)
+
+
+@pytest.mark.parametrize("limit", [False, True])
+def test_workers_see_the_dataset_of_the_user(plan, limit):
+    class Asking(Augmented):
+        def __getitem__(self, index):
+            return type(get_worker_info().dataset).__name__, index
+
+    sampler = SubsetRandomSampler(range(40)) if limit else None
+    samples = samples_of(DataLoader(Asking(), 9, sampler=sampler), None)
+    got = read(samples, plan, num_workers=1)
+    assert {kind for kinds, _ in got.values() for kind in kinds} == {"Asking"}
+
+
+def test_what_prepares_workers_is_not_called_in_this_process(plan):
+    def prepare(_):
+        called.append(os.getpid())
+
+    called = []
+    read(samples_of(DataLoader(Augmented(), 9, num_workers=2, worker_init_fn=prepare), None), plan)
+    assert called == []
 
 
 class Fetched(Augmented):
