@@ -67,6 +67,8 @@ class GeometryPass(MeasuringPass):
         layers: dict[Point, ClassGeometry] = {}
         classifiers: dict[Point, ClassifierGeometry] = {}
         tallies: dict[Hashable, Tensor] = {}
+        # what fails from here on is not voted on, so it must not decide what is measured next
+        broken: dict[Point, Exception] = {}
         group, groups = 0, 1
         while group < groups:
             first = self._agree(partial(self._first_sweep, group))
@@ -79,7 +81,13 @@ class GeometryPass(MeasuringPass):
             centres, sums = self._agree(partial(self._second_sweep, first, points, totals))
             totals |= sums.over_processes(self.all_reduce)
             for point in first.plan.needed(points, self.failed):
-                self._at(point, first, centres[point], totals, layers, classifiers)
+                try:
+                    layers[point] = _geometry(point, centres[point], _of(point, totals))
+                    if point in first.plan.last_layers:
+                        classifiers[point] = _classifier(point, first, layers[point])
+                except Exception as error:
+                    broken[point] = error
+        self._note(first.plan, broken)
         return [self._answer(n, first.plan, layers, classifiers, tallies) for n in self._numbers]
 
     def _answer(
@@ -186,23 +194,6 @@ class GeometryPass(MeasuringPass):
                 failures |= sweep(self.runner, first.reading, points, add).failures
         self._note(plan, {**failures, **broken})
         return centres, sums
-
-    def _at(
-        self,
-        point: Point,
-        first: _FirstSweep,
-        centres: Centres,
-        totals: dict[Hashable, Tensor],
-        layers: dict[Point, ClassGeometry],
-        classifiers: dict[Point, ClassifierGeometry],
-    ) -> None:
-        """The geometry of a layer; the sums, and so what fails, are the same on all processes."""
-        try:
-            layers[point] = _geometry(point, centres, _of(point, totals))
-            if point in first.plan.last_layers:
-                classifiers[point] = _classifier(point, first, layers[point])
-        except Exception as error:
-            self._note(first.plan, {point: error})
 
     def _share(self, plan: Plan, samples: Samples) -> Reading:
         """The batches of this process.

@@ -102,8 +102,9 @@ def soak(root, moments):
 def main():
     """Print a row per moment."""
     last = int(sys.argv[1]) if sys.argv[1:] else 5000
-    print("| measurements | MB | files | threads | objects | ms per measurement | ms per checkpoint |")
-    print("|---|---|---|---|---|---|---|")
+    names = ("measurements", "MB", "files", "threads", "objects")
+    print("|", " | ".join((*names, "ms per measurement", "ms per checkpoint")), "|")
+    print("|---" * 7 + "|")
     with tempfile.TemporaryDirectory() as root:
         for each in soak(Path(root), [100, last // 2, last]):
             times = f"{1000 * each.seconds:.1f} | {1000 * each.checkpoint:.1f}"

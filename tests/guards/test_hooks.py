@@ -144,7 +144,7 @@ USERS_OWN = [
 ]
 
 
-@pytest.mark.parametrize("hook", USERS_OWN, ids=repr)
+@pytest.mark.parametrize("hook", USERS_OWN, ids=range(len(USERS_OWN)))
 def test_hooks_of_the_user_do_not_belong_to_it(hook):
     assert not belongs_to_network(hook)
 
