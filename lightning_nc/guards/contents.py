@@ -163,6 +163,10 @@ class Items:
         keys = self.items[0] if isinstance(self.itself, dict) else range(len(values))
         return [each for each in zip(keys, values, strict=True) if type(each[1]) in kinds]
 
+    def at(self, key: Any) -> Any:
+        """The value of an index or key now."""
+        return self._kind.__getitem__(self.itself, key)
+
     def assign(self, key: Any, value: Any) -> None:
         """Give an index or key another value for now."""
         self._kind.__setitem__(self.itself, key, value)

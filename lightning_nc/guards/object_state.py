@@ -1,7 +1,7 @@
 """Put back what the user's own objects remember, or tell what could not be put back."""
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from io import IOBase
@@ -59,6 +59,7 @@ class Memory:
     ) -> None:
         self.generators: list[Any] = []
         self._kept: list[_Kept] = []
+        self._replaced: list[Callable[[], None]] = []
         own = list(model.modules())
         budget = Budget(_MEGABYTES_OF_NETWORK, _OBJECTS)
         names = [in_module(module) for module in modules]
@@ -98,7 +99,8 @@ class Memory:
             yield
         finally:
             contents = [each.kept for each in self._kept if isinstance(each.kept, Content)]
-            restore = [partial(Content.compare, contents)]
+            restore: list[Callable[[], None]] = list(self._replaced)
+            restore.append(partial(Content.compare, contents))
             restore += [partial(each.put_back, notes) for each in self._kept]
             failures: list[BaseException] = []
             for each_of_them in restore:
@@ -118,7 +120,15 @@ class Memory:
             for key, value in kept.one_way():
                 note = partial(_note, notes, _named(where, key), "has been advanced", way_out)
                 other = placed.setdefault(id(value), stand_in(value, note))
+                self._replaced.append(partial(_take_away, kept, key, other, value))
                 kept.assign(key, other)
+
+
+def _take_away(kept: Any, key: Any, other: Any, value: Any) -> None:
+    """Put a value back if its stand-in is where it was placed; this is no change."""
+    with suppress(LookupError):
+        if kept.at(key) is other:
+            kept.assign(key, value)
 
 
 def generators_reached(data: Iterable[Any]) -> list[Any]:
@@ -148,6 +158,10 @@ class _KeptNames:
     def __init__(self, names: Names) -> None:
         self.names, self.before = names, names.now()
         self.assign = names.assign
+
+    def at(self, name: str) -> Any:
+        """The value of a name now."""
+        return self.names.look()[name]
 
     def one_way(self) -> list[tuple[str, Any]]:
         """Caches and iterators, by name."""

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from functools import lru_cache, update_wrapper
+from functools import lru_cache
 from io import IOBase
 from typing import Any
 
@@ -31,8 +31,7 @@ def stand_in(x: Any, advanced: Callable[[], None]) -> Any:
         advanced: Called when an iterator that cannot be copied goes on.
     """
     if isinstance(x, CACHE):
-        empty = lru_cache(**x.cache_parameters())(x.__wrapped__)
-        return update_wrapper(empty, x, ("__module__", "__name__", "__qualname__", "__doc__"))
+        return lru_cache(**x.cache_parameters())(x.__wrapped__)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of itertools, which will lose their copies

@@ -6,6 +6,7 @@ import itertools
 import pickle
 import tempfile
 import warnings
+from collections import UserDict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -186,7 +187,9 @@ class Trap:
     """Hands values on, until the fault strikes."""
 
     def __init__(self, fault=None, world=1):
-        self.fault, self.epoch, self.calls, self.at, self.struck = fault, -1, 0, 1, 0
+        self.fault, self.epoch, self.at = fault, -1, 1
+        # of a library, since what objects of a user count in a measurement is put back
+        self.counted = UserDict(calls=0, struck=0)
         self.compares = fault is not None and LocalElasticity in fault.kinds
         if fault and fault.sweep:
             before = 6 // world * (fault.sweep - 1) + 1  # of this process's batches
@@ -196,10 +199,10 @@ class Trap:
         fault = self.fault
         if fault is None or place != fault.place or fault.epoch not in (None, self.epoch):
             return value
-        self.calls += 1
-        if self.calls != self.at and not self.fault.logger:
+        self.counted["calls"] += 1
+        if self.counted["calls"] != self.at and not self.fault.logger:
             return value
-        self.struck += 1
+        self.counted["struck"] += 1
         return self.fault.does(value)
 
 
@@ -313,7 +316,7 @@ def run(fault, here=True, world=1, on_error="warn", speak=True):
         "history": {c.family: [m.epochs_completed for m in c.history] for c in used},
         "monitored": {f: float(trainer.callback_metrics.get(key, -1)) for f, key in keys.items()},
         "logged": {f: [row[key] for row in book.rows if key in row] for f, key in keys.items()},
-        "struck": trap.struck,
+        "struck": trap.counted["struck"],
         "same weights": nets.same(module.state_dict(), weights_alone(world)),
         "sent": {epoch: sent for epoch, (sent, _, _) in seen.items()},
         "as it was": [as_it_was for _, as_it_was, _ in seen.values()],
@@ -332,7 +335,8 @@ def train(trap, used, logger, world, speak=True):
     measure_together = measure_callback.measure_together
 
     def watched(trainer, module, due, everything, moment):
-        trap.epoch, trap.calls, sent, before = moment.epochs_completed, 0, [], state_of(module)
+        trap.epoch, trap.counted["calls"] = moment.epochs_completed, 0
+        sent, before = [], state_of(module)
         try:
             with noting_collectives(sent):
                 measure_together(trainer, module, due, everything, moment)

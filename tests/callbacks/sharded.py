@@ -1,8 +1,8 @@
 """What one process of a sharded run does; run in children by `test_sharding`."""
 
-import itertools
 import tempfile
 import warnings
+from collections import UserList
 from contextlib import nullcontext
 from dataclasses import replace
 from unittest.mock import patch
@@ -90,11 +90,12 @@ class Failing(nets.Blobs):
 
     def __init__(self, broken, readings):
         super().__init__(augment=False)
-        # an iterator, since numbers and lists of a dataset are put back
-        self.broken, self.readings, self.read = broken, readings, itertools.count()
+        # an object of a library, since lists and objects of a user's own are put back
+        self.broken, self.readings, self.read = broken, readings, UserList()
 
     def __getitem__(self, index):
-        if next(self.read) >= self.readings and self.broken:
+        self.read.append(index)
+        if len(self.read) > self.readings and self.broken:
             raise OSError("the disk of this process is gone")
         return super().__getitem__(index)
 

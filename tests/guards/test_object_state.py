@@ -323,6 +323,15 @@ def test_the_user_keeps_caches_iterators_and_what_they_hold(as_at_first):
     assert drawn_once(0) == first
 
 
+def test_nothing_is_told_of_stand_ins_in_one_of_many():
+    data = Remembering(lambda *_: 0.0, many=[Holder(one=iter([1]), two=[iter([2])])] * 2)
+    data.more = [Holder(one=iter([1]), two=[iter([2])]) for _ in range(6000)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure(nets.mlp(), data, layers=None)
+    assert [next(each.one) + next(each.two[0]) for each in data.more] == [3] * 6000
+
+
 class Shared(nn.Module):
     """Works with what no attribute of its own holds."""
 

@@ -3,12 +3,12 @@
 The script takes a folder and the options of `train` for each of its fits, by name, as JSON.
 """
 
+import argparse
 import json
 import os
 import signal
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from pytorch_lightning import Callback
@@ -43,8 +43,8 @@ class Fateful(nets.Blobs):
 
     def __init__(self):
         super().__init__(augment=False)
-        # an object, since numbers of a dataset itself are put back after a measurement
-        self.fuse = SimpleNamespace(left=0, deed=None)
+        # an object of a library, since those of a user are put back after a measurement
+        self.fuse = argparse.Namespace(left=0, deed=None)
 
     def __getitem__(self, index):
         if self.fuse.left:
