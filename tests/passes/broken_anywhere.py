@@ -17,14 +17,13 @@ from tests.test_interrupted import Interrupted, profiled, starts
 KERNEL = [Request(kernel=KernelRequest(2, 3, "all", None, False, None))]
 PASSES = {
     "features kept": {},
-    "two sweeps": {"cache_mb": 0},
     "in groups": {"memory_mb": 0.0013, "cache_mb": 0},
     "gradients": {"requests": KERNEL, "kind": GradientPass},
 }
 # a process that fails in the midst of a vote or a reduction, or on its way from one to the next,
 # cannot tell the others; these functions do nothing else
 COMMUNICATES = ("passes/agreement.py", "passes/sums.py", "passes/shared_buffers.py")
-BETWEEN = ("run", "_answers", "_agree", "_numbers", "all_reduce", "needed", "_of")
+BETWEEN = ("run", "_answers", "_agree", "_numbers", "all_reduce", "needed", "_of", "_answer")
 
 
 def place_of(code):
