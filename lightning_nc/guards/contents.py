@@ -195,7 +195,8 @@ class Items:
         return True, ""
 
     def _fill(self, items: list[list[Any]]) -> None:
-        x, kind = self.itself, self._kind
+        x: Any = self.itself
+        kind = self._kind
         if issubclass(kind, dict):
             kind.clear(x)
             for key, value in zip(*items, strict=True):
