@@ -142,15 +142,23 @@ class Items:
 
     def __init__(self, itself: Any, budget: Budget) -> None:
         self.itself = itself.reshape(-1) if isinstance(itself, np.ndarray) else itself
-        self.size = len(self.itself)
+        self._kind = _kind_of(self.itself)
+        self.size = self._kind.__len__(self.itself)
         self.step = budget.step(self.size, 1, _ITEM * self.size)
         self.items = self.now()
 
     def now(self) -> list[list[Any]]:
         """The items, of a dict its keys and its values."""
-        x = self.itself
-        parts = (x.keys(), x.values()) if isinstance(x, dict) else (x,)
+        x, kind = self.itself, self._kind
+        parts = (kind.keys(x), kind.values(x)) if issubclass(kind, dict) else (kind.__iter__(x),)
         return [list(islice(part, 0, None, self.step)) for part in parts]
+
+    @staticmethod
+    def values_of(x: Any) -> tuple[Iterable[Any], int]:
+        """The values in a container, and how many these are."""
+        x = x.reshape(-1) if isinstance(x, np.ndarray) else x
+        kind = _kind_of(x)
+        return (kind.values if issubclass(kind, dict) else kind.__iter__)(x), kind.__len__(x)
 
     def one_way(self) -> list[tuple[Any, Any]]:
         """Caches and iterators, by index or key."""
@@ -175,7 +183,8 @@ class Items:
         """Put all back; return whether items were changed, and why they could not be put back."""
         now = self.now()
         pairs = list(zip(now, self.items, strict=True))
-        if len(self.itself) == self.size and all(all(map(is_, *pair)) for pair in pairs):
+        same_size = self._kind.__len__(self.itself) == self.size
+        if same_size and all(all(map(is_, *pair)) for pair in pairs):
             return False, ""
         if self.step > 1:
             return True, f"holds too much to be put back ({self.size} items)"
@@ -186,7 +195,6 @@ class Items:
         return True, ""
 
     def _fill(self, items: list[list[Any]]) -> None:
-        # by methods of the class itself: Counter.update() adds, and others may do more than put in
         x: Any = self.itself
         kind = self._kind
         if issubclass(kind, dict):
@@ -200,10 +208,14 @@ class Items:
             kind.clear(x)
             (kind.update if kind is set else kind.extend)(x, items[0])
 
-    @property
-    def _kind(self) -> Any:
-        kinds = (OrderedDict, *self.KINDS, np.ndarray)
-        return next(kind for kind in kinds if isinstance(self.itself, kind))
+
+def _kind_of(x: Any) -> Any:
+    """The class whose methods are used on a container: those of derived ones may do anything.
+
+    ``Counter.update()`` adds, and dicts of a library import a network when a value is looked up.
+    """
+    kinds = (OrderedDict, *Items.KINDS, np.ndarray)
+    return next(kind for kind in kinds if isinstance(x, kind))
 
 
 def is_closed(x: Any) -> bool:

@@ -125,8 +125,9 @@ def held_generators(*things: Any, deepest: int = 10) -> list[Any]:
 def _parts(thing: Any) -> Iterable[Any]:
     """Return items of short containers, attributes of objects, and objects bound to functions."""
     if isinstance(thing, dict | list | tuple):
-        values = thing.values() if isinstance(thing, dict) else thing
-        return values if len(thing) < 1000 else ()  # longer ones hold samples, not generators
+        values = dict.values(thing) if isinstance(thing, dict) else thing
+        # those of long ones are found by `generators_reached`
+        return values if len(values) < 1000 else ()
     if isinstance(thing, MethodType):
         return (thing.__self__,)
     if isinstance(thing, partial):

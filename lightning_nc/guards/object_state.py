@@ -27,10 +27,11 @@ _OF_NETWORK = "Such a network cannot be measured without a trace: keep this out 
 class Memory:
     """What a network and its data remember, found and copied before a measurement.
 
-    Put back are attributes of objects, classes and functions, globals that code names, items of
-    containers, tensors and arrays. What is beyond 128 MB of the network, 32 MB of the data or 5,000
-    objects of either is compared in evenly spaced places, and a change is told. An ``lru_cache``
-    and an iterator go one way only: an empty cache and a copy of the iterator stand in for them.
+    Put back are attributes of objects, classes and functions of the user's own, globals that these
+    name, items of containers, tensors and arrays. What is beyond 128 MB of the network, 32 MB of
+    the data or 5,000 objects of either is compared in evenly spaced places, and a change is told.
+    An ``lru_cache`` and an iterator go one way only: an empty cache and a copy of the iterator
+    stand in for them.
 
     The data are read where they are, since the alternatives fared worse. ``copy.deepcopy`` of a
     million paths takes 3 s, also if tensors and arrays are shared; it refuses handles and locks,

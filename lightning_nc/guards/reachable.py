@@ -68,9 +68,7 @@ def reachable(
         seen: Objects that are not entered.
         names: Other names to begin with.
     """
-    roots = [root for root in roots if root is not None]
-    code = _Code(roots)
-    done = {id(each) for each in seen}
+    code, done = _Code(), {id(each) for each in seen}
     waiting = deque(_Waiting(root, type(root).__name__, part=True) for root in roots)
     for each in names:
         yield Found(each, each.owner, True)
@@ -112,12 +110,10 @@ def _is_of_compiler(x: Any) -> bool:
 def _inside(item: _Waiting, budget: Budget) -> list[_Waiting]:
     """The items of a container, and what functions in other forms consist of."""
     value, where, alone, part = item
-    if isinstance(value, tuple | list | set | deque):
-        return _items(item, value, len(value), budget)
-    if isinstance(value, dict):
-        return _items(item, value.values(), len(value), budget)
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        return _items(item, value.flat, value.size, budget)
+    if isinstance(value, tuple):
+        return _items(item, tuple.__iter__(value), tuple.__len__(value), budget)
+    if Items.can_change(value):
+        return _items(item, *Items.values_of(value), budget)
     inner: list[Any] = []
     if isinstance(value, Tensor) and value.layout == torch.sparse_coo:
         inner = [value._indices(), value._values()]
@@ -174,16 +170,10 @@ def _items(item: _Waiting, items: Iterable[Any], size: int, budget: Budget) -> l
 
 
 class _Code:
-    """Tells the code of the user from that of libraries.
+    """Tells the code of the user, which is not installed, from that of libraries."""
 
-    It is what is not installed, and what is of the package of a root's class.
-    """
-
-    def __init__(self, roots: Iterable[Any]) -> None:
+    def __init__(self) -> None:
         self._packages = dict.fromkeys(_LIBRARIES, False)
-        for root in roots:
-            for kind in (root if isinstance(root, type) else type(root)).__mro__:
-                self._packages.setdefault(_package(kind), True)
         self._kinds: dict[type, bool] = {}
 
     def is_own(self, thing: Any) -> bool:

@@ -332,6 +332,18 @@ def test_nothing_is_told_of_stand_ins_in_one_of_many():
     assert [next(each.one) + next(each.two[0]) for each in data.more] == [3] * 6000
 
 
+def test_what_a_container_of_a_derived_class_does_is_not_done():
+    class Importing(OrderedDict):
+        def _refuse(self, *_):
+            raise OSError("the library was asked")
+
+        __getitem__ = __iter__ = __len__ = values = keys = items = _refuse
+
+    net = nets.mlp()
+    net.lazy = Importing.fromkeys("ab")
+    measure(net, nets.vectors(), layers=None)
+
+
 class Shared(nn.Module):
     """Works with what no attribute of its own holds."""
 
@@ -429,22 +441,19 @@ def test_what_one_callback_of_several_cannot_put_back_is_told_once_in_a_run(tmp_
 
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_nothing_changes_where_one_thing_cannot_be_put_back(memory, as_at_first):
-    class Refusing(list):
-        def __iter__(self):
-            if len(self) > 1:
-                raise OSError("refused")
-            return super().__iter__()
+    class Refusing(io.StringIO):
+        def seek(self, *_):
+            raise OSError("refused")
 
     def read(measured):
         as_at_first()
         net, data = nets.mlp(), make(memory)
         torch.manual_seed(3)
-        data.first, deed = Refusing([0]), data.deed
-        data.deed = lambda data, index: (data.first.append(0), deed(data, index))[1]
+        data.first, deed = Refusing("a line"), data.deed
+        data.deed = lambda data, index: (data.first.read(1), deed(data, index))[1]
         if measured:
             with pytest.raises(OSError, match="refused"):
                 measure(net, data, layers=None)
-        data.first.clear()
         return [float(data[index][0][0]) for index in range(3)]
 
     assert read(True) == read(False)
