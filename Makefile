@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # the tests of a module run in one process, since they share objects that are slow to make
 PARALLEL := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help demo test test-fast lint types tables bench gpu gpu-table examples screenshots clean
+.PHONY: help demo test test-fast lint types tables bench soak gpu gpu-table examples screenshots clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -40,6 +40,9 @@ bench: .venv/.dev ## Measure the cost of measurements, as ratios within one run
 	$(BIN)/python -m tests.benchmarks.fuzziness_routes
 	$(BIN)/python -m tests.benchmarks.layer_peeled
 	$(BIN)/python -m tests.benchmarks.gradient_kernel
+
+soak: .venv/.dev ## Measure 5,000 times in one run, and print what grows (ten minutes)
+	$(BIN)/python -W ignore -m tests.benchmarks.soak
 
 gpu: ## Check the package's guarantees on this machine's CUDA device (on a CPU at small sizes)
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.gpu --output .artifacts/gpu.json

@@ -74,7 +74,7 @@ def matrix_tables(
     Args:
         epochs_completed: Epochs completed at the measurement.
         matrices: Matrices of shape ``(K, K)``, by name.
-        classes: The name of each class.
+        classes: The name of each class; nothing to number them.
 
     Returns:
         Tables by the name of the matrix.
@@ -84,8 +84,8 @@ def matrix_tables(
             ("epochs_completed", "x", "y", "value"),
             [
                 (epochs_completed, x, y, value)
-                for y, row in zip(classes, matrix.tolist(), strict=True)
-                for x, value in zip(classes, row, strict=True)
+                for y, row in zip(classes or range(len(matrix)), matrix.tolist(), strict=True)
+                for x, value in zip(classes or range(len(matrix)), row, strict=True)
             ],
         )
         for name, matrix in matrices.items()

@@ -136,9 +136,7 @@ class MinorityMeasure(Measure):
         """Tables of both matrices of cosines."""
         arrays = timeline.last.arrays
         matrices = {name: m for name, m in arrays.items() if name.startswith("cosines_of_")}
-        return {
-            **matrix_tables(timeline.last.epochs_completed, matrices, timeline.last.class_names)
-        }
+        return {**matrix_tables(timeline.last.epochs_completed, matrices, timeline.last.classes)}
 
     def _training_counts(self, answer: Answer, classes: Tensor) -> tuple[Tensor | None, str]:
         """Training samples per class over all processes, or None and why these stay unknown.

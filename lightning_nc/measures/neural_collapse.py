@@ -111,9 +111,7 @@ class CollapseMeasure(Measure):
         """Tables of both matrices of cosines."""
         arrays = timeline.last.arrays
         matrices = {name: m for name, m in arrays.items() if name.startswith("cosines_of_")}
-        return {
-            **matrix_tables(timeline.last.epochs_completed, matrices, timeline.last.class_names)
-        }
+        return {**matrix_tables(timeline.last.epochs_completed, matrices, timeline.last.classes)}
 
 
 def terminal_epoch(timeline: Timeline) -> float | None:

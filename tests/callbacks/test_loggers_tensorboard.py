@@ -61,7 +61,7 @@ def test_a_chart_shows_its_own_probe_whatever_the_name_and_the_prefix_of_the_log
     (layout,) = records.tensorboard_layouts(tmp_path)
     for name in names:
         patterns = layout["nc"][f"NC3: classifier and means agree ({name})"]
-        assert shown(patterns, tmp_path) == {f"run (1)-nc/{name}/nc3"}
+        assert shown(patterns, tmp_path) == {f"run (1)-nc/{name}/{key}" for key in ("nc3", "unc3")}
 
 
 def test_the_layout_is_written_once_for_each_folder(tmp_path):
