@@ -18,9 +18,12 @@ def modes_set(modes: Mapping[nn.Module, bool]) -> Iterator[None]:
     Args:
         modes: The flag of each module.
     """
+    # all before any is set: a compiled module and the one that it compiles share their flag
+    before = {module: module.training for module in modes}
     with restoring() as later:
-        for module, training in modes.items():
+        for module, training in before.items():
             what = f"the mode of a {type(module).__name__}"
-            later(what, setattr, module, "training", module.training)
+            later(what, setattr, module, "training", training)
+        for module, training in modes.items():
             module.training = training
         yield

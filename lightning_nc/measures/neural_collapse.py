@@ -137,7 +137,7 @@ def _undefined(values: Mapping[str, float], last: ClassifierGeometry) -> dict[st
     undefined = [name for name, value in values.items() if not math.isfinite(value)]
     if not undefined:
         return {}
-    if not last.is_affine and undefined == ["nc3"]:
+    if not last.is_affine and {*undefined} <= {"nc3", "unc3"}:
         why = "the head does not compute W h + b from its weight and bias"
     elif len(last.features.means) == 2:
         why = "two centred class means are always opposite, and a single angle has no spread"

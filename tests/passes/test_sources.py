@@ -144,7 +144,7 @@ def test_a_cosine_head_decides_as_it_outputs_and_has_no_self_duality():
     model = nn.Sequential(*net()[:3], Cosine(8, 3))
     data = Noisy()
     data.noise = 0.0
-    with pytest.warns(RuntimeWarning, match="nc3 are undefined .*does not compute W h"):
+    with pytest.warns(RuntimeWarning, match="nc3, unc3 are undefined .*does not compute W h"):
         values = measure(model, data, layers=None).values
     assert values["nc/data/nc3"] != values["nc/data/nc3"]
     assert values["nc/data/nc1"] > 0

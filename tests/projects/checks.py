@@ -97,7 +97,7 @@ def expected(family: str, project: Project, run: Run, found: Taken) -> dict[str,
     if found.rows is None:
         W, b = np.eye(len(classes), found.last.shape[1]), np.zeros(len(classes))
         values = reference.collapse_values(found.last, y, W, b)
-        of_head = ("_weights", "nc3", "nc4", "accuracy")
+        of_head = ("_weights", "nc3", "unc3", "nc4", "accuracy")
         return {name: value for name, value in values.items() if not name.endswith(of_head)}
     if len(found.rows[0]) == 1:  # the two rows whose logits differ by the only one
         W, b = (np.concatenate([-x / 2, x / 2]) for x in found.rows)

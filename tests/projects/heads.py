@@ -164,8 +164,8 @@ PROJECTS = [
         BLOCKS,
         {"train": "net.4"},
         rows=lambda module, name: (module.get_submodule(name).weight, torch.zeros(CLASSES)),
-        said=["nc3 are undefined (NaN): the head does not compute W h + b"],
-        undefined=["nc3"],
+        said=["nc3, unc3 are undefined (NaN): the head does not compute W h + b"],
+        undefined=["nc3", "unc3"],
     ),
     Project(
         "LoRA on the classifier",
