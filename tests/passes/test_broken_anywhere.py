@@ -12,7 +12,9 @@ def test_no_process_waits_for_one_that_fails(name):
     by_rank = run_processes(break_everywhere, 3, name, timeout=500)
     places = list(by_rank[0])
     assert len(places) > 50
-    for turn, place in enumerate(places):
-        found = [seen[place][0] for seen in by_rank]
-        # what fails on one fails on all, or on none: then it was caught and did no harm
-        assert len({len(errors) for errors in found}) == 1, (turn, place, found)
+    for place in places:
+        failing = by_rank[0][place][0]
+        found = [seen[place][1] for seen in by_rank]
+        of_one = found.pop(failing)
+        # after the last vote, it may have failed alone
+        assert len(found[0]) == len(found[1]) <= len(of_one), (place, failing, of_one, found)
