@@ -209,7 +209,7 @@ from lightning_nc import NeuralCollapse
 class Module({package}.LightningModule):
     def __init__(self):
         super().__init__()
-        self.net = torch.nn.Linear(3, 3)
+        self.net = torch.nn.Linear(3, 3, bias=False)
         torch.nn.init.eye_(self.net.weight)
     def forward(self, x):
         return self.net(x)
