@@ -159,18 +159,18 @@ def _found(
         Exception: If none of the measures can be met, or one of them if all are needed: why the
             first cannot.
     """
-    answers: dict[Measure, Answer | Exception] = {}
+    answers: dict[int, Answer | Exception] = {}
     for kind in dict.fromkeys(each.passes for each in measures):
-        of_kind = [each for each in measures if each.passes is kind]
-        requests = [each.request() for each in of_kind]
+        of_kind = [n for n, each in enumerate(measures) if each.passes is kind]
+        requests = [measures[n].request() for n in of_kind]
         runner = plain_runner(model, probe.forward)
         one_pass = kind(runner, lambda: probe.source, probe, requests, Processes())
         answers |= dict(zip(of_kind, one_pass.run(), strict=True))
     found: list[tuple[Measure, Answer, Evaluation]] = []
     failed: list[tuple[Measure, Exception]] = []
-    for each in measures:
+    for n, each in enumerate(measures):
         try:
-            answer = answers[each]
+            answer = answers[n]
             if isinstance(answer, Exception):
                 raise answer
             found.append((each, answer, each.evaluate(answer)))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,13 @@ def test_the_contract_of_all_callbacks_can_be_pointed_at_it():
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
+
+
+def test_measures_without_a_hash_are_measured_apart():
+    @dataclass  # which compares by fields, and so has no hash
+    class Named(LayerwiseVariance):
+        label: str = ""
+
+    found = measure(nets.mlp(), nets.vectors(), measures=[Named("one"), EquiSeparation()])
+    assert "separation/data/rho" in found.values
+    assert "cdnv/data/fall" in found.values
