@@ -66,14 +66,14 @@ def logarithms_over_depth(
     return Lines(title, "depth", lines) if lines else None
 
 
-def matrix_tables(
-    epochs_completed: float, matrices: Mapping[str, Tensor], classes: Sequence[str]
+def cosine_tables(
+    epochs_completed: float, arrays: Mapping[str, Tensor], classes: Sequence[str]
 ) -> dict[str, Table]:
-    """Return a table per matrix of up to 32 classes, with a row per entry.
+    """Return a table per matrix of cosines of up to 32 classes, with a row per entry.
 
     Args:
         epochs_completed: Epochs completed at the measurement.
-        matrices: Matrices of shape ``(K, K)``, by name.
+        arrays: Arrays of a measurement; those named ``cosines_of_...`` have shape ``(K, K)``.
         classes: The name of each class; nothing to number them.
 
     Returns:
@@ -88,6 +88,6 @@ def matrix_tables(
                 for x, value in zip(classes or range(len(matrix)), row, strict=True)
             ],
         )
-        for name, matrix in matrices.items()
-        if len(matrix) <= _CLASSES
+        for name, matrix in arrays.items()
+        if name.startswith("cosines_of_") and len(matrix) <= _CLASSES
     }

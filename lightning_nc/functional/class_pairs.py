@@ -36,3 +36,25 @@ def mean_over_pairs(vectors: Tensor, compare: Callable[[Tensor, Tensor, slice], 
         i, j = torch.triu_indices(len(first), len(second), 1, device=vectors.device)
         total = total + compare(first, second, rows)[i, j].sum()
     return total / (K * (K - 1) / 2) if K > 1 else total + torch.nan
+
+
+def spread_over_pairs(
+    vectors: Tensor, compare: Callable[[Tensor, Tensor, slice], Tensor]
+) -> Tensor:
+    """The population standard deviation over all pairs i < j, as in `mean_over_pairs`.
+
+    Args:
+        vectors: One per class, shape ``(K, d)``.
+        compare: Returns a number for each pair.
+
+    Returns:
+        A scalar; NaN for fewer than three vectors, since a single pair has no spread.
+
+    Example:
+        >>> vectors = torch.tensor([[1.0], [1.0], [2.0]])  # products 1, 2, 2
+        >>> spread_over_pairs(vectors, lambda v, u, _: v @ u.mT)
+        tensor(0.4714)
+    """
+    mean = mean_over_pairs(vectors, compare)
+    squares = mean_over_pairs(vectors, lambda *pairs: (compare(*pairs) - mean).square())
+    return squares.sqrt() if len(vectors) > 2 else torch.full_like(squares, torch.nan)

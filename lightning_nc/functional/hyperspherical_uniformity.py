@@ -1,10 +1,10 @@
 """GNC2 and UNC3: neural collapse of more classes than a simplex has room for, K > d + 1."""
 
-import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_pairs import mean_over_pairs
+from lightning_nc.functional.class_pairs import spread_over_pairs
 from lightning_nc.functional.cosines import centred, unit_vectors
+from lightning_nc.functional.input_checks import require_same_shape
 
 _CLOSE = 1e-4  # squared distance below which 2 - 2 cos has lost digits
 
@@ -29,6 +29,7 @@ def hyperspherical_uniformity(vectors: Tensor) -> Tensor:
         Distances sqrt(2), sqrt(2) and 2: the logarithms are ln(2)/2, ln(2)/2 and ln(2), with
         standard deviation sqrt(2)/6 ln(2).
 
+        >>> import torch
         >>> hyperspherical_uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]))
         tensor(0.1634, dtype=torch.float64)
 
@@ -37,12 +38,7 @@ def hyperspherical_uniformity(vectors: Tensor) -> Tensor:
         NeurIPS 37; the kernel is that of Liu, Yu, Weller & Schoelkopf (2023), "Generalizing and
         decoupling neural collapse via hyperspherical uniformity gap", ICLR.
     """
-    units = unit_vectors(vectors)
-    mean = mean_over_pairs(units, lambda first, second, _: _log_distances(first, second))
-    squares = mean_over_pairs(
-        units, lambda first, second, _: (_log_distances(first, second) - mean).square()
-    )
-    return squares.sqrt() if len(vectors) > 2 else torch.full_like(squares, torch.nan)
+    return spread_over_pairs(unit_vectors(vectors), _log_distances)
 
 
 def uniform_duality(means: Tensor, weight: Tensor) -> Tensor:
@@ -66,6 +62,7 @@ def uniform_duality(means: Tensor, weight: Tensor) -> Tensor:
     Example:
         One row is parallel to its mean, the other orthogonal: cosines 1 and 0.
 
+        >>> import torch
         >>> means = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
         >>> uniform_duality(means, torch.tensor([[2.0, 0.0], [0.0, 3.0]]))
         tensor(0.5000, dtype=torch.float64)
@@ -74,16 +71,12 @@ def uniform_duality(means: Tensor, weight: Tensor) -> Tensor:
         Wu & Papyan (2024), "Linguistic collapse: neural collapse in (large) language models",
         NeurIPS 37.
     """
-    if means.shape != weight.shape:
-        raise ValueError(
-            "Need class means and classifier rows of the same shape (K, d), "
-            f"got {tuple(means.shape)} and {tuple(weight.shape)}."
-        )
+    require_same_shape(means, weight)
     cosines = (unit_vectors(centred(means)) * unit_vectors(weight)).sum(1)
     return (cosines - cosines.mean()).square().mean().sqrt()
 
 
-def _log_distances(first: Tensor, second: Tensor) -> Tensor:
+def _log_distances(first: Tensor, second: Tensor, _rows: slice) -> Tensor:
     """``ln ||u - v||`` of unit vectors, shape ``(a, b)``."""
     squares = 2 - 2 * (first @ second.mT)
     i, j = (squares < _CLOSE).nonzero(as_tuple=True)

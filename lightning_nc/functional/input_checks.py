@@ -36,6 +36,15 @@ def check_vectors(vectors: Tensor) -> None:
         )
 
 
+def require_same_shape(means: Tensor, weight: Tensor) -> None:
+    """Raise unless there is a classifier row for each class mean, of the same length."""
+    if means.shape != weight.shape:
+        raise ValueError(
+            "Need class means and classifier rows of the same shape (K, d), "
+            f"got {tuple(means.shape)} and {tuple(weight.shape)}."
+        )
+
+
 def number_of_classes(labels: Tensor) -> int:
     """The largest label + 1; raise if that is more than there are samples.
 

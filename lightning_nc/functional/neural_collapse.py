@@ -10,14 +10,15 @@ from lightning_nc.functional.class_geometry import (
     class_geometry,
     undefined_without_signal,
 )
-from lightning_nc.functional.class_pairs import row_blocks
+from lightning_nc.functional.class_pairs import row_blocks, spread_over_pairs
 from lightning_nc.functional.class_sums import class_sums
 from lightning_nc.functional.classifier import classifier_decisions, nearest_class_centers
-from lightning_nc.functional.cosines import centred, mean_over_cosines
+from lightning_nc.functional.cosines import centred, mean_over_cosines, unit_vectors
 from lightning_nc.functional.input_checks import (
     check_features,
     check_vectors,
     require_every_class,
+    require_same_shape,
 )
 from lightning_nc.functional.powers_of_two import in_units_of, scale_of, scaled
 
@@ -109,9 +110,7 @@ def equiangularity(vectors: Tensor) -> Tensor:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
         deep learning training", PNAS 117(40).
     """
-    mean = mean_over_cosines(vectors)
-    spread = mean_over_cosines(vectors, lambda cosine: (cosine - mean).square()).sqrt()
-    return spread if len(vectors) > 2 else torch.full_like(spread, torch.nan)
+    return spread_over_pairs(unit_vectors(vectors), lambda first, second, _: first @ second.mT)
 
 
 def maximal_angle(vectors: Tensor) -> Tensor:
@@ -210,11 +209,7 @@ def self_duality(means: Tensor, weight: Tensor) -> Tensor:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
         deep learning training", PNAS 117(40).
     """
-    if means.shape != weight.shape:
-        raise ValueError(
-            "Need class means and classifier rows of the same shape (K, d), "
-            f"got {tuple(means.shape)} and {tuple(weight.shape)}."
-        )
+    require_same_shape(means, weight)
     M, W = scaled(centred(means)), scaled(weight)
     difference = W / torch.linalg.norm(W) - M / torch.linalg.norm(M)
     return difference.square().sum()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.guards.comparison import which_differ
+from lightning_nc.guards.memory import restore_memory
 from lightning_nc.guards.stand_ins import goes_one_way
 
 _LINE = 64  # bytes that are looked at together
@@ -113,9 +114,7 @@ class Content:
 
     def put_back(self) -> tuple[bool, str]:
         """Put all back; return whether it was changed, and why it could not be put back."""
-        x, moved = self.itself, False
-        if isinstance(x, Tensor) and not _same_memory(x, self.memory):
-            x.data, moved = self.memory, True  # it was resized or replaced
+        moved = isinstance(self.itself, Tensor) and restore_memory(self.itself, self.memory)
         if self.differs and self.step > 1:
             return True, f"holds too much to be put back ({self.size / 2**20:.0f} MB)"
         if self.differs:
@@ -238,11 +237,3 @@ def _tensor_of(array: Any) -> Tensor:
     """The memory of an array as bytes, with one axis more."""
     ahead = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in array.strides)
     return torch.from_numpy(np.asarray(array)[ahead][..., None].view(np.uint8))
-
-
-def _same_memory(x: Tensor, before: Tensor) -> bool:
-    return (
-        x.data_ptr() == before.data_ptr()
-        and x.shape == before.shape
-        and x.stride() == before.stride()
-    )

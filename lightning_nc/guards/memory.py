@@ -6,15 +6,17 @@ from torch import Tensor
 from lightning_nc.guards.comparison import dense_parts
 
 
-def restore_memory(tensor: Tensor, alias: Tensor) -> None:
-    """Give a tensor its memory and shape again, unless it still has them.
+def restore_memory(tensor: Tensor, alias: Tensor) -> bool:
+    """Give a tensor its memory and shape again, and return whether it no longer had them.
 
     Args:
         tensor: The tensor, which may have been resized, or given other memory through ``.data``.
         alias: What ``tensor.detach()`` was before.
     """
-    if _places(tensor) != _places(alias):
+    moved = _places(tensor) != _places(alias)
+    if moved:
         tensor.data = alias
+    return moved
 
 
 def restore_content(tensor: Tensor, content: Tensor) -> None:

@@ -15,7 +15,7 @@ from lightning_nc.arguments import (
     require_whole_numbers,
     require_yes_or_no,
 )
-from lightning_nc.figures.tables import Lines, Table, matrix_tables
+from lightning_nc.figures.tables import Lines, Table, cosine_tables
 from lightning_nc.functional.cosines import cosines, norms
 from lightning_nc.functional.minority_collapse import (
     classifier_energy,
@@ -134,9 +134,8 @@ class MinorityMeasure(Measure):
 
     def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
         """Tables of both matrices of cosines."""
-        arrays = timeline.last.arrays
-        matrices = {name: m for name, m in arrays.items() if name.startswith("cosines_of_")}
-        return {**matrix_tables(timeline.last.epochs_completed, matrices, timeline.last.classes)}
+        last = timeline.last
+        return {**cosine_tables(last.epochs_completed, last.arrays, last.classes)}
 
     def _training_counts(self, answer: Answer, classes: Tensor) -> tuple[Tensor | None, str]:
         """Training samples per class over all processes, or None and why these stay unknown.

@@ -16,7 +16,7 @@ from lightning_nc.figures import (
     snapshot_figure,
 )
 from lightning_nc.figures.snapshot import Snapshot
-from lightning_nc.figures.tables import Lines, Table, matrix_tables
+from lightning_nc.figures.tables import Lines, Table, cosine_tables
 from lightning_nc.functional.cosines import centred, cosines
 from lightning_nc.functional.simplex_plane import simplex_plane
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
@@ -109,9 +109,8 @@ class CollapseMeasure(Measure):
 
     def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
         """Tables of both matrices of cosines."""
-        arrays = timeline.last.arrays
-        matrices = {name: m for name, m in arrays.items() if name.startswith("cosines_of_")}
-        return {**matrix_tables(timeline.last.epochs_completed, matrices, timeline.last.classes)}
+        last = timeline.last
+        return {**cosine_tables(last.epochs_completed, last.arrays, last.classes)}
 
 
 def terminal_epoch(timeline: Timeline) -> float | None:

@@ -64,20 +64,18 @@ def _of_weights(formula: Callable[[Tensor], Tensor]) -> Callable[[ClassifierGeom
     return of
 
 
-def _self_duality(last: ClassifierGeometry) -> Tensor | None:
-    """NC3; NaN if the head does not compute W h + b, so that its rows are of another kind."""
-    W, means = last.weight, last.features.means
-    if W is None or not last.is_affine:
-        return None if W is None else W.new_tensor(torch.nan)
-    return undefined_without_signal(self_duality(means, W), last.features.rank)
+def _of_means_and_weights(
+    formula: Callable[[Tensor, Tensor], Tensor],
+) -> Callable[[ClassifierGeometry], Any]:
+    """A quantity of class means and rows; NaN if the head is not W h + b: rows differ in kind."""
 
+    def of(last: ClassifierGeometry) -> Tensor | None:
+        W, means = last.weight, last.features.means
+        if W is None or not last.is_affine:
+            return None if W is None else W.new_tensor(torch.nan)
+        return undefined_without_signal(formula(means, W), last.features.rank)
 
-def _uniform_duality(last: ClassifierGeometry) -> Tensor | None:
-    """UNC3; NaN where NC3 is."""
-    W, means = last.weight, last.features.means
-    if W is None or not last.is_affine:
-        return None if W is None else W.new_tensor(torch.nan)
-    return undefined_without_signal(uniform_duality(means, W), last.features.rank)
+    return of
 
 
 def _nearest_center_mismatch(last: ClassifierGeometry) -> Tensor | None:
@@ -190,7 +188,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC3, "NC3"),
         headline=True,
-        of=_self_duality,
+        of=_of_means_and_weights(self_duality),
     ),
     Quantity(
         "nc4",
@@ -226,7 +224,7 @@ QUANTITIES = (
         "not for others.",
         best="low",
         chart=Curve(_NC3, "UNC3", compared=False),
-        of=_uniform_duality,
+        of=_of_means_and_weights(uniform_duality),
     ),
     Quantity(
         "accuracy",

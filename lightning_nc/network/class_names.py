@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import Subset
+
+from lightning_nc.network.labels import innermost
 
 
 def class_names(dataset: Any, largest: int) -> Sequence[str] | None:
@@ -17,13 +18,13 @@ def class_names(dataset: Any, largest: int) -> Sequence[str] | None:
         largest: The largest label that must have a name.
 
     Example:
+        >>> from torch.utils.data import Subset
         >>> class Pets(list):
         ...     classes = ["cat", "dog"]
         >>> class_names(Subset(Pets([(0.5, 1)]), [0]), 1)
         ['cat', 'dog']
     """
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
+    dataset = innermost(dataset)
     features = getattr(dataset, "features", None)
     named = features.values() if isinstance(features, Mapping) else ()
     found = [getattr(dataset, "classes", None), *(getattr(each, "names", None) for each in named)]

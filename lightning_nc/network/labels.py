@@ -107,6 +107,13 @@ def dataset_labels(dataset: Any) -> Tensor | None:
     return _as_labels(declared, len(dataset))
 
 
+def innermost(dataset: Any) -> Any:
+    """Return the dataset inside `Subset` wrappers, which may be created for each measurement."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
+
+
 def listed(labels: Tensor, most: int = 10) -> str:
     """Labels in words, of which the first are shown.
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
 from lightning_nc.network.batches import ProbeBatch, Samples, seeded_order
 from lightning_nc.network.capture import capture
 from lightning_nc.network.class_names import names_of_classes
-from lightning_nc.network.labels import class_indices, dataset_labels
+from lightning_nc.network.labels import class_indices, dataset_labels, innermost
 from lightning_nc.network.points import Point
 from lightning_nc.network.positions import Positions, are_of_positions
 from lightning_nc.network.runner import Runner
@@ -95,7 +94,7 @@ def make_plan(
     megabytes = {p: megabytes_of(len(classes), widths[p], statistics[p]) for p in needed}
     plan = Plan(
         source_size=len(order),
-        source=_reference(_innermost(samples.dataset)),
+        source=_reference(innermost(samples.dataset)),
         declared=drawn.declared,
         of_positions=reading.of_positions,
         batches=drawn.batches,
@@ -126,19 +125,12 @@ def still_holds(plan: Plan, samples: Samples) -> bool:
     if plan.source_size != len(samples.dataset):
         return False
     if not plan.declared:
-        return plan.source() is _innermost(samples.dataset)
+        return plan.source() is innermost(samples.dataset)
     declared = dataset_labels(samples.dataset)
     return declared is not None and all(
         each.labels is not None and torch.equal(declared[each.indices], each.labels)
         for each in plan.batches
     )
-
-
-def _innermost(dataset: Any) -> Any:
-    """The dataset inside `Subset` wrappers, which may be created for each measurement."""
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    return dataset
 
 
 def _reference(dataset: Any) -> Callable[[], Any]:

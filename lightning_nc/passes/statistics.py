@@ -193,7 +193,7 @@ class ClassSums(Statistic):
 
     def add_to(self, total: Tensor, batch: LayerBatch) -> None:
         """Add features to the rows of their classes alone: the others are not touched."""
-        add_features(total, batch.features.to(total.device), batch.labels.to(total.device))
+        add_features(total, batch.features, batch.labels)
 
 
 class FuzzinessSquares(Statistic):
