@@ -16,14 +16,16 @@ def require_processes(trainer: Any, name: str) -> None:
     """
     kinds = [kind.__name__ for kind in type(trainer.strategy).__mro__]
     _, replicas = replicas_of(trainer)
-    refused = next((kind for kind in kinds if "DeepSpeed" in kind or "XLA" in kind), None)
+    refused = next((kind for kind in kinds if "XLA" in kind), None)
+    if "DeepSpeedStrategy" in kinds and getattr(trainer.strategy, "zero_stage_3", True):
+        refused = "stage 3 of DeepSpeed, where each process has only part of the parameters"
     if refused is None and replicas != trainer.world_size:
         refused = f"{kinds[0]} with tensor_parallel_size={trainer.world_size // replicas}"
     if refused is not None:
         raise ValueError(
-            f"{name} cannot measure under {refused}. Use DDP, FSDP or ModelParallelStrategy("
-            "tensor_parallel_size=1), or leave the callback out and measure a checkpoint with "
-            "lightning_nc.measure(model, loader)."
+            f"{name} cannot measure under {refused}. Use DDP, FSDP, DeepSpeed at stage 1 or 2, or "
+            "ModelParallelStrategy(tensor_parallel_size=1), or leave the callback out and measure "
+            "a checkpoint with lightning_nc.measure(model, loader)."
         )
 
 

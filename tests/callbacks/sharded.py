@@ -10,6 +10,7 @@ from unittest.mock import patch
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.utils.data import DataLoader
@@ -36,6 +37,16 @@ class HeadByItself(FullyShard):
     def configure_model(self):
         fully_shard(self.net[-1], mesh=self.device_mesh["data_parallel"])
         super().configure_model()
+
+
+class HybridShard(nets.UnifiedClassifier):
+    """Shards over pairs of processes, and replicates these, as the second FSDP does."""
+
+    def configure_model(self):
+        mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+        for module in [m for m in self.net if isinstance(m, nn.Linear)][:-1]:
+            fully_shard(module, mesh=mesh)
+        fully_shard(self, mesh=mesh)
 
 
 class OnCPU(FSDPStrategy):
@@ -71,6 +82,12 @@ SHARDED = {
         lambda: OnCPU(auto_wrap_policy=each_layer()),
         "bf16-mixed",
     ),
+}
+
+# for four processes: pairs of shards, replicated; on gloo, the first FSDP does not keep them equal
+HYBRID = {
+    "ddp": SHARDED["ddp"],
+    "fully_shard": (HybridShard, lambda: ModelParallelStrategy(4, 1), "32-true"),
 }
 
 # an odd number of batches, one that both read, and the network twice
@@ -111,9 +128,9 @@ def whole(module):
     }
 
 
-def train(kind, callbacks):
+def train(kind, callbacks, kinds=SHARDED, devices=2):
     """Final weights of two epochs, whatever the sharding."""
-    module_class, strategy, precision = SHARDED[kind]
+    module_class, strategy, precision = kinds[kind]
     torch.manual_seed(4)
     module = module_class(nets.mlp(), freeze=0)
     with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +139,7 @@ def train(kind, callbacks):
             callbacks,
             namespace="lightning",
             strategy=strategy(),
-            devices=2,
+            devices=devices,
             precision=precision,
             num_sanity_val_steps=0,
         )
@@ -135,12 +152,12 @@ def train(kind, callbacks):
     return whole(module)
 
 
-def measured(kind, probe):
+def measured(kind, probe, *where):
     options = {"figures": False, "on_error": "raise"}
     used = [c(probe=probe, **options) for c in (EquiSeparation, NeuralCollapse)]
     of_head = {"parameters": "last_layer", "relative_similarity": True}
     used += [LocalElasticity(probe=replace(probe, batch_norm="eval"), **of_head, **options)]
-    weights = train(kind, used)
+    weights = train(kind, used, *where)
     values = [
         {k: v for c in used for k, v in c.history[i].values.items() if not k.endswith("seconds")}
         for i in range(len(used[0].history))
@@ -158,6 +175,15 @@ def train_sharded(rank, world):
         for name, options in PROBES.items():
             results[kind][name] = measured(kind, Probe(**options))
     return results
+
+
+def train_hybrid(rank, world):
+    """For each hybrid kind: weights alone, and weights and values of a probe."""
+    join(rank, world)
+    warnings.simplefilter("ignore")
+    where = HYBRID, world
+    probe = Probe(batch_size=7)
+    return {kind: (train(kind, [], *where), *measured(kind, probe, *where)) for kind in HYBRID}
 
 
 def fail_sharded(rank, world):
@@ -201,7 +227,6 @@ def tensor_parallel(rank, world):
 
 def shards_after_a_pass(rank, world, guarded):
     """How many parameters are whole before and after a forward pass under guard."""
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor
 
     net = nets.mlp()
@@ -224,8 +249,6 @@ def shards_after_a_pass(rank, world, guarded):
 
 def a_pass_after_validation(rank, world):
     """Whether training goes on after a pass of a network that validation has left whole."""
-    from torch.distributed.device_mesh import init_device_mesh
-
     gradients = []
     for measured in (False, True):
         torch.manual_seed(1)

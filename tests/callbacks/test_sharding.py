@@ -3,7 +3,6 @@
 import math
 
 import pytest
-from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from tests import nets
 from tests.callbacks import sharded
@@ -40,6 +39,22 @@ def test_a_sharded_network_is_measured_like_a_whole_one(kind, probe, trained):
         assert list(first[0]) == list(expected[0])
         for key, value in expected[0].items():
             assert math.isclose(first[0][key], value, rel_tol=1e-12, abs_tol=1e-15), key
+
+
+@pytest.fixture(scope="module")
+def hybrid():
+    return run_processes(sharded.train_hybrid, 4)
+
+
+@pytest.mark.parametrize("kind", sharded.HYBRID)
+def test_hybrid_sharding_is_measured_like_ddp_and_trains_bit_identically(kind, hybrid):
+    expected = hybrid[0]["ddp"][2]
+    for results in hybrid:
+        alone, weights, values = results[kind]
+        assert nets.same(weights, alone)
+        assert values == hybrid[0][kind][2]
+        for key, value in expected[0].items():
+            assert math.isclose(values[0][key], value, rel_tol=1e-12, abs_tol=1e-15), key
 
 
 @pytest.mark.parametrize("readings", [0, 10, 60])
@@ -83,13 +98,3 @@ def test_tensor_parallel_strategies_are_refused_at_setup():
     for told in run_processes(sharded.tensor_parallel, 2):
         assert "cannot measure under ModelParallelStrategy with tensor_parallel_size=2" in told
         assert "lightning_nc.measure" in told
-
-
-class DeepSpeedStrategy(SingleDeviceStrategy):
-    """One that is named like DeepSpeed's."""
-
-
-def test_strategies_that_have_not_been_tried_are_refused_at_setup(tmp_path):
-    for kind in nets.CALLBACKS:
-        with pytest.raises(ValueError, match=f"{kind.__name__} cannot measure under DeepSpeed"):
-            nets.fit(tmp_path, [kind()], strategy=DeepSpeedStrategy("cpu"))

@@ -13,8 +13,10 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).with_name("train.py")
 
 
-def run_script(folder, fits, launcher=(), timeout=180):
+def run_script(folder, fits, launcher=(), timeout=180, within=(), **environment):
     """Run the training script; its exit code and what it and its children wrote.
+
+    A command may run it within another, such as a network namespace.
 
     Children inherit the pipes, which end when the last process is gone: one that outlives the
     script makes this fail at the deadline.
@@ -24,9 +26,10 @@ def run_script(folder, fits, launcher=(), timeout=180):
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "ignore,default::RuntimeWarning",
         "OMP_NUM_THREADS": "1",
+        **environment,
     }
     process = subprocess.Popen(
-        [sys.executable, *launcher, str(SCRIPT), told],
+        [*within, sys.executable, *launcher, str(SCRIPT), told],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
