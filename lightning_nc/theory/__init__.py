@@ -1,7 +1,7 @@
 """What the papers predict, and models small enough to work out by hand.
 
 The simplex ETF; the Layer-Peeled Model and Minority Collapse; clustering by local elasticity;
-locally elastic stability; the neurashed
+locally elastic stability, its generalisation bound and its differential equations; the neurashed
 model; where outputs collapse (Jensen's inequality, the l^p ball, the simplex of bounded norms) and
 where they do not (maximum margins of ReLU units, saturating units, convex hulls).
 """
@@ -13,9 +13,12 @@ from lightning_nc.theory.elastic_clustering import clustering_accuracy as cluste
 from lightning_nc.theory.elastic_clustering import elastic_similarities as elastic_similarities
 from lightning_nc.theory.elastic_clustering import kernel_clusters as kernel_clusters
 from lightning_nc.theory.elastic_clustering import similarity_clusters as similarity_clusters
+from lightning_nc.theory.generalization_bound import GeneralizationBounds as GeneralizationBounds
+from lightning_nc.theory.generalization_bound import generalization_bounds as generalization_bounds
 from lightning_nc.theory.jensen import class_mean_outputs as class_mean_outputs
 from lightning_nc.theory.jensen import cross_entropy_risk as cross_entropy_risk
 from lightning_nc.theory.layer_peeled import layer_peeled_model as layer_peeled_model
+from lightning_nc.theory.locally_elastic_sde import locally_elastic_sde as locally_elastic_sde
 from lightning_nc.theory.lp_ball import BallMinimizer as BallMinimizer
 from lightning_nc.theory.lp_ball import lp_ball_minimizer as lp_ball_minimizer
 from lightning_nc.theory.maximum_margin import (
