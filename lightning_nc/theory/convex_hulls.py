@@ -15,8 +15,9 @@ def share_in_hulls(features: Tensor, labels: Tensor) -> Tensor:
     :func:`~lightning_nc.theory.saturating_flow.output_gap_limit`. In high dimension it tends to be
     0: a random point is in the hull of others only if these are exponentially many.
 
-    One linear program for each sample and other class, of n_j variables and d + 1 constraints.
-    Requires scipy.
+    Solves one linear program for each pair of classes, since hulls of separable ones do not meet,
+    and one for each sample against each class from which its own cannot be separated. Requires
+    scipy.
 
     Args:
         features: Features two layers before the output, shape ``(N, d)``.
@@ -45,7 +46,9 @@ def share_in_hulls(features: Tensor, labels: Tensor) -> Tensor:
     shares = torch.full((len(classes), len(classes)), torch.nan, dtype=torch.float64)
     for i, own in enumerate(classes):
         for j, others in enumerate(classes):
-            if i != j:
+            if i != j and _are_separable(own, others):
+                shares[i, j] = 0
+            elif i != j:
                 inside = [_is_in_hull(x, others) for x in own]
                 shares[i, j] = sum(inside) / len(inside)
     return shares
@@ -68,6 +71,7 @@ def linearly_separable(features: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         Whether classes i and j are separable, symmetric, false on the diagonal, shape ``(K, K)``.
+        Gaps below about 1e-8 of the largest feature are not seen.
 
     Raises:
         ValueError: If shapes do not match, features are not finite, or a class has no samples.

@@ -39,8 +39,10 @@ def generalization_bounds(
     .. math:: \frac{2 \sup_z E \beta}{m} + \tilde M \sqrt{\frac{8 \ln (2 / \delta)}{m}}
 
     except with probability delta. By uniform stability the supremum over all pairs takes the place
-    of :math:`\sup_z E \beta`, and it is the larger one. The classic bound by uniform stability is
-    :math:`2 \sup \beta / m + (4 \sup \beta + M_l) \sqrt{\ln(1 / \delta) / (2 m)}`.
+    of :math:`\sup_z E \beta`, and it is the larger one. The classic bound by uniform stability,
+    :math:`2 \sup \beta / m + (4 \sup \beta + M_l) \sqrt{\ln(1 / \delta) / (2 m)}`, has smaller
+    constants: for delta = 0.05 the locally elastic bound is below it where :math:`\sup \beta` is
+    above about :math:`2.2 \sup_z E \beta + 0.9 \, M_l`.
 
     Args:
         beta: ``|l(A_S, z) - l(A_{S\j}, z)|`` of m training samples and n samples z, not yet
