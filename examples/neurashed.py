@@ -6,9 +6,11 @@ This rule alone implies local elasticity, implicit regularisation and the inform
     python examples/neurashed.py
 
 The graphs and the numbers are derived in the docstrings of ``lightning_nc/theory/neurashed.py``.
-In the first graph, cat shares a feature with tiger at each of L levels, and plane only at the
-first; a step on tiger raises the logits of cat and plane by 3^L - 2^L and 2^(L-1). In the second
-graph, two classes have four types each. The exit status is 1 if a number is not as derived.
+In the first graph, tiger, cat and plane share a feature with two children, and tiger and cat
+another with three: after N steps on each, a step on tiger raises the logits of cat and plane by 5 N
+and 2 N, for every N. With d more levels, where tiger and cat share one feature each, the ratio
+grows. In the second graph, two classes have four types each. The exit status is 1 if a number is
+not as derived.
 
 Source:
     Su (2021), "Envisioning future deep learning theories: some basic concepts and characteristics",
@@ -23,10 +25,11 @@ import torch
 from example_setup import BLUE, GREEN, ORANGE, options_of, save
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from lightning_nc.theory.neurashed import Neurashed, expected_amplification
 
-DEPTHS = (1, 2, 3, 4)
+DEEPER, LEARNED = (0, 1, 2, 3), (1, 10, 100)  # more levels d, steps N on each type
 TYPES = ("12", "45", "23", "56")  # in each of the classes x and y
 DECAY, STEPS, THRESHOLD = 0.002, 3200, 0.4
 # b t at which a ratio of amplifications falls to the threshold (see Neurashed.bits): in the middle
@@ -37,20 +40,33 @@ COLORS = {4: BLUE, 2: GREEN, 1: ORANGE}  # of a feature, by how many of the 8 ty
 Row = tuple[str, float, float, float]  # what, expected, measured, relative tolerance
 
 
-def animals(depth: int) -> Neurashed:
-    """Cat and tiger share a feature at every level; plane has only the one at the first level."""
-    levels: list[dict[str, list[str]]] = [{} for _ in range(depth + 1)]
-    pathways: dict[str, list[str]] = {}
-    for kind in ("tiger", "cat", "plane"):
-        below: list[str] = []
-        pathways[kind] = []
-        for level in range(depth + 1):
-            shared = f"wing {level}" if kind == "plane" and level > 0 else f"shared {level}"
-            nodes = [kind] if level == depth else [f"{kind} {level}", shared]
-            for node in nodes:
-                levels[level].setdefault(node, []).extend(below)
+def animals(d: int) -> Neurashed:
+    """All share the outline, tiger and cat the coat and, at each of d more levels, a feature."""
+    children = {
+        "stripes": ["stripe"],
+        "coat": ["ear", "paw", "tail"],
+        "whiskers": ["whisker"],
+        "outline": ["edge", "corner"],
+        "hull": ["wing"],
+    }
+    levels: list[dict[str, list[str]]] = [{x: [] for below in children.values() for x in below}]
+    levels.append(children)
+    own = {"tiger": ["stripes"], "cat": ["whiskers"], "plane": ["hull", "outline"]}
+    shared = ["coat", "outline"]  # by tiger and cat
+    pathways: dict[str, list[str]] = {kind: [] for kind in own}
+    for level in range(d + 1):
+        if level > 0:
+            deeper = {"tiger": ["tiger"], "cat": ["cat"], "plane": ["wing", "hull"]}
+            names = {kind: [f"{x} {level}" for x in nodes] for kind, nodes in deeper.items()}
+            above = {node: own[kind] for kind, nodes in names.items() for node in nodes}
+            levels.append(above | {f"animal {level}": shared})
+            own, shared = names, [f"animal {level}"]
+        tops = {kind: own[kind] + (shared if kind != "plane" else []) for kind in own}
+        for kind, nodes in tops.items():
             pathways[kind] += nodes
-            below = nodes
+    levels.append(tops)
+    for kind in pathways:
+        pathways[kind] += [x for node in pathways[kind] for x in children.get(node, [])] + [kind]
     return Neurashed(levels, pathways, growth=1, decay=0)
 
 
@@ -59,14 +75,21 @@ def logits_of(neurashed: Neurashed) -> list[float]:
     return [float(neurashed.logits(kind)[c]) for c, kind in enumerate(neurashed.graph.types)]
 
 
-def step_on_tiger(depth: int) -> tuple[Neurashed, float, float]:
-    """Step on tiger when all amplifications are 1; also return the rises of cat and plane."""
-    neurashed = animals(depth)
-    neurashed.step("tiger", "cat", "plane")
+def step_on_tiger(d: int, N: int) -> tuple[Neurashed, float, float]:
+    """Step on tiger after N steps on each type; also return the rises of cat and plane."""
+    neurashed = animals(d)
+    for _ in range(N):
+        for kind in neurashed.graph.types:
+            neurashed.step(kind)
     _, *before = logits_of(neurashed)
     neurashed.step("tiger")
     _, *after = logits_of(neurashed)
     return neurashed, after[0] - before[0], after[1] - before[1]
+
+
+def ratio_of(d: Tensor, N: int) -> Tensor:
+    """The derived ratio of the rises of cat and plane."""
+    return ((1 + 1 / (2 * N)) ** d * (12 * N + 5) - 12 * N) / 2
 
 
 def two_classes() -> Neurashed:
@@ -121,9 +144,11 @@ def expected(p: float, steps: int) -> float:
 def compare(single: Training, pairs: Training, full: Training) -> list[Row]:
     """Rows of derived and measured numbers."""
     rows: list[Row] = []
-    for L in DEPTHS:
-        _, cat, plane = step_on_tiger(L)
-        rows.append((f"tiger raises cat : plane, L = {L}", 2 * (1.5**L - 1), cat / plane, 0))
+    for N in LEARNED:
+        for d in DEEPER:
+            _, cat, plane = step_on_tiger(d, N)
+            derived = float(ratio_of(torch.tensor(d, dtype=torch.float64), N))
+            rows.append((f"tiger raises cat : plane, N = {N}, d = {d}", derived, cat / plane, 0))
     for when, epoch in (("first", 1), ("last", -1)):
         t, lambda_ = single.steps[epoch], single.amplification
         derived = expected(1 / 2, t) / expected(1 / 8, t)
@@ -159,10 +184,10 @@ def print_table(rows: list[Row]) -> bool:
 
 
 def draw_graph(axes: Axes) -> None:
-    """Draw the graph of two levels after a step on tiger."""
-    neurashed, _, _ = step_on_tiger(2)
+    """Draw the graph of the three types, one step on each and one more on tiger behind it."""
+    neurashed, _, _ = step_on_tiger(d=0, N=1)
     places = {
-        node: (4 * (i + 0.5) / len(level), height)
+        node: (9 * (i + 0.5) / len(level), 1.2 * height)
         for height, level in enumerate(neurashed.graph.levels)
         for i, node in enumerate(level)
     }
@@ -172,45 +197,50 @@ def draw_graph(axes: Axes) -> None:
         for j, i in C.nonzero().tolist():
             (x, y), (x_below, y_below) = places[level[j]], places[below[i]]
             axes.plot([x, x_below], [y, y_below], color="0.75", linewidth=1, zorder=1)
+    of_tiger = torch.cat([A[neurashed.graph.index("tiger")] for A in neurashed.graph.active])
+    inputs = len(neurashed.graph.levels[0])
     lambdas = torch.cat(neurashed.amplification).tolist()
-    for (node, (x, y)), lambda_ in zip(places.items(), lambdas, strict=True):
-        axes.plot([x], [y], "o", color=BLUE if lambda_ == 2 else "0.45", markersize=22, zorder=2)
+    for n, ((node, (x, y)), lambda_) in enumerate(zip(places.items(), lambdas, strict=True)):
+        color = BLUE if of_tiger[n] else "0.45"
+        axes.plot([x], [y], "o", color=color, markersize=10 if n < inputs else 22, zorder=2)
+        if n < inputs:
+            axes.text(x, y - 0.18, node, ha="center", va="top", rotation=45, fontsize="small")
+            continue
         axes.text(x, y, f"{lambda_:g}", color="white", ha="center", va="center_baseline")
-        if node in neurashed.graph.types:
-            axes.text(x, y + 0.25, node, ha="center")
-    logits = dict(zip(neurashed.graph.types, logits_of(neurashed), strict=True))
-    for x, kind, factors in (
-        (0.1, "cat", "1 (2 + 1) (2 + 1)"),
-        (2.2, "plane", "1 (2 + 1) (1 + 1)"),
+        axes.text(
+            *(x, y + 0.27, node),
+            ha="center",
+            bbox={"color": "white", "alpha": 0.8, "pad": 0.5},
+        )
+    _, cat, plane = logits_of(neurashed)
+    for x, text in (
+        (0, f"cat: 13 $\\to$ 1 (2 $\\cdot$ 4 + 3 $\\cdot$ 3 + 1) = {cat:g}"),
+        (5, f"plane: 7 $\\to$ 1 (2 $\\cdot$ 4 + 1) = {plane:g}"),
     ):
-        axes.text(x, -0.5, f"{kind}: 4 $\\to$ {factors} = {logits[kind]:g}")
-    axes.set_xlim(0, 4)
-    axes.set_ylim(-0.6, 2.5)
+        axes.text(x, -1.15, text)
+    axes.set_xlim(0, 9)
+    axes.set_ylim(-1.2, 3)
     axes.axis("off")
-    axes.set_title(r"amplifications $\lambda$ after a step on tiger")
+    axes.set_title(r"amplifications $\lambda$ after a step on each type and one on tiger")
 
 
 def draw_elasticity(axes: Axes) -> None:
     """Draw the ratio of the rises of cat and plane against depth."""
-    L = torch.linspace(DEPTHS[0], DEPTHS[-1], 100, dtype=torch.float64)
-    axes.plot(L, 2 * (1.5**L - 1), color="0.6", label="$2\\,((3/2)^L - 1)$")
-    for depth in DEPTHS:
-        _, cat, plane = step_on_tiger(depth)
-        axes.plot([depth], [cat / plane], "o", color=BLUE)
-        axes.annotate(
-            f"{cat:g} : {plane:g}",
-            (depth, cat / plane),
-            xytext=(-7, 5),
-            textcoords="offset points",
-            ha="right",
-        )
-    axes.set_xticks(DEPTHS)
-    axes.set_xlim(0.4, 4.4)
-    axes.set_ylim(0, 9.5)
-    axes.set_xlabel("levels $L$ below the classes")
+    d = torch.linspace(DEEPER[0], DEEPER[-1], 100, dtype=torch.float64)
+    for N, color in zip(LEARNED, (BLUE, GREEN, ORANGE), strict=True):
+        axes.plot(d, ratio_of(d, N), color=color, linewidth=1)
+        for depth in DEEPER:
+            _, cat, plane = step_on_tiger(depth, N)
+            label = f"N = {N}" if depth == 0 else None
+            axes.plot([depth], [cat / plane], "o", color=color, label=label)
+    axes.annotate("5 : 2", (0, 2.5), xytext=(8, -8), textcoords="offset points")
+    axes.plot([], [], color="0.3", linewidth=1, label="derived")
+    axes.set_xticks(DEEPER)
+    axes.set_ylim(0, 24)
+    axes.set_xlabel("more levels $d$, after $N$ steps on each type")
     axes.set_ylabel("rise of cat's logit / rise of plane's")
     axes.set_title("local elasticity grows with depth")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
 
 
 def draw_growth(axes: Axes, single: Training, full: Training) -> None:

@@ -29,7 +29,7 @@ def test_the_text_of_the_law_is_away_from_its_line_and_names_the_papers_r(rho):
     texts = {text.get_text(): text for text in axes.texts}
     assert list(texts) == [
         f"$\\rho$ = {rho:.3f}\n$r$ = {-1 if rho < 1 else 1:.3f}",
-        "(He & Su: $r$ = -0.997)",
+        "(He & Su: $r$ = -0.997,\nbatch statistics)",
     ]
     points = axes.transData.transform(list(zip(range(8), D.tolist(), strict=True)))
     own, papers = boxes_of(axes, texts.values())

@@ -62,10 +62,16 @@ def test_what_would_be_measured_is_said_before_training(run_recipe, capsys):
 
 def test_training_stops_when_the_law_holds(run_recipe):
     names = run_recipe("the law of equi-separation holds")
-    trainer, threshold = names["trainer"], names["law"].stopping_threshold
-    r = [m.values["separation/train/pearson_r"] for m in ours(trainer)[0].history]
+    trainer, law = names["trainer"], names["law"]
+    found = [
+        (m.values["separation/train/pearson_r"], m.values["separation/train/rho"])
+        for m in ours(trainer)[0].history
+    ]
+    holds = [r < law.r and rho < law.rho for r, rho in found]
     assert 1 <= trainer.current_epoch < 50
-    assert r[-1] < threshold < min(r[1:-1])
+    assert holds[-1]
+    assert not any(holds[:-1])
+    assert any(r < law.r for r, _ in found[:-1])  # r alone would have stopped it before
 
 
 def test_training_stops_when_features_have_collapsed(run_recipe):

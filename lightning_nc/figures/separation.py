@@ -64,7 +64,7 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
         where = {"transform": axes.transAxes, "ha": side, "va": "top"}
         axes.text(x, 0.95, label, **where)
         if reference is not None:
-            says = f"(He & Su: $r$ = {reference})"
+            says = f"(He & Su: $r$ = {reference},\nbatch statistics)"
             axes.text(x, 0.81, says, color="0.5", fontsize="small", **where)
     axes.grid(True, which="major", alpha=0.3)
 

@@ -176,7 +176,7 @@ class ClassEffects(NamedTuple):
 
 
 def class_effects(similarity: Tensor, labels: Tensor) -> ClassEffects:
-    r"""The intra-class effect alpha and inter-class effect beta; classes separate if alpha > beta.
+    r"""The intra-class effect alpha and the inter-class effect beta of a step on a sample.
 
     .. math:: \alpha = \operatorname{mean}_{i \ne j,\, y_i = y_j} S_{ij}, \quad
         \beta = \operatorname{mean}_{y_i \ne y_j} S_{ij}
@@ -184,6 +184,11 @@ def class_effects(similarity: Tensor, labels: Tensor) -> ClassEffects:
     For the trace kernel divided by the number of outputs, K / C, these are the mean changes of a
     logit due to a step that raises the same logit of another sample, per unit of learning rate and
     of the loss gradient with respect to that logit.
+
+    In the model of the source, classes separate only where alpha > beta, see
+    :func:`~lightning_nc.theory.locally_elastic_sde.locally_elastic_sde`. The converse is no
+    evidence: samples of a class are alike, so that untrained networks and linear classifiers have
+    alpha > beta, too. What training adds is in `relative_ratio`.
 
     Args:
         similarity: S_ij, the effect on sample j of a step on sample i, shape ``(m, m)``.

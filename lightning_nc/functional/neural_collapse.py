@@ -32,6 +32,9 @@ def variability_collapse(features: Tensor, labels: Tensor) -> Tensor:
     the plain mean of the class means, and the sample-weighted ``Sigma_W``. For balanced classes
     this is D / K.
 
+    Other conventions are in use: the notebook of Papyan, Han & Donoho leaves out the division by K,
+    and others centre on the mean of all samples, which differs where classes are imbalanced.
+
     Args:
         features: Last-layer features ``h_i``, any floating dtype, shape ``(N, d)``.
         labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.
@@ -150,8 +153,8 @@ def simplex_etf_error(means: Tensor) -> Tensor:
         means: Class means, shape ``(K, d)``.
 
     Returns:
-        A float64 scalar in [0, sqrt(2 - 2 / sqrt(K-1))], hence 0 for any two means; NaN if all
-        means coincide.
+        A float64 scalar in [0, sqrt(2 - 2 / sqrt(K-1))], hence 0 for any two means and at most 1.15
+        for ten, where all means are on a line; NaN if all means coincide.
 
     Example:
         Four corners of a square: G has diagonal blocks [[1, -1], [-1, 1]] and norm sqrt(8).
@@ -161,8 +164,10 @@ def simplex_etf_error(means: Tensor) -> Tensor:
         tensor(0.6058, dtype=torch.float64)
 
     Source:
-        Zhu, Ding, Zhou, Li, You, Sulam & Qu (2021), "A geometric analysis of neural collapse with
-        unconstrained features", NeurIPS 34.
+        Wu & Papyan (2024), "Linguistic collapse: neural collapse in (large) language models",
+        NeurIPS 37, by their code. Zhu et al. (2021), "A geometric analysis of neural collapse with
+        unconstrained features", NeurIPS 34, compare ``W W^T`` of the classifier, not centred, with
+        the same simplex: another quantity.
     """
     K = len(means)
     M = scaled(centred(means))

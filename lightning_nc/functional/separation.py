@@ -163,20 +163,23 @@ def separation_ability(fuzziness: Tensor) -> Tensor:
     return fuzziness[-1].double() / fuzziness[0].double()
 
 
-def separation_sensitivity(fuzziness: Tensor) -> Tensor:
-    r"""The relative sensitivity of the separation ability R to a perturbation of every layer.
+def separation_sensitivity(fuzziness: Tensor, absolute: bool = False) -> Tensor:
+    r"""The sensitivity of the separation ability R to a perturbation of every layer.
 
-    .. math:: \sum_t D_{t-1} / D_t
+    .. math:: \frac1R \frac{dR}{d\varepsilon} = \sum_t \frac{D_{t-1}}{D_t} \text{ (relative)},
+        \qquad \frac{dR}{d\varepsilon} = R \sum_t \frac{D_{t-1}}{D_t} \text{ (absolute)}
 
-    If every ratio ``D_t / D_{t-1}`` changes by eps, R changes by R times eps times this sum, to
-    first order. For given first and last D, the sum is smallest if all ratios are equal, that is,
-    under the law of equi-separation.
+    where :math:`R = \prod_t r_t` is the product of the ratios :math:`r_t = D_t / D_{t-1}`, of which
+    every one changes by eps. For given first and last D, hence given R, both are smallest if all
+    ratios are equal, that is, under the law of equi-separation.
 
     Args:
         fuzziness: D at each layer, shape ``(T,)``.
+        absolute: Whether to return the change of R itself, not that relative to R.
 
     Returns:
-        A float64 scalar, dimensionless; at least ``(T - 1) (D_first / D_last)^(1 / (T - 1))``.
+        A float64 scalar, dimensionless. The relative sensitivity is at least
+        ``(T - 1) (D_first / D_last)^(1 / (T - 1))``, the absolute one R times that.
 
     Example:
         Equal ratios give 2 + 2; unequal ones with the same ends give more:
@@ -186,11 +189,17 @@ def separation_sensitivity(fuzziness: Tensor) -> Tensor:
         >>> separation_sensitivity(torch.tensor([4.0, 1.0, 1.0]))
         tensor(5., dtype=torch.float64)
 
+        R = 1/2 * 1/2, and (1/2 + eps)^2 rises by 2 * 1/2 per eps:
+
+        >>> separation_sensitivity(torch.tensor([4.0, 2.0, 1.0]), absolute=True)
+        tensor(1., dtype=torch.float64)
+
     Source:
         He & Su (2023), "A law of data separation in deep learning", PNAS 120(36).
     """
     D = fuzziness.double()
-    return (D[:-1] / D[1:]).sum()
+    relative = (D[:-1] / D[1:]).sum()
+    return separation_ability(D) * relative if absolute else relative
 
 
 def fuzziness_of(geometry: ClassGeometry) -> Tensor:

@@ -61,7 +61,7 @@ QUANTITIES = (
                 "Correlation of ln D with depth; -1 is a straight line. The paper reports "
                 "r = -0.997 for a network of 8 layers on FashionMNIST, with batch statistics "
                 "(He & Su, PNAS 2023).",
-                references=(("the paper's $-0.997$", -0.997),),
+                references=(("the paper's $-0.997$ (batch statistics)", -0.997),),
             ),
             "r",
         ),

@@ -68,6 +68,8 @@ QUANTITIES = (
         "Effect within classes",
         "Mean change of a logit at other samples of the same class, per unit step.",
         worry="If it is not above the effect between classes: classes do not separate.",
+        caveat="That it is above the effect between classes is no evidence of local elasticity: "
+        "in untrained networks it is, too.",
         chart=Curve(_EFFECT, "within classes"),
         of=lambda found: _effects(found).intra,
     ),

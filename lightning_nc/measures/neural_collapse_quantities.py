@@ -172,6 +172,7 @@ QUANTITIES = (
         ideal="0",
         worry="If it stops falling, or rises, after the probe is fitted without error: "
         "classes are imbalanced, or there are more of them than dimensions + 1.",
+        caveat="At most sqrt(2 - 2/sqrt(K-1)), 1.15 for ten classes.",
         best="low",
         chart=Curve(_NC2, "simplex error"),
         headline=True,

@@ -14,11 +14,11 @@ class Neurashed:
     Level 1 has the simplest features. Each node above is a feature made of nodes of the level just
     below, its children; the nodes of the last level are the classes. A sample type activates a set
     of nodes at each level, its pathway, which is part of the graph and not learned. What is learned
-    is the amplification :math:`\lambda_j^l` of node j of level l, which starts at 0. The value of
-    an activated node on a sample is
+    is the amplification :math:`\lambda_j^l` of node j of level l, which starts at 0. A node of the
+    first level has the value 1 if it is activated, whatever its amplification. The value of an
+    activated node above is
 
-    .. math::
-        v_j^1 = \lambda_j^1, \qquad v_j^l = \lambda_j^l \sum_{i \text{ child of } j} v_i^{l-1}
+    .. math:: v_j^l = \lambda_j^l \sum_{i \text{ child of } j} v_i^{l-1}
 
     and that of other nodes is 0. Classes are an exception, since the class to predict is unknown:
     each of them has the value above, activated or not. This value is its logit,
@@ -34,19 +34,30 @@ class Neurashed:
     The model shows three phenomena of networks:
 
     - *Local elasticity.* A step on one type raises the logit of another through the nodes that they
-      share. In the example below, cat shares a feature with tiger at both levels, plane only at the
-      first. If every amplification is 1, each logit is 1 (1 + 1) (1 + 1) = 4. With a = 1 and b = 0,
-      a step on tiger raises the shared amplifications to 2, so the logit of cat becomes
-      1 (2 + 1) (2 + 1) = 9 and that of plane 1 (2 + 1) (1 + 1) = 6: they rise in the ratio 5 : 2.
-      With L levels below the classes the ratio is
+      share. In the example below, tiger, cat and plane share the outline, which has 2 children, and
+      tiger and cat share the coat, which has 3. With a = 1 and b = 0, amplifications count the
+      steps that activated a node. After N steps on each type, the class cat and its whiskers have
+      N, the coat 2 N and the outline 3 N, so that the logit of cat is
 
-      .. math:: (3^L - 2^L) : (3 \cdot 2^{L-1} - 2^L) = 2 \left((3/2)^L - 1\right) : 1
+      .. math:: v_{cat} = N \, (2 \lambda_{outline} + 3 \lambda_{coat} + \lambda_{whiskers})
+          = N \, (6 N + 6 N + N)
 
-      that is, 1, 2.5, 4.75 and 8.125 to 1 for L = 1 to 4: it grows with depth.
+      and that of plane N (6 N + N). One more step on tiger adds 1 to the outline and to the coat,
+      and 5 N to the logit of cat but 2 N to that of plane: 5 : 2, for every N.
+
+      With d more levels, at each of which tiger and cat share a node with the amplification 2 N,
+      and plane has two of its own with N each, the rises are
+      :math:`N \, ((2 N + 1)^d (12 N + 5) - (2 N)^d \, 12 N)` and :math:`N \, (2 N)^d \, 2`. Their
+      ratio
+
+      .. math:: \tfrac12 \left( \left( 1 + \tfrac{1}{2 N} \right)^d (12 N + 5) - 12 N \right)
+
+      grows with depth for every N: for N = 1 from 2.5 to 6.75, 13.1 and 22.7, for large N to
+      5.5, 8.5 and 11.5.
     - *Implicit regularisation.* Steps on single types strengthen common features more than rare
       ones, see :func:`expected_amplification`; steps on all types at once strengthen all equally.
-    - *Information bottleneck.* Rare nodes fade, and types that only they tell apart become
-      indistinguishable, see :meth:`bits`.
+    - *Information bottleneck.* Rare nodes fade, those of the first level too, and types that only
+      they tell apart become indistinguishable, see :meth:`bits`.
 
     Args:
         levels: Level by level, the children of each node by its name; nodes of level 1 have none.
@@ -63,30 +74,33 @@ class Neurashed:
         ValueError: If the graph, the pathways or the rates are not as described.
 
     Example:
-        >>> levels = [
-        ...     {"edge": (), "claw": (), "whisker": (), "wing": ()},
-        ...     {
-        ...         "face": ("edge", "claw", "whisker"), "stripes": ("edge", "claw"),
-        ...         "fur": ("edge", "whisker"), "hull": ("edge", "wing"), "tail": ("edge", "wing"),
-        ...     },
-        ...     {"tiger": ("face", "stripes"), "cat": ("face", "fur"), "plane": ("hull", "tail")},
-        ... ]
-        >>> pathways = {
-        ...     "tiger": ("edge", "claw", "face", "stripes", "tiger"),
-        ...     "cat": ("edge", "whisker", "face", "fur", "cat"),
-        ...     "plane": ("edge", "wing", "hull", "tail", "plane"),
+        >>> children = {
+        ...     "outline": ["edge", "corner"], "coat": ["ear", "paw", "tail"],
+        ...     "stripes": ["stripe"], "whiskers": ["whisker"], "hull": ["wing"],
         ... }
-        >>> neurashed = Neurashed(levels, pathways, growth=1, decay=0)
-        >>> neurashed.step("tiger", "cat", "plane")  # every amplification becomes 1
-        >>> neurashed.logits("cat")  # tiger also has the face: 1 * 1 * (1 + 1)
-        tensor([2., 4., 0.], dtype=torch.float64)
+        >>> classes = {
+        ...     "tiger": ["outline", "coat", "stripes"],
+        ...     "cat": ["outline", "coat", "whiskers"],
+        ...     "plane": ["outline", "hull"],
+        ... }
+        >>> first = {feature: () for features in children.values() for feature in features}
+        >>> pathways = {
+        ...     kind: [*sum((children[node] for node in nodes), []), *nodes, kind]
+        ...     for kind, nodes in classes.items()
+        ... }
+        >>> neurashed = Neurashed([first, children, classes], pathways, growth=1, decay=0)
+        >>> for kind in pathways:  # N = 1
+        ...     neurashed.step(kind)
+        >>> neurashed.logits("cat"), neurashed.logits("plane")[2]  # 6 + 6, 6 + 6 + 1, 6; 6 + 1
+        (tensor([12., 13.,  6.], dtype=torch.float64), tensor(7., dtype=torch.float64))
         >>> neurashed.step("tiger")
-        >>> neurashed.logits("cat")[1], neurashed.logits("plane")[2]
-        (tensor(9., dtype=torch.float64), tensor(6., dtype=torch.float64))
+        >>> neurashed.logits("cat")[1], neurashed.logits("plane")[2]  # 13 + 5, 7 + 2
+        (tensor(18., dtype=torch.float64), tensor(9., dtype=torch.float64))
 
     Source:
         Su (2021), "Envisioning future deep learning theories: some basic concepts and
-        characteristics", arXiv:2112.09741; there, each edge to the last level has an amplification.
+        characteristics", arXiv:2112.09741, with the rules of its talk; in the paper, each edge to
+        the last level has an amplification.
     """
 
     def __init__(self, levels: Levels, pathways: Pathways, growth: float, decay: float) -> None:
@@ -116,6 +130,8 @@ class Neurashed:
     def values(self, kind: str) -> list[Tensor]:
         """The value of each node on a sample of this type; 0 for features that are not activated.
 
+        Those of the first level are 1 if they are.
+
         Args:
             kind: The sample's type.
 
@@ -128,10 +144,11 @@ class Neurashed:
         t = self.graph.index(kind)
         activated = [A[t] for A in self.graph.active]
         activated[-1] = torch.ones_like(activated[-1])  # every class has its logit
-        gains = [A * lambda_ for A, lambda_ in zip(activated, self.amplification, strict=True)]
-        v = [gains[0]]
-        for gain, C in zip(gains[1:], self.graph.children, strict=True):
-            v.append(gain * (C @ v[-1]))
+        v = [activated[0].double()]
+        for A, lambda_, C in zip(
+            activated[1:], self.amplification[1:], self.graph.children, strict=True
+        ):
+            v.append(A * lambda_ * (C @ v[-1]))
         return v
 
     def logits(self, kind: str) -> Tensor:

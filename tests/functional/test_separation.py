@@ -4,6 +4,8 @@ import re
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from lightning_nc.functional import (
@@ -165,5 +167,34 @@ def test_ability_is_last_by_first_and_sensitivity_smallest_for_equal_ratios():
     fuzziness = torch.tensor([8.0, 2.0, 1.0, 4.0])
     assert separation_ability(fuzziness) == 0.5
     assert separation_sensitivity(fuzziness) == 4 + 2 + 0.25
+    assert separation_sensitivity(fuzziness, absolute=True) == 0.5 * 6.25
     equal = torch.tensor([8.0, 4.0, 2.0, 1.0])
     assert separation_sensitivity(equal) < separation_sensitivity(torch.tensor([8.0, 5.0, 2.0, 1]))
+
+
+def perturbed(fuzziness, eps):
+    """R after every ratio of neighbouring D has changed by eps."""
+    return (fuzziness[1:] / fuzziness[:-1] + eps).prod()
+
+
+@given(st.lists(st.floats(-3, 3), min_size=2, max_size=20))
+def test_the_sensitivity_is_the_derivative_of_the_ability_by_a_change_of_all_ratios(logarithms):
+    D, eps = torch.tensor(logarithms, dtype=torch.float64).exp(), 1e-6
+    R = separation_ability(D)
+    difference = (perturbed(D, eps) - perturbed(D, -eps)) / (2 * eps)
+    assert_allclose(separation_sensitivity(D, absolute=True), difference, rtol=1e-4)
+    assert_allclose(separation_sensitivity(D), difference / R, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layers", [2, 4, 8])
+def test_no_random_search_finds_ratios_that_are_less_sensitive_than_equal_ones(layers):
+    generator = torch.Generator().manual_seed(0)
+    R, equal = 0.01, torch.linspace(0, 1, layers + 1, dtype=torch.float64)
+    least = separation_sensitivity(R**equal)
+    assert_allclose(least, layers * R ** (-1 / layers))
+    for width in (1.0, 0.1, 0.01):  # ever closer to equal ratios
+        for _ in range(300):
+            inner = equal[1:-1] + width * torch.randn(layers - 1, generator=generator).double()
+            found = R ** torch.cat([equal[:1], inner, equal[-1:]])
+            assert separation_sensitivity(found) >= least * (1 - 1e-12)
+            assert separation_sensitivity(found, True) >= R * least * (1 - 1e-12)

@@ -13,21 +13,29 @@ TYPES = ("12", "45", "23", "56")  # of each class
 
 
 def animals(depth, growth=1, decay=0):
-    """Cat shares one of two features with tiger at every level, plane at the first alone."""
-    features = {
-        "tiger": [(f"animal{level}", f"tiger{level}") for level in range(depth)],
-        "cat": [(f"animal{level}", f"cat{level}") for level in range(depth)],
-        "plane": [
-            ("animal0" if level == 0 else f"wing{level}", f"plane{level}") for level in range(depth)
-        ],
+    """All share A, with 2 children; tiger and cat also B, with 3, and a node at each deeper level.
+
+    At these levels plane has two nodes of its own.
+    """
+    children = {"A": "12", "B": "345", "T": "6", "C": "7", "P": "8"}
+    children = {node: [f"input {x}" for x in below] for node, below in children.items()}
+    levels = [{x: () for below in children.values() for x in below}, children]
+    path = {"tiger": ["A", "B", "T"], "cat": ["A", "B", "C"], "plane": ["A", "P"]}
+    pathways = {
+        kind: [x for node in nodes for x in children[node]] + nodes for kind, nodes in path.items()
     }
-    levels = [{} for _ in range(depth + 1)]
-    for kind, pathway in features.items():
-        for level, nodes in enumerate([*pathway, (kind,)]):
-            for node in nodes:
-                below = pathway[level - 1] if level > 0 else ()
-                levels[level][node] = (*levels[level].get(node, ()), *below)
-    pathways = {kind: [*sum(pathway, ()), kind] for kind, pathway in features.items()}
+    for d in range(depth):
+        level = {f"animal{d}": [node for node in path["cat"] if node in path["tiger"]]}
+        for kind in ("tiger", "cat"):
+            (own,) = (node for node in path[kind] if node not in level[f"animal{d}"])
+            level[f"{kind}{d}"] = [own]
+            path[kind] = [f"animal{d}", f"{kind}{d}"]
+        level |= {f"wing{d}": path["plane"], f"hull{d}": path["plane"]}
+        path["plane"] = [f"wing{d}", f"hull{d}"]
+        levels.append(level)
+        pathways = {kind: pathways[kind] + nodes for kind, nodes in path.items()}
+    levels.append(dict(path))
+    pathways = {kind: [*nodes, kind] for kind, nodes in pathways.items()}
     return Neurashed(levels, pathways, growth, decay)
 
 
@@ -54,7 +62,7 @@ def lambda_of(neurashed, node):
 
 def test_it_starts_without_any_ability():
     neurashed = animals(2)
-    for value in neurashed.values("cat"):
+    for value in neurashed.values("cat")[1:]:
         assert_allclose(value, 0)
     assert_allclose(neurashed.probabilities("cat"), 1 / 3)
 
@@ -71,11 +79,11 @@ def test_a_value_is_the_amplification_times_the_sum_of_the_childrens_values():
         for each in ([2.0, 3.0, 5.0], [7.0, 11.0], [1.0, 0.1])
     ]
     first, second, logits = neurashed.values("k")
-    assert_allclose(first, [2, 3, 0])
-    assert_allclose(second, [7 * (2 + 3), 0])  # bc is not activated, though b is
-    assert_allclose(logits, [35, 3.5])
-    assert_allclose(neurashed.logits("l"), [0, 0.1 * 11 * (3 + 5)])
-    assert_allclose(neurashed.probabilities("k")[0], 1 / (1 + math.exp(3.5 - 35)))
+    assert_allclose(first, [1, 1, 0])  # whatever their amplifications
+    assert_allclose(second, [7 * (1 + 1), 0])  # bc is not activated, though b is
+    assert_allclose(logits, [14, 1.4])
+    assert_allclose(neurashed.logits("l"), [0, 0.1 * 11 * (1 + 1)])
+    assert_allclose(neurashed.probabilities("k")[0], 1 / (1 + math.exp(1.4 - 14)))
 
 
 def test_a_step_strengthens_what_its_batch_activates_and_weakens_the_rest():
@@ -117,23 +125,52 @@ def test_amplification_stays_between_zero_and_one_growth_per_step(steps):
         assert bool((lambda_ <= 0.5 * len(steps)).all())
 
 
-@pytest.mark.parametrize(("depth", "ratio"), [(1, 1), (2, 5 / 2), (3, 19 / 4), (4, 65 / 8)])
-def test_a_step_on_tiger_raises_cat_more_than_plane_and_the_more_the_deeper(depth, ratio):
+def own_logits(neurashed):
+    """The logit that each type gives its own class."""
+    return [float(neurashed.logits(kind)[c]) for c, kind in enumerate(neurashed.graph.types)]
+
+
+def rises(depth, N, logits_of=own_logits):
+    """What a step on tiger adds to the logits of cat and plane after N steps on each type."""
     neurashed = animals(depth)
-    neurashed.step("tiger", "cat", "plane")
-    before = {
-        kind: float(neurashed.logits(kind)[c]) for c, kind in enumerate(neurashed.graph.types)
-    }
-    assert set(before.values()) == {2.0**depth}
+    for kind in ("tiger", "cat", "plane") * N:
+        neurashed.step(kind)
+    _, *before = logits_of(neurashed)
     neurashed.step("tiger")
-    rise = {
-        kind: float(neurashed.logits(kind)[c]) - before[kind]
-        for c, kind in enumerate(neurashed.graph.types)
-    }
-    assert rise["cat"] == 3**depth - 2**depth
-    assert rise["plane"] == 3 * 2 ** (depth - 1) - 2**depth
-    assert rise["cat"] / rise["plane"] == ratio == 2 * (1.5**depth - 1)
-    assert rise["tiger"] == 2 * 4**depth - 2**depth  # its class, too, is amplified twice
+    _, *after = logits_of(neurashed)
+    return [now - then for now, then in zip(after, before, strict=True)]
+
+
+@pytest.mark.parametrize("N", [1, 2, 3, 10, 200])
+def test_a_step_on_tiger_raises_cat_and_plane_as_5_to_2_however_long_training_was(N):
+    assert rises(0, N) == [5 * N, 2 * N]
+
+
+@pytest.mark.parametrize("N", [1, 200])
+def test_if_the_first_level_were_amplified_too_it_would_not_be_5_to_2(N):
+    def amplified(neurashed):
+        original, lambda_ = neurashed.graph.children[0], neurashed.amplification[0]
+        neurashed.graph.children[0] = original * lambda_
+        logits = own_logits(neurashed)
+        neurashed.graph.children[0] = original
+        return logits
+
+    # 2 (3 N + 1)^2 + 3 (2 N + 1)^2 - 30 N^2 and 2 (3 N + 1)^2 - 18 N^2, times N
+    assert rises(0, N, amplified) == [N * (24 * N + 5), N * (12 * N + 2)]
+
+
+@pytest.mark.parametrize("N", [1, 3, 50])
+def test_the_deeper_the_more_a_step_on_tiger_raises_cat_against_plane(N):
+    ratios = []
+    for d in range(5):
+        cat, plane = rises(d, N)
+        assert cat == N * ((2 * N + 1) ** d * (12 * N + 5) - (2 * N) ** d * 12 * N)
+        assert plane == N * (2 * N) ** d * 2
+        ratios.append(cat / plane)
+    assert_allclose(ratios[1], ((1 + 1 / (2 * N)) * (12 * N + 5) - 12 * N) / 2)
+    assert all(deeper > ratio + 3 for ratio, deeper in pairwise(ratios))
+    if N == 50:
+        assert_allclose(ratios, [2.5, 5.5, 8.5, 11.5, 14.5], rtol=0.05)
 
 
 def test_training_on_all_types_learns_to_predict_them():
