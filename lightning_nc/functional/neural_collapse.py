@@ -22,6 +22,8 @@ from lightning_nc.functional.input_checks import (
 )
 from lightning_nc.functional.powers_of_two import in_units_of, scale_of, scaled
 
+_NO_LOSS = 1e-3  # a variance that is a larger share of the mean square has kept its digits
+
 
 def variability_collapse(features: Tensor, labels: Tensor) -> Tensor:
     r"""NC1: within-class variability relative to the spread of the class means; ideal 0.
@@ -111,8 +113,16 @@ def equiangularity(vectors: Tensor) -> Tensor:
         deep learning training", PNAS 117(40).
     """
     units = unit_vectors(vectors)
-    spread = moments_over_pairs(len(units), lambda i, j: units[i] @ units[j].mT).deviation
-    return spread if len(units) > 2 else torch.full_like(spread, torch.nan)
+    K, d = units.shape
+    if K <= 2:
+        return units.new_tensor(torch.nan)
+    if K > 2 * d:  # from products of the columns, which are fewer: the cosines are not near 0 then
+        pairs = K * (K - 1)
+        mean = (units.sum(0).square().sum() - K) / pairs
+        square = (torch.linalg.norm(units.mT @ units).square() - K) / pairs
+        if bool(square - mean.square() > _NO_LOSS * square):
+            return (square - mean.square()).sqrt()
+    return moments_over_pairs(K, lambda i, j: units[i] @ units[j].mT).deviation
 
 
 def maximal_angle(vectors: Tensor) -> Tensor:
@@ -168,6 +178,9 @@ def simplex_etf_error(means: Tensor) -> Tensor:
     """
     K = len(means)
     M = scaled(centred(means))
+    if K > 2 * M.shape[1]:  # no simplex: the error is large, and known from M^T M alone
+        alike = M.square().sum() / torch.linalg.norm(M.mT @ M) / (K - 1) ** 0.5
+        return (2 - 2 * alike).sqrt()
     norm = _norm_of_gram(M)
 
     def without_simplex(G: Tensor, on_diagonal: bool) -> Tensor:
