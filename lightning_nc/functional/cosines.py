@@ -15,7 +15,8 @@ def centred(means: Tensor) -> Tensor:
     check_vectors(means)
     M = means.double()
     M = M - M.mean(0)
-    return M - M.mean(0)  # removes the rounding error of the first mean
+    M -= M.mean(0)  # removes the rounding error of the first mean
+    return M
 
 
 def norms(vectors: Tensor) -> Tensor:

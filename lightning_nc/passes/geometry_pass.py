@@ -254,9 +254,10 @@ def _as_classes(rows: Tensor, classes: Tensor) -> Tensor:
 def _geometry(centres: Centres, totals: dict[str, Tensor]) -> ClassGeometry:
     """The geometry of a layer from the sums over all processes."""
     counts, means, directions, scale = centres
-    own = {each.name: totals[each.name] for each in GEOMETRY}
+    # on their own: a view of the sums would keep those of the residuals, as large as the means
+    own = {each.name: totals[each.name].clone() for each in GEOMETRY}
     made_use_of = {*own, ClassSums.name, ResidualSums.name}
-    others = {name: total for name, total in totals.items() if name not in made_use_of}
+    others = {name: each.clone() for name, each in totals.items() if name not in made_use_of}
     return ClassGeometry(counts, means, directions.rank, **own, statistics=others, scale=scale)
 
 
