@@ -81,8 +81,9 @@ def project_residuals(
         `ProjectedResiduals`, float64.
 
     Example:
-        >>> means, Q = torch.tensor([[0.0, 1], [4, 1]]).double(), torch.tensor([[0.5], [0]]).double()
-        >>> features = torch.tensor([[1.0, 1], [2, 1]])
+        >>> means = torch.tensor([[0.0, 1.0], [4.0, 1.0]]).double()
+        >>> Q = torch.tensor([[0.5], [0.0]]).double()
+        >>> features = torch.tensor([[1.0, 1.0], [2.0, 1.0]])
         >>> tuple(project_residuals(features, torch.tensor([0, 1]), means, Q))
         (tensor([[ 0.5000, -1.0000]], dtype=torch.float64), tensor([1., 4.], dtype=torch.float64))
     """

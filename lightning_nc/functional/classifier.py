@@ -81,7 +81,7 @@ class LinearDecision:
         return chosen, numbers
 
     def _window(self, h: Tensor) -> Tensor:
-        """Twice the error of a number in float32, shape ``(n,)``; infinite where it may overflow."""
+        """Twice the error of a number in float32, ``(n,)``; infinite where it may overflow."""
         d = h.shape[1]
         lengths = torch.linalg.vector_norm(h, dim=1)
         largest = lengths * self._longest + self._bias

@@ -116,7 +116,7 @@ def equiangularity(vectors: Tensor) -> Tensor:
     K, d = units.shape
     if K <= 2:
         return units.new_tensor(torch.nan)
-    if K > 2 * d:  # from products of the columns, which are fewer: the cosines are not near 0 then
+    if 2 * d < K:  # from products of columns, which are fewer; cosines are far from 0 then
         pairs = K * (K - 1)
         mean = (units.sum(0).square().sum() - K) / pairs
         square = (torch.linalg.norm(units.mT @ units).square() - K) / pairs
@@ -178,7 +178,7 @@ def simplex_etf_error(means: Tensor) -> Tensor:
     """
     K = len(means)
     M = scaled(centred(means))
-    if K > 2 * M.shape[1]:  # no simplex: the error is large, and known from M^T M alone
+    if 2 * M.shape[1] < K:  # no simplex: the error is large, and known from M^T M alone
         alike = M.square().sum() / torch.linalg.norm(M.mT @ M) / (K - 1) ** 0.5
         return (2 - 2 * alike).sqrt()
     norm = _norm_of_gram(M)

@@ -3,12 +3,14 @@
     python -m tests.benchmarks.many_classes [--classes 50257 --features 768 --samples 1000000]
 
 Features are made batch by batch: an embedding of the class and of another token, a linear layer and
-a ReLU. They are not cached, so that a measurement reads them twice. It finds D; up to 4096 features,
-as last layers have, also NC1, NC2, CDNV and GNC2, and with a head NC3 and NC4. Each row runs in a
-process of its own, on one thread: the peak is what that process took beyond sweeps of the bare
-network and a small measurement, in arrays of K x d numbers in float64 where these are large. Beside
-are two other routes, of which one batch is timed: to the class sums by the dense K x N matrix of
-class members, and to D by the d x d scatter and its pseudo-inverse.
+a ReLU. They are not cached, so that a measurement reads them twice. It finds D; up to 4096
+features, as last layers have, also NC1, NC2, CDNV and GNC2, and with a head NC3 and NC4. Each row
+runs in a process of its own, on one thread: the peak is what that process took beyond sweeps of the
+bare network and a small measurement, in arrays of K x d numbers in float64 where these are large.
+Beside are two other routes, of which one batch is timed: to the class sums by the dense K x N
+matrix of class members, and to D by the d x d scatter and its pseudo-inverse. The features of a row
+"repeated" are copies of fewer ones, as many as a quarter of the first block of ResNet-50 has, and
+their D must be that of the few.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 import lightning_nc
+from lightning_nc.functional import separation_fuzziness
 from lightning_nc.functional.separation import fuzziness_of
 from lightning_nc.measures.equi_separation import SeparationMeasure
 from lightning_nc.measures.neural_collapse import CollapseMeasure
@@ -40,12 +43,21 @@ MOST_FOR_SCATTER = 2048  # features for which a d x d pseudo-inverse takes secon
 
 
 class Size(NamedTuple):
-    """What is measured: classes K, features d, samples N, and whether the network has a head."""
+    """What is measured.
+
+    Attributes:
+        classes: Number of classes K.
+        features: Number of features d.
+        samples: Number of samples N.
+        head: Whether the network has a head.
+        copies: How often each of d / copies features is repeated.
+    """
 
     classes: int
     features: int
     samples: int
     head: bool = False
+    copies: int = 1
 
     @property
     def batch(self):
@@ -61,11 +73,11 @@ SIZES = [
     Size(100, 1_000_000, 200),
     Size(1_000, 512, 20_000),
     Size(1_000, 512, 20_000, head=True),
-    Size(1_000, 200_704, 2_000),
-    Size(10_000, 512, 50_000),
-    Size(10_000, 512, 50_000, head=True),
-    Size(10_000, 4_096, 20_000),
-    Size(50_257, 768, 100_514),
+    Size(1_000, 200_704, 2_000, copies=98),
+    Size(10_000, 512, 20_000),
+    Size(10_000, 512, 20_000, head=True),
+    Size(10_000, 2_048, 20_000),
+    Size(50_257, 256, 100_514),
 ]
 
 
@@ -88,14 +100,27 @@ class Tokens(Dataset):
         return torch.stack([labels, self.others[indices]], 1), labels
 
 
+class Repeated(nn.Module):
+    """Each feature as often as asked."""
+
+    def __init__(self, copies):
+        super().__init__()
+        self.copies = copies
+
+    def forward(self, h):
+        return h if self.copies == 1 else h.repeat(1, self.copies)
+
+
 class StandIn(nn.Module):
     """A network that is fast for the number of its features."""
 
     def __init__(self, size):
         super().__init__()
-        width = min(size.features, PARAMETERS // size.features)
+        own = size.features // size.copies
+        width = min(own, PARAMETERS // own)
         self.embedding = nn.Embedding(size.classes, width)
-        self.hidden = nn.Sequential(nn.Linear(width, size.features), nn.ReLU(inplace=True))
+        map_ = nn.Linear(width, own), nn.ReLU(inplace=True), Repeated(size.copies)
+        self.hidden = nn.Sequential(*map_)
         self.head = nn.Linear(size.features, size.classes) if size.head else nn.Identity()
 
     def forward(self, tokens):
@@ -132,6 +157,16 @@ def measure(model, loader, features, head=False):
     values = collapse.values_of(found.classifier) if is_last else {}
     values["D"] = fuzziness_of(layer)
     assert all(0 <= value < float("inf") for value in values.values()), values
+    return float(values["D"])
+
+
+@torch.no_grad()
+def require_copies_change_nothing(model, loader, D):
+    """Compare D with that of the features of which there are copies."""
+    model.hidden[-1].copies = 1
+    parts = [(model(inputs), labels) for inputs, labels in loader]
+    few = separation_fuzziness(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    assert abs(D / float(few) - 1) < 1e-9, (D, few)
 
 
 def other_routes(model, loader, size):
@@ -166,14 +201,18 @@ def row(size):
     read(model, loader)
     twice = seconds(lambda: [read(model, loader) for _ in range(2)])
     before = peak_mb()
-    taken = seconds(lambda: measure(model, loader, size.features, size.head))
+    started = time.perf_counter()
+    D = measure(model, loader, size.features, size.head)
+    taken = time.perf_counter() - started
     peak, array = peak_mb() - before, 8 * size.classes * size.features / 2**20
     by_members, by_scatter = other_routes(model, loader, size)
+    if size.copies > 1:
+        require_copies_change_nothing(model, loader, D)
     return {
         "K": size.classes,
         "d": size.features,
         "N": size.samples,
-        "head": "yes" if size.head else "",
+        "beside": "head" if size.head else "repeated" if size.copies > 1 else "",
         "us per sample": 1e6 * taken / size.samples,
         "by reading twice": taken / twice,
         "peak, MB": peak,
