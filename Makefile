@@ -38,6 +38,7 @@ tables: .venv/.dev ## Write the tables of quantities, and of projects, in README
 bench: .venv/.dev ## Measure the cost of measurements, as ratios within one run
 	$(BIN)/python -m tests.benchmarks.measurement_cost
 	$(BIN)/python -m tests.benchmarks.fuzziness_routes
+	$(BIN)/python -m tests.benchmarks.many_classes
 	$(BIN)/python -m tests.benchmarks.layer_peeled
 	$(BIN)/python -m tests.benchmarks.gradient_kernel
 

@@ -43,7 +43,8 @@ def test_a_layer_of_65536_features_takes_less_than_a_gigabyte(cache_mb):
     assert float(run.stdout.split()[-1]) < 1024, f"{run.stdout} MB more than a forward sweep"
 
 
-# For 100 classes and 200,000 features, an array of class means takes 153 MB.
+# For 100 classes and 200,000 features, an array of class means takes 153 MB. These are 2,000
+# features, each repeated 100 times, whose D is that of the 2,000.
 MEANS = """
 from pathlib import Path
 import torch
@@ -56,18 +57,23 @@ def peak():
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
 
+class Repeated(nn.Module):
+    def forward(self, h):
+        return h.repeat(1, 100)
+
 K, d = 100, 200_000
 torch.manual_seed(0)
-model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, d))
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, d // 100), Repeated())
 data = TensorDataset(torch.randn(203, 4), torch.arange(203) % K)
 probe = lightning_nc.Probe(data, "wide", samples_per_class=None, batch_size=20, cache_mb={cache_mb})
 lightning_nc.measure(nn.Sequential(model[0], nn.Identity()), data, measures=[
     lightning_nc.EquiSeparation(layers=["1"])
 ])  # what the first measurement imports
 before = peak()
-law = lightning_nc.EquiSeparation(layers=["2"])
+law = lightning_nc.EquiSeparation(layers=["2", "3"])
 values = lightning_nc.measure(model, probe, measures=[law]).values
-assert 0 < values["separation_layers/wide/2"] < float("inf"), values
+few, many = (values[f"separation_layers/wide/{layer}"] for layer in (2, 3))
+assert 0 < few < float("inf") and abs(many / few - 1) < 1e-9, values
 print((peak() - before) / (8 * K * d / 2**20))
 """
 

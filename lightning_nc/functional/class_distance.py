@@ -1,6 +1,5 @@
 """CDNV: the variance of two classes relative to the distance between them."""
 
-import torch
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import (
@@ -8,7 +7,7 @@ from lightning_nc.functional.class_geometry import (
     class_geometry,
     undefined_without_signal,
 )
-from lightning_nc.functional.class_pairs import mean_over_pairs
+from lightning_nc.functional.class_pairs import mean_over_pairs, squared_distances
 from lightning_nc.functional.cosines import centred
 
 
@@ -33,6 +32,7 @@ def class_distance_normalized_variance(features: Tensor, labels: Tensor) -> Tens
     Example:
         Variances 1 and 1, squared distance 16:
 
+        >>> import torch
         >>> features = torch.tensor([[1.0], [3.0], [-1.0], [-3.0]])
         >>> class_distance_normalized_variance(features, torch.tensor([0, 0, 1, 1]))
         tensor(0.0625, dtype=torch.float64)
@@ -46,13 +46,10 @@ def class_distance_normalized_variance(features: Tensor, labels: Tensor) -> Tens
 
 def class_distance_normalized_variance_of(geometry: ClassGeometry) -> Tensor:
     """Return `class_distance_normalized_variance` from the class geometry of a layer."""
-    v = geometry.squares / geometry.counts
+    v, M = geometry.squares / geometry.counts, centred(geometry.means)
 
-    def of_pairs(first: Tensor, second: Tensor, rows: slice) -> Tensor:
-        # from differences: a distance by way of a product loses digits where means are close
-        exactly = "donot_use_mm_for_euclid_dist"
-        distances = torch.cdist(first, second, compute_mode=exactly)
-        return (v[rows, None] + v[rows.start :]) / (2 * distances.square())
+    def of_pairs(i: slice, j: slice) -> Tensor:
+        return (v[i, None] + v[j]) / (2 * squared_distances(M[i], M[j]))
 
-    cdnv = mean_over_pairs(centred(geometry.means), of_pairs)
+    cdnv = mean_over_pairs(len(M), of_pairs)
     return undefined_without_signal(cdnv, geometry.rank)

@@ -75,20 +75,26 @@ def project_residuals(
         features: ``h_i``, any floating dtype, shape ``(N, d)``.
         labels: Class indices, shape ``(N,)``.
         means: Final class means, float64, shape ``(K, d)``.
-        basis: Directions Q to project on, float64, shape ``(d, m)``.
+        basis: Directions Q to project on, float64, shape ``(d, m)``; the axes if m = d.
 
     Returns:
         `ProjectedResiduals`, float64.
 
     Example:
-        >>> means, Q = torch.tensor([[0.0], [4.0]]).double(), torch.tensor([[0.5]]).double()
-        >>> tuple(project_residuals(torch.tensor([[1.0], [2.0]]), torch.tensor([0, 1]), means, Q))
+        >>> means = torch.tensor([[0.0, 1.0], [4.0, 1.0]]).double()
+        >>> Q = torch.tensor([[0.5], [0.0]]).double()
+        >>> features = torch.tensor([[1.0, 1.0], [2.0, 1.0]])
+        >>> tuple(project_residuals(features, torch.tensor([0, 1]), means, Q))
         (tensor([[ 0.5000, -1.0000]], dtype=torch.float64), tensor([1., 4.], dtype=torch.float64))
     """
     along = means.new_zeros(basis.shape[1], len(features))
     squares = means.new_zeros(len(features))
+    all_axes = basis.shape[0] == basis.shape[1]  # see `SeparatingDirections`
     for columns, r in residual_blocks(features, labels, means):
-        along.addmm_(basis[columns].mT, r.mT)
+        if all_axes:
+            along[columns] = r.mT
+        else:
+            along.addmm_(basis[columns].mT, r.mT)
         squares += r.square_().sum(1)
     return ProjectedResiduals(along, squares)
 

@@ -15,7 +15,8 @@ def centred(means: Tensor) -> Tensor:
     check_vectors(means)
     M = means.double()
     M = M - M.mean(0)
-    return M - M.mean(0)  # removes the rounding error of the first mean
+    M -= M.mean(0)  # removes the rounding error of the first mean
+    return M
 
 
 def norms(vectors: Tensor) -> Tensor:
@@ -34,7 +35,8 @@ def mean_over_cosines(
     vectors: Tensor, of: Callable[[Tensor], Tensor] = lambda cosine: cosine
 ) -> Tensor:
     """The mean over all pairs i < j of a function of their cosine, or of the cosine itself."""
-    return mean_over_pairs(unit_vectors(vectors), lambda first, second, _: of(first @ second.mT))
+    units = unit_vectors(vectors)
+    return mean_over_pairs(len(units), lambda i, j: of(units[i] @ units[j].mT))
 
 
 def group_cosine(

@@ -1,12 +1,11 @@
 """GNC2 and UNC3: neural collapse of more classes than a simplex has room for, K > d + 1."""
 
+import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_pairs import spread_over_pairs
+from lightning_nc.functional.class_pairs import moments_over_pairs, squared_distances
 from lightning_nc.functional.cosines import centred, unit_vectors
 from lightning_nc.functional.input_checks import require_same_shape
-
-_CLOSE = 1e-4  # squared distance below which 2 - 2 cos has lost digits
 
 
 def hyperspherical_uniformity(vectors: Tensor) -> Tensor:
@@ -38,7 +37,10 @@ def hyperspherical_uniformity(vectors: Tensor) -> Tensor:
         NeurIPS 37; the kernel is that of Liu, Yu, Weller & Schoelkopf (2023), "Generalizing and
         decoupling neural collapse via hyperspherical uniformity gap", ICLR.
     """
-    return spread_over_pairs(unit_vectors(vectors), _log_distances)
+    u = unit_vectors(vectors)
+    logarithms = moments_over_pairs(len(u), lambda i, j: squared_distances(u[i], u[j]).log() / 2)
+    spread = logarithms.deviation
+    return spread if len(u) > 2 else torch.full_like(spread, torch.nan)
 
 
 def uniform_duality(means: Tensor, weight: Tensor) -> Tensor:
@@ -74,11 +76,3 @@ def uniform_duality(means: Tensor, weight: Tensor) -> Tensor:
     require_same_shape(means, weight)
     cosines = (unit_vectors(centred(means)) * unit_vectors(weight)).sum(1)
     return (cosines - cosines.mean()).square().mean().sqrt()
-
-
-def _log_distances(first: Tensor, second: Tensor, _rows: slice) -> Tensor:
-    """``ln ||u - v||`` of unit vectors, shape ``(a, b)``."""
-    squares = 2 - 2 * (first @ second.mT)
-    i, j = (squares < _CLOSE).nonzero(as_tuple=True)
-    squares[i, j] = (first[i] - second[j]).square().sum(1)
-    return squares.log() / 2

@@ -10,7 +10,7 @@ from lightning_nc.functional.class_geometry import (
     class_geometry,
     undefined_without_signal,
 )
-from lightning_nc.functional.class_pairs import row_blocks, spread_over_pairs
+from lightning_nc.functional.class_pairs import moments_over_pairs, squares_of_pairs
 from lightning_nc.functional.class_sums import class_sums
 from lightning_nc.functional.classifier import classifier_decisions, nearest_class_centers
 from lightning_nc.functional.cosines import centred, mean_over_cosines, unit_vectors
@@ -21,6 +21,8 @@ from lightning_nc.functional.input_checks import (
     require_same_shape,
 )
 from lightning_nc.functional.powers_of_two import in_units_of, scale_of, scaled
+
+_NO_LOSS = 1e-3  # a variance that is a larger share of the mean square has kept its digits
 
 
 def variability_collapse(features: Tensor, labels: Tensor) -> Tensor:
@@ -113,7 +115,17 @@ def equiangularity(vectors: Tensor) -> Tensor:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
         deep learning training", PNAS 117(40).
     """
-    return spread_over_pairs(unit_vectors(vectors), lambda first, second, _: first @ second.mT)
+    units = unit_vectors(vectors)
+    K, d = units.shape
+    if K <= 2:
+        return units.new_tensor(torch.nan)
+    if 2 * d < K:  # from products of columns, which are fewer; cosines are far from 0 then
+        pairs = K * (K - 1)
+        mean = (units.sum(0).square().sum() - K) / pairs
+        square = (torch.linalg.norm(units.mT @ units).square() - K) / pairs
+        if bool(square - mean.square() > _NO_LOSS * square):
+            return (square - mean.square()).sqrt()
+    return moments_over_pairs(K, lambda i, j: units[i] @ units[j].mT).deviation
 
 
 def maximal_angle(vectors: Tensor) -> Tensor:
@@ -171,16 +183,34 @@ def simplex_etf_error(means: Tensor) -> Tensor:
     """
     K = len(means)
     M = scaled(centred(means))
-    # G is formed a block of rows at a time, once for its norm and once to be compared
-    norm = error = M.new_zeros(())
-    for rows in row_blocks(K):
-        norm = torch.hypot(norm, torch.linalg.norm(M[rows] @ M.mT))
-    for rows in row_blocks(K):
-        simplex = torch.zeros(rows.stop - rows.start, K, dtype=M.dtype, device=M.device) - 1 / K
-        simplex.diagonal(rows.start).add_(1)
-        difference = M[rows] @ M.mT / norm - simplex / (K - 1) ** 0.5
-        error = torch.hypot(error, torch.linalg.norm(difference))
-    return error
+    if 2 * M.shape[1] < K:  # no simplex: the error is large, and known from M^T M alone
+        alike = M.square().sum() / torch.linalg.norm(M.mT @ M) / (K - 1) ** 0.5
+        return (2 - 2 * alike).sqrt()
+    norm = _norm_of_gram(M)
+
+    def without_simplex(G: Tensor, on_diagonal: bool) -> Tensor:
+        difference = G / norm + 1 / K / (K - 1) ** 0.5
+        if on_diagonal:
+            difference.diagonal().sub_(1 / (K - 1) ** 0.5)
+        return difference
+
+    return _norm_of_gram(M, without_simplex)
+
+
+def _norm_of_gram(
+    M: Tensor, of: Callable[[Tensor, bool], Tensor] = lambda G, on_diagonal: G
+) -> Tensor:
+    """The Frobenius norm of a symmetric function of ``G = M M^T``, of which squares are formed.
+
+    Args:
+        M: Shape ``(K, d)``.
+        of: Receives a square of G, and whether it is on the diagonal.
+    """
+    norm = M.new_zeros(())
+    for i, j in squares_of_pairs(len(M)):
+        own = torch.linalg.norm(of(M[i] @ M[j].mT, i == j))
+        norm = torch.hypot(norm, own if i == j else 2**0.5 * own)  # for its mirror image, too
+    return norm
 
 
 def self_duality(means: Tensor, weight: Tensor) -> Tensor:

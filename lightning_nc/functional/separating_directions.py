@@ -18,7 +18,7 @@ class SeparatingDirections(NamedTuple):
     are small: ``P = Q T``.
 
     Attributes:
-        basis: Q, shape ``(d, m)`` with ``m = min(K - 1, d)``.
+        basis: Q, shape ``(d, m)`` with ``m = min(K - 1, d)``; the identity if m = d.
         fuzziness: T with the class weights n_k/n of D, shape ``(m, m)``; zero columns for
             directions that were dropped.
         collapse: T with the class weights 1/K of NC1, of the same shape; the same tensor if classes

@@ -1,14 +1,19 @@
 """The simplex symmetry of risk-minimising classifiers in their last two layers."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_nc.functional.class_pairs import (
+    moments_over_pairs,
+    squared_distances,
+    squares_of_pairs,
+)
 from lightning_nc.functional.cosines import centred
 from lightning_nc.functional.input_checks import check_vectors
 from lightning_nc.functional.powers_of_two import scaled
+from lightning_nc.functional.separating_directions import triangular_factor
 
 
 class SimplexSymmetry(NamedTuple):
@@ -79,46 +84,55 @@ def simplex_symmetry(values: Tensor, weight: Tensor | None = None) -> SimplexSym
         )
     check_vectors(values)
     y, A = scaled(values), None if weight is None else scaled(weight)
-    undefined = y.new_tensor(torch.nan)
+    m, undefined = centred(y), y.new_tensor(torch.nan)
+    mean, spread = moments_over_pairs(len(m), lambda i, j: squared_distances(m[i], m[j]).sqrt())
     center = torch.linalg.norm(y.mean(0)) / y.square().sum(1).mean().sqrt()
     return SimplexSymmetry(
-        _relative_spread(torch.nn.functional.pdist(y)),
-        _spread_of_corner_products(y) if len(y) > 2 else undefined,
+        spread / mean,
+        _spread_of_corner_products(m) if len(m) > 2 else undefined,
         center,
-        undefined if A is None else _isometry(centred(y), A),
-        undefined if A is None else _misalignment(centred(y), A),
+        undefined if A is None else _isometry(m, A),
+        undefined if A is None else _misalignment(m, A),
     )
 
 
-def _spread_of_corner_products(y: Tensor) -> Tensor:
-    """The relative spread of `_corner_products`, of which there are too many to keep."""
-    K = len(y)
-    count = K * (K - 1) * (K - 2) / 2
-    mean = torch.stack([products.sum() for products in _corner_products(y)]).sum() / count
-    squares = [(products - mean).square().sum() for products in _corner_products(y)]
-    return (torch.stack(squares).sum() / count).sqrt() / mean.abs()
+def _spread_of_corner_products(m: Tensor) -> Tensor:
+    """The relative spread of ``<y_i - y_l, y_l - y_j>`` over distinct i, l, j.
 
+    The products are ``(d_ij - d_il - d_lj) / 2`` with the squared distances d, of which each pair
+    is in K - 2 triples. Hence their mean is ``-D / 2`` with the mean D of d, and with ``e = d - D``
+    the squared deviations sum up to ``((3 K - 4) sum_{i<j} e_ij^2 - sum_i (sum_j e_ij)^2) / 4``.
+    What is subtracted is at most four fifths of the rest, so that no digits are lost.
 
-def _corner_products(y: Tensor) -> Iterator[Tensor]:
-    """For each l, all ``<y_i - y_l, y_l - y_j>`` with i < j and l different from both."""
-    i, j = torch.triu_indices(len(y) - 1, len(y) - 1, 1, device=y.device)
-    for corner in range(len(y)):
-        edges = torch.cat([y[:corner], y[corner + 1 :]]) - y[corner]  # y_i - y_l, i != l
-        yield -(edges @ edges.mT)[i, j]
+    Args:
+        m: Centred values, shape ``(K, d)``.
+    """
+    K = len(m)
+    mean = 2 * m.square().sum() / (K - 1)  # D
+    squares, by_class = m.new_zeros(()), m.new_zeros(K)
+    for i, j in squares_of_pairs(K):
+        e = squared_distances(m[i], m[j]) - mean
+        if i == j:
+            e.fill_diagonal_(0)
+            squares = squares + e.square().sum() / 2
+            by_class[i] += e.sum(1)
+        else:
+            squares = squares + e.square().sum()
+            by_class[i] += e.sum(1)
+            by_class[j] += e.sum(0)
+    triples = K * (K - 1) * (K - 2) / 2
+    deviations = ((3 * K - 4) * squares - by_class.square().sum()) / 4
+    return (deviations / triples).sqrt() / (mean / 2)
 
 
 def _isometry(m: Tensor, A: Tensor) -> Tensor:
     """The spread of the singular values of A, ``(K, d)``, on the span of the centred values m."""
-    _, s, Vh = torch.linalg.svd(m, full_matrices=False)
+    _, s, Vh = torch.linalg.svd(triangular_factor(m), full_matrices=False)
     kept = s[: len(m) - 1] > 1e-12 * s[0]
-    return _relative_spread(torch.linalg.svdvals(A @ Vh[: len(kept)][kept].mT))
+    own = torch.linalg.svdvals(triangular_factor(A @ Vh[: len(kept)][kept].mT))
+    return (own - own.mean()).square().mean().sqrt() / own.mean()
 
 
 def _misalignment(m: Tensor, A: Tensor) -> Tensor:
     cosines = torch.nn.functional.cosine_similarity(scaled(A, 1), scaled(m, 1), dim=1, eps=0.0)
     return (1 - cosines).clamp(min=0).mean()  # rounding may lift a cosine above 1
-
-
-def _relative_spread(x: Tensor) -> Tensor:
-    """The population standard deviation over the absolute mean; 0 if all values are equal."""
-    return (x - x.mean()).square().mean().sqrt() / x.mean().abs()

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.classifier import classifier_logits, two_row_head
+from lightning_nc.functional.classifier import LinearDecision, two_row_head
 from lightning_nc.functional.powers_of_two import scale_of
 from lightning_nc.network.head import Head, far_from
 from lightning_nc.network.nesting import tensors_in
@@ -78,13 +78,17 @@ def decisions(
     # powers of two, by which very large or small numbers are divided; a factor decides nothing
     of_h, of_W = scale_of(features), scale_of(weight)
     W, b = weight / of_W, None if bias is None else bias / of_W / of_h
+    decide = LinearDecision(W, b)
     rows = max(_AT_ONCE // len(weight), 1)
     found = []
     for start in range(0, len(features), rows):
         part = slice(start, start + rows)
-        logits = classifier_logits(features[part].double() / of_h, W, b)
-        z = None if output is None else output[part].to(logits)
-        found.append(_compared(logits, z, None if z is None else z / of_W / of_h))
+        chosen, logits = decide.of(features[part].double() / of_h)
+        if output is None:
+            found.append(_compared(chosen, logits))
+            continue
+        z = output[part].to(logits.device, torch.promote_types(output.dtype, logits.dtype))
+        found.append(_compared(chosen, logits, z, z / of_W / of_h))
     return torch.cat(found, 1)
 
 
@@ -98,9 +102,10 @@ def _is_among(output: Any, of_head: Any) -> bool:
     )
 
 
-def _compared(logits: Tensor, output: Tensor | None, scaled: Tensor | None) -> Tensor:
+def _compared(
+    chosen: Tensor, logits: Tensor, output: Tensor | None = None, scaled: Tensor | None = None
+) -> Tensor:
     """What `decisions` returns for some samples; the scaled output has the unit of the logits."""
-    chosen = logits.argmax(1)
     no = torch.zeros_like(chosen)
     if output is None or scaled is None:
         return torch.stack([chosen, chosen, chosen, no, no])

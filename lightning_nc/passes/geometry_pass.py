@@ -26,7 +26,13 @@ from lightning_nc.passes.statistics import (
     add_each,
     centres_of,
 )
-from lightning_nc.passes.sum_checks import not_finite, require_unchanged, why_not_finite
+from lightning_nc.passes.sum_checks import (
+    has_changed,
+    not_finite,
+    where,
+    why_changed,
+    why_not_finite,
+)
 from lightning_nc.passes.sums import Sums
 from lightning_nc.passes.sweeps import FeatureCache, Reading, Swept, TakeBatch, sweep
 
@@ -80,13 +86,18 @@ class GeometryPass(MeasuringPass):
                 continue
             centres, sums = self._agree(partial(self._second_sweep, first, points, totals))
             totals |= sums.over_processes(self.all_reduce)
+            flags: dict[Point, Tensor] = {}
             for point in first.plan.needed(points, self.failed):
                 try:
-                    layers[point] = _geometry(point, centres[point], _of(point, totals))
+                    layers[point] = _geometry(centres[point], _of(point, totals))
                     if point in first.plan.last_layers:
                         classifiers[point] = _classifier(point, first, layers[point])
+                    if (point, ResidualSums.name) in totals:
+                        residuals = totals[point, ResidualSums.name]
+                        flags[point] = has_changed(layers[point], residuals)
                 except Exception as error:
                     broken[point] = error
+            broken |= {point: why_changed(point) for point in where(flags)}
         self._note(first.plan, broken)
         return [self._answer(n, first.plan, layers, classifiers, tallies) for n in self._numbers]
 
@@ -240,16 +251,14 @@ def _as_classes(rows: Tensor, classes: Tensor) -> Tensor:
     return torch.cat([torch.where(classes[found] == rows[:3], found, -1), rows[3:]])
 
 
-def _geometry(point: Point, centres: Centres, totals: dict[str, Tensor]) -> ClassGeometry:
+def _geometry(centres: Centres, totals: dict[str, Tensor]) -> ClassGeometry:
     """The geometry of a layer from the sums over all processes."""
     counts, means, directions, scale = centres
-    own = {each.name: totals[each.name] for each in GEOMETRY}
+    # on their own: a view of the sums would keep those of the residuals, as large as the means
+    own = {each.name: totals[each.name].clone() for each in GEOMETRY}
     made_use_of = {*own, ClassSums.name, ResidualSums.name}
-    others = {name: total for name, total in totals.items() if name not in made_use_of}
-    geometry = ClassGeometry(counts, means, directions.rank, **own, statistics=others, scale=scale)
-    if ResidualSums.name in totals:
-        require_unchanged(point, geometry, totals[ResidualSums.name])
-    return geometry
+    others = {name: each.clone() for name, each in totals.items() if name not in made_use_of}
+    return ClassGeometry(counts, means, directions.rank, **own, statistics=others, scale=scale)
 
 
 def _classifier(point: Point, first: _FirstSweep, geometry: ClassGeometry) -> ClassifierGeometry:

@@ -8,10 +8,12 @@ from lightning_nc.functional import (
     class_distance_normalized_variance,
     class_moments,
     equiangularity,
+    hyperspherical_uniformity,
     maximal_angle,
     relative_similarity,
     separation_fuzziness,
     simplex_etf_error,
+    simplex_symmetry,
 )
 from lightning_nc.functional.class_sums import sum_by_class
 from tests.functional import cases
@@ -39,18 +41,21 @@ def test_no_matrix_of_classes_and_samples_is_formed_for_many_classes(monkeypatch
     assert sum_by_class(torch.ones(4), labels, 3).tolist() == [1, 1, 2]
 
 
-def test_pairs_in_many_blocks_give_what_one_block_gives(monkeypatch):
+def test_pairs_in_many_squares_give_what_one_square_gives(monkeypatch):
     features, labels = cases.clusters((4, 3, 5, 6, 2, 4, 3), 6, 0.5)
     vectors = torch.randn(7, 6, dtype=torch.float64)
 
     def values():
         yield class_distance_normalized_variance(features, labels)
-        for function in (equiangularity, maximal_angle, simplex_etf_error):
+        functions = equiangularity, maximal_angle, simplex_etf_error, hyperspherical_uniformity
+        for function in functions:
             yield function(vectors)
+        yield from simplex_symmetry(vectors, vectors.roll(1, 0))
 
     whole = list(values())
-    monkeypatch.setattr(class_pairs, "_BLOCK_ELEMENTS", 14)  # two rows at a time
-    assert len(class_pairs.row_blocks(7)) == 4
+    monkeypatch.setattr(class_pairs, "_SIDE", 2)  # two rows and two columns at a time
+    monkeypatch.setattr(class_pairs, "_DIFFERENCES", 14)
+    assert len(class_pairs.squares_of_pairs(7)) == 10
     assert_allclose(list(values()), whole, rtol=1e-12)
 
 

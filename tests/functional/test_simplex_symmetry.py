@@ -46,6 +46,21 @@ def test_deviations_are_those_of_the_formulas(K, d, dtype):
     assert_allclose(simplex_symmetry(values, weight), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("deviation", [1e-5, 1e-3])
+def test_values_close_to_a_simplex_far_from_the_origin_lose_no_digits(deviation):
+    simplex = torch.eye(12, dtype=torch.float64) + 30
+    values, weight = (simplex + deviation * torch.randn(12, 12).double() for _ in range(2))
+    expected = reference.simplex_symmetry(*cases.numpy(values, weight))
+    assert_allclose(simplex_symmetry(values, weight)[:4], expected[:4], rtol=1e-9)
+
+
+@pytest.mark.parametrize("gap", [1e-3, 1e-7])
+def test_values_of_merged_classes_lose_no_digits(gap):
+    values = torch.randn(3, 5).double().repeat(3, 1) + gap * torch.randn(9, 5).double()
+    expected = reference.simplex_symmetry(*cases.numpy(values, values))
+    assert_allclose(simplex_symmetry(values)[:3], expected[:3], rtol=1e-9)
+
+
 def test_deviations_keep_under_rotation_scale_and_order():
     values, weight = torch.randn(2, 5, 4, dtype=torch.float64)
     rotation, order = torch.linalg.qr(torch.randn(4, 4).double())[0], torch.randperm(5)

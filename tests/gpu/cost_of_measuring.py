@@ -12,6 +12,7 @@ from tests.gpu.device import device, on_cuda
 from tests.gpu.products import ProductsTimed
 from tests.gpu.timing import seconds, seconds_and_peak
 
+CACHES = {"cached": {"cache_mb": 8192}, "not cached": {"cache_mb": 0}}
 DEFAULT = 100  # default number of samples per class of a probe
 
 
@@ -96,11 +97,13 @@ class Cost:
             return
         self._add("a training epoch, from one step", partial(self._epoch, model))
         for name, asked in ways(self.subject, model).items():
-            for cached, size in (("cached", 8192), ("not cached", 0)):
-                work = partial(self._measured, model, asked, {"cache_mb": size})
+            for cached, probe in CACHES.items():
+                work = partial(self._measured, model, asked, probe)
                 self._add(f"{name}, {cached}", work)
         for name, asked in ways(self.subject, model).items():
-            self.rows.add("waiting", self.subject.name, name, partial(self._waiting, model, asked))
+            for cached, probe in CACHES.items():
+                work = partial(self._waiting, model, asked, probe)
+                self.rows.add("waiting", self.subject.name, f"{name}, {cached}", work)
             self.rows.add(
                 "products", self.subject.name, name, partial(self._products, model, asked)
             )
@@ -146,12 +149,12 @@ class Cost:
         numbers = {"seconds": taken, "by a bare sweep": taken / self.bare}
         return numbers if peak is None else {**numbers, "peak memory, MB": peak}
 
-    def _waiting(self, model, asked):
+    def _waiting(self, model, asked, probe):
         if not on_cuda():
             raise RuntimeError("no CUDA device for the host to wait for")
         one, two = self.subject.each // 2, self.subject.each
         counts = [
-            syncs.places(partial(one_measurement, self.subject, model, asked, each))
+            syncs.places(partial(one_measurement, self.subject, model, asked, each, **probe))
             for each in (one, two)
         ]
         batches = len(self.subject.loader(two)) - len(self.subject.loader(one))
