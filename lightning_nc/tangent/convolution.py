@@ -47,7 +47,7 @@ class Convolution(OuterProducts):
         return a[samples].flatten(0, 1) @ a[samples.start :].flatten(0, 1).mT
 
     def weight_gradients(self, g: Sequence[Tensor], rows: slice) -> Tensor:
-        """Return each sample's product of output gradients and patches, which groups do not share."""
+        """Return each sample's product of output gradients and patches; groups share none."""
         return (self._sample_by_sample if self.in_groups > 1 else self._by_patches)(g, rows)
 
     def _by_patches(self, g: Sequence[Tensor], rows: slice) -> Tensor:
