@@ -45,9 +45,10 @@ class LocalElasticity(MeasureCallback):
     ``intra`` is larger.
 
     A measurement costs one backward pass per output over ``samples_per_class * max_classes``
-    samples, divided among the processes; gradients with respect to the weights are not stored. The
-    network runs in evaluation mode, without autocast, in the precision of its parameters (float32
-    if that is half precision).
+    samples, divided among the processes; gradients with respect to the weights are not stored. If
+    it takes more than 5 s, the callback says so once in Lightning's log before the first output,
+    with what would be cheaper. The network runs in evaluation mode, without autocast, in the
+    precision of its parameters (float32 if that is half precision).
 
     Args:
         samples_per_class: Number of samples per class; the first ones of the probe are used.

@@ -172,8 +172,13 @@ def _answers(
             if interrupted():
                 raise _BreakOff
 
+        def announce(text: str) -> None:
+            who = f"{names_of(records)} on '{probe.key}'"
+            say_once(trainer, leader.told, "cost", f"{who}: {text}")
+
+        runner = trainer_runner(trainer, pl_module, probe, processes.in_step, advance)
         one_pass = leader.measure.passes(
-            trainer_runner(trainer, pl_module, probe, processes.in_step, advance),
+            runner._replace(announce=announce),
             lambda: _source(trainer, probe.source),
             probe,
             [record.measure.request() for record in records],

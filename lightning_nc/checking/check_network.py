@@ -20,13 +20,12 @@ from lightning_nc.network.labels import dataset_labels
 from lightning_nc.network.runner import Runner, plain_runner
 from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.geometry_pass import GeometryPass
+from lightning_nc.passes.gradient_cost import expected_seconds, number_of_directions
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.probe import Probe
-from lightning_nc.passes.request import Answer, Request
+from lightning_nc.passes.request import Answer, KernelAnswer, KernelRequest, Request
 from lightning_nc.passes.sweeps import Reading
-
-_TIMED = 10  # outputs whose gradients are compared to estimate how long those of all take
 
 
 class _DryRun(MeasuringPass):
@@ -53,8 +52,8 @@ def check(
     """Find out, before any training, what the callbacks would measure and what it costs.
 
     A first batch is traced and timed, and labels are read as far as the probe needs them.
-    `LocalElasticity` is tried, with gradients of at most ten outputs. Network and data are left as
-    they were.
+    `LocalElasticity` is tried, with gradients of one output. Network and data are left as they
+    were.
 
     Args:
         model: Any module that is called with inputs; it is checked on the device where it is.
@@ -121,28 +120,28 @@ def _no_minority(callback: MeasureCallback, labels: Tensor | None) -> str:
 
 
 def _tried(callback: MeasureCallback, runner: Runner, probe: Probe) -> Family:
-    """Try a callback whose pass is its own, and time it; of many outputs, some are enough."""
+    """Try a callback whose pass is its own, and time it; of several outputs, one is enough."""
     probe = replace(probe, batch_norm=callback.probe.batch_norm)
     request = callback.measure.request()
+    kernel = request.kernel
+    if kernel is not None and not callable(kernel.outputs) and kernel.parameters != "last_layer":
+        request = request._replace(kernel=kernel._replace(outputs=1))
     try:
-        one = _with_outputs(request, 1)
-        once = _timed(callback, one, runner, probe)
-        many = one is not request and once.outputs > _TIMED
-        some = _with_outputs(request, _TIMED) if many else request
+        once = _timed(callback, request, runner, probe)
         # the first time included the plan, and what torch does only once
-        again = _timed(callback, some, runner, probe, once.plan)
+        again = _timed(callback, request, runner, probe, once.plan)
     except Exception as error:
         return Family(callback.record.name, str(error))
-    scale = once.outputs / _TIMED if many else 1
-    return Family(callback.record.name, seconds=scale * again.seconds)
+    others = 0.0 if kernel is None else _seconds_of_others(kernel, again.kernel)
+    return Family(callback.record.name, seconds=again.seconds + others)
 
 
-def _with_outputs(request: Request, outputs: int) -> Request:
-    """The request with a number of outputs, if it is one for all outputs."""
-    kernel = request.kernel
-    if kernel is None or kernel.outputs != "all" or kernel.parameters == "last_layer":
-        return request
-    return request._replace(kernel=kernel._replace(outputs=outputs))
+def _seconds_of_others(wanted: KernelRequest, found: KernelAnswer | None) -> float:
+    """Estimate how long all output directions but one take."""
+    if found is None:
+        return 0.0
+    others = number_of_directions(wanted, found.num_outputs) - 1
+    return expected_seconds(wanted, others, found.seconds_each)
 
 
 class _Timed(NamedTuple):
@@ -150,12 +149,12 @@ class _Timed(NamedTuple):
 
     Attributes:
         seconds: How long it took.
-        outputs: Number of outputs of the network, if gradients are compared.
+        kernel: What it found, if gradients are compared.
         plan: Its plan.
     """
 
     seconds: float
-    outputs: int
+    kernel: KernelAnswer | None
     plan: Plan | None
 
 
@@ -178,5 +177,4 @@ def _timed(
     (answer,) = one.run()
     if isinstance(answer, Exception):
         raise answer
-    outputs = 1 if answer.kernel is None else answer.kernel.num_outputs
-    return _Timed(time.perf_counter() - started, outputs, one.plan)
+    return _Timed(time.perf_counter() - started, answer.kernel, one.plan)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lightning_nc.checking.timing import Pace
 from lightning_nc.network.points import Point
+from lightning_nc.passes.gradient_cost import duration
 from lightning_nc.passes.plan import Plan, megabytes_of
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.sweeps import FeatureCache
@@ -175,8 +176,8 @@ class Check:
     def _time(self) -> str:
         share = self.seconds / max(self.epoch_seconds, 1e-9)
         return (
-            f"about {_duration(self.seconds)} for a measurement without figures, {share:.2g} of "
-            f"the {_duration(self.epoch_seconds)} for an epoch (estimated from one batch)"
+            f"about {duration(self.seconds)} for a measurement without figures, {share:.2g} of "
+            f"the {duration(self.epoch_seconds)} for an epoch (estimated from one batch)"
         )
 
     def _said_of(self, family: Family) -> str:
@@ -184,7 +185,7 @@ class Check:
             return f"does not apply: {family.why_not}"
         if family.seconds is None:
             return "applies"
-        return f"applies, about {_duration(family.seconds)} for a measurement"
+        return f"applies, about {duration(family.seconds)} for a measurement"
 
 
 def _enumerated(names: Sequence[str]) -> str:
@@ -206,9 +207,3 @@ def _grouped(words: Mapping[str, str]) -> str:
     for name, said in words.items():
         of_each.setdefault(said, []).append(name)
     return "; ".join(f"{said} ({_enumerated(names)})" for said, names in of_each.items())
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"

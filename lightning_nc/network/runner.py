@@ -17,6 +17,10 @@ def _no_progress() -> None:
     """Do nothing, in place of a progress display."""
 
 
+def _say_nothing(_text: str) -> None:
+    """Do nothing, in place of a message."""
+
+
 def _inputs_alone(_batch: Any, inputs: Any) -> Any:
     return inputs
 
@@ -33,6 +37,7 @@ class Runner(NamedTuple):
         around: Other objects that take part in moving batches, such as a datamodule.
         advance: Must be called after each pass through the network that does not use ``call``.
         inputs_of: Returns what the network is called with, from a batch and its inputs.
+        announce: Tells the user what a long measurement costs, before it is made.
     """
 
     model: nn.Module
@@ -43,6 +48,7 @@ class Runner(NamedTuple):
     around: Any = None
     advance: Callable[[], None] = _no_progress
     inputs_of: Callable[[Any, Any], Any] = _inputs_alone
+    announce: Callable[[str], None] = _say_nothing
 
     def generators(self) -> list[Any]:
         """Return the random generators that the network or ``around`` may draw from."""

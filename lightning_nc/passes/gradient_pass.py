@@ -21,6 +21,7 @@ from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.points import Point
 from lightning_nc.network.pooling import main_tensor
 from lightning_nc.passes.agreement import MeasurementError
+from lightning_nc.passes.gradient_cost import announcement
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan, Wanted
 from lightning_nc.passes.probe import Probe
@@ -38,6 +39,7 @@ class _Routes(NamedTuple):
     one_by_one: Mapping[str, str] = MappingProxyType({})
     by_network: Sequence[str] = ()
     seconds_of_moves: float = 0.0
+    seconds_each: float = 0.0
 
 
 class _Share(NamedTuple):
@@ -127,9 +129,15 @@ class GradientPass(MeasuringPass):
         network = Network(runner.model, call, inputs, len(labels), names)
         v = output_directions(wanted.outputs, network.num_outputs, self.probe.seed)
         own = range(self.processes.rank, len(v), self.processes.world)
-        found = tangent_kernel(network, v, own, runner.advance)
+
+        def foresee(each: float) -> None:
+            if text := announcement(wanted, len(own), network.m, each):
+                runner.announce(text)
+
+        found = tangent_kernel(network, v, own, runner.advance, foresee)
         sums.add("kernel", found.kernel.to(sums.flat))
-        routes = _Routes(network.num_outputs, found.one_by_one, found.by_network)
+        C, each = network.num_outputs, found.seconds
+        routes = _Routes(C, found.one_by_one, found.by_network, seconds_each=each)
         if not wanted.relative_similarity:
             return routes
         started = time.perf_counter()

@@ -109,6 +109,7 @@ class KernelAnswer(NamedTuple):
         one_by_one: Modules whose gradients took a backward pass per sample, each with the reason.
         by_network: Parameters for which the whole network was run for each sample.
         seconds_of_moves: Seconds that the moves took on this process.
+        seconds_each: Seconds that a direction was expected to take on this process.
     """
 
     kernel: Tensor
@@ -118,6 +119,7 @@ class KernelAnswer(NamedTuple):
     one_by_one: Mapping[str, str]
     by_network: Sequence[str]
     seconds_of_moves: float
+    seconds_each: float = 0.0
 
 
 class Answer(NamedTuple):

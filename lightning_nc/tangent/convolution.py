@@ -11,6 +11,7 @@ from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
 from lightning_nc.tangent.outer_products import OuterProducts, slices
 
+_SMALLER = 8  # parts of patches on a CPU, by this factor, so that they stay in its cache
 _WEIGHT_GRADIENT: dict[int, Any] = {1: conv1d_weight, 2: conv2d_weight, 3: conv3d_weight}
 
 
@@ -34,33 +35,36 @@ class Convolution(OuterProducts):
         by_place = [each.flatten(2).mT for each in g]
         return torch.cat([each.reshape(self.m, -1, each.shape[2]) for each in by_place], 1)
 
+    def bias_gradients(self, g: Sequence[Tensor]) -> Tensor:
+        """Return each sample's sum over the positions of all runs."""
+        of_runs = [each.flatten(2).sum(2).view(self.m, -1, each.shape[1]).sum(1) for each in g]
+        return torch.stack(of_runs).sum(0)
+
     def input_products(self, samples: slice) -> Tensor:
         """Return the inner products of patches."""
         patches = [self._patches(x) for x in self.runs]
         a = torch.cat([each.reshape(self.m, -1, each.shape[2]) for each in patches], 1)
-        return a[samples].flatten(0, 1) @ a.flatten(0, 1).mT
+        return a[samples].flatten(0, 1) @ a[samples.start :].flatten(0, 1).mT
 
     def weight_gradients(self, g: Sequence[Tensor], rows: slice) -> Tensor:
-        """Compute the gradients by the faster way on this device.
-
-        A CPU takes longer to form all patches than to go sample by sample; a GPU takes longer to
-        start a kernel for each sample.
-        """
-        if self.runs[0].device.type == "cpu" or self.in_groups > 1:
-            return self._sample_by_sample(g, rows)
-        return self._by_patches(g, rows)
+        """Return each sample's product of output gradients and patches; groups share none."""
+        return (self._sample_by_sample if self.in_groups > 1 else self._by_patches)(g, rows)
 
     def _by_patches(self, g: Sequence[Tensor], rows: slice) -> Tensor:
-        k = self.module.weight[0].numel()
-        of_runs = []
+        k, total = self.module.weight[0].numel(), None
         for x, each in zip(self.runs, g, strict=True):
             b = each[:, rows].flatten(2)
-            of_rows = [b[part] @ self._patches(x[part]) for part in slices(len(x), b.shape[2] * k)]
-            # a run may have several rows of a batch for each sample
-            of_runs.append(
-                torch.cat(of_rows).view(self.m, -1, *of_rows[0].shape[1:]).sum(1).flatten(1)
-            )
-        return torch.stack(of_runs).sum(0)
+            if len(x) > self.m:  # a run may have several rows of a batch for each sample
+                b = b.view(self.m, -1, *b.shape[1:]).movedim(1, 2).flatten(2)
+            per = len(x) // self.m
+            size = b.shape[2] * k * (_SMALLER if x.device.type == "cpu" else 1)
+            if total is None:
+                total = b.new_zeros(self.m, b.shape[1], k)
+            for part in slices(self.m, size):
+                patches = self._patches(x[part.start * per : part.stop * per])
+                total[part].baddbmm_(b[part], patches.reshape(-1, b.shape[2], k))
+        assert total is not None
+        return total.flatten(1)
 
     def _sample_by_sample(self, g: Sequence[Tensor], rows: slice) -> Tensor:
         layer = self.module
@@ -82,9 +86,10 @@ class Convolution(OuterProducts):
         spatial = len(self.module.stride)
         for axis, (k, stride, dilation) in enumerate(zip(*self._windows(), strict=True), 2):
             x = x.unfold(axis, dilation * (k - 1) + 1, stride)[..., ::dilation]
-        # (n, channels, positions..., offsets within the kernel...)
-        by_place = x.movedim(1, 1 + spatial).flatten(1 + spatial)
-        return by_place.flatten(1, spatial)
+        # from (n, channels, positions..., offsets within the kernel...); positions stay last, next
+        # to one another in memory, since that is the fastest way to copy them
+        offsets_first = x.movedim(tuple(range(-spatial, 0)), tuple(range(2, 2 + spatial)))
+        return offsets_first.flatten(2 + spatial).flatten(1, 1 + spatial).mT
 
     def _windows(self) -> tuple[Any, Any, Any]:
         return self.module.kernel_size, self.module.stride, self.module.dilation

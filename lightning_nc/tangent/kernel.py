@@ -1,6 +1,7 @@
 """Inner products of gradients on m samples by output direction, and a check of them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import NamedTuple
 
 import torch
@@ -22,11 +23,13 @@ class TangentKernel(NamedTuple):
         one_by_one: Modules whose gradients needed one backward pass per sample, and the reasons.
         by_network: Parameters for which the whole network was run for each sample, since they are
             used outside the layer that holds them.
+        seconds: Seconds that a direction was expected to take, before any was taken.
     """
 
     kernel: Tensor
     one_by_one: Mapping[str, str]
     by_network: Sequence[str]
+    seconds: float
 
 
 class OutputChanges(NamedTuple):
@@ -49,6 +52,7 @@ def tangent_kernel(
     directions: Tensor,
     own: Sequence[int] | None = None,
     advance: Callable[[], None] | None = None,
+    foresee: Callable[[float], None] | None = None,
 ) -> TangentKernel:
     """Compute the inner products of all samples' gradients, summed over output directions.
 
@@ -57,6 +61,8 @@ def tangent_kernel(
         directions: Output directions v_r, shape ``(R, C)``.
         own: Indices of the directions to sum over, such as one process's share; None for all.
         advance: Called after each direction.
+        foresee: Called before the first direction with the seconds that each will take, estimated
+            from the check.
 
     Returns:
         The kernel, with the modules and parameters that needed a slower method.
@@ -67,13 +73,16 @@ def tangent_kernel(
     chosen = range(len(directions)) if own is None else own
     with network.undisturbed():
         seen, v = _proven(network, directions, chosen)
+        if foresee is not None:
+            foresee(seen.seconds)
         kernel = exact(torch.zeros(network.m, network.m, device=v.device))
         for r in chosen:
             g = seen.gradients(v[r])
             kernel += seen.gram(g, g)
             if advance is not None:
                 advance()
-    return TangentKernel((kernel + kernel.mT) / 2, seen.one_by_one(), seen.by_network())
+    whole = (kernel + kernel.mT) / 2
+    return TangentKernel(whole, seen.one_by_one(), seen.by_network(), seen.seconds)
 
 
 def output_changes(
@@ -139,10 +148,14 @@ def _proven(network: Network, directions: Tensor, chosen: Sequence[int]) -> tupl
 
 
 class _Pass:
-    """A forward pass under hooks; the whole network is the owner of the parameters in ``whole``."""
+    """A forward pass under hooks; the whole network is the owner of the parameters in ``whole``.
+
+    After `broken`, ``seconds`` estimates how long the gradients of a direction and their inner
+    products take: in closed form about as long as an ordinary backward pass, otherwise longer.
+    """
 
     def __init__(self, network: Network, directions: int, whole: Sequence[str] = ()) -> None:
-        self.network = network
+        self.network, self.seconds = network, 0.0
         owners = find_owners(network.whole, network.selected, *network.looks, whole)
         self.recorded = RecordedPass(owners)
         self.f = self.recorded.forward(network.run)
@@ -187,35 +200,39 @@ class _Pass:
 
         For any weights s, :math:`s^T K s = \lVert \sum_i s_i \partial f(x_i) \rVert^2`, which an
         ordinary backward pass computes. This fails if a parameter is used outside its owner or if
-        samples affect each other. Two choices of s are checked: random signs miss errors where
-        similar gradients cancel, and ones miss a changed order of samples.
+        samples affect each other. The weights differ, since equal ones miss a changed order of
+        samples; are positive, since similar gradients would cancel with random signs; and are
+        powers of 2, which do not round differently.
         """
-        random = torch.Generator().manual_seed(0)
-        signs = 2.0 * torch.randint(2, (self.network.m,), generator=random) - 1
-        weights = [s.to(self.f) for s in (signs, torch.ones_like(signs))]
-        squares = [self._squares(s[:, None] * v) for s in weights]
-        g = self.gradients(v)
-        kernels = {path: self._kernel_of(path, g[path]) for path in self.grams}
-        scale = sum(float(K.abs().sum()) for K in kernels.values() if K is not None)
+        order = torch.randperm(self.network.m, generator=torch.Generator().manual_seed(0))
+        s = (0.25 * 2 ** (order % 4)).to(self.f)
+        started = perf_counter()
+        squares = self._squares(s[:, None] * v)
+        self.seconds = perf_counter() - started
+        g, kernels, scale = self.gradients(v), dict[str, Tensor | None](), 0.0
+        for path, each in self.grams.items():
+            started = perf_counter()
+            K = kernels[path] = self._kernel_of(path, g[path])
+            scale += 0.0 if K is None else float(K.abs().sum())
+            if isinstance(each, Recomputed):
+                self.seconds += perf_counter() - started
         broken = []
         for path, owner in self.recorded.owners.items():
             K = kernels[path]
-            pairs = [
-                (s, torch.stack([of_sum[name] for name in owner.parameters]).sum())
-                for s, of_sum in zip(weights, squares, strict=True)
-            ]
-            if K is None or not all(self._adds_up(K, s.to(K), n, scale) for s, n in pairs):
+            of_sum = sum(squares[name] for name in owner.parameters)
+            if K is None or not self._adds_up(K, s.to(K), of_sum, scale):
                 broken += list(owner.parameters)
         return broken
 
-    def _squares(self, direction: Tensor) -> dict[str, Tensor]:
+    def _squares(self, direction: Tensor) -> dict[str, float]:
         """Return the squared gradient norm of each parameter, from an ordinary backward pass."""
         names = [name for owner in self.recorded.owners.values() for name in owner.parameters]
         leaves = [self.network.aliases[name] for name in names]
         found = torch.autograd.grad(
             self.f, leaves, direction, retain_graph=True, materialize_grads=True
         )
-        return {name: exact(g).square().sum() for name, g in zip(names, found, strict=True)}
+        squares = torch.stack([exact(g).square().sum() for g in found])
+        return dict(zip(names, squares.tolist(), strict=True))
 
     def _kernel_of(self, path: str, g: list[Tensor]) -> Tensor | None:
         """Return an owner's inner products; None if the samples' gradients cannot be separated."""
@@ -227,7 +244,7 @@ class _Pass:
         except (RuntimeError, ValueError, IndexError):  # shapes are not as assumed
             return None
 
-    def _adds_up(self, K: Tensor, s: Tensor, expected: Tensor, scale: float) -> bool:
+    def _adds_up(self, K: Tensor, s: Tensor, expected: float, scale: float) -> bool:
         """Whether s^T K s is the expected number up to rounding; shapes ``(m, m)`` and ``(m,)``."""
         # rounding may cost half of the digits, or all digits of a negligible K
         eps = self.network.eps

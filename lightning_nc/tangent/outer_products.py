@@ -10,7 +10,8 @@ The inner product of two samples' gradients is computed in one of two ways:
     = \sum_{t,s} \langle a_t, a'_s \rangle \langle g_t, g'_s \rangle
 
 from Gram matrices over positions, or from the gradients themselves, formed for some rows of W at a
-time. The first needs m^2 T^2 (k + o) multiplications, the second m T k o + m^2 k o.
+time. The first needs m^2 T^2 (k + o) / 2 multiplications, since they are symmetric and the products
+of inputs serve all directions; the second needs m T k o + m^2 k o.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +24,9 @@ from torch import Tensor
 from lightning_nc.tangent.inner_products import exact, gram, widened
 
 _AT_ONCE = 2**24  # elements of the largest matrix that is formed at a time
-_SMALL = 4  # a product in small per-sample matrices takes as long as this many in a large one
+_PARTS = 5  # of a symmetric matrix, whose upper triangle is formed part by part
+_WORTH = 2**20  # elements below which a part takes longer to start than to form
+_SYMMETRIC = 0.6  # the share of a matrix in these parts
 
 
 class OuterProducts(ABC):
@@ -44,7 +47,7 @@ class OuterProducts(ABC):
     ) -> None:
         self.module, self.names, self.runs = module, names, [widened(x) for x in inputs]
         self.m, self.directions = samples, directions
-        self._products: Tensor | None = None
+        self._products: dict[int, Tensor] = {}
 
     @abstractmethod
     def positions(self) -> int:
@@ -54,9 +57,13 @@ class OuterProducts(ABC):
     def output_gradients(self, g: Sequence[Tensor]) -> Tensor:
         """Return the gradients of the outputs of all runs, shape ``(m, T, o)``."""
 
+    def bias_gradients(self, g: Sequence[Tensor]) -> Tensor:
+        """Return each sample's bias gradient, shape ``(m, o)``."""
+        return self.output_gradients(g).sum(1)
+
     @abstractmethod
     def input_products(self, samples: slice) -> Tensor:
-        """Return <a_t, a'_s> for b samples and all samples, shape ``(b T, m T)``."""
+        """Return <a_t, a'_s> for b samples and the n from the first of them on, ``(b T, n T)``."""
 
     @abstractmethod
     def weight_gradients(self, g: Sequence[Tensor], rows: slice) -> Tensor:
@@ -74,17 +81,17 @@ class OuterProducts(ABC):
         """
         same = left is right
         left, right = [widened(each) for each in left], [widened(each) for each in right]
-        g = self.output_gradients(left)
-        other = g if same else self.output_gradients(right)
-        total = torch.zeros(self.m, self.m, dtype=torch.float64, device=exact(g[:0]).device)
+        right = left if same else right
+        o, parts = len(self.module.weight), []
         if "bias" in self.names:
-            total += gram(g.sum(1), other.sum(1))
-        if "weight" in self.names:
-            if self._by_positions(g.shape[2]):
-                total += self._gram_by_positions(g, other)
-            else:
-                total += self._gram_by_samples(left, left if same else right, g.shape[2])
-        return total
+            g = self.bias_gradients(left)
+            parts.append(gram(g, g if same else self.bias_gradients(right)))
+        if "weight" in self.names and self._by_positions(o):
+            g = self.output_gradients(left)
+            parts.append(self._gram_by_positions(g, g if same else self.output_gradients(right)))
+        elif "weight" in self.names:
+            parts.append(self._gram_by_samples(left, right, o))
+        return torch.stack(parts).sum(0)
 
     def _by_positions(self, o: int) -> bool:
         """Whether Gram matrices over positions are cheaper than the gradients of each sample."""
@@ -93,26 +100,28 @@ class OuterProducts(ABC):
         m, T, k = self.m, self.positions(), self.module.weight[0].numel()
         # inner products of inputs are kept for all directions if they are not too many
         inputs = k / self.directions if (m * T) ** 2 <= _AT_ONCE else k
-        return m**2 * T**2 * (inputs + o) < _SMALL * (m * T * k * o + m**2 * k * o)
+        return _SYMMETRIC * m**2 * T**2 * (inputs + o) < m * T * k * o + m**2 * k * o
 
     def _gram_by_positions(self, g: Tensor, other: Tensor) -> Tensor:
         """Return the inner products of weight gradients from output gradients ``(m, T, o)``."""
         m, T, _ = g.shape
-        flat = other.flatten(0, 1)
-        rows = []
-        for samples in slices(m, T * m * T):
-            b = g[samples]
-            products = b.flatten(0, 1) @ flat.mT
-            products *= self._kept_input_products(samples)
-            rows.append(exact(products.view(len(b), T, m, T).sum((1, 3), dtype=torch.float64)))
-        return torch.cat(rows)
+        K = torch.empty(m, m, dtype=torch.float64, device=exact(g[:0]).device)
+        size = T * m * T
+        step = min(_AT_ONCE // size, max(-(-m // _PARTS), _WORTH // size))
+        for part in _parts(m, step):
+            rest = slice(part.start, m)  # products with those before are known by symmetry
+            inputs = self._kept_input_products(part)
+            above = _contracted(g[part], other[rest], inputs)
+            below = above if other is g else _contracted(other[part], g[rest], inputs)
+            K[part, rest], K[rest, part] = above, below.mT
+        return K
 
     def _kept_input_products(self, samples: slice) -> Tensor:
         if (self.m * self.positions()) ** 2 > _AT_ONCE:
             return self.input_products(samples)
-        if self._products is None:
-            self._products = self.input_products(slice(0, self.m))
-        return self._products
+        if samples.start not in self._products:
+            self._products[samples.start] = self.input_products(samples)
+        return self._products[samples.start]
 
     def _gram_by_samples(self, left: Sequence[Tensor], right: Sequence[Tensor], o: int) -> Tensor:
         k = self.module.weight[0].numel()
@@ -140,7 +149,7 @@ class Linear(OuterProducts):
     def input_products(self, samples: slice) -> Tensor:
         """Return the inner products of the inputs."""
         a = self.output_gradients(self.runs)
-        return a[samples].flatten(0, 1) @ a.flatten(0, 1).mT
+        return a[samples].flatten(0, 1) @ a[samples.start :].flatten(0, 1).mT
 
     def weight_gradients(self, g: Sequence[Tensor], rows: slice) -> Tensor:
         """Return each sample's matrix product of output gradients and inputs."""
@@ -165,7 +174,7 @@ class Embedding(OuterProducts):
     def input_products(self, samples: slice) -> Tensor:
         """Return 1 for equal tokens and 0 for others."""
         tokens = self._tokens()
-        same = tokens[samples].flatten()[:, None] == tokens.flatten()
+        same = tokens[samples].flatten()[:, None] == tokens[samples.start :].flatten()
         return same.to(self.module.weight.dtype)
 
     def weight_gradients(self, g: Sequence[Tensor], rows: slice) -> Tensor:
@@ -179,7 +188,25 @@ class Embedding(OuterProducts):
         return torch.cat([tokens.reshape(self.m, -1) for tokens in self.runs], 1)
 
 
+def _contracted(left: Tensor, right: Tensor, inputs: Tensor) -> Tensor:
+    """Return sum_ts <a_t, a'_s> <g_t, g'_s> by sample, shape ``(b, n)``, float64.
+
+    Args:
+        left: Output gradients of b samples, shape ``(b, T, o)``.
+        right: Those of n samples, shape ``(n, T, o)``.
+        inputs: Inner products of their inputs, shape ``(b T, n T)``.
+    """
+    (b, T, _), n = left.shape, len(right)
+    products = left.flatten(0, 1) @ right.flatten(0, 1).mT
+    products *= inputs
+    return exact(products.view(b * T, n, T).sum(2)).view(b, T, n).sum(1)
+
+
 def slices(rows: int, size: int) -> list[slice]:
     """Cut rows of ``size`` elements each into parts of bounded size."""
-    step = max(_AT_ONCE // size, 1)
+    return _parts(rows, _AT_ONCE // size)
+
+
+def _parts(rows: int, step: int) -> list[slice]:
+    step = max(step, 1)
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

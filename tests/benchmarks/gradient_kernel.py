@@ -1,13 +1,15 @@
 """Time a tangent kernel of 50 samples against one forward and backward pass of them.
 
-    python -m tests.benchmarks.gradient_kernel [--quick] [--repeats 3]
+    python -m tests.benchmarks.gradient_kernel [--quick] [--repeats 3] [--threads 1]
+        [--routes gradient_kernel vmap ...]
 
 The routes run in turn in one process, on the same batch: `gradient_kernel` of all ten outputs;
 `torch.func.vmap` over samples of the gradient of one output, times ten, with the Gram matrix of
 all m x P gradients at the end; `relative_similarity` in the limit of small rates; and the same by
 real steps for a few of the m samples, scaled (each step takes the gradient of one sample, an
 update, and a forward pass of the batch). The output shows medians of the ratios to the forward and
-backward pass of the same repeat.
+backward pass of the same repeat. Seconds are those of this process on the processor, divided by its
+threads, so that other programs count less.
 
 Memory is the peak resident size of a fresh process that runs one route once, minus its peak before
 the run, with network and batch in place. The error of the float32 kernel of all samples is taken
@@ -116,8 +118,9 @@ def by_steps(model, x, y, steps=STEPS):
 
 
 # routes, and the factor from their seconds to those of the whole
+BASE = "forward + backward"
 ROUTES = {
-    "forward + backward": (forward_backward, 1),
+    BASE: (forward_backward, 1),
     "gradient_kernel": (hooked, 1),
     "vmap": (by_vmap, OUTPUTS),
     "relative_similarity": (similarity, 1),
@@ -131,16 +134,18 @@ def setup(name):
     return model, torch.randn(SAMPLES, 3, 32, 32), torch.arange(SAMPLES) % OUTPUTS
 
 
-def times(name, repeats):
+def times(name, repeats, routes):
     """Seconds of each route in each repeat, after a warm-up of the network, and the kernel."""
     model, x, y = setup(name)
     forward_backward(model, x, y)
-    taken, kernel = {route: [] for route in ROUTES}, None
+    chosen = {each: ROUTES[each] for each in ROUTES if each in (BASE, *routes)}
+    taken, kernel = {route: [] for route in chosen}, None
     for _ in range(repeats):
-        for route, (run, factor) in ROUTES.items():
-            started = time.perf_counter()
+        for route, (run, factor) in chosen.items():
+            started = time.process_time()
             result = run(model, x, y)
-            taken[route].append(factor * (time.perf_counter() - started))
+            seconds = (time.process_time() - started) / torch.get_num_threads()
+            taken[route].append(factor * seconds)
             kernel = result if run is hooked else kernel
     return taken, kernel
 
@@ -172,13 +177,14 @@ def error(name, kernel):
     return ((kernel[:EXACT, :EXACT] - exact).abs().max() / exact.abs().max()).item()
 
 
-def report(name, repeats):
-    taken, kernel = times(name, repeats)
+def report(name, repeats, routes):
+    taken, kernel = times(name, repeats, routes)
     model, _, _ = setup(name)
-    base = taken["forward + backward"]
+    base = taken[BASE]
     size = sum(map(torch.numel, model.parameters())) / 1e6
     print(f"\n{name}, {size:.1f} M parameters; forward + backward {statistics.median(base):.2f} s")
-    print(f"error of the kernel in float32: {error(name, kernel):.1e}\n")
+    if kernel is not None:
+        print(f"error of the kernel in float32: {error(name, kernel):.1e}\n")
     print("| route | per direction | whole | peak memory, MB |")
     print("|---|---|---|---|", flush=True)
     for route, seconds in taken.items():
@@ -192,10 +198,13 @@ def main():
     options = argparse.ArgumentParser()
     options.add_argument("--quick", action="store_true", help="a small network, once")
     options.add_argument("--repeats", type=int, default=3)
+    options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--routes", nargs="+", choices=ROUTES, default=list(ROUTES))
     options.add_argument(
         "--memory", nargs=2, metavar=("NETWORK", "ROUTE"), help="print the memory of one route"
     )
     chosen = options.parse_args()
+    torch.set_num_threads(chosen.threads)
     if chosen.memory:
         name, route = chosen.memory
         arguments = setup(name)
@@ -205,7 +214,7 @@ def main():
         return
     print(f"{SAMPLES} samples, {OUTPUTS} outputs, {torch.get_num_threads()} threads, as ratios")
     for name in ["small"] if chosen.quick else ["conv_net", "resnet18"]:
-        report(name, 1 if chosen.quick else chosen.repeats)
+        report(name, 1 if chosen.quick else chosen.repeats, chosen.routes)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What `LocalElasticity` measures, on which samples, and what it does where it cannot."""
 
+import itertools
+import logging
 import math
 import re
 
@@ -18,7 +20,9 @@ from lightning_nc.functional import (
     relative_ratio,
     relative_similarity,
 )
+from lightning_nc.functional.gradient_kernel import network_on
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
+from lightning_nc.tangent import kernel
 from tests import nets, reference
 from tests.callbacks import runs
 
@@ -297,3 +301,45 @@ def test_figures_are_of_the_kernel_and_of_the_ratio_over_epochs(tmp_path):
     assert shown[:, 0].tolist() == [0, 1, 2]
     ratios = [m.values["elasticity/mine/relative_ratio"] for m in callback.history]
     assert shown[:, 1].tolist() == ratios
+
+
+def messages(caplog, tmp_path, **options):
+    """What Lightning's log says of measurements before and after an epoch of training."""
+    caplog.clear()
+    callback = LocalElasticity(probe=Probe(data(), "mine"), figures=False, **options)
+    run = nets.trainer(tmp_path, [callback], max_epochs=1)
+    run.fit(nets.Classifier(nets.mlp(), freeze=0), DataLoader(data(), 10))
+    assert len(callback.history) == 2
+    return [r.getMessage() for r in caplog.records if " on 'mine'" in r.getMessage()]
+
+
+def test_what_a_long_measurement_costs_is_said_once_and_what_would_be_cheaper(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO)
+    assert messages(caplog, tmp_path) == []
+    # of a clock that goes on by two seconds with each look at it, an output takes two
+    monkeypatch.setattr("lightning_nc.tangent.kernel.perf_counter", itertools.count(0, 2).__next__)
+    assert messages(caplog, tmp_path, outputs=2) == []
+    assert messages(caplog, tmp_path) == [
+        "LocalElasticity on 'mine': a measurement takes about 6 s, for gradients of 3 outputs at "
+        "15 samples. Cheaper are outputs=2, an estimate from random directions; "
+        'samples_per_class=2; parameters="last_layer", which takes one forward pass.'
+    ]
+    (text,) = messages(caplog, tmp_path, relative_similarity=True)
+    assert "about 12 s" in text
+    assert "relative_similarity=False" in text
+
+
+def test_what_a_measurement_costs_is_said_before_any_of_its_outputs(monkeypatch):
+    happened = []
+    gradients, gram = kernel._Pass.gradients, kernel._Pass.gram
+    monkeypatch.setattr(kernel._Pass, "gram", lambda *all: happened.append("gram") or gram(*all))
+    monkeypatch.setattr(
+        kernel._Pass, "gradients", lambda *all: happened.append("gradients") or gradients(*all)
+    )
+    network = network_on(nets.mlp().eval(), data()[:5][0], "all", None)
+    kernel.tangent_kernel(network, torch.eye(3), foresee=happened.append)
+    assert happened[0] == "gradients"  # of the check
+    assert happened[1] > 0
+    assert happened[2:] == ["gradients", "gram"] * 3
