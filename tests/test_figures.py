@@ -66,7 +66,7 @@ def test_axes_of_epochs_have_whole_ticks(epochs):
 @pytest.mark.parametrize("epochs", [[0], [2.5], [0, 1, 2, 4, 8, 64], list(range(101))])
 def test_a_bar_says_which_epochs_the_shades_are_of(epochs):
     D = [torch.tensor([2.0, 1 / (1 + epoch)]) for epoch in epochs]
-    axes, bar = figures.separation_epochs_figure(["input", "net"], epochs, D, "").axes
+    axes, bar = figures.layers_over_epochs_figure(["input", "net"], epochs, D, "").axes
     labels = [float(label.get_text()) for label in bar.get_yticklabels()]
     assert labels == [epochs[round(place)] for place in bar.get_yticks()]
     assert (labels[0], labels[-1]) == (epochs[0], epochs[-1])

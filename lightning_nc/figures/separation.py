@@ -1,6 +1,6 @@
 """The law of equi-separation: D against depth."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,46 @@ def class_separation_figure(
     return figure
 
 
+def class_quantiles_figure(
+    names: Sequence[str],
+    quantiles: Mapping[float, Tensor],
+    fuzziness: Tensor,
+    extremes: tuple[str, str],
+    title: str,
+) -> "Figure":
+    """Quantiles over many classes of the D of each class, and D of all classes, against depth.
+
+    Args:
+        names: Layers in order of depth.
+        quantiles: D of each class at each layer, shape ``(T,)``, by its rank between 0 and 1: the
+            smallest rank with the largest, the next with the next to it, and so on, and the median.
+        fuzziness: D of all classes at each layer, shape ``(T,)``.
+        extremes: Names of the classes with the largest and the smallest D at the last layer.
+        title: Title of the figure.
+    """
+    figure, (axes,) = canvas(1, (5.4, 4.0))
+    depth, ranks = np.arange(len(names)), sorted(quantiles)
+    pairs = [(low, high) for low, high in zip(ranks, ranks[::-1], strict=True) if low < high]
+    for shade, (low, high) in enumerate(pairs, 1):
+        band = (quantiles[low].numpy(), quantiles[high].numpy())
+        inner = f"{high - low:.0%} of classes" if high - low < 1 else "all classes"
+        faint = {"color": POINTS, "alpha": 0.12 * shade, "linewidth": 0}
+        axes.fill_between(depth, *band, label=inner, **faint)
+    axes.plot(depth, quantiles[0.5].numpy(), "-", color=POINTS, label="median class")
+    for rank, name, up in zip((1.0, 0.0), extremes, (3, -3), strict=True):
+        end = (len(names) - 1, float(quantiles[rank][-1]))
+        place = {"xytext": (0, up), "ha": "right", "va": "bottom" if up > 0 else "top"}
+        style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
+        axes.annotate(clipped(name), end, **place, **style)
+    axes.plot(depth, fuzziness.numpy(), "o-", color=LINE, label="$D$ of all", zorder=3)
+    if bool((fuzziness > 0).any()):
+        axes.set_yscale("log")
+    label_depth(axes, names)
+    axes.legend(fontsize="small")
+    axes.set_title(literal(title))
+    return figure
+
+
 def separation_comparison_figure(
     names: Sequence[str], fuzziness: dict[str, Tensor], title: str
 ) -> "Figure":
@@ -132,16 +172,21 @@ def separation_comparison_figure(
     return figure
 
 
-def separation_epochs_figure(
-    names: Sequence[str], epochs: Sequence[float], fuzziness: Sequence[Tensor], title: str
+def layers_over_epochs_figure(
+    names: Sequence[str],
+    epochs: Sequence[float],
+    values: Sequence[Tensor],
+    title: str,
+    label: str = "separation fuzziness $D$",
 ) -> "Figure":
-    """D against depth, one line per measurement, from dark to light in equal steps.
+    """D, or another value, against depth: a line per measurement, from dark to light.
 
     Args:
         names: Layers in order of depth.
         epochs: Epochs completed at each measurement.
-        fuzziness: D at each layer, shape ``(T,)``, for each measurement.
+        values: The value at each layer, shape ``(T,)``, for each measurement.
         title: Title of the figure.
+        label: Label of the value.
     """
     require_matplotlib()
     from matplotlib import colormaps
@@ -154,11 +199,11 @@ def separation_epochs_figure(
     last = max(len(epochs) - 1, 1)
     colours, scale = colormaps["viridis"], Normalize(0, last / 0.9)
     depth = np.arange(len(names))
-    for number, D in enumerate(fuzziness):
+    for number, D in enumerate(values):
         axes.plot(depth, D.numpy(), ".-", color=colours(scale(number)), linewidth=1)
-    if any(bool((D > 0).any()) for D in fuzziness):
+    if any(bool((D > 0).any()) for D in values):
         axes.set_yscale("log")
-    label_depth(axes, names)
+    label_depth(axes, names, label)
     shown = sorted(set(np.linspace(0, len(epochs) - 1, 10).round().astype(int).tolist()))
     mapped = ScalarMappable(scale, colours)
     bar = figure.colorbar(mapped, ax=axes, label="epochs completed", ticks=shown)

@@ -1,6 +1,6 @@
 """Pairs of classes, a block at a time: no K x K matrix is formed for many classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -14,13 +14,28 @@ def row_blocks(K: int) -> list[slice]:
     return [slice(start, min(start + rows, K)) for start in range(0, K, rows)]
 
 
-def mean_over_pairs(vectors: Tensor, compare: Callable[[Tensor, Tensor, slice], Tensor]) -> Tensor:
-    """The mean over all pairs i < j of what a function returns for blocks of pairs.
+def values_of_pairs(
+    vectors: Tensor, compare: Callable[[Tensor, Tensor, slice], Tensor]
+) -> Iterator[Tensor]:
+    """Yield the numbers of all pairs i < j, a block at a time.
 
     Args:
         vectors: One per class, shape ``(K, d)``.
         compare: Receives ``a`` rows, the ``b`` rows from the first of these on, and the place of
             the ``a`` rows; returns a number for each pair, shape ``(a, b)``.
+    """
+    for rows in row_blocks(len(vectors)):
+        first, second = vectors[rows], vectors[rows.start :]
+        i, j = torch.triu_indices(len(first), len(second), 1, device=vectors.device)
+        yield compare(first, second, rows)[i, j]
+
+
+def mean_over_pairs(vectors: Tensor, compare: Callable[[Tensor, Tensor, slice], Tensor]) -> Tensor:
+    """The mean over all pairs i < j of what a function returns for blocks of pairs.
+
+    Args:
+        vectors: One per class, shape ``(K, d)``.
+        compare: Returns a number for each pair, as in `values_of_pairs`.
 
     Returns:
         A scalar; NaN for fewer than two vectors.
@@ -31,10 +46,8 @@ def mean_over_pairs(vectors: Tensor, compare: Callable[[Tensor, Tensor, slice], 
     """
     K = len(vectors)
     total = vectors.new_zeros(())
-    for rows in row_blocks(K):
-        first, second = vectors[rows], vectors[rows.start :]
-        i, j = torch.triu_indices(len(first), len(second), 1, device=vectors.device)
-        total = total + compare(first, second, rows)[i, j].sum()
+    for values in values_of_pairs(vectors, compare):
+        total = total + values.sum()
     return total / (K * (K - 1) / 2) if K > 1 else total + torch.nan
 
 

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lightning_nc.functional.class_sums import column_blocks
 from lightning_nc.functional.powers_of_two import scale_of
+
+_AT_ONCE = 2**22  # numbers, one per sample and class, that are held at a time
 
 
 def two_row_head(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -54,18 +57,27 @@ def classifier_logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> 
 
 
 def nearest_class_centers(features: Tensor, means: Tensor) -> Tensor:
-    """The class ``argmin_k ||h - mu_k||`` of each sample, shape ``(N,)``."""
+    """The class ``argmin_k ||h - mu_k||`` of each sample, shape ``(N,)``.
+
+    Args:
+        features: ``h_i``, any floating dtype, shape ``(N, d)``.
+        means: Class means, float64, shape ``(K, d)``.
+    """
     origin = means.mean(0)  # a large common offset would cost digits by cancellation
-    M = means - origin
-    # ||h - m||^2 - ||h||^2, which is smallest for the same class as the distance
-    square_norms = M.square().sum(1)
-    nearest = [
-        (square_norms - 2 * (h - origin) @ M.mT).argmin(1) for h in _in_float64(features, len(M))
-    ]
+    nearest = []
+    for part in torch.split(features.detach(), max(1, _AT_ONCE // len(means))):
+        # ||h - m||^2 - ||h||^2, which is smallest for the same class as the distance
+        distances = means.new_zeros(len(part), len(means))
+        for columns in column_blocks(part):
+            M = means[:, columns] - origin[columns]
+            h = part[:, columns].double() - origin[columns]
+            distances += M.square().sum(1)
+            distances.addmm_(h, M.mT, alpha=-2)
+        nearest.append(distances.argmin(1))
     return torch.cat(nearest)
 
 
 def _in_float64(features: Tensor, num_classes: int) -> Iterator[Tensor]:
     """Yield a few samples at a time: neither features nor logits are ever there as a whole."""
-    rows = max(1, 2**22 // max(features.shape[1], num_classes))
+    rows = max(1, _AT_ONCE // max(features.shape[1], num_classes))
     return (part.detach().double() for part in torch.split(features, rows))
