@@ -116,23 +116,27 @@ def label_epochs(axes: Any) -> None:
 
 
 def shortened(names: Sequence[str]) -> list[str]:
-    """Shorten long module names by the parts they share, and keep them distinct.
+    """Shorten module names by the parts that long ones share, and keep them distinct.
 
     Args:
-        names: Layers in order of depth; names of up to 18 letters are left as they are.
+        names: Layers in order of depth; names of up to 18 letters are left as they are, unless they
+            have the same parts in common as the longer ones.
 
     Returns:
         A name for each layer, with an ellipsis for what is left out.
     """
     parts = [name.split(".") for name in names if len(name) > _LETTERS]
     start, end = _in_common(parts), _in_common([part[::-1] for part in parts])
+    first = parts[0] if parts else []
     short = []
     for name in names:
         own = name.split(".")
         # at least one part of each name is kept
         kept = own[start : len(own) - min(end, len(own) - start - 1)]
         shown = ("…" if start else "") + ".".join(kept) + ("…" if end else "")
-        short.append(shown if len(name) > _LETTERS else name)
+        ends_alike = own[len(own) - end :] == first[len(first) - end :]
+        alike = len(own) > start + end and own[:start] == first[:start] and ends_alike
+        short.append(shown if len(name) > _LETTERS or alike else name)
     ends = [s if len(s) <= _LETTERS else "…" + s[-_LETTERS + 1 :] for s in short]
     return ends if len(set(ends)) == len(set(names)) else short
 

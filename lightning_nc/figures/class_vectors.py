@@ -20,7 +20,7 @@ from lightning_nc.figures.canvas import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BARS = 200  # most bars in one figure
+_BARS = 50  # most bars
 
 
 def cosine_figure(
@@ -74,17 +74,19 @@ def cosine_histogram_figure(
         for (group, counts), colour in zip(groups.items(), COLOURS, strict=False):
             if counts.any():
                 edges, shares = np.linspace(-1, 1, len(counts) + 1), counts / counts.sum()
-                drawn = {"color": colour, "alpha": 0.6, "label": literal(group) or None}
-                axes.stairs(shares.numpy(), edges, fill=True, **drawn)
+                look = {"color": colour, "label": group or None, "fill": len(groups) == 1}
+                axes.stairs(shares.numpy(), edges, linewidth=1.5, **look)
         label = f"simplex: $-1/(K-1)$ = {-1 / (K - 1):.2g}"
         axes.axvline(-1 / (K - 1), color="black", linestyle=":", linewidth=1, label=label)
         axes.set_yscale("log")
         axes.set_xlim(-1, 1)
+        axes.set_xticks([-1, -0.5, 0, 0.5, 1])
         axes.set_xlabel("cosine")
         axes.grid(True, which="major", alpha=0.3)
         axes.set_title(name)
     all_axes[0].set_ylabel("share of pairs of classes")
-    all_axes[-1].legend(fontsize="small")
+    known = all_axes[0].get_legend_handles_labels()
+    figure.legend(*known, loc="outside lower center", ncols=3, fontsize="small")
     figure.suptitle(literal(f"{title}; {K} classes"), fontsize="medium")
     return figure
 
@@ -116,8 +118,8 @@ def class_size_figure(
             label = ("minority" if group else "majority") if known else None
             if of_group.any():
                 style = {"color": colour if known else "0.6", "label": label}
-                where, heights = places[of_group], of_class[order][of_group]
-                if many:  # bars would be thinner than a pixel, and take a minute to draw
+                where, heights = places[of_group], of_class[order][of_group].numpy()
+                if many:  # bars would be thin, and take long to draw
                     axes.plot(where, heights, ".", markersize=2, **style)
                 else:
                     axes.bar(where, heights, **style)
@@ -132,7 +134,7 @@ def class_size_figure(
         axes.set_title(name)
     all_axes[0].set_ylabel("norm")
     if known:
-        all_axes[-1].legend()
+        all_axes[-1].legend(markerscale=4 if many else 1)
     figure.suptitle(literal(title), fontsize="medium")
     return figure
 

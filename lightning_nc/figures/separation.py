@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PAPER_R = -0.997  # of the first network in the paper by He & Su
+_MARKERS = 30  # layers up to which each has a marker
 
 
 def separation_figure(names: Sequence[str], fuzziness: Tensor, title: str) -> "Figure":
@@ -52,7 +53,8 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
     """
     D = fuzziness.double().cpu()
     t = torch.arange(len(D))
-    axes.plot(t, D.numpy(), "o", color=POINTS, zorder=3)
+    size = 6 if len(D) <= _MARKERS else 3
+    axes.plot(t, D.numpy(), "o", color=POINTS, markersize=size, zorder=3)
     if bool((D > 0).any()):
         axes.set_yscale("log")
     law = separation_law(D) if len(D) > 1 else None
@@ -101,7 +103,7 @@ def class_separation_figure(
         style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
         axes.annotate(clipped(classes[k]), end, **place, **style)
     axes.margins(x=0.08)  # room for their names
-    axes.plot(depth, fuzziness.numpy(), "o-", color=LINE, label="all classes", zorder=3)
+    axes.plot(depth, fuzziness.numpy(), _line(names), color=LINE, label="all classes", zorder=3)
     if bool((fuzziness > 0).any()):
         axes.set_yscale("log")
     label_depth(axes, names)
@@ -136,12 +138,11 @@ def class_quantiles_figure(
         faint = {"color": POINTS, "alpha": 0.12 * shade, "linewidth": 0}
         axes.fill_between(depth, *band, label=inner, **faint)
     axes.plot(depth, quantiles[0.5].numpy(), "-", color=POINTS, label="median class")
-    for rank, name, up in zip((1.0, 0.0), extremes, (3, -3), strict=True):
+    for rank, name in zip((1.0, 0.0), extremes, strict=True):
         end = (len(names) - 1, float(quantiles[rank][-1]))
-        place = {"xytext": (0, up), "ha": "right", "va": "bottom" if up > 0 else "top"}
         style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
-        axes.annotate(clipped(name), end, **place, **style)
-    axes.plot(depth, fuzziness.numpy(), "o-", color=LINE, label="$D$ of all", zorder=3)
+        axes.annotate(clipped(name), end, xytext=(0, 3), ha="right", **style)
+    axes.plot(depth, fuzziness.numpy(), _line(names), color=LINE, label="$D$ of all", zorder=3)
     if bool((fuzziness > 0).any()):
         axes.set_yscale("log")
     label_depth(axes, names)
@@ -162,9 +163,8 @@ def separation_comparison_figure(
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
     for (name, D), colour in zip(fuzziness.items(), cycle(COLOURS), strict=False):
-        axes.plot(
-            np.arange(len(names)), D.numpy(), "o-", color=colour, label=in_legend(literal(name))
-        )
+        label = in_legend(literal(name))
+        axes.plot(np.arange(len(names)), D.numpy(), _line(names), color=colour, label=label)
     axes.set_yscale("log")
     label_depth(axes, names)
     axes.legend(fontsize="small")
@@ -200,7 +200,8 @@ def layers_over_epochs_figure(
     colours, scale = colormaps["viridis"], Normalize(0, last / 0.9)
     depth = np.arange(len(names))
     for number, D in enumerate(values):
-        axes.plot(depth, D.numpy(), ".-", color=colours(scale(number)), linewidth=1)
+        shade = colours(scale(number))
+        axes.plot(depth, D.numpy(), _line(names, "."), color=shade, linewidth=1)
     if any(bool((D > 0).any()) for D in values):
         axes.set_yscale("log")
     label_depth(axes, names, label)
@@ -211,3 +212,8 @@ def layers_over_epochs_figure(
     bar.ax.set_ylim(0, last)
     axes.set_title(literal(title))
     return figure
+
+
+def _line(names: Sequence[str], marker: str = "o") -> str:
+    """The format of a line against depth: with a marker for each layer, unless there are many."""
+    return f"{marker}-" if len(names) <= _MARKERS else "-"

@@ -47,10 +47,11 @@ def cosine_histogram(vectors: Tensor, bins: int) -> Tensor:
         tensor([1., 2., 0.], dtype=torch.float64)
     """
     units = unit_vectors(vectors)
+    units = units[units.isfinite().all(1)]
     counts = torch.zeros(bins, dtype=torch.int64, device=units.device)
     for cosine in values_of_pairs(units, lambda first, second, _: first @ second.mT):
-        place = (cosine[cosine.isfinite()] + 1) * (bins / 2)
-        counts += place.long().clamp_(0, bins - 1).bincount(minlength=bins)
+        place = cosine.add_(1).mul_(bins / 2).long()
+        counts += place.clamp_(0, bins - 1).bincount(minlength=bins)
     return counts.double()
 
 
