@@ -45,6 +45,11 @@ class NeuralCollapse(MeasureCallback):
     - ``nc/{p}/accuracy``: Share of the probe's samples that the classifier gets right.
     - ``nc/{p}/cdnv``: Class-distance normalised variance: variance within two classes divided by
       the squared distance between their means, averaged over all pairs.
+    - ``nc_layers/{p}/{layer}/nc1``: NC1 of a layer: how far samples scatter about their class mean
+      there.
+    - ``nc_layers/{p}/{layer}/cdnv``: CDNV of a layer.
+    - ``nc_layers/{p}/{layer}/nc4``: NC4 of a layer: share of samples that the classifier does not
+      assign to the nearest class mean there.
     - ``nc/{p}/...``: ``epochs_completed``, ``seconds``, ``num_classes``, ``num_samples``,
       ``failures`` of each measurement.
 

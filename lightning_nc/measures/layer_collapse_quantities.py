@@ -33,7 +33,7 @@ LAYER_QUANTITIES = (
         "nc1",
         "NC1",
         "NC1",
-        "Within-class variability of a layer, as NC1 of the last.",
+        "NC1 of a layer: how far samples scatter about their class mean there.",
         ideal="0",
         worry="If it is larger than at the layer before.",
         best="low",
@@ -51,7 +51,7 @@ LAYER_QUANTITIES = (
         "cdnv",
         "CDNV",
         "CDNV",
-        "Class-distance normalised variance of a layer.",
+        "CDNV of a layer.",
         ideal="0",
         worry="If it is larger than at the layer before.",
         best="low",
@@ -69,8 +69,8 @@ LAYER_QUANTITIES = (
         "nc4",
         "NC4",
         "NC4",
-        "Share of samples whose nearest class mean in a layer is not that of the class for which "
-        "the classifier decides.",
+        "NC4 of a layer: share of samples that the classifier does not assign to the nearest class "
+        "mean there.",
         ideal="0",
         worry="If it is large at the last layers: only the classifier tells the classes apart.",
         caveat="Not logged without a head.",

@@ -15,7 +15,7 @@ from lightning_nc.measures.timeline import Timeline
 def draw_cosines(timeline: Timeline) -> Any:
     """Draw the cosines between classes, ordered by class size if that is known."""
     arrays, title = timeline.last.arrays, timeline.title_of_last("Cosines by class size")
-    if "cosines_of_weights" not in arrays:
+    if any(name.startswith("histogram_of_") for name in arrays):
         return _draw_histograms(timeline)
     n, minority = arrays["class_counts"], arrays["minority"]
     by_size = n.argsort(descending=True, stable=True)

@@ -214,5 +214,5 @@ def test_layers_without_a_head_have_no_decisions_to_compare():
 @pytest.mark.parametrize("layers", [(), 3, [3], ""])
 def test_layers_that_are_no_names_are_refused(layers):
     for kind in (EquiSeparation, NeuralCollapse):
-        with pytest.raises(ValueError, match='layers must be one or more names'):
+        with pytest.raises(ValueError, match="layers must be one or more names"):
             kind(layers=layers)
