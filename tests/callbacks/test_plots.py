@@ -172,6 +172,7 @@ TITLES = {
     "ideal off the diagonal: -1/(K-1) = -0.500",
     "nc/train/snapshot": "Neural collapse, train, 1 epoch\nthree of 3 classes",
     "nc/train/epochs": "Neural collapse over epochs, train",
+    "nc/train/layers": "NC1 at each layer by epoch, train",
     "minority/train/cosines": "Cosines by class size, train, 1 epoch; "
     "ideal off the diagonal: -1/(K-1) = -0.500",
     "minority/train/norms": "Norms by class size, train, 1 epoch",
