@@ -101,6 +101,14 @@ def require_names(name: str, value: Any, hint: str) -> Any:
     return value
 
 
+def require_layers(value: Any) -> Any:
+    """Return layers, a list if they can be read only once; raise unless they name some."""
+    if isinstance(value, str) and value:
+        return value
+    hint = 'Give "blocks", a list such as ["encoder.*"], or {name: callable}.'
+    return require_names("layers", value, hint)
+
+
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -32,9 +32,20 @@ class MinorityCollapse(lightning_nc.MinorityCollapse):
         super().__init__(minority, **options)
 
 
+class NeuralCollapse(lightning_nc.NeuralCollapse):
+    __doc__ = lightning_nc.NeuralCollapse.__doc__
+
+    def __init__(self, head=None, layers="blocks", **options):
+        # what is logged of layers keeps the contract too
+        super().__init__(head, layers, **options)
+
+
 # every callback of the package, including those still to be written
 CALLBACKS = [
-    {lightning_nc.MinorityCollapse: MinorityCollapse}.get(kind, kind)
+    {
+        lightning_nc.MinorityCollapse: MinorityCollapse,
+        lightning_nc.NeuralCollapse: NeuralCollapse,
+    }.get(kind, kind)
     for kind in (getattr(lightning_nc, name) for name in lightning_nc.__all__)
     if isinstance(kind, type) and issubclass(kind, MeasureCallback) and kind is not MeasureCallback
 ]

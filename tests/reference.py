@@ -121,12 +121,20 @@ def self_duality(means, weight):
     return np.sum((weight / np.linalg.norm(weight) - M / np.linalg.norm(M)) ** 2)
 
 
+def decisions(features, weight, bias):
+    H = np.asarray(features, np.float64)
+    return [np.argmax([w @ h + b for w, b in zip(weight, bias, strict=True)]) for h in H]
+
+
 def nearest_class_center_mismatch(features, labels, weight, bias):
-    means, mismatches = class_means(features, labels), 0
-    for h in np.asarray(features, np.float64):
-        decided = np.argmax([w @ h + b for w, b in zip(weight, bias, strict=True)])
-        mismatches += decided != np.argmin([np.linalg.norm(h - m) for m in means])
-    return mismatches / len(features)
+    return decided_mismatch(features, labels, decisions(features, weight, bias))
+
+
+def decided_mismatch(features, labels, decided):
+    """NC4 of a layer, given the class that the network decides for."""
+    means, H = class_means(features, labels), np.asarray(features, np.float64)
+    nearest = [np.argmin([np.linalg.norm(h - m) for m in means]) for h in H]
+    return np.mean(np.array(nearest) != np.array(decided))
 
 
 def class_distance_normalized_variance(features, labels):
@@ -282,6 +290,15 @@ def collapse_values(features, labels, weight, bias):
         "unc3": uniform_duality(means, weight),
         "cdnv": class_distance_normalized_variance(features, labels),
         "accuracy": np.mean((features @ weight.T + bias).argmax(1) == labels),
+    }
+
+
+def layer_collapse_values(features, labels, decided):
+    """Neural collapse of any layer, by the names under which it is logged."""
+    return {
+        "nc1": variability_collapse(features, labels),
+        "cdnv": class_distance_normalized_variance(features, labels),
+        "nc4": decided_mismatch(features, labels, decided),
     }
 
 

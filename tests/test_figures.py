@@ -66,7 +66,7 @@ def test_axes_of_epochs_have_whole_ticks(epochs):
 @pytest.mark.parametrize("epochs", [[0], [2.5], [0, 1, 2, 4, 8, 64], list(range(101))])
 def test_a_bar_says_which_epochs_the_shades_are_of(epochs):
     D = [torch.tensor([2.0, 1 / (1 + epoch)]) for epoch in epochs]
-    axes, bar = figures.separation_epochs_figure(["input", "net"], epochs, D, "").axes
+    axes, bar = figures.layers_over_epochs_figure(["input", "net"], epochs, D, "").axes
     labels = [float(label.get_text()) for label in bar.get_yticklabels()]
     assert labels == [epochs[round(place)] for place in bar.get_yticks()]
     assert (labels[0], labels[-1]) == (epochs[0], epochs[-1])
@@ -90,6 +90,9 @@ def test_long_names_are_told_apart_by_what_they_do_not_have_in_common():
         *("…layer1.0…", "…layer1.1…", "…layer2.0…", "…layer2.1…"),
     ]
     assert shortened(["input", "net.2", "net.6"]) == ["input", "net.2", "net.6"]
+    # short names are shortened as the long ones beside them
+    layers = ["stem", *(f"net.encoder.lay.{t}" for t in (9, 10, 100, 101))]
+    assert shortened(layers) == ["stem", "…9", "…10", "…100", "…101"]
     assert shortened(["encoder_of_all_the_inputs"]) == ["…of_all_the_inputs"]
     # a name within another, and names that differ at their beginning alone
     nested = ["network.backbone.stage", "network.backbone.stage.block"]
@@ -125,3 +128,59 @@ def test_names_are_drawn_letter_by_letter_and_none_is_missing_in_the_legend():
     legend = [text.get_text().strip() for text in axes.get_legend().get_texts()]
     shown = [text.get_text() for text in axes.get_xticklabels()]
     assert legend == shown == [name.replace("$", "\\$") for name in names]
+
+
+def test_many_classes_are_a_histogram_with_a_line_at_the_simplex():
+    counts = torch.zeros(201, dtype=torch.float64)
+    counts[[0, 100, 200]] = torch.tensor([1.0, 98.0, 1.0], dtype=torch.float64)
+    figure = figures.cosine_histogram_figure({"rows": {"": counts}}, "$a$", 1000)
+    (axes,) = figure.axes
+    (steps,) = axes.patches
+    shares, edges, _ = steps.get_data()
+    assert (shares[0], shares[100], edges[0], edges[-1]) == (0.01, 0.98, -1, 1)
+    (line,) = axes.get_lines()
+    assert line.get_xdata()[0] == -1 / 999
+    figure.canvas.draw()
+
+
+def test_groups_of_many_classes_are_outlined_and_empty_ones_left_out():
+    counts = {"majority": torch.ones(5), "minority": torch.zeros(5)}
+    figure = figures.cosine_histogram_figure({"rows": counts, "means": counts}, "", 100)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert [label.split(":")[0] for label in labels] == ["majority", "simplex"]
+
+
+@pytest.mark.parametrize(("K", "bars"), [(10, 10), (10_000, 0)])
+def test_norms_of_many_classes_are_dots(K, bars):
+    norms, minority = {"rows": torch.ones(K)}, torch.arange(K) >= K / 2
+    names = list(map(str, range(K)))
+    figure = figures.class_size_figure(torch.arange(K).double(), norms, minority, names, "")
+    assert len(figure.axes[0].patches) == bars
+    assert len(figure.axes[0].get_xticks()) <= 12
+
+
+def test_a_hundred_layers_have_few_names_and_no_markers():
+    names = ["input", *(f"net.encoder.layer.{t}" for t in range(99))]
+    D = torch.linspace(3, 1, 100).double()
+    figure = figures.layers_over_epochs_figure(names, [0, 1], [D, D / 2], "", "NC1")
+    axes = figure.axes[0]
+    assert axes.get_ylabel() == "NC1"
+    assert {line.get_marker() for line in axes.get_lines()} == {"None"}
+    shown = [text.get_text() for text in axes.get_xticklabels()]
+    assert shown[:3] == ["input", "…8", "…17"]
+    first, *others = boxes_of(axes, axes.get_xticklabels())
+    for box in others:  # they are slanted: their right ends are apart by more than a letter
+        assert box.x1 > first.x1 + 10
+        first = box
+
+
+def test_quantiles_of_many_classes_name_the_worst_and_the_best():
+    rows = {rank: torch.tensor([2.0, 1.0]) * (1 + rank) for rank in (0.0, 0.25, 0.5, 0.75, 1.0)}
+    extremes = ("$worst$", "best")
+    figure = figures.class_quantiles_figure(["input", "net"], rows, rows[0.5], extremes, "")
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts] == ["$worst$", "best"]
+    assert [text.xy[1] for text in axes.texts] == [2.0, 1.0]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["all classes", "50% of classes", "median class", "$D$ of all"]
+    figure.canvas.draw()

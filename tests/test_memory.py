@@ -136,3 +136,49 @@ def test_ten_thousand_classes_take_less_than_half_a_gigabyte():
     )
     assert run.returncode == 0, run.stderr
     assert float(run.stdout.split()[-1]) < 512, f"{run.stdout} MB"
+
+
+# The cosines between 20,000 class means or classifier rows would take 3.2 GB as a matrix.
+EVALUATION = """
+from pathlib import Path
+import torch
+from lightning_nc.functional.class_geometry import class_geometry
+from lightning_nc.measures import CollapseMeasure
+from lightning_nc.passes.request import Answer, ClassifierGeometry
+
+def peak():
+    # of this program alone: `ru_maxrss` begins with the memory of the one that started it
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
+
+torch.manual_seed(0)
+
+def evaluated(K, d=16):
+    means, weight = torch.randn(2, K, d, dtype=torch.float64)
+    labels = torch.arange(2 * K) % K
+    geometry = class_geometry(means[labels] + 0.1 * torch.randn(2 * K, d), labels)
+    last = ClassifierGeometry(geometry, weight)
+    measure = CollapseMeasure()
+    measure.quantities = ()  # the memory of the values is that of `functional`, above
+    return measure.evaluate(Answer({}, last, geometry.counts))
+
+evaluated(100)
+before = peak()
+found = evaluated(20_000)
+assert max(array.numel() for array in found.arrays.values()) < 1000, found.arrays
+assert found.arrays["histogram_of_means"].sum() == 20_000 * 19_999 / 2
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_cosines_of_twenty_thousand_classes_are_never_there_at_once():
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", EVALUATION],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout.split()[-1]) < 256, f"{run.stdout} MB"

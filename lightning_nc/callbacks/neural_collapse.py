@@ -9,7 +9,7 @@ from lightning_nc.callbacks.record import OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import save_snapshots
 from lightning_nc.measures.neural_collapse import CollapseMeasure, snapshots_of, terminal_epoch
-from lightning_nc.network.points import Pool
+from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.probe import Probe
 
 
@@ -45,6 +45,11 @@ class NeuralCollapse(MeasureCallback):
     - ``nc/{p}/accuracy``: Share of the probe's samples that the classifier gets right.
     - ``nc/{p}/cdnv``: Class-distance normalised variance: variance within two classes divided by
       the squared distance between their means, averaged over all pairs.
+    - ``nc_layers/{p}/{layer}/nc1``: NC1 of a layer: how far samples scatter about their class mean
+      there.
+    - ``nc_layers/{p}/{layer}/cdnv``: CDNV of a layer.
+    - ``nc_layers/{p}/{layer}/nc4``: NC4 of a layer: share of samples that the classifier does not
+      assign to the nearest class mean there.
     - ``nc/{p}/...``: ``epochs_completed``, ``seconds``, ``num_classes``, ``num_samples``,
       ``failures`` of each measurement.
 
@@ -56,6 +61,10 @@ class NeuralCollapse(MeasureCallback):
             weight has a row per class (or one row, for two classes). Its inputs are the last-layer
             features. False measures a network without a head, such as an encoder: its last-layer
             features are its output, or the input of a projection head.
+        layers: Layers at which NC1, CDNV and NC4 are logged as well, each from the class means of
+            that layer: ``"blocks"``, names, globs or ``{name: callable}``, as in `EquiSeparation`;
+            None for none. An `EquiSeparation` with equal layers, ``pool`` and ``probe`` shares the
+            pass, and the layers cost little more.
         pool: Makes one feature vector per sample. ``"auto"`` keeps vectors, averages sequences over
             their tokens (without padding, if the inputs tell it), and flattens feature maps, or
             averages them over their positions where flattening would take more than
@@ -75,16 +84,19 @@ class NeuralCollapse(MeasureCallback):
 
     Example::
 
-        trainer = Trainer(callbacks=[NeuralCollapse(every_n_epochs=10)])
+        trainer = Trainer(callbacks=[NeuralCollapse(layers="blocks", every_n_epochs=10)])
 
     Source:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
-        deep learning training", PNAS 117(40).
+        deep learning training", PNAS 117(40). For layers, the nearest-class-centre mismatch is that
+        of Ben-Shaul & Dekel (2022), "Nearest class-center simplification through intermediate
+        layers": the class that the network decides for is compared, not the label.
     """
 
     def __init__(
         self,
         head: str | Literal[False] | None = None,
+        layers: Layers | None = None,
         pool: Pool = "auto",
         probe: str | Probe = "train",
         every_n_epochs: int = 1,
@@ -93,7 +105,7 @@ class NeuralCollapse(MeasureCallback):
         figures: bool = True,
         on_error: OnError = "warn",
     ) -> None:
-        measure = CollapseMeasure(head, pool)
+        measure = CollapseMeasure(head, layers, pool)
         super().__init__(measure, probe, every_n_epochs, epochs, when, figures, on_error)
 
     @property

@@ -4,8 +4,6 @@ import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -13,6 +11,7 @@ if TYPE_CHECKING:
 COLOURS = POINTS, LINE, THIRD, *_ = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
 _LETTERS = 18  # longest name below an axis
+_TICKS = 12  # most names below an axis
 
 
 def require_matplotlib() -> None:
@@ -52,19 +51,23 @@ def canvas(columns: int, size: tuple[float, float]) -> tuple["Figure", Any]:
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def label_depth(axes: Any, names: Sequence[str]) -> None:
-    """Label the axes of D against depth.
+def label_depth(axes: Any, names: Sequence[str], label: str = "separation fuzziness $D$") -> None:
+    """Label the axes of a value against depth.
 
     Args:
         axes: Matplotlib axes.
         names: Layers in order of depth.
+        label: Label of the value.
     """
-    depth = np.arange(len(names))
-    shown = depth if len(names) <= 12 else depth[:: -(-len(names) // 12)]
-    short = shortened(names)
+    shown, short = thinned(len(names), _TICKS), shortened(names)
     axes.set_xticks(shown, [literal(short[t]) for t in shown], rotation=45, ha="right")
-    axes.set_ylabel("separation fuzziness $D$")
+    axes.set_ylabel(label)
     axes.grid(True, which="major", alpha=0.3)
+
+
+def thinned(count: int, most: int) -> list[int]:
+    """Some of the places 0, 1, ... in equal steps, the first among them, to be labelled."""
+    return list(range(0, count, max(1, -(-count // most))))
 
 
 def label_classes(axis: Any, places: Sequence[float], names: Sequence[str]) -> None:
@@ -113,23 +116,27 @@ def label_epochs(axes: Any) -> None:
 
 
 def shortened(names: Sequence[str]) -> list[str]:
-    """Shorten long module names by the parts they share, and keep them distinct.
+    """Shorten module names by the parts that long ones share, and keep them distinct.
 
     Args:
-        names: Layers in order of depth; names of up to 18 letters are left as they are.
+        names: Layers in order of depth; names of up to 18 letters are left as they are, unless they
+            have the same parts in common as the longer ones.
 
     Returns:
         A name for each layer, with an ellipsis for what is left out.
     """
     parts = [name.split(".") for name in names if len(name) > _LETTERS]
     start, end = _in_common(parts), _in_common([part[::-1] for part in parts])
+    first = parts[0] if parts else []
     short = []
     for name in names:
         own = name.split(".")
         # at least one part of each name is kept
         kept = own[start : len(own) - min(end, len(own) - start - 1)]
         shown = ("…" if start else "") + ".".join(kept) + ("…" if end else "")
-        short.append(shown if len(name) > _LETTERS else name)
+        ends_alike = own[len(own) - end :] == first[len(first) - end :]
+        alike = len(own) > start + end and own[:start] == first[:start] and ends_alike
+        short.append(shown if len(name) > _LETTERS or alike else name)
     ends = [s if len(s) <= _LETTERS else "…" + s[-_LETTERS + 1 :] for s in short]
     return ends if len(set(ends)) == len(set(names)) else short
 

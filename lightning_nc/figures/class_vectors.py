@@ -1,15 +1,26 @@
 """Cosines and norms of class means and classifier rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from lightning_nc.figures.canvas import LINE, POINTS, canvas, clipped, label_classes, literal
+from lightning_nc.figures.canvas import (
+    COLOURS,
+    LINE,
+    POINTS,
+    canvas,
+    clipped,
+    label_classes,
+    literal,
+    thinned,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_BARS = 50  # most bars
 
 
 def cosine_figure(
@@ -32,9 +43,9 @@ def cosine_figure(
     for axes, (name, matrix) in zip(all_axes, cosines.items(), strict=True):
         K = len(matrix)
         image = axes.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
-        ticks = np.arange(K) if K <= 10 else np.arange(0, K, -(-K // 10))
+        ticks = thinned(K, 10)
         for axis in (axes.xaxis, axes.yaxis):
-            label_classes(axis, ticks.tolist(), [clipped(classes[int(k)]) for k in ticks])
+            label_classes(axis, ticks, [clipped(classes[k]) for k in ticks])
         axes.set_xlabel("class, largest first" if by_size else "class")
         axes.set_title(name)
         if border is not None:
@@ -44,6 +55,39 @@ def cosine_figure(
     figure.colorbar(image, ax=list(all_axes), shrink=0.8, label="cosine")
     ideal = f"ideal off the diagonal: -1/(K-1) = {-1 / (K - 1):.3f}"
     figure.suptitle(f"{literal(title)}; {ideal}", fontsize="medium")
+    return figure
+
+
+def cosine_histogram_figure(
+    histograms: Mapping[str, Mapping[str, Tensor]], title: str, K: int
+) -> "Figure":
+    """Cosines between many class vectors; at neural collapse, all are -1/(K-1).
+
+    Args:
+        histograms: How many pairs have cosines in each of some equal bins from -1 to 1, by the name
+            of the vectors and by that of the group of classes, which is empty for all classes.
+        title: Title of the figure.
+        K: Number of classes.
+    """
+    figure, all_axes = canvas(len(histograms), (4.0 * len(histograms) + 0.8, 3.6))
+    for axes, (name, groups) in zip(all_axes, histograms.items(), strict=True):
+        for (group, counts), colour in zip(groups.items(), COLOURS, strict=False):
+            if counts.any():
+                edges, shares = np.linspace(-1, 1, len(counts) + 1), counts / counts.sum()
+                look = {"color": colour, "label": group or None, "fill": len(groups) == 1}
+                axes.stairs(shares.numpy(), edges, linewidth=1.5, **look)
+        label = f"simplex: $-1/(K-1)$ = {-1 / (K - 1):.2g}"
+        axes.axvline(-1 / (K - 1), color="black", linestyle=":", linewidth=1, label=label)
+        axes.set_yscale("log")
+        axes.set_xlim(-1, 1)
+        axes.set_xticks([-1, -0.5, 0, 0.5, 1])
+        axes.set_xlabel("cosine")
+        axes.grid(True, which="major", alpha=0.3)
+        axes.set_title(name)
+    all_axes[0].set_ylabel("share of pairs of classes")
+    known = all_axes[0].get_legend_handles_labels()
+    figure.legend(*known, loc="outside lower center", ncols=3, fontsize="small")
+    figure.suptitle(literal(f"{title}; {K} classes"), fontsize="medium")
     return figure
 
 
@@ -67,23 +111,30 @@ def class_size_figure(
     known = bool(class_counts.isfinite().all())
     order = class_counts.argsort(descending=True, stable=True)
     places = np.arange(len(order))
+    many = len(order) > _BARS
     for axes, (name, of_class) in zip(all_axes, norms.items(), strict=True):
         for group, colour in ((0, POINTS), (1, LINE)):
             of_group = (minority[order] == group).numpy()
             label = ("minority" if group else "majority") if known else None
             if of_group.any():
-                bars = {"color": colour if known else "0.6", "label": label}
-                axes.bar(places[of_group], of_class[order][of_group], **bars)
-        shown = places if len(places) <= 12 else places[:: -(-len(places) // 12)]
+                style = {"color": colour if known else "0.6", "label": label}
+                where, heights = places[of_group], of_class[order][of_group].numpy()
+                if many:  # bars would be thin, and take long to draw
+                    axes.plot(where, heights, ".", markersize=2, **style)
+                else:
+                    axes.bar(where, heights, **style)
+        if many:
+            axes.set_ylim(bottom=0)
+        shown = thinned(len(places), 12)
         sizes = [f": {class_counts[order[k]]:g}" if known else "" for k in shown]
         named = [f"{clipped(classes[int(order[k])])}{n}" for k, n in zip(shown, sizes, strict=True)]
-        label_classes(axes.xaxis, shown.tolist(), named)
+        label_classes(axes.xaxis, shown, named)
         axes.set_xlabel("class and number of training samples" if known else "class")
         axes.margins(y=0.25)  # room for the legend
         axes.set_title(name)
     all_axes[0].set_ylabel("norm")
     if known:
-        all_axes[-1].legend()
+        all_axes[-1].legend(markerscale=4 if many else 1)
     figure.suptitle(literal(title), fontsize="medium")
     return figure
 

@@ -1,6 +1,6 @@
 """The law of equi-separation: D against depth."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PAPER_R = -0.997  # of the first network in the paper by He & Su
+_MARKERS = 30  # layers up to which each has a marker
 
 
 def separation_figure(names: Sequence[str], fuzziness: Tensor, title: str) -> "Figure":
@@ -52,7 +53,8 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
     """
     D = fuzziness.double().cpu()
     t = torch.arange(len(D))
-    axes.plot(t, D.numpy(), "o", color=POINTS, zorder=3)
+    size = 6 if len(D) <= _MARKERS else 3
+    axes.plot(t, D.numpy(), "o", color=POINTS, markersize=size, zorder=3)
     if bool((D > 0).any()):
         axes.set_yscale("log")
     law = separation_law(D) if len(D) > 1 else None
@@ -101,7 +103,46 @@ def class_separation_figure(
         style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
         axes.annotate(clipped(classes[k]), end, **place, **style)
     axes.margins(x=0.08)  # room for their names
-    axes.plot(depth, fuzziness.numpy(), "o-", color=LINE, label="all classes", zorder=3)
+    axes.plot(depth, fuzziness.numpy(), _line(names), color=LINE, label="all classes", zorder=3)
+    if bool((fuzziness > 0).any()):
+        axes.set_yscale("log")
+    label_depth(axes, names)
+    axes.legend(fontsize="small")
+    axes.set_title(literal(title))
+    return figure
+
+
+def class_quantiles_figure(
+    names: Sequence[str],
+    quantiles: Mapping[float, Tensor],
+    fuzziness: Tensor,
+    extremes: tuple[str, str],
+    title: str,
+) -> "Figure":
+    """Quantiles over many classes of the D of each class, and D of all classes, against depth.
+
+    Args:
+        names: Layers in order of depth.
+        quantiles: D of each class at each layer, shape ``(T,)``, by its rank between 0 and 1: the
+            smallest rank with the largest, the next with the next to it, and so on, and the median.
+        fuzziness: D of all classes at each layer, shape ``(T,)``.
+        extremes: Names of the classes with the largest and the smallest D at the last layer.
+        title: Title of the figure.
+    """
+    figure, (axes,) = canvas(1, (5.4, 4.0))
+    depth, ranks = np.arange(len(names)), sorted(quantiles)
+    pairs = [(low, high) for low, high in zip(ranks, ranks[::-1], strict=True) if low < high]
+    for shade, (low, high) in enumerate(pairs, 1):
+        band = (quantiles[low].numpy(), quantiles[high].numpy())
+        inner = f"{high - low:.0%} of classes" if high - low < 1 else "all classes"
+        faint = {"color": POINTS, "alpha": 0.12 * shade, "linewidth": 0}
+        axes.fill_between(depth, *band, label=inner, **faint)
+    axes.plot(depth, quantiles[0.5].numpy(), "-", color=POINTS, label="median class")
+    for rank, name in zip((1.0, 0.0), extremes, strict=True):
+        end = (len(names) - 1, float(quantiles[rank][-1]))
+        style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
+        axes.annotate(clipped(name), end, xytext=(0, 3), ha="right", **style)
+    axes.plot(depth, fuzziness.numpy(), _line(names), color=LINE, label="$D$ of all", zorder=3)
     if bool((fuzziness > 0).any()):
         axes.set_yscale("log")
     label_depth(axes, names)
@@ -122,9 +163,8 @@ def separation_comparison_figure(
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
     for (name, D), colour in zip(fuzziness.items(), cycle(COLOURS), strict=False):
-        axes.plot(
-            np.arange(len(names)), D.numpy(), "o-", color=colour, label=in_legend(literal(name))
-        )
+        label = in_legend(literal(name))
+        axes.plot(np.arange(len(names)), D.numpy(), _line(names), color=colour, label=label)
     axes.set_yscale("log")
     label_depth(axes, names)
     axes.legend(fontsize="small")
@@ -132,16 +172,21 @@ def separation_comparison_figure(
     return figure
 
 
-def separation_epochs_figure(
-    names: Sequence[str], epochs: Sequence[float], fuzziness: Sequence[Tensor], title: str
+def layers_over_epochs_figure(
+    names: Sequence[str],
+    epochs: Sequence[float],
+    values: Sequence[Tensor],
+    title: str,
+    label: str = "separation fuzziness $D$",
 ) -> "Figure":
-    """D against depth, one line per measurement, from dark to light in equal steps.
+    """D, or another value, against depth: a line per measurement, from dark to light.
 
     Args:
         names: Layers in order of depth.
         epochs: Epochs completed at each measurement.
-        fuzziness: D at each layer, shape ``(T,)``, for each measurement.
+        values: The value at each layer, shape ``(T,)``, for each measurement.
         title: Title of the figure.
+        label: Label of the value.
     """
     require_matplotlib()
     from matplotlib import colormaps
@@ -154,11 +199,12 @@ def separation_epochs_figure(
     last = max(len(epochs) - 1, 1)
     colours, scale = colormaps["viridis"], Normalize(0, last / 0.9)
     depth = np.arange(len(names))
-    for number, D in enumerate(fuzziness):
-        axes.plot(depth, D.numpy(), ".-", color=colours(scale(number)), linewidth=1)
-    if any(bool((D > 0).any()) for D in fuzziness):
+    for number, D in enumerate(values):
+        shade = colours(scale(number))
+        axes.plot(depth, D.numpy(), _line(names, "."), color=shade, linewidth=1)
+    if any(bool((D > 0).any()) for D in values):
         axes.set_yscale("log")
-    label_depth(axes, names)
+    label_depth(axes, names, label)
     shown = sorted(set(np.linspace(0, len(epochs) - 1, 10).round().astype(int).tolist()))
     mapped = ScalarMappable(scale, colours)
     bar = figure.colorbar(mapped, ax=axes, label="epochs completed", ticks=shown)
@@ -166,3 +212,8 @@ def separation_epochs_figure(
     bar.ax.set_ylim(0, last)
     axes.set_title(literal(title))
     return figure
+
+
+def _line(names: Sequence[str], marker: str = "o") -> str:
+    """The format of a line against depth: with a marker for each layer, unless there are many."""
+    return f"{marker}-" if len(names) <= _MARKERS else "-"

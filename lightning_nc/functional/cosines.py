@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_pairs import mean_over_pairs
+from lightning_nc.functional.class_pairs import mean_over_pairs, over_pairs
 from lightning_nc.functional.input_checks import check_vectors
 from lightning_nc.functional.powers_of_two import scale_of, scaled
 
@@ -29,6 +29,31 @@ def cosines(vectors: Tensor) -> Tensor:
     """The cosines between all vectors, shape ``(K, K)``; NaN where one of the two is zero."""
     units = unit_vectors(vectors)
     return units @ units.mT
+
+
+def cosine_histogram(vectors: Tensor, bins: int) -> Tensor:
+    """How many pairs i < j have cosines in each of so many equal bins from -1 to 1.
+
+    Args:
+        vectors: Class vectors, shape ``(K, d)``; pairs with a zero vector are left out.
+        bins: Number of bins.
+
+    Returns:
+        Counts, float64, shape ``(bins,)``.
+
+    Example:
+        Cosines 0, 0 and -1:
+
+        >>> cosine_histogram(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]), 3)
+        tensor([1., 2., 0.], dtype=torch.float64)
+    """
+    units = unit_vectors(vectors)
+    units = units[units.isfinite().all(1)]
+    counts = torch.zeros(bins, dtype=torch.int64, device=units.device)
+    for cosine in over_pairs(len(units), lambda i, j: units[i] @ units[j].mT):
+        place = cosine.add_(1).mul_(bins / 2).long()
+        counts += place.clamp_(0, bins - 1).bincount(minlength=bins)
+    return counts.double()
 
 
 def mean_over_cosines(

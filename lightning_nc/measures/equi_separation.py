@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from lightning_nc.arguments import require_names, require_pooling
+from lightning_nc.arguments import require_layers, require_pooling
 from lightning_nc.figures import (
+    class_quantiles_figure,
     class_separation_figure,
-    separation_epochs_figure,
+    layers_over_epochs_figure,
     separation_figure,
 )
 from lightning_nc.figures.tables import Lines, Table, layer_table, logarithms_over_depth
@@ -24,6 +25,7 @@ from lightning_nc.measures.equi_separation_quantities import (
     QUANTITIES,
     Separation,
 )
+from lightning_nc.measures.many_classes import QUANTILES, class_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
 from lightning_nc.measures.notes import nesting_note, rank_note
 from lightning_nc.measures.timeline import Timeline
@@ -47,11 +49,8 @@ class SeparationMeasure(Measure):
     layer_quantities = LAYER_QUANTITIES
 
     def __init__(self, layers: Layers = "blocks", pool: Pool = "auto") -> None:
-        if not isinstance(layers, str) or not layers:
-            hint = 'Give "blocks", a list such as ["encoder.*"], or {name: callable}.'
-            layers = require_names("layers", layers, hint)
         require_pooling(pool)
-        self.layers, self.pool = layers, pool
+        self.layers, self.pool = require_layers(layers), pool
 
     def request(self) -> Request:
         """Request the geometry of the layers."""
@@ -59,13 +58,11 @@ class SeparationMeasure(Measure):
 
     def evaluate(self, answer: Answer) -> Evaluation:
         """Compute D at each layer, and fit the law to these values."""
-        layers = self.values_of_layers(answer)
+        layers = self.values_of_layers(answer.layers)
         D = torch.tensor([*layers.values()], dtype=torch.float64)
         law = separation_law(D) if len(D) > 1 else SeparationLaw(*D.new_full((4,), torch.nan))
-        arrays = {
-            "fuzziness": D,
-            "class_fuzziness": torch.stack([*map(class_fuzziness_of, answer.layers.values())]),
-        }
+        by_class = torch.stack([*map(class_fuzziness_of, answer.layers.values())])
+        arrays = {"fuzziness": D} | class_arrays("class_fuzziness", by_class)
         notes = rank_note(answer.layers) | nesting_note(answer.layers)
         if not bool(law.pearson_r.isfinite()):
             notes["law"] = _why_no_law(layers)
@@ -115,11 +112,16 @@ def _draw_law(timeline: Timeline) -> Any:
 def _draw_epochs(timeline: Timeline) -> Any:
     D = list(torch.tensor(timeline.layers_over_epochs(), dtype=torch.float64))
     title = timeline.title("Separation fuzziness by epoch")
-    return separation_epochs_figure(timeline.layers, timeline.epochs, D, title)
+    return layers_over_epochs_figure(timeline.layers, timeline.epochs, D, title)
 
 
 def _draw_classes(timeline: Timeline) -> Any:
     arrays = timeline.last.arrays
     title = timeline.title_of_last("Separation fuzziness by class")
-    D_k, D, names = arrays["class_fuzziness"], arrays["fuzziness"], timeline.last.class_names
+    D, names = arrays["fuzziness"], timeline.last.class_names
+    if "class_fuzziness_quantiles" in arrays:
+        worst, best = (names[k] for k in arrays["class_fuzziness_extremes"].tolist())
+        quantiles = dict(zip(QUANTILES, arrays["class_fuzziness_quantiles"].mT, strict=True))
+        return class_quantiles_figure(timeline.layers, quantiles, D, (worst, best), title)
+    D_k = arrays["class_fuzziness"]
     return class_separation_figure(timeline.layers, D_k, D, names, title)

@@ -64,7 +64,7 @@ class Measure(ABC):
         title: Title of the family on a page.
         question: The question that it answers, in one sentence.
         quantities: A row per quantity.
-        layer_quantities: A row per quantity of each layer, logged as
+        layer_quantities: A row per quantity of each layer, of the class or of the object, logged as
             ``{family}_layers/{probe}/{layer}/{name}``; a single one without a name as
             ``{family}_layers/{probe}/{layer}``.
         passes: The kind of pass that answers it. Measures of one kind on one probe share a pass.
@@ -97,7 +97,7 @@ class Measure(ABC):
     title: ClassVar[str]
     question: ClassVar[str]
     quantities: ClassVar[tuple[Quantity, ...]]
-    layer_quantities: ClassVar[tuple[Quantity, ...]] = ()
+    layer_quantities: tuple[Quantity, ...] = ()
     passes: ClassVar[type[MeasuringPass]] = GeometryPass
     figures: ClassVar[tuple[str, ...]] = ("epochs",)
 
@@ -107,21 +107,25 @@ class Measure(ABC):
 
     def evaluate(self, answer: Answer) -> Evaluation:
         """Compute every row from an answer."""
-        return Evaluation(self.values_of(answer), self.values_of_layers(answer))
+        return Evaluation(self.values_of(answer), self.values_of_layers(answer.layers))
 
     def values_of(self, found: Any) -> dict[str, float]:
         """The values of all rows, computed from what their functions ``of`` receive."""
         rows = {row.name: None if row.of is None else row.of(found) for row in self.quantities}
         return {name: float(value) for name, value in rows.items() if value is not None}
 
-    def values_of_layers(self, answer: Answer) -> dict[str, float]:
-        """The values of all rows of layers, by layer in order of depth."""
-        return {
-            f"{layer}/{row.name}" if row.name else layer: float(row.of(geometry))  # type: ignore
-            for layer, geometry in answer.layers.items()
+    def values_of_layers(self, layers: Mapping[str, Any]) -> dict[str, float]:
+        """The values of all rows of layers, by layer in order of depth.
+
+        Args:
+            layers: What the functions ``of`` of these rows receive, by layer.
+        """
+        rows = {
+            f"{layer}/{row.name}" if row.name else layer: None if row.of is None else row.of(found)
+            for layer, found in layers.items()
             for row in self.layer_quantities
-            if row.of is not None
         }
+        return {name: float(value) for name, value in rows.items() if value is not None}
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
         """Figures of the last measurement: zero-argument functions that draw them, by name.

@@ -147,7 +147,7 @@ def _the_law_and_collapse(
     layers: Layers | None, head: str | Literal[False] | None, pool: Pool
 ) -> list[Measure]:
     law = [SeparationMeasure(layers, pool)] if layers is not None else []
-    return [*law, CollapseMeasure(head, pool)] if head is not False else [*law]
+    return [*law, CollapseMeasure(head, pool=pool)] if head is not False else [*law]
 
 
 def _found(

@@ -16,13 +16,14 @@ from lightning_nc.arguments import (
     require_yes_or_no,
 )
 from lightning_nc.figures.tables import Lines, Table, cosine_tables
-from lightning_nc.functional.cosines import cosines, norms
+from lightning_nc.functional.cosines import norms
 from lightning_nc.functional.minority_collapse import (
     classifier_energy,
     feature_energy_of,
     minority_classes,
 )
 from lightning_nc.measures.layer_peeled_prediction import Prediction, Predictions
+from lightning_nc.measures.many_classes import cosine_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
 from lightning_nc.measures.minority_collapse_quantities import QUANTITIES, Minority
 from lightning_nc.measures.minority_figures import draw_cosines, draw_norms, draw_prediction
@@ -197,11 +198,11 @@ class MinorityMeasure(Measure):
 
 def _arrays(found: Minority) -> dict[str, Tensor]:
     W, M, n, minority = found.W, found.M, found.n, found.is_minority
+    groups = {"majority": found.A, "minority": found.B}
     return {
         "class_counts": torch.full((len(W),), torch.nan) if n is None else n.double(),
         "minority": minority.double(),
-        "cosines_of_weights": cosines(W),
-        "cosines_of_means": cosines(M),
+        **cosine_arrays({"weights": W, "means": M}, groups),
         "norms_of_weights": norms(W),
         "norms_of_means": norms(M) * found.last.features.scale,
         "class_accuracy": found.class_accuracy,

@@ -2,14 +2,21 @@
 
 from typing import Any
 
-from lightning_nc.figures import class_size_figure, cosine_figure, prediction_figure
+from lightning_nc.figures import (
+    class_size_figure,
+    cosine_figure,
+    cosine_histogram_figure,
+    prediction_figure,
+)
 from lightning_nc.measures.layer_peeled_prediction import predicted_curve
 from lightning_nc.measures.timeline import Timeline
 
 
 def draw_cosines(timeline: Timeline) -> Any:
     """Draw the cosines between classes, ordered by class size if that is known."""
-    arrays = timeline.last.arrays
+    arrays, title = timeline.last.arrays, timeline.title_of_last("Cosines by class size")
+    if any(name.startswith("histogram_of_") for name in arrays):
+        return _draw_histograms(timeline)
     n, minority = arrays["class_counts"], arrays["minority"]
     by_size = n.argsort(descending=True, stable=True)
     K_B = int(minority.sum())
@@ -25,8 +32,19 @@ def draw_cosines(timeline: Timeline) -> Any:
             ("centred class means", "cosines_of_means"),
         )
     }
-    title = timeline.title_of_last("Cosines by class size")
     return cosine_figure(cosines_by_size, title, names, known, border)
+
+
+def _draw_histograms(timeline: Timeline) -> Any:
+    """Draw the cosines within majority and minority classes, of which there are many."""
+    arrays, title = timeline.last.arrays, timeline.title_of_last("Cosines within groups of classes")
+    starts = {"classifier rows": "histogram_of_weights_"}
+    starts["centred class means"] = "histogram_of_means_"
+    of_groups = {
+        name: {k.removeprefix(start): arrays[k] for k in arrays if k.startswith(start)}
+        for name, start in starts.items()
+    }
+    return cosine_histogram_figure(of_groups, title, len(timeline.last.counts))
 
 
 def draw_norms(timeline: Timeline) -> Any:

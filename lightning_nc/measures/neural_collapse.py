@@ -8,22 +8,27 @@ from typing import Any, Literal
 
 import torch
 
-from lightning_nc.arguments import require_module_name, require_pooling
+from lightning_nc.arguments import require_layers, require_module_name, require_pooling
 from lightning_nc.figures import (
     collapse_figure,
     cosine_figure,
+    cosine_histogram_figure,
+    layers_over_epochs_figure,
     save_snapshots,
     snapshot_figure,
 )
 from lightning_nc.figures.snapshot import Snapshot
 from lightning_nc.figures.tables import Lines, Table, cosine_tables
-from lightning_nc.functional.cosines import centred, cosines
+from lightning_nc.functional.cosines import centred
 from lightning_nc.functional.simplex_plane import simplex_plane
+from lightning_nc.measures.layer_collapse_quantities import LAYER_QUANTITIES, LayerCollapse
+from lightning_nc.measures.many_classes import cosine_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
 from lightning_nc.measures.neural_collapse_quantities import QUANTITIES
 from lightning_nc.measures.notes import rank_note
+from lightning_nc.measures.quantity import Quantity
 from lightning_nc.measures.timeline import Timeline
-from lightning_nc.network.points import Pool
+from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.request import Answer, ClassifierGeometry, Request
 
 _FRAMES = 30  # frames of the logged film at most; drawing each takes a tenth of a second
@@ -36,42 +41,64 @@ _OVER_EPOCHS = {
 
 
 class CollapseMeasure(Measure):
-    """NC1 to NC4 of the classifier and its input.
+    """NC1 to NC4 of the classifier and its input, and what of these applies to any layer.
 
     Args:
         head: See the callback `NeuralCollapse`.
+        layers: See the callback.
         pool: See the callback.
     """
 
     family = "nc"
     title = "Neural collapse"
     question = "Do features collapse to their class means, and these to a simplex?"
-    figures = ("cosines", "snapshot", "epochs", "collapse")
+    figures = ("cosines", "snapshot", "epochs", "layers", "collapse")
     quantities = QUANTITIES
+    layer_quantities: tuple[Quantity, ...] = LAYER_QUANTITIES
 
-    def __init__(self, head: str | Literal[False] | None = None, pool: Pool = "auto") -> None:
+    def __init__(
+        self,
+        head: str | Literal[False] | None = None,
+        layers: Layers | None = None,
+        pool: Pool = "auto",
+    ) -> None:
         if head is not False:
             require_module_name("head", head, ", or False")
         require_pooling(pool)
         self.head, self.pool = head, pool
+        self.layers = None if layers is None else require_layers(layers)
+        if layers is None:
+            self.layer_quantities = ()
 
     def request(self) -> Request:
-        """Request the last-layer features and the classifier."""
-        return Request(pool=self.pool, classifier=True, head=self.head)
+        """Request the last-layer features and the classifier, and the geometry of the layers."""
+        return Request(
+            layers=self.layers,
+            pool=self.pool,
+            classifier=True,
+            head=self.head,
+            mismatches=self.layers is not None,
+        )
 
     def evaluate(self, answer: Answer) -> Evaluation:
-        """Compute NC1 to NC4."""
+        """Compute NC1 to NC4, and NC1, CDNV and NC4 of each layer."""
         last = answer.classifier
         assert last is not None
         W, means = last.weight, last.features.means
-        arrays = {"cosines_of_means": cosines(centred(means))}
-        if W is not None:
-            arrays["cosines_of_weights"] = cosines(W)
+        vectors = {"means": centred(means)} | ({} if W is None else {"weights": W})
+        arrays = cosine_arrays(vectors)
         if W is not None and len(W) > 2 and W.shape[1] > 1:
             arrays["plane"] = torch.stack(simplex_plane(means[:3], W[:3]))
         values = self.values_of(last)
-        notes = rank_note({"the classifier's input": last.features}) | _undefined(values, last)
-        return Evaluation(values, arrays=arrays, notes=notes)
+        layers = self.values_of_layers(
+            {
+                name: LayerCollapse(geometry, answer.mismatches.get(name))
+                for name, geometry in answer.layers.items()
+            }
+        )
+        notes = rank_note({**answer.layers, "the classifier's input": last.features})
+        notes |= _undefined(values, last) | _undefined_at_layers(layers)
+        return Evaluation(values, layers, arrays, notes)
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
         """Figures of the cosines of class means and of classifier rows, and a snapshot."""
@@ -81,8 +108,11 @@ class CollapseMeasure(Measure):
         return drawings
 
     def draw_at_end(self, timeline: Timeline) -> dict[str, Drawing]:
-        """A figure of NC1 to NC4 over epochs."""
-        return {"epochs": partial(_draw_epochs, timeline)}
+        """Figures of NC1 to NC4 over epochs, and of NC1 against depth over epochs."""
+        drawings: dict[str, Drawing] = {"epochs": partial(_draw_epochs, timeline)}
+        if timeline.layers_with("nc1"):
+            drawings["layers"] = partial(_draw_layers, timeline)
+        return drawings
 
     def films(self, timeline: Timeline) -> dict[str, Callable[[Path], None]]:
         """A film of the collapse of three classes, if there are three or more snapshots."""
@@ -145,16 +175,38 @@ def _undefined(values: Mapping[str, float], last: ClassifierGeometry) -> dict[st
     return {"undefined": f"{', '.join(undefined)} are undefined (NaN): {why}."}
 
 
+def _undefined_at_layers(layers: Mapping[str, float]) -> dict[str, str]:
+    """Why some values of layers are NaN or infinite."""
+    undefined = [name for name, value in layers.items() if not math.isfinite(value)]
+    if not undefined:
+        return {}
+    more = f" and {len(undefined) - 5} more" if len(undefined) > 5 else ""
+    return {
+        "undefined layers": f"{', '.join(map(repr, undefined[:5]))}{more} are undefined (NaN or "
+        "infinite): class means coincide there."
+    }
+
+
 def _draw_cosines(timeline: Timeline) -> Any:
-    arrays = timeline.last.arrays
-    shown = {"centred class means": arrays["cosines_of_means"]}
-    if "cosines_of_weights" in arrays:  # there is a head
-        shown["classifier rows"] = arrays["cosines_of_weights"]
-    title = timeline.title_of_last("Cosines between classes")
-    return cosine_figure(shown, title, timeline.last.class_names)
+    arrays, title = timeline.last.arrays, timeline.title_of_last("Cosines between classes")
+    many = "histogram_of_means" in arrays
+    start = "histogram_of_" if many else "cosines_of_"
+    shown = {"centred class means": arrays[f"{start}means"]}
+    if f"{start}weights" in arrays:  # there is a head
+        shown["classifier rows"] = arrays[f"{start}weights"]
+    if not many:
+        return cosine_figure(shown, title, timeline.last.class_names)
+    histograms = {name: {"": counts} for name, counts in shown.items()}
+    return cosine_histogram_figure(histograms, title, len(timeline.last.counts))
 
 
 def _draw_epochs(timeline: Timeline) -> Any:
     curves = {label: timeline.over_epochs(name) for label, name in _OVER_EPOCHS.items()}
     title = timeline.title("Neural collapse over epochs")
     return collapse_figure(timeline.epochs, curves, terminal_epoch(timeline), title)
+
+
+def _draw_layers(timeline: Timeline) -> Any:
+    NC1 = list(torch.tensor(timeline.layers_over_epochs("nc1"), dtype=torch.float64))
+    names, title = timeline.layers_with("nc1"), timeline.title("NC1 at each layer by epoch")
+    return layers_over_epochs_figure(names, timeline.epochs, NC1, title, "NC1")

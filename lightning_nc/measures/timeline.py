@@ -54,10 +54,19 @@ class Timeline(NamedTuple):
         start = f"{self.family}_layers/{self.probe}/"
         return [measurement.values.get(start + layer, math.nan) for layer in self.layers]
 
-    def layers_over_epochs(self) -> list[list[float]]:
-        """The values of `layers` at each measurement; NaN where they were not measured."""
+    def layers_with(self, name: str) -> list[str]:
+        """The layers that have a quantity of this name, where a layer has several."""
+        return [each.removesuffix(f"/{name}") for each in self.layers if each.endswith(f"/{name}")]
+
+    def layers_over_epochs(self, name: str = "") -> list[list[float]]:
+        """The values of layers at each measurement; NaN where they were not measured.
+
+        Args:
+            name: A quantity, for the layers of `layers_with`; by default for those of `layers`.
+        """
         start = f"{self.family}_layers/{self.probe}/"
-        return [*map(list, zip(*(self._series(start + name) for name in self.layers), strict=True))]
+        keys = [f"{layer}/{name}" for layer in self.layers_with(name)] if name else self.layers
+        return [*map(list, zip(*(self._series(start + key) for key in keys), strict=True))]
 
     def title(self, what: str) -> str:
         """The title of a figure over epochs: what it shows, and the probe."""

@@ -10,15 +10,13 @@ from torch import Tensor
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.batches import Samples
 from lightning_nc.network.points import Point
-from lightning_nc.passes.decisions import classifier_of
+from lightning_nc.passes.found import classifier_at, geometry_of, mismatches_of
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.request import Answer, ClassifierGeometry
 from lightning_nc.passes.statistics import (
-    GEOMETRY,
     Centres,
     ClassSums,
-    DecisionCounts,
     LayerBatch,
     ResidualBatch,
     ResidualSums,
@@ -72,6 +70,7 @@ class GeometryPass(MeasuringPass):
         """
         layers: dict[Point, ClassGeometry] = {}
         classifiers: dict[Point, ClassifierGeometry] = {}
+        decided: dict[Point, Tensor] = {}
         tallies: dict[Hashable, Tensor] = {}
         # what fails from here on is not voted on, so it must not decide what is measured next
         broken: dict[Point, Exception] = {}
@@ -84,14 +83,17 @@ class GeometryPass(MeasuringPass):
             points = first.plan.needed(first.points, self.failed)
             if not points:
                 continue
-            centres, sums = self._agree(partial(self._second_sweep, first, points, totals))
+            decided |= first.swept.decided
+            second = partial(self._second_sweep, first, points, totals, decided)
+            centres, sums = self._agree(second)
             totals |= sums.over_processes(self.all_reduce)
             flags: dict[Point, Tensor] = {}
             for point in first.plan.needed(points, self.failed):
                 try:
-                    layers[point] = _geometry(centres[point], _of(point, totals))
+                    layers[point] = geometry_of(centres[point], _of(point, totals))
                     if point in first.plan.last_layers:
-                        classifiers[point] = _classifier(point, first, layers[point])
+                        heads = first.swept.heads
+                        classifiers[point] = classifier_at(point, first.plan, heads, layers[point])
                     if (point, ResidualSums.name) in totals:
                         residuals = totals[point, ResidualSums.name]
                         flags[point] = has_changed(layers[point], residuals)
@@ -112,11 +114,15 @@ class GeometryPass(MeasuringPass):
         wanted = plan.wanted[number]
         if number in self.failed or wanted is None:
             return self.failed[number]
+        own = {point.name: layers[point] for point in wanted.layers}
+        last = None if wanted.classifier is None else classifiers[wanted.classifier]
+        compared = wanted.decisions if wanted.mismatches else None
         return Answer(
-            {point.name: layers[point] for point in wanted.layers},
-            None if wanted.classifier is None else classifiers[wanted.classifier],
+            own,
+            last,
             plan.counts,
             tallies.get(number),
+            {} if compared is None or last is None else mismatches_of(own, compared, last),
             classes=plan.classes,
             class_names=plan.class_names,
             notes=wanted.notes,
@@ -175,9 +181,16 @@ class GeometryPass(MeasuringPass):
         return tallies
 
     def _second_sweep(
-        self, first: _FirstSweep, points: list[Point], totals: dict[Hashable, Tensor]
+        self,
+        first: _FirstSweep,
+        points: list[Point],
+        totals: dict[Hashable, Tensor],
+        decided: Mapping[Point, Tensor],
     ) -> tuple[dict[Point, Centres], Sums]:
-        """Sum what depends on the final class means; return the centres as well."""
+        """Sum what depends on the final class means; return the centres as well.
+
+        The decisions of classifiers are those of this group and of the groups before.
+        """
         plan, failures = first.plan, first.swept.failures
         counts = plan.counts.to(first.sums.flat.device)
         centres = {p: centres_of(counts, totals[p, ClassSums.name]) for p in points}
@@ -187,14 +200,14 @@ class GeometryPass(MeasuringPass):
             p: [s for s in plan.statistics[p] if s.second_sweep] + read_again for p in points
         }
         sums = self._sums(_shapes(declared, plan.num_classes, plan.widths))
-        decided = {p: _as_classes(rows, plan.classes) for p, rows in first.swept.decided.items()}
+        decided = {p: _as_classes(rows, plan.classes) for p, rows in decided.items()}
         done = dict.fromkeys(points, 0)
         broken: dict[Hashable, Exception] = {}
 
         def add(point: Point, features: Tensor, labels: Tensor) -> None:
             part = slice(done[point], done[point] + len(labels))
             done[point] = part.stop
-            of_part = decided[point][:, part] if point in decided else None
+            of_part = {p: rows[:, part] for p, rows in decided.items()}
             batch = ResidualBatch(features, labels, centres[point], of_part)
             add_each(sums, point, declared[point], batch, broken)
 
@@ -249,35 +262,3 @@ def _as_classes(rows: Tensor, classes: Tensor) -> Tensor:
     classes = classes.to(rows.device)
     found = torch.searchsorted(classes, rows[:3]).clamp(max=len(classes) - 1)
     return torch.cat([torch.where(classes[found] == rows[:3], found, -1), rows[3:]])
-
-
-def _geometry(centres: Centres, totals: dict[str, Tensor]) -> ClassGeometry:
-    """The geometry of a layer from the sums over all processes."""
-    counts, means, directions, scale = centres
-    # on their own: a view of the sums would keep those of the residuals, as large as the means
-    own = {each.name: totals[each.name].clone() for each in GEOMETRY}
-    made_use_of = {*own, ClassSums.name, ResidualSums.name}
-    others = {name: each.clone() for name, each in totals.items() if name not in made_use_of}
-    return ClassGeometry(counts, means, directions.rank, **own, statistics=others, scale=scale)
-
-
-def _classifier(point: Point, first: _FirstSweep, geometry: ClassGeometry) -> ClassifierGeometry:
-    """The classifier, with the geometry of its input."""
-    name = first.plan.heads.get(point)
-    if name is None:
-        return ClassifierGeometry(geometry)
-    head = first.swept.heads[name]
-    weight, bias = classifier_of(head, point, geometry.means.shape[1])
-    classes = first.plan.classes.to(weight.device)
-    counts = geometry.statistics[DecisionCounts.name]
-    off, no_probability = counts[6:].any(1).tolist()
-    by = 0 if head.is_affine and not off else 1 if no_probability else 2
-    mismatches, correct = counts[2 * by : 2 * by + 2]
-    return ClassifierGeometry(
-        geometry,
-        weight[classes],
-        None if bias is None else bias[classes],
-        mismatches.sum() / geometry.counts.sum(),
-        correct / geometry.counts,
-        head.is_affine,
-    )

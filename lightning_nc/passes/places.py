@@ -98,7 +98,8 @@ class Places:
             self.num_labels = max(self.num_labels, head.rows or 0)
             notes |= rows_note(head, len(n), int(n.min()), int(n.max()))
         name = None if head is None else head.name
-        return Wanted(points, last, name, bool(request.head), request.statistics, notes)
+        own, mismatches = request.statistics, request.mismatches
+        return Wanted(points, last, name, bool(request.head), own, mismatches, notes)
 
     def _raw_varies(self) -> bool:
         """Whether the raw input of a second batch has another size, as with dynamic padding."""

@@ -33,6 +33,7 @@ class Wanted(NamedTuple):
         head: Name of the head whose input that is; None if the network has none.
         is_named: Whether the head was named, rather than found.
         statistics: The statistics summed there, besides those of `ClassGeometry`.
+        mismatches: Whether the head's decisions are compared with class means at each layer.
         notes: Sentences on what was left out, by topic.
         pooling: How points are pooled, in words by name, where it was chosen and is no flattening.
     """
@@ -42,13 +43,19 @@ class Wanted(NamedTuple):
     head: str | None = None
     is_named: bool = False
     statistics: tuple[Statistic, ...] = ()
+    mismatches: bool = False
     notes: Mapping[str, str] = MappingProxyType({})
     pooling: Mapping[str, str] = MappingProxyType({})
 
     def statistics_at(self, point: Point) -> list[Statistic]:
         """All statistics that the request needs at one of its points."""
-        decided = [DecisionCounts()] if point == self.classifier and self.head else []
-        return [ClassSums(), *GEOMETRY, *self.statistics, *decided]
+        decided = self.decisions if point == self.classifier or self.mismatches else None
+        return [ClassSums(), *GEOMETRY, *self.statistics, *([decided] if decided else [])]
+
+    @property
+    def decisions(self) -> DecisionCounts | None:
+        """What compares the head's decisions with the nearest class mean; None without a head."""
+        return DecisionCounts(self.classifier) if self.classifier and self.head else None
 
     @property
     def points(self) -> list[Point]:

@@ -89,7 +89,10 @@ def make_plan(
                 statistics = with_its_own
             except Exception as error:
                 failures[number], wanted[number] = error, None
-    needed = dict.fromkeys(point for each in wanted if each is not None for point in each.points)
+    met = [each for each in wanted if each is not None]
+    # classifiers come first: layers of any group are compared with their decisions
+    classifiers = [each.classifier for each in met if each.classifier is not None]
+    needed = dict.fromkeys([*classifiers, *(point for each in met for point in each.points)])
     widths = {point: widths[point] for point in needed}
     megabytes = {p: megabytes_of(len(classes), widths[p], statistics[p]) for p in needed}
     plan = Plan(

@@ -51,6 +51,8 @@ class Request(NamedTuple):
         head: Name of the head; None to find it, False to do without.
         needs_head: Whether the request cannot be met without a head.
         statistics: Sums needed at these points besides those of `ClassGeometry`.
+        mismatches: Whether the decisions of the classifier are needed, compared with the nearest
+            class mean of each layer.
         tally: Returns numbers by label on this process, given the number of labels; they are
             summed over processes.
         kernel: Gradients that a `GradientPass` compares; None for a `GeometryPass`.
@@ -62,6 +64,7 @@ class Request(NamedTuple):
     head: str | Literal[False] | None = None
     needs_head: bool = False
     statistics: tuple[Statistic, ...] = ()
+    mismatches: bool = False
     tally: Callable[[int], Tensor] | None = None
     kernel: KernelRequest | None = None
 
@@ -131,6 +134,8 @@ class Answer(NamedTuple):
         counts: Samples of the probe per class, n_k, shape ``(K,)``.
         tally: The tally summed over processes, by label, also of classes that are not measured;
             None if not requested.
+        mismatches: Share of samples that the classifier does not assign to the nearest class mean
+            of a layer, a scalar, by layer; empty if not requested or without a head.
         kernel: The comparison of gradients; None if not requested.
         classes: Labels of the K classes, ascending, shape ``(K,)``; None for 0 .. K - 1.
         class_names: Their names, in the same order: those of the dataset, or the labels; empty if
@@ -144,6 +149,7 @@ class Answer(NamedTuple):
     classifier: ClassifierGeometry | None
     counts: Tensor
     tally: Tensor | None = None
+    mismatches: Mapping[str, Tensor] = MappingProxyType({})
     kernel: KernelAnswer | None = None
     classes: Tensor | None = None
     class_names: tuple[str, ...] = ()

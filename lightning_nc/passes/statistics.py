@@ -6,8 +6,9 @@ name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ from lightning_nc.functional.separating_directions import (
     SeparatingDirections,
     separating_directions,
 )
+from lightning_nc.network.points import Point
 from lightning_nc.passes.sums import Sums
 
 
@@ -95,8 +97,9 @@ class ResidualBatch(LayerBatch):
         features: ``h_i``, as the network computed them, shape ``(n, d)``.
         labels: Class indices, shape ``(n,)``.
         centres: Class means and directions of the layer.
-        decided: What the classifier whose input this is decides, as class indices (-1 for classes
-            that are not measured), and whether its output is not W h + b, shape ``(3, n)``.
+        decided: What classifiers decide for these samples, by the point at their input: class
+            indices (-1 for classes that are not measured) in three rows, then two rows of flags,
+            as in `decisions`, shape ``(5, n)``.
     """
 
     def __init__(
@@ -104,7 +107,7 @@ class ResidualBatch(LayerBatch):
         features: Tensor,
         labels: Tensor,
         centres: Centres,
-        decided: Tensor | None = None,
+        decided: Mapping[Point, Tensor] = MappingProxyType({}),
     ) -> None:
         super().__init__(in_units_of(centres.scale, features), labels, len(centres.counts))
         self.centres, self.decided = centres, decided
@@ -119,6 +122,11 @@ class ResidualBatch(LayerBatch):
     def squares_along(self) -> tuple[Tensor, Tensor]:
         """Squared residuals along the directions of D and of NC1, each of shape ``(n,)``."""
         return self.centres.directions.squares(self.projected.along)
+
+    @cached_property
+    def nearest(self) -> Tensor:
+        """The class whose mean is nearest to each sample, shape ``(n,)``."""
+        return nearest_class_centers(self.features, self.centres.means)
 
     @cached_property
     def residuals(self) -> Tensor:
@@ -253,9 +261,17 @@ class ResidualSums(Statistic):
 
 
 class DecisionCounts(Statistic):
-    """What the classifier decides, compared with the nearest class mean and with the labels."""
+    """What a classifier decides, compared with the nearest class mean and with the labels.
 
-    name = "decisions"
+    The class means are those of the layer at which it is summed, be it the classifier's input or
+    another.
+
+    Args:
+        classifier: The point at the classifier's input.
+    """
+
+    def __init__(self, classifier: Point) -> None:
+        self.classifier, self.name = classifier, f"decisions at {classifier}"
 
     def shape(self, K: int, d: int) -> tuple[int, ...]:
         """Eight numbers per class."""
@@ -268,10 +284,9 @@ class DecisionCounts(Statistic):
         same two of the output, and of the output read as a probability; samples whose output is not
         W h + b; and those whose output is no probability.
         """
-        assert batch.decided is not None
-        nearest = nearest_class_centers(batch.features, batch.centres.means)
-        chosen, flags = batch.decided[:3], batch.decided[3:].bool()
-        pairs = [row for by in chosen for row in (by != nearest, by == batch.labels)]
+        decided = batch.decided[self.classifier]
+        chosen, flags = decided[:3], decided[3:].bool()
+        pairs = [row for by in chosen for row in (by != batch.nearest, by == batch.labels)]
         return batch.by_class(torch.stack([*pairs, *flags], 1)).mT
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lightning_nc.figures import draw_law, separation_epochs_figure
+from lightning_nc.figures import draw_law, layers_over_epochs_figure
 from lightning_nc.figures.canvas import COLOURS, in_legend, label_depth, literal
 from lightning_nc.measures.quantity import Curve, Panel
 from lightning_nc.report.remarks import clipped, shown
@@ -71,8 +71,7 @@ def depth_svg(series: Series, label: str, law: bool) -> str:
     """
     D = torch.tensor(list(series.layers.values()), dtype=torch.double).mT
     D = D.where(D > 0, torch.nan)
-    figure = separation_epochs_figure(list(series.layers), series.epochs, list(D), "")
-    figure.axes[0].set_ylabel(label)
+    figure = layers_over_epochs_figure(list(series.layers), series.epochs, list(D), "", label)
     figure.set_size_inches(4.0, 3.4)
     axes, bar = figure.axes
     bar.tick_params(labelsize=8)

@@ -73,7 +73,7 @@ def measured(
         "figures": False,
     }
     if elastic is None:
-        used = [kind(**options) for kind in (EquiSeparation, NeuralCollapse)]
+        used = [EquiSeparation(**options), NeuralCollapse(layers="blocks", **options)]
     else:
         used = [LocalElasticity(**options, **elastic)]
     counted = []

@@ -19,10 +19,8 @@ BALANCED, IMBALANCED = (12, 12, 12), (20, 9, 5)
 def train(tmp_path, data, net, batch_norm="eval", **options):
     """Train, and return the module and both callbacks, measured at the end."""
     probe = Probe(data, "p", samples_per_class=None, batch_norm=batch_norm, batch_size=8)
-    callbacks = [
-        kind(probe=probe, figures=False, on_error="raise")
-        for kind in (EquiSeparation, NeuralCollapse)
-    ]
+    common = {"probe": probe, "figures": False, "on_error": "raise"}
+    callbacks = [EquiSeparation(**common), NeuralCollapse(layers="blocks", **common)]
     run = nets.fit(tmp_path, callbacks, data=data, net=net, batch_size=8, **options)
     return run.lightning_module, callbacks
 
@@ -51,9 +49,17 @@ def collect(module, callback, data, train_mode=False):
     return features, np.concatenate(labels)
 
 
-def expected_collapse(h, labels, head):
+def expected_collapse(features, labels, points, last, head):
     W, b = (p.detach().double().numpy() for p in (head.weight, head.bias))
-    return reference.collapse_values(h, labels, W, b)
+    decided = reference.decisions(features[last], W, b)
+    return {
+        f"nc/p/{name}": value
+        for name, value in reference.collapse_values(features[last], labels, W, b).items()
+    } | {
+        f"nc_layers/p/{point}/{name}": value
+        for point, child in points.items()
+        for name, value in reference.layer_collapse_values(features[child], labels, decided).items()
+    }
 
 
 def expected_separation(features, labels, points, fuzziness=reference.separation_fuzziness):
@@ -77,9 +83,8 @@ def check(module, callbacks, data, points, last, head, train_mode=False):
     separation, collapse = callbacks
     features, labels = collect(module, separation, data, train_mode)
     assert_close(separation.history[-1].values, expected_separation(features, labels, points))
-    expected = expected_collapse(features[last], labels, head)
-    values = collapse.history[-1].values
-    assert_close({key.removeprefix("nc/p/"): value for key, value in values.items()}, expected)
+    expected = expected_collapse(features, labels, points, last, head)
+    assert_close(collapse.history[-1].values, expected)
     arrays = separation.history[-1].arrays["class_fuzziness"]
     for row, child in zip(arrays, points.values(), strict=True):
         np.testing.assert_allclose(
@@ -119,10 +124,8 @@ def test_features_far_from_the_origin_are_measured_as_exactly(counts, tmp_path):
     net = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), Shift(), nn.Identity(), nn.Linear(12, 3))
     separation = {"input": "input", "net.2": "2"}
     probe = Probe(data, "p", samples_per_class=None, batch_size=8)
-    callbacks = [
-        EquiSeparation(layers=["input", "net.1", "net.2"], probe=probe, figures=False),
-        NeuralCollapse(probe=probe, figures=False),
-    ]
+    common = {"layers": ["input", "net.1", "net.2"], "probe": probe, "figures": False}
+    callbacks = [EquiSeparation(**common), NeuralCollapse(**common)]
     run = nets.fit(tmp_path, callbacks, data=data, net=net)
     separation = {"input": "input", "net.1": "1", "net.2": "2"}
     check(run.lightning_module, callbacks, data, separation, "3", net[4])

@@ -33,7 +33,7 @@ def seeded():
 
 NAMES = {
     "EquiSeparation": ["law", "epochs", "classes"],
-    "NeuralCollapse": ["cosines", "snapshot", "epochs"],
+    "NeuralCollapse": ["cosines", "snapshot", "epochs", "layers"],
     "MinorityCollapse": ["cosines", "norms"],
     "LocalElasticity": ["kernel", "ratio"],
 }
@@ -89,6 +89,18 @@ def test_figures_of_arrays_that_are_kept_can_be_plotted_whatever_became_of_other
         else:
             assert pixels(callback.plot(name, 0)).float().std() > 1
         assert pixels(callback.plot(name, 1)).float().std() > 1
+
+
+@pytest.mark.parametrize("callback_class", nets.GEOMETRY)
+def test_of_many_classes_little_is_kept_and_all_can_be_plotted(callback_class, tmp_path):
+    K = 60
+    callback = callback_class(figures=False)
+    data = nets.vectors((2,) * K, d=6)
+    nets.fit(tmp_path, [callback], data=data, net=nets.mlp(K=K), max_epochs=1)
+    first, last = callback.history
+    assert first.arrays.keys() == last.arrays.keys()
+    for name in NAMES[callback_class.__name__]:
+        assert pixels(callback.plot(name, 0)).float().std() > 1
 
 
 def test_the_figure_over_epochs_has_a_line_per_measured_epoch(tmp_path):
@@ -160,6 +172,7 @@ TITLES = {
     "ideal off the diagonal: -1/(K-1) = -0.500",
     "nc/train/snapshot": "Neural collapse, train, 1 epoch\nthree of 3 classes",
     "nc/train/epochs": "Neural collapse over epochs, train",
+    "nc/train/layers": "NC1 at each layer by epoch, train",
     "minority/train/cosines": "Cosines by class size, train, 1 epoch; "
     "ideal off the diagonal: -1/(K-1) = -0.500",
     "minority/train/norms": "Norms by class size, train, 1 epoch",

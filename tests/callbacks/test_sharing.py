@@ -39,6 +39,32 @@ def test_equal_probes_share_one_pass(tmp_path):
     assert samples_seen(pair(), tmp_path) == 30
 
 
+def test_layers_cost_neural_collapse_no_pass_of_its_own(tmp_path):
+    law, alone = EquiSeparation(figures=False), NeuralCollapse(layers="blocks", figures=False)
+    assert samples_seen([law, alone], tmp_path) == 30
+    assert samples_seen([NeuralCollapse(layers="blocks", figures=False)], tmp_path) == 30
+    with_law = alone.history[-1].values
+    layers = {key.split("/", 2)[2] for key in law.history[-1].values if "_layers/" in key}
+    of_layers = {key.split("/", 2)[2] for key in with_law if "_layers/" in key}
+    assert of_layers == {f"{layer}/{name}" for layer in layers for name in ("nc1", "cdnv", "nc4")}
+
+
+@pytest.mark.parametrize("head", [None, False])
+def test_layers_are_measured_in_turn_as_together(head, tmp_path):
+    probes = Probe(), Probe(memory_mb=0.0015)  # layers of width 12, 10, 6
+    together, apart = (NeuralCollapse(head, "blocks", probe=p, figures=False) for p in probes)
+    for callback in (together, apart):
+        nets.fit(tmp_path, [callback])
+    for one, other in zip(together.history, apart.history, strict=True):
+        of_layers = [key for key in one.values if key.startswith("nc_layers/")]
+        assert len(of_layers) % (2 if head is False else 3) == 0 < len(of_layers)
+        assert [key.endswith("/nc4") for key in of_layers].count(True) == (
+            0 if head is False else len(of_layers) / 3
+        )
+        for key in of_layers:
+            assert other.values[key] == pytest.approx(one.values[key], rel=1e-12)
+
+
 @pytest.mark.parametrize(
     "other", [Probe(batch_norm="batch"), Probe(seed=1), Probe(samples_per_class=50)]
 )

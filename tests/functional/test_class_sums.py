@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -16,6 +17,8 @@ from lightning_nc.functional import (
     simplex_symmetry,
 )
 from lightning_nc.functional.class_sums import sum_by_class
+from lightning_nc.functional.cosines import cosine_histogram
+from tests import reference
 from tests.functional import cases
 
 UNSIGNED = [torch.uint8, torch.uint16, torch.uint32, torch.uint64]
@@ -57,6 +60,16 @@ def test_pairs_in_many_squares_give_what_one_square_gives(monkeypatch):
     monkeypatch.setattr(class_pairs, "_DIFFERENCES", 14)
     assert len(class_pairs.squares_of_pairs(7)) == 10
     assert_allclose(list(values()), whole, rtol=1e-12)
+
+
+def test_the_histogram_of_cosines_is_that_of_all_pairs(monkeypatch):
+    vectors = torch.randn(7, 3, dtype=torch.float64)
+    vectors[1], vectors[2] = 2 * vectors[0], -vectors[0]  # cosines 1 and -1, up to rounding
+    vectors = torch.cat([vectors, torch.zeros(1, 3)])  # has no direction
+    monkeypatch.setattr(class_pairs, "_BLOCK_ELEMENTS", 16)  # two rows at a time
+    pairs = np.clip(reference.pair_cosines(vectors[:7].numpy()), -1, 1)
+    expected = np.histogram(pairs, bins=20, range=(-1, 1))[0]
+    assert_allclose(cosine_histogram(vectors, 20), expected)
 
 
 @pytest.mark.parametrize("dtype", UNSIGNED)

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lightning_nc import EquiSeparation, find_blocks, measure
+from lightning_nc import EquiSeparation, NeuralCollapse, find_blocks, measure
 from lightning_nc.functional import gradient_kernel
-from tests import nets
+from tests import nets, reference
 from tests.architectures import Block, block_mlp
 
 pytestmark = pytest.mark.filterwarnings(
@@ -164,3 +164,55 @@ def test_graphs_are_measured_like_the_network(net, make, layers):
 def test_a_module_that_a_graph_has_inlined_is_told(net):
     with pytest.raises(ValueError, match=r"'1' never runs .*or a traced graph has taken its place"):
         measure(torch.fx.symbolic_trace(net), DATA, layers=["1"])
+
+
+class Shifted(nn.Module):
+    """Moves the logits, so that the output is not W h + b."""
+
+    def forward(self, z):
+        return z + torch.tensor([9.0, 0.0, 0.0, 0.0])
+
+
+HEADS = {
+    "four rows": (nn.Linear(8, 4), Y),
+    "rows that the output does not follow": (nn.Sequential(nn.Linear(8, 4), Shifted()), Y),
+    "one logit": (nn.Linear(8, 1), Y % 2),
+    "one probability": (nn.Sequential(nn.Linear(8, 1), nn.Sigmoid()), Y % 2),
+}
+
+
+@pytest.mark.filterwarnings("ignore:measure.*two centred class means")
+@pytest.mark.parametrize("case", HEADS)
+def test_the_nc4_of_the_layer_before_the_head_is_that_of_the_network(case):
+    torch.manual_seed(1)
+    head, labels = HEADS[case]
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), head)
+    data = TensorDataset(X, labels)
+    with torch.no_grad():
+        hidden, output = net[:2](X), net(X)
+    above = 0.5 if "probability" in case else 0.0
+    decided = output.argmax(1) if output.shape[1] > 1 else (output[:, 0] > above).long()
+    found = measure(net, data, measures=[NeuralCollapse(layers=["0", "1"])]).values
+    for layer, features in (("0", net[0](X).detach()), ("1", hidden)):
+        expected = reference.decided_mismatch(features.numpy(), labels.numpy(), decided.numpy())
+        assert found[f"nc_layers/data/{layer}/nc4"] == pytest.approx(expected, abs=1e-12)
+    assert found["nc_layers/data/1/nc4"] == found["nc/data/nc4"]
+    assert found["nc_layers/data/1/nc1"] == found["nc/data/nc1"]
+
+
+def test_layers_without_a_head_have_no_decisions_to_compare():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 7))
+    of = NeuralCollapse(head=False, layers=["1"])
+    values = measure(net, DATA, measures=[of]).values
+    assert [key for key in values if "_layers/" in key] == [
+        "nc_layers/data/1/nc1",
+        "nc_layers/data/1/cdnv",
+    ]
+
+
+@pytest.mark.parametrize("layers", [(), 3, [3], ""])
+def test_layers_that_are_no_names_are_refused(layers):
+    for kind in (EquiSeparation, NeuralCollapse):
+        with pytest.raises(ValueError, match="layers must be one or more names"):
+            kind(layers=layers)
