@@ -9,14 +9,16 @@ from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.points import Point
 
 
-def not_finite(sums: Mapping[Point, Tensor]) -> list[Point]:
+def not_finite(sums: Mapping[Point, Sequence[Tensor]]) -> list[Point]:
     """The points at which sums of features are not finite, as those of finite features are."""
-    if not sums:
+    flat = [(point, each) for point, of_point in sums.items() for each in of_point]
+    if not flat:
         return []
     # the largest of all numbers, for which no second array is formed
-    largest = [torch.linalg.vector_norm(each, torch.inf) for each in sums.values()]
+    largest = [torch.linalg.vector_norm(each, torch.inf) for _, each in flat]
     finite = torch.stack(largest).isfinite().tolist()
-    return [point for point, is_finite in zip(sums, finite, strict=True) if not is_finite]
+    pairs = zip(flat, finite, strict=True)
+    return list(dict.fromkeys(point for (point, _), is_finite in pairs if not is_finite))
 
 
 def why_not_finite(points: Sequence[Point]) -> ValueError:
