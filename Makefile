@@ -63,6 +63,7 @@ examples: .venv/.dev ## Reproduce the papers' figures (more than half an hour)
 	$(BIN)/python examples/label_aware_kernel.py
 	$(BIN)/python examples/locally_elastic_stability.py
 	$(BIN)/python examples/neurashed.py
+	$(BIN)/python examples/next_token_law.py
 
 screenshots: .venv/.dev ## Take screenshots of TensorBoard and of reports in headless Chromium
 	REQUIRE_CHROMIUM=1 $(BIN)/python -m pytest -q tests/report tests/callbacks/test_loggers_tensorboard_server.py

@@ -16,6 +16,7 @@ from lightning_nc.measures import (
     CollapseMeasure,
     ElasticityMeasure,
     MinorityMeasure,
+    NextTokenMeasure,
     Quantity,
     SeparationMeasure,
 )
@@ -31,6 +32,7 @@ CALLBACKS = {
     "neural_collapse": CollapseMeasure,
     "minority_collapse": MinorityMeasure,
     "local_elasticity": ElasticityMeasure,
+    "next_token_law": NextTokenMeasure,
 }
 FAMILIES = [Family.of(measure) for measure in CALLBACKS.values()]
 

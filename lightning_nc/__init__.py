@@ -1,7 +1,8 @@
 """Drop-in callbacks for PyTorch Lightning that measure the geometry a classifier learns.
 
-Callbacks: `EquiSeparation`, `NeuralCollapse`, `MinorityCollapse`, `LocalElasticity`.
-All of them in one line: `callbacks_for`. Before training: `check`. Without a Trainer: `measure`.
+Callbacks: `EquiSeparation`, `NeuralCollapse`, `MinorityCollapse`, `LocalElasticity`; `NextTokenLaw`
+for language models. All but the last in one line: `callbacks_for`. Before training: `check`.
+Without a Trainer: `measure`.
 For measures of your own: `Measure`, `Quantity`, `MeasureCallback`.
 The formulas are in `lightning_nc.functional`, metrics for torchmetrics in `lightning_nc.metrics`.
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lightning_nc.callbacks import MeasureCallback as MeasureCallback
     from lightning_nc.callbacks import MinorityCollapse as MinorityCollapse
     from lightning_nc.callbacks import NeuralCollapse as NeuralCollapse
+    from lightning_nc.callbacks import NextTokenLaw as NextTokenLaw
     from lightning_nc.callbacks import callbacks_for as callbacks_for
     from lightning_nc.checking import check as check
     from lightning_nc.measures import Curve as Curve
@@ -49,6 +51,7 @@ _HOMES = {
         "MeasureCallback",
         "MinorityCollapse",
         "NeuralCollapse",
+        "NextTokenLaw",
         "callbacks_for",
     ),
     "checking": ("check",),

@@ -327,3 +327,17 @@ def minority_values(features, labels, weight, bias, training_counts, minority):
         "energy_features_centered": feature_energy(features, labels, means.mean(0)),
         "minority_accuracy": np.mean([right[labels == k].mean() for k in B]),
     }
+
+
+def normalized(features, normalization):
+    h = np.asarray(features, np.float64)
+    if normalization == "layer_norm":
+        h = h - h.mean(1, keepdims=True)
+    return h if normalization == "none" else h / np.sqrt((h**2).mean(1, keepdims=True))
+
+
+def prediction_residual(features, tokens, normalization="layer_norm"):
+    h, y = normalized(features, normalization), np.asarray(tokens, np.float64)
+    h, y = h - h.mean(0), y - y.mean()
+    residuals = y - h @ np.linalg.lstsq(h, y, rcond=1e-12)[0]
+    return (residuals**2).sum() / (y**2).sum()

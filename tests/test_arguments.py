@@ -13,6 +13,7 @@ from lightning_nc import (
     MeasureCallback,
     MinorityCollapse,
     NeuralCollapse,
+    NextTokenLaw,
     Probe,
     callbacks_for,
     metrics,
@@ -21,7 +22,7 @@ from lightning_nc.measures.neural_collapse import CollapseMeasure
 
 DATA = TensorDataset(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]))
 NAN = float("nan")
-CALLBACKS = [EquiSeparation, NeuralCollapse, MinorityCollapse, LocalElasticity]
+CALLBACKS = [EquiSeparation, NeuralCollapse, MinorityCollapse, LocalElasticity, NextTokenLaw]
 
 # for each argument: values that are refused, and what the sentence says besides name and value
 OF_ALL_CALLBACKS = {
@@ -37,10 +38,14 @@ OF_ALL_CALLBACKS = {
     "head": ([3, "", False, DATA], "named_modules()"),
     "pool": (["mean", 3], "lightning_nc.first_token"),
 }
-WITHOUT = {EquiSeparation: {"head"}, LocalElasticity: {"pool"}}
+WITHOUT = {EquiSeparation: {"head"}, LocalElasticity: {"pool"}, NextTokenLaw: {"head"}}
 OF_ONE = {
     EquiSeparation: {
         "layers": ([[], "", None, 3, [3], {}], "a list such as"),
+    },
+    NextTokenLaw: {
+        "layers": ([[], "", None, 3, [3], {}], "a list such as"),
+        "normalization": (["batch_norm", None, 1], '"layer_norm", "rms_norm" or "none"'),
     },
     MinorityCollapse: {
         "minority": ([[], 3, [0.5], [-1], [1, 1], "1"], "minority"),

@@ -6,4 +6,5 @@ from lightning_nc.callbacks.local_elasticity import LocalElasticity as LocalElas
 from lightning_nc.callbacks.measure_callback import MeasureCallback as MeasureCallback
 from lightning_nc.callbacks.minority_collapse import MinorityCollapse as MinorityCollapse
 from lightning_nc.callbacks.neural_collapse import NeuralCollapse as NeuralCollapse
+from lightning_nc.callbacks.next_token_law import NextTokenLaw as NextTokenLaw
 from lightning_nc.callbacks.summary import GeometrySummary as GeometrySummary

@@ -1,4 +1,4 @@
-"""All families on one probe, in one line."""
+"""All families for classifiers on one probe, in one line."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -25,11 +25,12 @@ def callbacks_for(
     on_error: OnError = "warn",
     without: Sequence[str] = (),
 ) -> list[MeasureCallback]:
-    """Return a callback of every family, for one probe.
+    """Return a callback of every family for classifiers, for one probe.
 
     These are `EquiSeparation`, `NeuralCollapse` and `MinorityCollapse`, which share one pass, and
     `LocalElasticity`, which takes a backward pass per output of the network: it is measured one
-    time in ten, namely the first time, every tenth time, and the last time.
+    time in ten, namely the first time, every tenth time, and the last time. `NextTokenLaw`, which
+    is for language models, is not among them.
 
     A family that does not apply logs nothing, and says why once, in Lightning's log: where there is
     no head (`MinorityCollapse`), where labels are of positions or parameters are sharded

@@ -28,16 +28,19 @@ _PAPER_R = -0.997  # of the first network in the paper by He & Su
 _MARKERS = 30  # layers up to which each has a marker
 
 
-def separation_figure(names: Sequence[str], fuzziness: Tensor, title: str) -> "Figure":
+def separation_figure(
+    names: Sequence[str], fuzziness: Tensor, title: str, reference: float | None = _PAPER_R
+) -> "Figure":
     """D against depth on a logarithmic axis, with the line of the law, its rho and its r.
 
     Args:
         names: Layers in order of depth.
-        fuzziness: D at each layer, shape ``(T,)``.
+        fuzziness: D at each layer, shape ``(T,)``, or another value that obeys such a law.
         title: Title of the figure.
+        reference: The correlation r of He & Su, shown below that of the fit.
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
-    draw_law(axes, fuzziness, _PAPER_R)
+    draw_law(axes, fuzziness, reference)
     label_depth(axes, names)
     axes.set_title(literal(title))
     return figure

@@ -35,6 +35,9 @@ from lightning_nc.functional.neural_collapse import (
 from lightning_nc.functional.neural_collapse import self_duality as self_duality
 from lightning_nc.functional.neural_collapse import simplex_etf_error as simplex_etf_error
 from lightning_nc.functional.neural_collapse import variability_collapse as variability_collapse
+from lightning_nc.functional.next_token_prediction import (
+    prediction_residual as prediction_residual,
+)
 from lightning_nc.functional.separation import SeparationLaw as SeparationLaw
 from lightning_nc.functional.separation import (
     class_separation_fuzziness as class_separation_fuzziness,

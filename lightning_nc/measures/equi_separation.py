@@ -1,7 +1,5 @@
 """The law of equi-separation: D at each layer, and the line through ln D."""
 
-import math
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -27,7 +25,7 @@ from lightning_nc.measures.equi_separation_quantities import (
 )
 from lightning_nc.measures.many_classes import QUANTILES, class_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
-from lightning_nc.measures.notes import nesting_note, rank_note
+from lightning_nc.measures.notes import law_note, nesting_note, rank_note
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.request import Answer, Request
@@ -65,7 +63,7 @@ class SeparationMeasure(Measure):
         arrays = {"fuzziness": D} | class_arrays("class_fuzziness", by_class)
         notes = rank_note(answer.layers) | nesting_note(answer.layers)
         if not bool(law.pearson_r.isfinite()):
-            notes["law"] = _why_no_law(layers)
+            notes |= law_note(layers)
         return Evaluation(self.values_of(Separation(D, law)), layers, arrays, notes)
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
@@ -88,20 +86,6 @@ class SeparationMeasure(Measure):
             timeline.layers_over_epochs(),
         )
         return tables if lines is None else tables | {"layers_by_epoch": lines}
-
-
-def _why_no_law(layers: Mapping[str, float]) -> str:
-    broken = [name for name, D in layers.items() if not 0 < D < math.inf]
-    if broken:
-        cause = f"D is zero or not finite at {', '.join(map(repr, broken[:5]))}"
-    elif len(layers) < 3:
-        cause = f"there are {len(layers)} layers"
-    else:
-        cause = f"D is the same at all {len(layers)} layers"
-    return (
-        "the law is undefined (NaN): a line through ln D needs three layers or more, and D that is "
-        f"positive, finite and not constant; {cause}."
-    )
 
 
 def _draw_law(timeline: Timeline) -> Any:

@@ -1,5 +1,6 @@
 """Notes on values that are undefined, mislead or do not compare, or use fewer directions."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -25,16 +26,41 @@ def rank_note(layers: Mapping[str, ClassGeometry]) -> dict[str, str]:
     }
 
 
-def nesting_note(layers: Iterable[str]) -> dict[str, str]:
-    """A note if some layers are parts of others, so that the list is no sequence of layers."""
+def nesting_note(layers: Iterable[str], symbol: str = "D") -> dict[str, str]:
+    """A note if some layers are parts of others, so that the list is no sequence of layers.
+
+    Args:
+        layers: Names of the layers.
+        symbol: What is measured along them.
+    """
     inside = [f"'{inner}' is in '{outer}'" for inner, outer in contained(layers).items()]
     if not inside:
         return {}
     more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
     return {
-        "nesting": f"some layers contain others ({', '.join(inside[:3])}{more}), so D along them "
-        "is not that of one layer after another, and rho and r do not test the law. Name layers of "
-        'which none contains another; in a glob "*" stops at a dot.'
+        "nesting": f"some layers contain others ({', '.join(inside[:3])}{more}), so {symbol} along "
+        "them is not that of one layer after another, and rho and r do not test the law. Name "
+        'layers of which none contains another; in a glob "*" stops at a dot.'
+    }
+
+
+def law_note(layers: Mapping[str, float], symbol: str = "D") -> dict[str, str]:
+    """Why no line can be fitted to the logarithms of a value of each layer.
+
+    Args:
+        layers: The value of each layer, in order of depth, for which the law is undefined.
+        symbol: The symbol of the value.
+    """
+    broken = [name for name, value in layers.items() if not 0 < value < math.inf]
+    if broken:
+        cause = f"{symbol} is zero or not finite at {', '.join(map(repr, broken[:5]))}"
+    elif len(layers) < 3:
+        cause = f"there are {len(layers)} layers"
+    else:
+        cause = f"{symbol} is the same at all {len(layers)} layers"
+    return {
+        "law": f"the law is undefined (NaN): a line through ln {symbol} needs three layers or "
+        f"more, and {symbol} that is positive, finite and not constant; {cause}."
     }
 
 

@@ -1,6 +1,6 @@
 """What is found at a layer, from the sums over all processes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -16,17 +16,40 @@ from lightning_nc.passes.statistics import (
     ClassSums,
     DecisionCounts,
     ResidualSums,
+    Statistic,
 )
 
 
-def geometry_of(centres: Centres, totals: dict[str, Tensor]) -> ClassGeometry:
-    """The geometry of a layer from the sums over all processes."""
-    counts, means, directions, scale = centres
+def combined(statistics: Sequence[Statistic], totals: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The sums of a layer, of which each process has kept those apart that do not add up."""
+    apart = {each.name: each for each in statistics if not each.adds_up}
+    return {
+        name: apart[name].combine(total) if name in apart else total
+        for name, total in totals.items()
+    }
+
+
+def declared_of(totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The sums of a layer that requests declare, besides those of the geometry."""
+    geometry = {ClassSums.name, ResidualSums.name, *(each.name for each in GEOMETRY)}
     # on their own: a view of the sums would keep those of the residuals, as large as the means
+    return {name: total.clone() for name, total in totals.items() if name not in geometry}
+
+
+def geometry_of(
+    centres: Centres, totals: Mapping[str, Tensor], declared: Mapping[str, Tensor]
+) -> ClassGeometry:
+    """The geometry of a layer from the sums over all processes.
+
+    Args:
+        centres: Class means and directions.
+        totals: All sums of the layer.
+        declared: Those that requests declare.
+    """
+    counts, means, directions, scale = centres
     own = {each.name: totals[each.name].clone() for each in GEOMETRY}
-    made_use_of = {*own, ClassSums.name, ResidualSums.name}
-    others = {name: each.clone() for name, each in totals.items() if name not in made_use_of}
-    return ClassGeometry(counts, means, directions.rank, **own, statistics=others, scale=scale)
+    rank = directions.rank
+    return ClassGeometry(counts, means, rank, **own, statistics=declared, scale=scale)
 
 
 def classifier_at(

@@ -10,7 +10,13 @@ from torch import Tensor
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.batches import Samples
 from lightning_nc.network.points import Point
-from lightning_nc.passes.found import classifier_at, geometry_of, mismatches_of
+from lightning_nc.passes.found import (
+    classifier_at,
+    combined,
+    declared_of,
+    geometry_of,
+    mismatches_of,
+)
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.request import Answer, ClassifierGeometry
@@ -69,6 +75,7 @@ class GeometryPass(MeasuringPass):
         another, with two sweeps each. Usually there is one group.
         """
         layers: dict[Point, ClassGeometry] = {}
+        statistics: dict[Point, dict[str, Tensor]] = {}
         classifiers: dict[Point, ClassifierGeometry] = {}
         decided: dict[Point, Tensor] = {}
         tallies: dict[Hashable, Tensor] = {}
@@ -80,17 +87,20 @@ class GeometryPass(MeasuringPass):
             group, groups = group + 1, len(first.plan.groups)
             totals = first.sums.over_processes(self.all_reduce)
             tallies |= _of(_TALLY, totals)
-            points = first.plan.needed(first.points, self.failed)
-            if not points:
-                continue
             decided |= first.swept.decided
-            second = partial(self._second_sweep, first, points, totals, decided)
-            centres, sums = self._agree(second)
-            totals |= sums.over_processes(self.all_reduce)
+            points = first.plan.with_geometry(first.points, self.failed)
+            centres: dict[Point, Centres] = {}
+            if points:
+                second = partial(self._second_sweep, first, points, totals, decided)
+                centres, sums = self._agree(second)
+                totals |= sums.over_processes(self.all_reduce)
             flags: dict[Point, Tensor] = {}
-            for point in first.plan.needed(points, self.failed):
+            for point in first.plan.needed(first.points, self.failed):
                 try:
-                    layers[point] = geometry_of(centres[point], _of(point, totals))
+                    found = combined(first.plan.statistics[point], _of(point, totals))
+                    statistics[point] = declared_of(found)
+                    if point in centres:
+                        layers[point] = geometry_of(centres[point], found, statistics[point])
                     if point in first.plan.last_layers:
                         heads = first.swept.heads
                         classifiers[point] = classifier_at(point, first.plan, heads, layers[point])
@@ -101,32 +111,44 @@ class GeometryPass(MeasuringPass):
                     broken[point] = error
             broken |= {point: why_changed(point) for point in where(flags)}
         self._note(first.plan, broken)
-        return [self._answer(n, first.plan, layers, classifiers, tallies) for n in self._numbers]
+        return [
+            self._answer(n, first.plan, layers, statistics, classifiers, tallies)
+            for n in self._numbers
+        ]
 
     def _answer(
         self,
         number: int,
         plan: Plan,
         layers: Mapping[Point, ClassGeometry],
+        statistics: Mapping[Point, Mapping[str, Tensor]],
         classifiers: Mapping[Point, ClassifierGeometry],
         tallies: Mapping[Hashable, Tensor],
     ) -> Answer | Exception:
         wanted = plan.wanted[number]
         if number in self.failed or wanted is None:
             return self.failed[number]
-        own = {point.name: layers[point] for point in wanted.layers}
+        own = {point.name: layers[point] for point in wanted.layers if wanted.geometry}
         last = None if wanted.classifier is None else classifiers[wanted.classifier]
         compared = wanted.decisions if wanted.mismatches else None
+        names = [each.name for each in wanted.statistics]
         return Answer(
             own,
             last,
             plan.counts,
             tallies.get(number),
-            {} if compared is None or last is None else mismatches_of(own, compared, last),
+            mismatches=(
+                {} if compared is None or last is None else mismatches_of(own, compared, last)
+            ),
             classes=plan.classes,
             class_names=plan.class_names,
             notes=wanted.notes,
             pooling=wanted.pooling,
+            statistics={
+                point.name: {name: statistics[point][name] for name in names}
+                for point in wanted.layers
+                if not wanted.geometry
+            },
         )
 
     def _first_sweep(self, group: int) -> _FirstSweep:
@@ -138,14 +160,16 @@ class GeometryPass(MeasuringPass):
             tallies = self._tallies(plan) if group == 0 else {}
             # tallies are by label, also of classes that are not measured
             by_label = dict.fromkeys(tallies, (plan.num_labels,))
-            sums = self._sums(by_label | _shapes(declared, K, widths))
+            sums = self._sums(by_label | self._shapes(declared, K, widths))
             for key, tally in tallies.items():
                 sums.add(key, tally)
 
             broken: dict[Hashable, Exception] = {}
+            classes = plan.classes.to(sums.flat.device)
 
             def add(point: Point, features: Tensor, labels: Tensor) -> None:
-                add_each(sums, point, declared[point], LayerBatch(features, labels, K), broken)
+                batch = LayerBatch(features, labels, K, classes)
+                add_each(sums, point, declared[point], batch, broken, self.processes.rank)
 
             reading = self._share(plan, samples)
             cache = self._cache(plan, reading, widths)
@@ -156,7 +180,9 @@ class GeometryPass(MeasuringPass):
             if cache is not None:
                 cache.replay(points, add, failures)
             alive = [point for point in points if point not in failures]
-            infinite = not_finite({p: sums.view((p, ClassSums.name)) for p in alive})
+            infinite = not_finite(
+                {p: [sums.view((p, name)) for name in _of_all_features(declared[p])] for p in alive}
+            )
             failures |= dict.fromkeys(infinite, why_not_finite(infinite))
             self._note(plan, {**failures, **broken})
         return _FirstSweep(plan, points, samples, reading, cache, swept, sums)
@@ -199,7 +225,8 @@ class GeometryPass(MeasuringPass):
         declared = {
             p: [s for s in plan.statistics[p] if s.second_sweep] + read_again for p in points
         }
-        sums = self._sums(_shapes(declared, plan.num_classes, plan.widths))
+        sums = self._sums(self._shapes(declared, plan.num_classes, plan.widths))
+        classes = plan.classes.to(sums.flat.device)
         decided = {p: _as_classes(rows, plan.classes) for p, rows in decided.items()}
         done = dict.fromkeys(points, 0)
         broken: dict[Hashable, Exception] = {}
@@ -208,8 +235,8 @@ class GeometryPass(MeasuringPass):
             part = slice(done[point], done[point] + len(labels))
             done[point] = part.stop
             of_part = {p: rows[:, part] for p, rows in decided.items()}
-            batch = ResidualBatch(features, labels, centres[point], of_part)
-            add_each(sums, point, declared[point], batch, broken)
+            batch = ResidualBatch(features, labels, centres[point], of_part, classes)
+            add_each(sums, point, declared[point], batch, broken, self.processes.rank)
 
         if first.cache is not None:
             first.cache.replay(points, add, failures)
@@ -241,15 +268,23 @@ class GeometryPass(MeasuringPass):
             return None
         return FeatureCache(widths, sum(batch.size for batch in reading.own))
 
+    def _shapes(
+        self, declared: Mapping[Point, Sequence[Statistic]], K: int, widths: Mapping[Point, int]
+    ) -> dict[Hashable, tuple[int, ...]]:
+        return {
+            (point, each.name): each.shape_over(self.processes.world, K, widths[point])
+            for point, statistics in declared.items()
+            for each in statistics
+        }
 
-def _shapes(
-    declared: Mapping[Point, Sequence[Statistic]], K: int, widths: Mapping[Point, int]
-) -> dict[Hashable, tuple[int, ...]]:
-    return {
-        (point, each.name): each.shape(K, widths[point])
-        for point, statistics in declared.items()
-        for each in statistics
-    }
+
+def _of_all_features(statistics: Sequence[Statistic]) -> list[str]:
+    """Names of the sums of the first sweep that are finite if and only if all features are.
+
+    Class sums are. Where there are none, every other statistic has to be.
+    """
+    names = [each.name for each in statistics]
+    return [ClassSums.name] if ClassSums.name in names else names
 
 
 def _of(place: Hashable, totals: Mapping[Any, Tensor]) -> dict[Any, Tensor]:

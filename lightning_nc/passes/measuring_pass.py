@@ -126,7 +126,10 @@ class MeasuringPass(ABC):
             samples = samples_of(self.source(), self.probe.batch_size)
         with self._guard((samples.dataset, samples.collate)):
             if self.plan is None or not still_holds(self.plan, samples):
-                self.plan = make_plan(self.runner, samples, self.probe, self.requests, self.failed)
+                requests, world = self.requests, self.processes.world
+                self.plan = make_plan(
+                    self.runner, samples, self.probe, requests, self.failed, world
+                )
             self.failed |= self.plan.failures
             yield self.plan, samples
 

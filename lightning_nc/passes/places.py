@@ -73,6 +73,12 @@ class Places:
         return self._pooled(wanted)
 
     def _where(self, request: Request) -> Wanted:
+        own = request.statistics
+        if not request.geometry and any(each.second_sweep for each in own):
+            raise ValueError(
+                "A statistic of the second sweep needs final class means. Give "
+                "Request(geometry=True), or set second_sweep = False."
+            )
         head = settle_head(self.found, request, self.num_labels)
         points: list[Point] = []
         notes: dict[str, str] = {}
@@ -88,7 +94,7 @@ class Places:
             runs, modules = self.found.runs_of_each(), named_modules(self.runner.model)
             points = match_layers(request.layers, runs, modules, request.pool)
         if not request.classifier:
-            return Wanted(points, None, statistics=request.statistics, notes=notes)
+            return Wanted(points, None, statistics=own, geometry=request.geometry, notes=notes)
         last = last_layer_point(self.found, head, request)
         require_hooks(self.found, last, self.num_labels)
         n = self.counts
@@ -98,8 +104,8 @@ class Places:
             self.num_labels = max(self.num_labels, head.rows or 0)
             notes |= rows_note(head, len(n), int(n.min()), int(n.max()))
         name = None if head is None else head.name
-        own, mismatches = request.statistics, request.mismatches
-        return Wanted(points, last, name, bool(request.head), own, mismatches, notes)
+        declared = request.statistics, request.mismatches, request.geometry
+        return Wanted(points, last, name, bool(request.head), *declared, notes)
 
     def _raw_varies(self) -> bool:
         """Whether the raw input of a second batch has another size, as with dynamic padding."""

@@ -34,6 +34,7 @@ class Wanted(NamedTuple):
         is_named: Whether the head was named, rather than found.
         statistics: The statistics summed there, besides those of `ClassGeometry`.
         mismatches: Whether the head's decisions are compared with class means at each layer.
+        geometry: Whether the geometry of the layers is needed, too.
         notes: Sentences on what was left out, by topic.
         pooling: How points are pooled, in words by name, where it was chosen and is no flattening.
     """
@@ -44,11 +45,18 @@ class Wanted(NamedTuple):
     is_named: bool = False
     statistics: tuple[Statistic, ...] = ()
     mismatches: bool = False
+    geometry: bool = True
     notes: Mapping[str, str] = MappingProxyType({})
     pooling: Mapping[str, str] = MappingProxyType({})
 
+    def geometry_at(self, point: Point) -> bool:
+        """Whether the geometry is needed at one of its points."""
+        return self.geometry or point == self.classifier
+
     def statistics_at(self, point: Point) -> list[Statistic]:
         """All statistics that the request needs at one of its points."""
+        if not self.geometry_at(point):
+            return [*self.statistics]
         decided = self.decisions if point == self.classifier or self.mismatches else None
         return [ClassSums(), *GEOMETRY, *self.statistics, *([decided] if decided else [])]
 
@@ -139,8 +147,8 @@ class Plan(NamedTuple):
         for number, each in enumerate(self.wanted):
             if each is None:
                 continue
-            summed = {p: (*each.statistics_at(p), ResidualSums()) for p in each.points}
-            sums = [(p, one.name) for p, statistics in summed.items() for one in statistics]
+            sums = [(p, one.name) for p in each.points for one in each.statistics_at(p)]
+            sums += [(p, ResidualSums.name) for p in each.points if each.geometry_at(p)]
             places = (*each.points, each.head, *sums)
             causes = [failures[place] for place in places if place in failures]
             if causes:
@@ -149,8 +157,16 @@ class Plan(NamedTuple):
 
     def needed(self, points: Iterable[Point], failed: Collection[int]) -> list[Point]:
         """Those of some points that requests need which have not failed."""
-        alive = [w for n, w in enumerate(self.wanted) if w is not None and n not in failed]
+        alive = self._alive(failed)
         return [point for point in points if any(point in each.points for each in alive)]
+
+    def with_geometry(self, points: Iterable[Point], failed: Collection[int]) -> list[Point]:
+        """Those of some points whose geometry is needed by requests that have not failed."""
+        of_each = [[p for p in w.points if w.geometry_at(p)] for w in self._alive(failed)]
+        return [point for point in points if any(point in each for each in of_each)]
+
+    def _alive(self, failed: Collection[int]) -> list[Wanted]:
+        return [w for n, w in enumerate(self.wanted) if w is not None and n not in failed]
 
 
 def add_statistics(by_point: dict[Point, list[Statistic]], each: Wanted) -> None:
@@ -172,16 +188,18 @@ def add_statistics(by_point: dict[Point, list[Statistic]], each: Wanted) -> None
         by_point[point] = list({one.name: one for one in reversed(all_of_it)}.values())[::-1]
 
 
-def megabytes_of(K: int, width: int, statistics: Sequence[Statistic]) -> float:
+def megabytes_of(K: int, width: int, statistics: Sequence[Statistic], processes: int = 1) -> float:
     """Memory that a point's accumulators take at the peak, in MB.
 
     Args:
         K: Number of classes.
         width: Feature dimension of the point.
         statistics: The statistics summed there.
+        processes: Number of processes that share them.
     """
-    declared = sum(math.prod(each.shape(K, width)) for each in statistics)
-    return 8 * (_ACCUMULATORS * K * width + 2 * (declared - K * width)) / 2**20
+    numbers = {each.name: math.prod(each.shape_over(processes, K, width)) for each in statistics}
+    means = numbers.pop(ClassSums.name, 0)
+    return 8 * (_ACCUMULATORS * means + 2 * sum(numbers.values())) / 2**20
 
 
 def groups_within(memory_mb: float, megabytes: Mapping[Point, float]) -> list[list[Point]]:

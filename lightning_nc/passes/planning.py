@@ -38,6 +38,7 @@ def make_plan(
     probe: Probe,
     requests: Sequence[Request],
     failed: Mapping[int, Exception] = MappingProxyType({}),
+    processes: int = 1,
 ) -> Plan:
     """Trace a first batch and settle what is measured; the plan is the same on every process.
 
@@ -49,6 +50,7 @@ def make_plan(
         probe: How to read it.
         requests: What to measure.
         failed: Why some requests have failed already, by number.
+        processes: Number of processes that measure together.
 
     Raises:
         ValueError: If the source is empty, or if its labels do not fit.
@@ -85,7 +87,9 @@ def make_plan(
                 with_its_own = dict(statistics)
                 add_statistics(with_its_own, each)
                 for point in each.points:
-                    _require_memory(point, len(classes), widths[point], with_its_own[point], probe)
+                    summed = with_its_own[point]
+                    megabytes = megabytes_of(len(classes), widths[point], summed, processes)
+                    _require_memory(point, len(classes), widths[point], megabytes, probe)
                 statistics = with_its_own
             except Exception as error:
                 failures[number], wanted[number] = error, None
@@ -94,7 +98,7 @@ def make_plan(
     classifiers = [each.classifier for each in met if each.classifier is not None]
     needed = dict.fromkeys([*classifiers, *(point for each in met for point in each.points)])
     widths = {point: widths[point] for point in needed}
-    megabytes = {p: megabytes_of(len(classes), widths[p], statistics[p]) for p in needed}
+    takes = {p: megabytes_of(len(classes), widths[p], statistics[p], processes) for p in needed}
     plan = Plan(
         source_size=len(order),
         source=_reference(innermost(samples.dataset)),
@@ -107,7 +111,7 @@ def make_plan(
         wanted=wanted,
         failures={n: error for n, error in failures.items() if n not in failed},
         statistics={point: statistics[point] for point in needed},
-        groups=groups_within(probe.memory_mb, megabytes),
+        groups=groups_within(probe.memory_mb, takes),
         widths=widths,
         bytes_each=bytes_each,
         digest=0,
@@ -173,15 +177,12 @@ def _require_places(each: Wanted, broken: Mapping[Point | str, Exception]) -> No
             raise broken[point]
 
 
-def _require_memory(
-    point: Point, K: int, width: int, statistics: Sequence[Statistic], probe: Probe
-) -> None:
+def _require_memory(point: Point, K: int, width: int, megabytes: float, probe: Probe) -> None:
     """Raise if the accumulators of a single point exceed the budget.
 
     Raises:
         ValueError: If so.
     """
-    megabytes = megabytes_of(K, width, statistics)
     if megabytes > probe.memory_mb:
         raise ValueError(
             f"Layer '{point.name}' has {width} features, whose accumulators for "

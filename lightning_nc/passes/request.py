@@ -45,7 +45,7 @@ class Request(NamedTuple):
     """What one measure requests.
 
     Attributes:
-        layers: Layers whose geometry is needed; None for none.
+        layers: Layers that are measured; None for none.
         pool: Makes (N, d) features of layers that have no callable of their own.
         classifier: Whether the last-layer features and the classifier are needed.
         head: Name of the head; None to find it, False to do without.
@@ -53,6 +53,8 @@ class Request(NamedTuple):
         statistics: Sums needed at these points besides those of `ClassGeometry`.
         mismatches: Whether the decisions of the classifier are needed, compared with the nearest
             class mean of each layer.
+        geometry: Whether the geometry of the layers is needed. If not, their statistics alone are
+            taken, in the first sweep, and no mean of any class.
         tally: Returns numbers by label on this process, given the number of labels; they are
             summed over processes.
         kernel: Gradients that a `GradientPass` compares; None for a `GeometryPass`.
@@ -65,6 +67,7 @@ class Request(NamedTuple):
     needs_head: bool = False
     statistics: tuple[Statistic, ...] = ()
     mismatches: bool = False
+    geometry: bool = True
     tally: Callable[[int], Tensor] | None = None
     kernel: KernelRequest | None = None
 
@@ -129,7 +132,8 @@ class Answer(NamedTuple):
     """What a pass has found for one request.
 
     Attributes:
-        layers: Geometry of the requested layers by name, in order of depth.
+        layers: Geometry of the requested layers by name, in order of depth; empty if the request
+            does without.
         classifier: The last-layer features and the classifier; None if not requested.
         counts: Samples of the probe per class, n_k, shape ``(K,)``.
         tally: The tally summed over processes, by label, also of classes that are not measured;
@@ -143,6 +147,8 @@ class Answer(NamedTuple):
         notes: Sentences on what was left out, by topic.
         pooling: How layers are pooled, in words by name, where that was chosen and they are not
             merely flattened.
+        statistics: The statistics of layers by name, in order of depth, if the request does without
+            geometry; otherwise they are with the geometry.
     """
 
     layers: dict[str, ClassGeometry]
@@ -155,6 +161,7 @@ class Answer(NamedTuple):
     class_names: tuple[str, ...] = ()
     notes: Mapping[str, str] = MappingProxyType({})
     pooling: Mapping[str, str] = MappingProxyType({})
+    statistics: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({})
 
     @property
     def labels(self) -> Tensor:

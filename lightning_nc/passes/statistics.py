@@ -72,10 +72,20 @@ class LayerBatch:
         features: ``h_i``, as the network computed them, shape ``(n, d)``.
         labels: Class indices, shape ``(n,)``.
         num_classes: Number of classes K.
+        classes: The labels of the classes in the source, on the device of the class indices, shape
+            ``(K,)``; None for 0 .. K - 1.
     """
 
-    def __init__(self, features: Tensor, labels: Tensor, num_classes: int) -> None:
+    def __init__(
+        self, features: Tensor, labels: Tensor, num_classes: int, classes: Tensor | None = None
+    ) -> None:
         self.features, self.labels, self.num_classes = features, labels, num_classes
+        self.classes = classes
+
+    @property
+    def source_labels(self) -> Tensor:
+        """The labels as they are in the source, such as numbers of tokens, shape ``(n,)``."""
+        return self.labels if self.classes is None else self.classes[self.labels]
 
     @property
     def counts(self) -> Tensor:
@@ -100,6 +110,7 @@ class ResidualBatch(LayerBatch):
         decided: What classifiers decide for these samples, by the point at their input: class
             indices (-1 for classes that are not measured) in three rows, then two rows of flags,
             as in `decisions`, shape ``(5, n)``.
+        classes: As in `LayerBatch`.
     """
 
     def __init__(
@@ -108,8 +119,10 @@ class ResidualBatch(LayerBatch):
         labels: Tensor,
         centres: Centres,
         decided: Mapping[Point, Tensor] = MappingProxyType({}),
+        classes: Tensor | None = None,
     ) -> None:
-        super().__init__(in_units_of(centres.scale, features), labels, len(centres.counts))
+        features = in_units_of(centres.scale, features)
+        super().__init__(features, labels, len(centres.counts), classes)
         self.centres, self.decided = centres, decided
 
     @cached_property
@@ -145,6 +158,8 @@ class Statistic(ABC):
         name: Its name, different from those of all other statistics.
         second_sweep: Whether it needs final class means. If so, `of` receives a `ResidualBatch`,
             otherwise a `LayerBatch`.
+        adds_up: Whether those of disjoint samples add up. If not, `combine` makes one of several,
+            and each process needs memory for the states of all.
 
     Example:
         The covariance of features within classes, times the number of samples:
@@ -161,10 +176,22 @@ class Statistic(ABC):
 
     name: str
     second_sweep: bool = True
+    adds_up: bool = True
 
     @abstractmethod
     def shape(self, K: int, d: int) -> tuple[int, ...]:
         """Shape of the sum for K classes and d features; the same on all processes."""
+
+    def shape_over(self, processes: int, K: int, d: int) -> tuple[int, ...]:
+        """Shape of what processes share: the sum, or a slot for the state of each."""
+        return self.shape(K, d) if self.adds_up else (processes, *self.shape(K, d))
+
+    def combine(self, states: Tensor) -> Tensor:
+        """The statistic of all samples from those of disjoint samples, along the first axis.
+
+        A state of zeros is that of no samples.
+        """
+        return states.sum(0)
 
     @abstractmethod
     def of(self, batch: "ResidualBatch") -> Tensor:
@@ -182,7 +209,11 @@ class Statistic(ABC):
                 f"a value of shape {tuple(value.shape)} cannot be added to the statistic "
                 f"'{self.name}', whose shape is {tuple(total.shape)}."
             )
-        total += value.to(total.device)
+        value = value.to(total.device)
+        if self.adds_up:
+            total += value
+        else:
+            total.copy_(self.combine(torch.stack([total, value])))
 
 
 class ClassSums(Statistic):
@@ -300,6 +331,7 @@ def add_each(
     statistics: Sequence[Statistic],
     batch: Any,
     broken: dict[Hashable, Exception],
+    rank: int = 0,
 ) -> None:
     """Add the statistics of a batch to the sums; one that fails does not keep others from theirs.
 
@@ -309,12 +341,14 @@ def add_each(
         statistics: What to add.
         batch: What the statistics are of.
         broken: Why statistics have failed, by place and name; they are not tried again.
+        rank: The slot of this process in those that do not add up.
     """
     for each in statistics:
         name = (place, each.name)
         if name in broken:
             continue
         try:
-            each.add_to(sums.view(name), batch)
+            shared = sums.view(name)
+            each.add_to(shared if each.adds_up else shared[rank], batch)
         except Exception as error:
             broken[name] = error

@@ -15,10 +15,14 @@ def where(flags: Mapping[Point, Tensor]) -> list[Point]:
     return [point for point, flag in zip(flags, found, strict=True) if flag]
 
 
-def not_finite(sums: Mapping[Point, Tensor]) -> list[Point]:
+def not_finite(sums: Mapping[Point, Sequence[Tensor]]) -> list[Point]:
     """The points at which sums of features are not finite, as those of finite features are."""
     # the largest of all numbers, for which no second array is formed
-    largest = {p: torch.linalg.vector_norm(each, torch.inf) for p, each in sums.items()}
+    largest = {
+        point: torch.stack([torch.linalg.vector_norm(each, torch.inf) for each in of_point]).max()
+        for point, of_point in sums.items()
+        if of_point
+    }
     return where({point: ~number.isfinite() for point, number in largest.items()})
 
 

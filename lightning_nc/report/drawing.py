@@ -63,8 +63,8 @@ def depth_svg(series: Series, label: str, law: bool) -> str:
     Args:
         series: Measurements of one run.
         label: Label of the values.
-        law: Whether to fit the law of equi-separation to the last measurement, which needs layers
-            in a known order of depth.
+        law: Whether to fit a line to the logarithms of the last measurement, which needs layers in
+            a known order of depth.
 
     Returns:
         The SVG.

@@ -23,7 +23,7 @@ from tests.processes import run_processes
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 MEASURED = ["buffers", "vote", "sums", "vote", "sums"]
-FIGURES = 2 + 2 + 2  # of EquiSeparation, NeuralCollapse and MinorityCollapse
+FIGURES = 4 * 2  # of EquiSeparation, NeuralCollapse, MinorityCollapse and NextTokenLaw
 ON = {"process 0": (0,), "process 1": (1,), "both": (0, 1)}
 
 # a fault, its processes, and on_error

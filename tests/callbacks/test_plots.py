@@ -36,6 +36,7 @@ NAMES = {
     "NeuralCollapse": ["cosines", "snapshot", "epochs", "layers"],
     "MinorityCollapse": ["cosines", "norms"],
     "LocalElasticity": ["kernel", "ratio"],
+    "NextTokenLaw": ["law", "epochs"],
 }
 
 

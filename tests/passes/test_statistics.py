@@ -10,9 +10,12 @@ from torch.utils.data import TensorDataset
 
 from lightning_nc import Evaluation, Measure, Probe, Quantity, Request, Statistic, measure
 from lightning_nc.network.runner import plain_runner
+from lightning_nc.passes import geometry_pass
 from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.geometry_pass import GeometryPass
-from lightning_nc.passes.statistics import GEOMETRY, ResidualSums
+from lightning_nc.passes.plan import megabytes_of
+from lightning_nc.passes.statistics import GEOMETRY, ClassSums, ResidualSums
+from lightning_nc.passes.sweeps import sweep
 from tests import nets
 from tests.processes import run_processes
 
@@ -170,15 +173,103 @@ def test_a_statistic_counts_in_the_memory_budget():
     assert answer.layers["input"].means.shape == (3, 3000)
 
 
+class Extremes(Statistic):
+    """The largest feature of each kind above zero: of two sets, the larger one."""
+
+    name, second_sweep, adds_up = "extremes", False, False
+
+    def shape(self, K, d):
+        return (d,)
+
+    def of(self, batch):
+        return batch.features.double().clamp(min=0).amax(0)
+
+    def combine(self, states):
+        return states.amax(0)
+
+
+def extremes_of(end):
+    torch.manual_seed(3)
+    h = nets.mlp().eval()[:end](nets.vectors().tensors[0])
+    return h.detach().double().clamp(min=0).amax(0)
+
+
+@pytest.mark.parametrize("cache_mb", [512, 0])
+def test_statistics_that_do_not_add_up_are_combined(cache_mb):
+    (answer,) = answered([Request(layers=["2"], statistics=(Extremes(),))], cache_mb=cache_mb)
+    assert torch.equal(answer.layers["2"].statistics["extremes"], extremes_of(3))
+
+
+def without_geometry(*statistics, layers=("2",)):
+    return Request(layers=[*layers], statistics=statistics, geometry=False)
+
+
+@pytest.mark.parametrize("cache_mb", [512, 0])
+def test_statistics_alone_take_one_sweep_and_no_sum_of_any_class(cache_mb, monkeypatch):
+    runs, sums = [], []
+    monkeypatch.setattr(ClassSums, "add_to", lambda *_: sums.append(1))
+    monkeypatch.setattr(geometry_pass, "sweep", lambda *args: runs.append(1) or sweep(*args))
+    (answer,) = answered([without_geometry(Extremes(), layers=["2", "6"])], cache_mb=cache_mb)
+    assert (len(runs), len(sums)) == (1, 0)
+    assert answer.layers == {}
+    assert [*answer.statistics] == ["2", "6"]
+    assert torch.equal(answer.statistics["2"]["extremes"], extremes_of(3))
+
+
+@pytest.mark.parametrize("cache_mb", [512, 0])
+def test_statistics_alone_and_geometry_share_a_sweep(cache_mb):
+    requests = [
+        without_geometry(Extremes(), layers=["2", "4"]),
+        Request(layers=["2"], statistics=(Scatter(),)),
+        Request(layers=["6"], statistics=(Largest(),)),
+    ]
+    alone, second, third = answered(requests, cache_mb=cache_mb)
+    apart = [answered([each], cache_mb=cache_mb)[0] for each in requests]
+    assert [*alone.statistics] == ["2", "4"]
+    assert [*alone.statistics["2"]] == ["extremes"]
+    for layer, found in alone.statistics.items():
+        assert torch.equal(found["extremes"], apart[0].statistics[layer]["extremes"])
+    for together, one, layer in ((second, apart[1], "2"), (third, apart[2], "6")):
+        assert together.statistics == {}
+        assert torch.equal(together.layers[layer].means, one.layers[layer].means)
+        assert torch.equal(together.layers[layer].fuzziness, one.layers[layer].fuzziness)
+
+
+def test_statistics_of_final_means_need_geometry():
+    refused, answer = answered([without_geometry(Scatter()), without_geometry(Largest())])
+    with pytest.raises(ValueError, match=r"second sweep needs final class means.*geometry=True"):
+        raise refused
+    assert answer.statistics["2"]["largest"].shape == (3, 12)
+
+
+def test_features_that_are_not_finite_are_told_without_geometry_too():
+    data = nets.vectors()
+    data.tensors[0][4, 1] = torch.nan
+    probe = Probe(data, "mine", samples_per_class=None, batch_size=7)
+    requests = [without_geometry(Extremes())]
+    net = nets.mlp().eval()
+    (error,) = GeometryPass(plain_runner(net), lambda: data, probe, requests, Processes()).run()
+    with pytest.raises(ValueError, match=r"Features are not finite .* at '2'"):
+        raise error
+
+
+def test_the_memory_of_what_does_not_add_up_grows_with_the_processes():
+    adding, apart = Scatter(), Extremes()
+    assert megabytes_of(3, 10, [adding], 4) == megabytes_of(3, 10, [adding])
+    assert megabytes_of(3, 10, [apart], 4) == 4 * megabytes_of(3, 10, [apart])
+
+
 def by_process(rank, world):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        request = Request(layers=["2", "6"], statistics=(Scatter(), Largest()))
-        (answer,) = answered([request], Processes(rank, world))
+        own = Request(layers=["2", "6"], statistics=(Scatter(), Largest(), Extremes()))
+        requests = [own, without_geometry(Extremes(), layers=["4"])]
+        answer, alone = answered(requests, Processes(rank, world))
+    found = {layer: geometry.statistics for layer, geometry in answer.layers.items()}
     return {
         (layer, name): total
-        for layer, geometry in answer.layers.items()
-        for name, total in geometry.statistics.items()
+        for layer, statistics in (found | alone.statistics).items()
+        for name, total in statistics.items()
     }
 
 

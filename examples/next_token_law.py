@@ -1,0 +1,239 @@
+r"""The law of next-token prediction in a small GPT, trained on the source code of Python itself.
+
+He & Su (2025) predict the number of the next token from the features of each layer of a trained
+language model by least squares: from the first block to the last, the logarithm of what remains
+unexplained, PR, falls along a line. Here a GPT of a few blocks reads the modules of Python's
+standard library, which come with every Python, in a byte-pair vocabulary made of them::
+
+    python examples/next_token_law.py
+
+On text that it is not trained on, the example follows PR of each block and the collapse of features
+to the means of the next token (Wu & Papyan, 2024). The exit status is 1 unless depth helps to
+predict after training (r and the ratio of last PR to first fall) and did not before, and unless
+token classes become more compact. How straight the line is, is printed; it is no claim.
+
+Sources:
+    He & Su (2025), "A law of next-token prediction in large language models", Physical Review E
+    112, 035317; Wu & Papyan (2024), "Linguistic collapse: neural collapse in (large) language
+    models", NeurIPS.
+"""
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from example_setup import BLUE, GREEN, ORANGE, options_of, save, train_quietly, use_one_thread
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lightning_nc import Measurement, NeuralCollapse, NextTokenLaw, Probe, measure, next_token
+from lightning_nc.figures import draw_law
+
+CONTEXT, WIDTH = 64, 64  # positions of a piece of text, features of a position
+
+
+def source_code(characters: int) -> str:
+    """The modules of Python's standard library one after another, without their comments' names."""
+    files = sorted(Path(argparse.__file__).parent.glob("*.py"))
+    text = "".join(file.read_text(errors="replace") for file in files)
+    return text.encode("ascii", "ignore").decode()[:characters]
+
+
+def byte_pairs(text: str, merges: int) -> np.ndarray:
+    """Tokens of a text: characters, and pairs of tokens from the most frequent one on.
+
+    Args:
+        text: ASCII text.
+        merges: How many pairs become tokens of their own.
+
+    Returns:
+        Numbers of tokens from 0, first the characters in their order, then the pairs in theirs.
+    """
+    tokens = np.unique(np.frombuffer(text.encode(), np.uint8), return_inverse=True)[1]
+    for new in itertools.islice(itertools.count(int(tokens.max()) + 1), merges):
+        pairs = tokens[:-1] * (new + 1) + tokens[1:]
+        found = np.flatnonzero(pairs == np.bincount(pairs).argmax())
+        # of pairs that overlap, as in "aaa", every other one
+        runs = np.split(found, np.flatnonzero(np.diff(found) != 1) + 1)
+        firsts = np.concatenate([run[::2] for run in runs])
+        tokens[firsts] = new
+        tokens = np.delete(tokens, firsts + 1)
+    return tokens
+
+
+class Block(nn.Module):
+    """Causal self-attention and two layers at each position, each added to its input."""
+
+    def __init__(self, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(2))
+        self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.mlp = nn.Sequential(
+            nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return features of shape ``(B, T, d)``."""
+        split = self.qkv(self.norms[0](h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        seen = nn.functional.scaled_dot_product_attention(*split, is_causal=True)
+        h = h + self.out(seen.transpose(1, 2).flatten(2))
+        return h + self.mlp(self.norms[1](h))
+
+
+class GPT(pl.LightningModule):
+    """A causal language model of a few blocks."""
+
+    def __init__(self, vocabulary: int, blocks: int, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+        self.tokens, self.places = nn.Embedding(vocabulary, WIDTH), nn.Embedding(CONTEXT, WIDTH)
+        self.blocks = nn.Sequential(*(Block() for _ in range(blocks)))
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, vocabulary)
+        for table in (self.tokens, self.places):
+            nn.init.normal_(table.weight, std=0.1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the logits of the next token at each position, shape ``(B, T, V)``."""
+        h = self.tokens(tokens) + self.places.weight[: tokens.shape[1]]
+        return self.head(self.norm(self.blocks(h)))
+
+    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
+        """Return the cross-entropy of the next tokens."""
+        logits = self(batch[:, :-1])
+        return nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+
+    def configure_optimizers(self) -> dict[str, object]:
+        """AdamW, whose learning rate rises for a tenth of the steps and falls to zero."""
+        optimizer = torch.optim.AdamW(self.parameters(), 3e-3, weight_decay=0.01)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, self.steps, pct_start=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def renumbered(seed: int, vocabulary: int) -> object:
+    """Unpack tokens as `next_token` does, with next tokens numbered at random."""
+    numbers = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(seed))
+
+    def unpack(batch: Tensor) -> tuple[Tensor, Tensor]:
+        inputs, labels = next_token(batch)
+        return inputs, torch.where(labels < 0, labels, numbers[labels])
+
+    return unpack
+
+
+def train(options: argparse.Namespace) -> tuple[NextTokenLaw, NeuralCollapse, float]:
+    """Train; return the callbacks, and the total with tokens numbered at random."""
+    pl.seed_everything(options.seed, verbose=False)
+    tokens = torch.from_numpy(byte_pairs(source_code(options.characters), options.merges))
+    pieces = tokens[: len(tokens) // CONTEXT * CONTEXT].view(-1, CONTEXT)
+    pieces = pieces[torch.randperm(len(pieces))]
+    held_out, training = list(pieces[: options.probe]), list(pieces[options.probe :])
+    vocabulary, loader = int(tokens.max()) + 1, DataLoader(training, 32, shuffle=True)
+    print(f"{len(tokens)} tokens of {vocabulary} kinds; {len(loader)} batches an epoch")
+    probe = Probe(held_out, "text", unpack=next_token, samples_per_class=None, batch_size=32)
+    epochs = sorted({0, *(options.epochs * n // 4 for n in range(1, 5))})
+    law, collapse = (
+        kind(probe=probe, epochs=epochs, figures=False, on_error="raise")
+        for kind in (NextTokenLaw, NeuralCollapse)
+    )
+    model = GPT(vocabulary, options.blocks, options.epochs * len(loader))
+    train_quietly(model, loader, options.epochs, [law, collapse])
+    unpack = renumbered(options.seed, vocabulary)
+    again = Probe(held_out, "text", unpack=unpack, samples_per_class=None, batch_size=32)
+    control = measure(model, again, measures=[NextTokenLaw()])
+    return law, collapse, control.values["next_token/text/total"]
+
+
+def print_table(law: NextTokenLaw, collapse: NeuralCollapse) -> None:
+    """Print the values of all measurements."""
+    print("epochs     PR of each block, from the first on" + " " * 24 + "rho        r    total")
+    for each in law.history:
+        PR = " ".join(f"{value:.4f}" for value in each.arrays["residual"].tolist())
+        rest = [each.values[f"next_token/text/{name}"] for name in ("rho", "pearson_r", "total")]
+        print(f"{each.epochs_completed:6g}     {PR:<58} " + " ".join(f"{v:8.4f}" for v in rest))
+    names = "nc1", "cdnv", "gnc2", "nc4", "accuracy"
+    print("epochs " + "".join(f"{name:>12}" for name in names))
+    for each in collapse.history:
+        values = (each.values[f"nc/text/{name}"] for name in names)
+        print(f"{each.epochs_completed:6g} " + "".join(f"{value:12.4f}" for value in values))
+
+
+def judge(law: NextTokenLaw, collapse: NeuralCollapse, control: float) -> bool:
+    """Print whether each claim is true; return whether all are."""
+    rows = [each.values for each in (law.history[0], law.history[-1])]
+    r, total = ([row[f"next_token/text/{name}"] for row in rows] for name in ("pearson_r", "total"))
+    cdnv = [each.values["nc/text/cdnv"] for each in (collapse.history[0], collapse.history[-1])]
+    claims = {
+        f"depth does not help before training: PR_L/PR_1 is {total[0]:.4f}": total[0] > 0.99,
+        f"depth helps after training: PR_L/PR_1 is {total[1]:.4f}": total[1] < 0.95,
+        f"ln PR falls along a line: r from {r[0]:.3f} to {r[1]:.3f}": r[1] < min(-0.9, r[0]),
+        f"token classes become compact: CDNV from {cdnv[0]:.2f} to {cdnv[1]:.2f}": cdnv[1]
+        < cdnv[0],
+        f"depth helps if tokens are numbered at random: PR_L/PR_1 {control:.4f}": control < 1,
+    }
+    for claim, so in claims.items():
+        print(f"{'yes' if so else 'NO '}: {claim}")
+    return all(claims.values())
+
+
+def over_epochs(history: list[Measurement], name: str) -> tuple[list[float], list[float]]:
+    """Epochs and values of a quantity of neural collapse, relative to the first."""
+    values = [each.values[f"nc/text/{name}"] for each in history]
+    return [each.epochs_completed for each in history], [value / values[0] for value in values]
+
+
+def save_figure(law: NextTokenLaw, collapse: NeuralCollapse, options: argparse.Namespace) -> None:
+    """Save a figure of PR against depth by epoch, and of token classes over epochs."""
+    figure = Figure(figsize=(9.6, 4.0), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    depth = range(1, options.blocks + 1)
+    for number, each in enumerate(law.history):
+        colour = colormaps["viridis"](0.9 * number / max(len(law.history) - 1, 1))
+        label = f"{each.epochs_completed:g} epochs"
+        left.plot(depth, each.arrays["residual"], "o-", color=colour, label=label)
+    left.set(
+        yscale="log", xlabel="block", ylabel="PR", title="Prediction residual of the next token"
+    )
+    left.legend(fontsize="small")
+    for name, label, colour in (
+        ("nc1", "NC1", BLUE),
+        ("cdnv", "CDNV", ORANGE),
+        ("nc4", "NC4", GREEN),
+    ):
+        right.plot(*over_epochs(collapse.history, name), "o-", color=colour, label=label)
+    right.set(xlabel="epochs completed", title="Collapse to the means of the next token")
+    right.set(yscale="log", ylabel="relative to before training")
+    right.legend()
+    save(figure, options.output, "next_token_law")
+
+
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = options_of(__doc__, seed="seed of pieces of text, initialisation and batch order")
+    add = parser.add_argument
+    add("--characters", type=int, default=1_000_000, help="length of the text")
+    add("--merges", type=int, default=400, help="pairs of tokens that become tokens")
+    add("--blocks", type=int, default=6, help="blocks of the network")
+    add("--probe", type=int, default=400, help="pieces of text that are measured, not trained on")
+    add("--epochs", type=int, default=4, help="the learning rate schedule scales with it")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the example; return 0 if the claims hold."""
+    options = parse()
+    use_one_thread()
+    law, collapse, control = train(options)
+    print_table(law, collapse)
+    save_figure(law, collapse, options)
+    return 0 if judge(law, collapse, control) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
