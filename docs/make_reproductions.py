@@ -20,10 +20,9 @@ from verdicts import failed_controls  # noqa: E402
 
 INTRODUCTION = """# What the talks and papers show, reproduced
 
-Each claim was judged by an example from numbers that it measured; `make examples` measures all again.
-The same judgement is made on the numbers of controls, without the phenomenon, where each claim must
-fail. "Not found" is a claim that these runs do not show. This page is made by
-`make tables` from the files in [docs/results](results), which have all values.
+An example judged each claim by numbers that it measured; `make examples` measures them again. The
+same judgement is made of controls without the phenomenon, where the claim must fail. "Not found" is
+what these runs do not show. `make tables` makes this page from the files in [results](results).
 """
 
 
@@ -60,10 +59,10 @@ def section(kept: dict[str, Any]) -> str:
     name = kept["example"]
     judge = importlib.import_module(name).judge
     verdicts = kept["verdicts"]
+    failed = [failed_controls(v["claim"], judge, kept["controls"]) for v in verdicts]
     rows = [
-        (v["claim"], v["talk"], v["statement"], v["numbers"], said(v))
-        + (", ".join(failed_controls(v["claim"], judge, kept["controls"])) or "-",)
-        for v in verdicts
+        (v["claim"], v["talk"], v["statement"], v["numbers"], said(v), ", ".join(controls))
+        for v, controls in zip(verdicts, failed, strict=True)
     ]
     settings = "; ".join(f"{key} {value}" for key, value in kept["settings"].items())
     versions = ", ".join(f"{key} {value}" for key, value in kept["versions"].items())

@@ -10,7 +10,8 @@ ratio rho, so that ln D against depth is a straight line::
 The talk has correlation -0.997, rho = 0.53, half-life 1.1. Correlation alone is reached within
 some ten epochs, so rho must be right, too. The law emerges from none within a few epochs, long
 before neural collapse: D of the last layer goes on falling. Without ReLU, and without BatchNorm,
-the same training gives no law. The exit status is 1 unless all of this is so for every seed.
+the same training gives no law. The exit status is 1 unless all of this is so for every seed (of the
+networks without, only the first is trained).
 
 Source:
     He & Su (2023), "A law of data separation in deep learning", PNAS 120(36).
@@ -20,6 +21,7 @@ import argparse
 import math
 import sys
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -84,7 +86,7 @@ def emergence(runs: list[Series]) -> Verdict:
         panels = [at[epoch] for epoch in TALK if epoch in at]
         r = column(panels, "pearson_r")
         total = column([at[epoch] for epoch in (0, 10, 100, 600) if epoch in at], "total")
-        falls = [one / other >= STEP for one, other in zip(total, total[1:], strict=False)]
+        falls = [one / other >= STEP for one, other in pairwise(total)]
         right &= absent(panels[0]) and len(falls) >= 2 and all(falls)
         right &= all(each <= HOLDS for each in r[1:])
         r_before.append(r[0])
@@ -211,7 +213,7 @@ def draw(runs: list[Series]) -> Figure:
 
 
 def measure(options: argparse.Namespace) -> Run:
-    """Train the network of each kind with each seed."""
+    """Train the network with each seed, and without ReLU and without BatchNorm with the first."""
     epochs = EPOCHS // 6 if options.short else EPOCHS
     kinds = {"complete": {}, "linear": {"nonlinear": False}, "no_batch_norm": {"batch_norm": False}}
     values: dict[str, Any] = {"epochs": epochs}
@@ -220,7 +222,8 @@ def measure(options: argparse.Namespace) -> Run:
             str(seed): train(
                 Setting(epochs=epochs, seed=seed, **left_out), MEASURED, folder=options.data
             )
-            for seed in options.seeds
+            # what is left out is missed by so much that one seed shows it
+            for seed in (options.seeds if kind == "complete" else options.seeds[:1])
         }
     until_5 = {s: [m for m in run if m["epoch"] <= 5] for s, run in values["complete"].items()}
     controls = {

@@ -1,4 +1,4 @@
-"""What the examples share: options, a quiet Trainer, colours, and the folders of what they write."""
+"""What the examples share: options, a quiet Trainer, colours, and the folders they write to."""
 
 import argparse
 import logging
@@ -59,7 +59,7 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def results_folder(options: argparse.Namespace) -> Path:
-    """Where the file of results goes: docs/results, or beside the figure if ``--output`` is given."""
+    """Where the file of results goes: docs/results, or beside a figure put elsewhere."""
     return RESULTS if options.output == FIGURES else options.output
 
 

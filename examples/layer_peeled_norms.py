@@ -1,8 +1,8 @@
 r"""The layer-peeled model with other norms of the features: neural collapse emerges for l_2 alone.
 
 With (1/K) sum_k ||h_k||_q^q <= E_H in place of the squared Euclidean norm, no global minimiser is
-h_k = C w_k = C' m_k with a simplex ETF m, unless q = 2. To show this for a q, it is enough to find a
-point whose loss is below that of every such ETF::
+h_k = C w_k = C' m_k with a simplex ETF m, unless q = 2. To show this for a q, it is enough to find
+a point whose loss is below that of every such ETF::
 
     python examples/layer_peeled_norms.py
 
@@ -147,7 +147,7 @@ def measure(options: argparse.Namespace) -> tuple[Run, dict[float, tuple[Tensor,
                 "cosine": cosine,
             }
             print(f"q = {q:g}, seed {seed}: {values[str(q)][str(seed)]}", flush=True)
-    controls = {"q = 2 in place of each q": {q: values["2.0"] for q in map(str, NORMS)}}
+    controls = {"q = 2 in place of each q": dict.fromkeys(map(str, NORMS), values["2.0"])}
     settings = {
         "classes": K,
         "dimensions": P,
@@ -157,8 +157,8 @@ def measure(options: argparse.Namespace) -> tuple[Run, dict[float, tuple[Tensor,
         "steps of Adam": STEPS,
     }
     differs = (
-        "The talk states a proposition for p at least K >= 3; here a lower loss is exhibited at one "
-        "size. That no ETF is better than the best one found is a search, not a proof."
+        "The talk states a proposition for p at least K >= 3; here a lower loss is exhibited at "
+        "one size. That no ETF is better than the best one found is a search, not a proof."
     )
     return Run(values, controls, settings, options.seeds, differs, [f"{NAME}.png"]), pairs
 
