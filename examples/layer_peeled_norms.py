@@ -33,7 +33,7 @@ from lightning_nc.theory import simplex_etf
 NAME = "layer_peeled_norms"
 K, P, ENERGY_W, ENERGY_H = 4, 8, 1.0, 5.0
 NORMS = (0.5, 1.0, 1.5, 2.0, 4.0)
-STARTS, STEPS = 24, 3000
+STARTS, STEPS = 12, 2000
 BELOW = 0.01  # of the best ETF's loss: by which a lower loss is clear of what the search leaves
 EQUAL = 1e-5  # of it: to which both agree for q = 2
 

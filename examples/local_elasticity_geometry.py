@@ -39,7 +39,7 @@ from verdicts import Run, Values, Verdict, conclude, number, span
 from lightning_nc.functional.local_elasticity import relative_similarity
 
 NAME = "local_elasticity_geometry"
-PER_CLASS, STEPS, RATE, WIDTH = 100, 1000, 1e-2, 256
+PER_CLASS, STEPS, RATE, WIDTH = 100, 1000, 1e-2, 128
 TURNS, PITCH = 3, 0.5  # of a helix of radius 1; its strands are 0.25 apart along the axis
 ARM, GAP = 5.0, 0.5  # of a folded box: length of an arm, and distance to arms of the other box
 MARGIN = 0.15  # smallest difference in r

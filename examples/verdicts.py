@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
-DIGITS = 5  # significant digits of the values that are kept, and judged
+DIGITS = 7  # significant digits of the values that are kept, and judged
 LIBRARIES = ("torch", "pytorch-lightning", "numpy")
 
 Values = Mapping[str, Any]  # numbers, and mappings and lists of numbers
