@@ -52,8 +52,9 @@ gpu-table: ## Write docs/benchmarks.md from the results of `make gpu` that are k
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.gpu.table docs/benchmarks/*.json
 
 # a claim that is not found makes an example fail, and the others run all the same
-examples: .venv/.dev ## Reproduce the talks' and papers' figures, and write docs/reproductions.md (an hour)
+examples: .venv/.dev ## Reproduce the talks' and papers' figures, and write docs/reproductions.md (two hours)
 	-$(BIN)/python examples/equi_separation_fashion_mnist.py
+	-$(BIN)/python examples/equi_separation_panels.py
 	-$(BIN)/python examples/layer_peeled_norms.py
 	-$(BIN)/python examples/neural_collapse.py
 	-$(BIN)/python examples/minority_collapse_theory.py

@@ -5,6 +5,7 @@ is out of date. No number is typed here: all are from the files of results.
 """
 
 import argparse
+import ast
 import importlib
 import json
 import sys
@@ -25,6 +26,11 @@ same judgement is made of controls without the phenomenon, where the claim must 
 what these runs do not show. `make tables` makes this page from the files in [results](results).
 """
 
+OTHERS = """## Examples that judge without keeping results
+
+Their exit status says whether their claims are true.
+"""
+
 
 def results() -> list[dict[str, Any]]:
     """The files of results, by the smallest number of their claims."""
@@ -43,8 +49,20 @@ def page() -> str:
     kept = results()
     rows = sorted((row for each in kept for row in summary(each)), key=lambda row: order(row[0]))
     head = ("claim", "example", "verdict", "numbers")
-    parts = [INTRODUCTION, table(head, rows), *(section(each) for each in kept)]
-    return "\n".join(parts)
+    judged = {each["example"] for each in kept}
+    others = [path for path in sorted((ROOT / "examples").glob("*.py")) if path.stem not in judged]
+    parts = [INTRODUCTION, table(head, rows), *(section(each) for each in kept), OTHERS]
+    return "\n".join([*parts, *filter(None, map(unjudged, others))])
+
+
+def unjudged(example: Path) -> str:
+    """What an example with a figure says of itself, if no file has its results."""
+    figure = ROOT / "docs" / "figures" / f"{example.stem}.png"
+    if not figure.exists():
+        return ""
+    doc = ast.get_docstring(ast.parse(example.read_text())) or ""
+    source = doc.partition("Source:")[0].replace("::\n", ":\n").strip()
+    return f"### {example.stem}\n\n{source}\n\n![{example.stem}](figures/{figure.name})\n"
 
 
 def summary(kept: dict[str, Any]) -> Iterable[tuple[str, ...]]:

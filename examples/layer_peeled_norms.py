@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable
 
 import torch
-from example_setup import BLUE, GREY, ORANGE, options_of, parsed, results_folder, save
+from example_setup import BLUE, GREY, options_of, parsed, results_folder, save
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -164,21 +164,19 @@ def measure(options: argparse.Namespace) -> tuple[Run, dict[float, tuple[Tensor,
 
 
 def draw(values: Values, pairs: dict[float, tuple[Tensor, Tensor]]) -> Figure:
-    """Draw both losses for every q, and the features that were reached."""
+    """Draw the loss for every q, of the seed that reached least, and the features reached."""
     figure = Figure(figsize=(13, 3.4), dpi=110, layout="constrained")
     ratios = [2.2] + [1] * len(pairs)
     of_losses, *of_features = figure.subplots(1, 1 + len(pairs), width_ratios=ratios)
-    for place, q in enumerate(pairs):
-        for shift, key, color in ((-0.2, "etf", GREY), (0.2, "reached", BLUE)):
-            heights = [seed[key] for seed in values[str(q)].values()]
-            label = {"etf": "best ETF", "reached": "lowest found"}[key] if place == 0 else None
-            of_losses.bar(place + shift, min(heights), 0.38, color=color, label=label)
-            of_losses.plot([place + shift] * len(heights), heights, ".", color=ORANGE, markersize=4)
+    shares = [[run["reached"] / run["etf"] for run in values[str(q)].values()] for q in pairs]
+    of_losses.bar(range(len(pairs)), [max(each) for each in shares], 0.6, color=BLUE)
+    for place, each in enumerate(shares):
+        of_losses.text(place, max(each) + 0.02, f"{max(each):.3f}", ha="center", fontsize="small")
+    of_losses.axhline(1, color=GREY, linestyle="--")
+    of_losses.set_ylim(0, 1.15)
     of_losses.set_xticks(range(len(pairs)), [f"{q:g}" for q in pairs])
     of_losses.set_xlabel("$q$")
-    of_losses.set_ylabel("loss")
-    of_losses.set_yscale("log")
-    of_losses.legend(fontsize="small")
+    of_losses.set_ylabel("lowest loss / best ETF's")
     for axes, (q, (_, H)) in zip(of_features, pairs.items(), strict=True):
         scale = float(H.abs().max())
         axes.imshow(H, cmap="RdBu", vmin=-scale, vmax=scale)
