@@ -40,7 +40,7 @@ from lightning_nc.theory.stability import (
 )
 
 NAME = "locally_elastic_stability"
-M, HIDDEN, MU_NETWORK, MU = 100, 8, 0.01, 0.2
+M, HIDDEN, MU_NETWORK, MU = 80, 4, 0.02, 0.2
 FACTOR, PRECISION = 5, 0.05
 NEGLIGIBLE = 0.01  # of the largest beta
 STATIONARY = 1e-6  # largest derivative at a stationary point
@@ -107,7 +107,7 @@ def minimise(model: Model, start: Tensor, x: Tensor, y: Tensor, present: Tensor)
         max_iter=5000,
         history_size=30,
         line_search_fn="strong_wolfe",
-        tolerance_grad=1e-8,
+        tolerance_grad=1e-7,
         tolerance_change=1e-14,
     )
 

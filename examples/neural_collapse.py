@@ -22,7 +22,6 @@ Source:
 
 import argparse
 import sys
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -61,6 +60,8 @@ NC2 = {
 }
 KEPT = ("nc1", *NC2, "nc3", "nc4", "accuracy")
 
+Series = list[dict[str, float]]  # one dict of values per measured epoch
+
 
 class Classifier(pl.LightningModule):
     """Features and a linear classifier."""
@@ -98,9 +99,8 @@ class Classifier(pl.LightningModule):
 
 
 def judge(values: Values) -> list[Verdict]:
-    """Judge the measurements ``start`` and ``end`` of the terminal phase, by run and seed."""
-    runs = {f"{run}, {seed}": v for run, seeds in values.items() for seed, v in seeds.items()}
-    phases = [(run["start"], run["end"]) for run in runs.values()]
+    """Judge series of measurements, by network and data, and by seed."""
+    phases = [terminal_phase(series) for seeds in values.values() for series in seeds.values()]
     falls = {
         key: [number(start[key]) / number(end[key]) for start, end in phases]
         for key in ("nc1", *NC2, "nc3")
@@ -135,10 +135,10 @@ def judge(values: Values) -> list[Verdict]:
         ),
     ]
     # digits are so easy that NC4 is 0 before the terminal phase, and say nothing of claim 12
-    return found if any("FashionMNIST" in run for run in runs) else found[:2]
+    return found if any("FashionMNIST" in name for name in values) else found[:2]
 
 
-def train(kind: str, data: str, seed: int, options: argparse.Namespace) -> list[dict[str, float]]:
+def train(kind: str, data: str, seed: int, options: argparse.Namespace) -> Series:
     """Train; return the values of every measurement, with ``epoch`` and the training error."""
     pl.seed_everything(seed, verbose=False)
     dataset = samples(data, options.per_class, seed, options.data)
@@ -146,11 +146,11 @@ def train(kind: str, data: str, seed: int, options: argparse.Namespace) -> list[
     network = features(kind, images.shape[-1])
     width = network.eval()(images[:1]).shape[1]
     every = 1 if kind == "MLP" else 3  # until the terminal phase has begun
-    epochs = {*range(0, options.epochs // 2, every)}
-    epochs |= set(np.linspace(options.epochs // 2, options.epochs, 11).round().astype(int).tolist())
+    third = options.epochs // 3
+    epochs = {*range(0, third, every), *np.linspace(third, options.epochs, 11).round().tolist()}
     collapse = NeuralCollapse(
         probe=Probe(dataset, "train", samples_per_class=None, batch_size=250),
-        epochs=sorted(epochs),
+        epochs=sorted(map(int, epochs)),
         figures=False,
         on_error="raise",
     )
@@ -165,16 +165,16 @@ def train(kind: str, data: str, seed: int, options: argparse.Namespace) -> list[
     return found
 
 
-def terminal_phase(series: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+def terminal_phase(series: Series) -> tuple[dict[str, float], dict[str, float]]:
     """The first measurement without a training error, and the last."""
     start = next((each for each in series if each["training error"] == 0), None)
     if start is None:
         raise SystemExit("The training error never reached zero, so there is no terminal phase.")
-    return {"start": start, "end": series[-1]}
+    return start, series[-1]
 
 
-def draw(runs: dict[tuple[str, str], list[dict[str, float]]]) -> Figure:
-    """Draw NC1 to NC4 over epochs, with the start of the terminal phase."""
+def draw(values: Values) -> Figure:
+    """Draw NC1 to NC4 over epochs, with the start of the terminal phase, for the first seed."""
     figure = Figure(figsize=(9.6, 6.4), dpi=110, layout="constrained")
     panels = {
         "nc1": "NC1: within-class variability",
@@ -184,13 +184,13 @@ def draw(runs: dict[tuple[str, str], list[dict[str, float]]]) -> Figure:
     }
     grid = figure.subplots(2, 2, sharex=True)
     for axes, (key, title) in zip(grid.flat, panels.items(), strict=True):
-        for (kind, data), series in runs.items():
-            style = {"color": NETWORKS[kind], "linestyle": DATA_SETS[data]}
+        for name, seeds in values.items():
+            series = next(iter(seeds.values()))
+            kind, data = name.split(", ")
+            style = {"color": NETWORKS[kind], "linestyle": DATA_SETS[data], "label": name}
             drawn = [each for each in series if each["epoch"] > 0]
-            values = [each[key] or np.nan for each in drawn]
-            label = f"{kind}, {data}"
-            axes.plot([each["epoch"] for each in drawn], values, label=label, **style)
-            start = terminal_phase(series)["start"]
+            axes.plot(*zip(*((e["epoch"], e[key] or np.nan) for e in drawn), strict=True), **style)
+            start, _ = terminal_phase(series)
             axes.plot([start["epoch"]], [start[key] or np.nan], "o", color=NETWORKS[kind])
         axes.set_title(title)
         axes.set_xscale("log")
@@ -203,24 +203,19 @@ def draw(runs: dict[tuple[str, str], list[dict[str, float]]]) -> Figure:
     return figure
 
 
-def measure(options: argparse.Namespace) -> tuple[Run, dict[tuple[str, str], Any]]:
-    """Train all; return the values to judge, and the series of the first seed."""
-    values: dict[str, Any] = {}
-    drawn = {}
+def measure(options: argparse.Namespace) -> Run:
+    """Train all; return the values to judge."""
+    values: dict[str, dict[str, Series]] = {}
+    stopped: dict[str, dict[str, Series]] = {}
     for kind in options.networks:
         for data in options.data_sets:
             name = f"{kind}, {data}"
-            values[name] = {}
+            values[name], stopped[name] = {}, {}
             for seed in options.seeds:
-                series = train(kind, data, seed, options)
-                drawn.setdefault((kind, data), series)
-                values[name][str(seed)] = phase = terminal_phase(series)
-                for moment, of_moment in phase.items():
-                    print(f"{name}, seed {seed}, {moment}: {of_moment}", flush=True)
-    stopped = {
-        name: {seed: {"start": run["start"], "end": run["start"]} for seed, run in seeds.items()}
-        for name, seeds in values.items()
-    }
+                values[name][str(seed)] = series = train(kind, data, seed, options)
+                start, end = terminal_phase(series)
+                stopped[name][str(seed)] = [start]
+                print(f"{name}, seed {seed}: {start} to {end}", flush=True)
     settings = {
         "networks": ", ".join(options.networks),
         "data": f"{', '.join(options.data_sets)}, {options.per_class} images per class",
@@ -234,13 +229,12 @@ def measure(options: argparse.Namespace) -> tuple[Run, dict[tuple[str, str], Any
         "minutes."
     )
     controls = {"training stopped where the terminal phase starts": stopped}
-    run = Run(values, controls, settings, options.seeds, differs, [f"{NAME}.png"])
-    return run, drawn
+    return Run(values, controls, settings, options.seeds, differs, [f"{NAME}.png"])
 
 
 def parse() -> argparse.Namespace:
     """Parse the command line."""
-    short = "the perceptron on digits, one seed"
+    short = "the perceptron on digits, one seed, 150 epochs"
     parser = options_of(__doc__, (0,), fashion_mnist=True, short=short)
     add = parser.add_argument
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
@@ -250,14 +244,15 @@ def parse() -> argparse.Namespace:
     options = parsed(parser)
     if options.short:
         options.networks, options.data_sets, options.seeds = ["MLP"], ["digits"], [0]
+        options.epochs = 150
     return options
 
 
 def main() -> int:
     """Run the example; return 0 if the networks collapse as claimed."""
     options = parse()
-    run, drawn = measure(options)
-    save(draw(drawn), options.output, NAME)
+    run = measure(options)
+    save(draw(run.values), options.output, NAME)
     return 0 if conclude(NAME, judge, run, results_folder(options)) else 1
 
 
