@@ -40,7 +40,7 @@ from lightning_nc.theory.stability import (
 )
 
 NAME = "locally_elastic_stability"
-M, HIDDEN, MU_NETWORK, MU = 80, 4, 0.02, 0.2
+M, HIDDEN, MU_NETWORK, MU = 50, 4, 0.02, 0.2
 FACTOR, PRECISION = 5, 0.05
 NEGLIGIBLE = 0.01  # of the largest beta
 STATIONARY = 1e-6  # largest derivative at a stationary point

@@ -240,7 +240,7 @@ def parse() -> argparse.Namespace:
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--data-sets", nargs="+", choices=DATA_SETS, default=list(DATA_SETS))
     add("--per-class", type=int, default=100, help="images of each class")
-    add("--epochs", type=int, default=300, help="the learning rate schedule scales with it")
+    add("--epochs", type=int, default=200, help="the learning rate schedule scales with it")
     options = parsed(parser)
     if options.short:
         options.networks, options.data_sets, options.seeds = ["MLP"], ["digits"], [0]
