@@ -247,7 +247,7 @@ def measure(options: argparse.Namespace) -> Run:
 
 def main() -> int:
     """Run the example; return 0 if all claims are true."""
-    parser = options_of(__doc__, (0, 1, 2), fashion_mnist=True, short="one seed, 100 epochs")
+    parser = options_of(__doc__, seeds=(0, 1, 2), fashion_mnist=True, short="one seed, 100 epochs")
     options = parsed(parser)
     if options.short:
         options.seeds = options.seeds[:1]

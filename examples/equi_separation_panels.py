@@ -65,7 +65,7 @@ def draw(laws: dict[str, list[float]]) -> Figure:
 
 def main() -> int:
     """Train with every optimizer at every depth; return 0 if all claims are true."""
-    options = parsed(options_of(__doc__, (0, 1, 2), fashion_mnist=True))
+    options = parsed(options_of(__doc__, seeds=(0, 1, 2), fashion_mnist=True))
     values: dict[str, Any] = {}
     untrained: dict[str, Any] = {}
     for optimizer, title in TITLES.items():

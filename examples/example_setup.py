@@ -20,14 +20,19 @@ SHORT = ROOT / ".artifacts" / "examples"  # where short forms write, which prove
 
 
 def options_of(
-    doc: str | None, seeds: Sequence[int] = (), fashion_mnist: bool = False, short: str = ""
+    doc: str | None,
+    seed: str = "",
+    fashion_mnist: bool = False,
+    seeds: Sequence[int] = (),
+    short: str = "",
 ) -> argparse.ArgumentParser:
     """Return a parser with ``--output`` and the other options that an example needs.
 
     Args:
         doc: The docstring of the example, shown by ``--help``.
-        seeds: Default of ``--seeds``; without it there is no such option.
+        seed: Help text of ``--seed``; without it there is no such option.
         fashion_mnist: Whether the example reads FashionMNIST, from the folder ``--data``.
+        seeds: Default of ``--seeds``; without it there is no such option.
         short: What ``--short`` leaves out; without it there is no such option.
     """
     parser = argparse.ArgumentParser(
@@ -40,6 +45,8 @@ def options_of(
         default=FIGURES,
         help="folder for the figure and the results (default: docs/figures and docs/results)",
     )
+    if seed:
+        parser.add_argument("--seed", type=int, default=0, help=seed)
     if seeds:
         parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds), help="one per run")
     if fashion_mnist:
@@ -54,7 +61,7 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     options = parser.parse_args()
     if getattr(options, "short", False) and options.output == FIGURES:
         options.output = SHORT
-    torch.set_num_threads(1)  # faster than several on the small matrices of the examples
+    use_one_thread()
     return options
 
 
@@ -94,6 +101,11 @@ def train_quietly(
         enable_progress_bar=sys.stdout.isatty(),
     )
     trainer.fit(model, loader)
+
+
+def use_one_thread() -> None:
+    """Use one thread, which is faster than several on the small matrices of the examples."""
+    torch.set_num_threads(1)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

@@ -190,7 +190,7 @@ def draw(values: Values, pairs: dict[float, tuple[Tensor, Tensor]]) -> Figure:
 
 def main() -> int:
     """Run the example; return 0 if the claim is true."""
-    options = parsed(options_of(__doc__, (0, 1, 2), short="q = 1.5 and 2, one seed"))
+    options = parsed(options_of(__doc__, seeds=(0, 1, 2), short="q = 1.5 and 2, one seed"))
     options.norms = NORMS
     if options.short:
         options.norms, options.seeds = (1.5, 2.0), options.seeds[:1]

@@ -184,8 +184,9 @@ def pair_of(text: str) -> Pair:
 
 def parse() -> argparse.Namespace:
     """Parse the command line."""
-    parser = options_of(__doc__, fashion_mnist=True)
-    parser.add_argument("--seed", type=int, default=0, help="of images, initialisation and steps")
+    parser = options_of(
+        __doc__, seed="seed of images, initialisation and steps", fashion_mnist=True
+    )
     parser.add_argument(
         "--pairs",
         type=pair_of,

@@ -222,7 +222,7 @@ def draw(runs: list[Measured]) -> Figure:
 
 def main() -> int:
     """Run the example; return 0 if the claim is true."""
-    parser = options_of(__doc__, (0, 1, 2), short="one seed, 10 epochs")
+    parser = options_of(__doc__, seeds=(0, 1, 2), short="one seed, 10 epochs")
     parser.add_argument("--epochs", type=int, default=30)
     options = parsed(parser)
     if options.epochs < 1:

@@ -293,7 +293,7 @@ def run_all(options: argparse.Namespace) -> tuple[Run, dict[str, Data], dict[Any
 
 def main() -> int:
     """Run the example; return 0 if all claims are true."""
-    options = parsed(options_of(__doc__, (0, 1, 2), short="one seed"))
+    options = parsed(options_of(__doc__, seeds=(0, 1, 2), short="one seed"))
     if options.short:
         options.seeds = options.seeds[:1]
     run, datasets, results = run_all(options)

@@ -248,7 +248,7 @@ def measure(options: argparse.Namespace) -> tuple[Run, list[Tensor]]:
 
 def main() -> int:
     """Run the example; return 0 if the claim is true."""
-    options = parsed(options_of(__doc__, (0, 1, 2), short="one seed"))
+    options = parsed(options_of(__doc__, seeds=(0, 1, 2), short="one seed"))
     if options.short:
         options.seeds = options.seeds[:1]
     run, (beta, influence, exact) = measure(options)

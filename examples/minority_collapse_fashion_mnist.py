@@ -310,7 +310,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """Parse the command line; ``--full`` is a preset."""
     short = "200 images per class, 50 epochs, without R = 10"
-    parser = options_of(__doc__, (0,), fashion_mnist=True, short=short)
+    parser = options_of(__doc__, seeds=(0,), fashion_mnist=True, short=short)
     parser.add_argument("--majority", type=int, nargs="+", default=[5], choices=(3, 5, 7))
     parser.add_argument("--per-class", type=int, default=500, help="images of each majority class")
     parser.add_argument("--epochs", type=int, default=60)

@@ -235,7 +235,7 @@ def measure(options: argparse.Namespace) -> Run:
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     short = "the perceptron on digits, one seed, 150 epochs"
-    parser = options_of(__doc__, (0,), fashion_mnist=True, short=short)
+    parser = options_of(__doc__, seeds=(0,), fashion_mnist=True, short=short)
     add = parser.add_argument
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--data-sets", nargs="+", choices=DATA_SETS, default=list(DATA_SETS))
