@@ -1,4 +1,4 @@
-"""What the examples share: options, a quiet Trainer, colours, and the folder of figures."""
+"""What the examples share: options, a quiet Trainer, colours, and the folders they write to."""
 
 import argparse
 import logging
@@ -11,14 +11,20 @@ import pytorch_lightning as pl
 import torch
 from fashion_mnist import FOLDER
 from matplotlib.figure import Figure
+from verdicts import RESULTS, ROOT
 
 # the palette of Okabe and Ito, which colour-blind readers can tell apart
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
-FIGURES = Path(__file__).parent.parent / "docs" / "figures"
+FIGURES = ROOT / "docs" / "figures"
+SHORT = ROOT / ".artifacts" / "examples"  # where short forms write, which prove less
 
 
 def options_of(
-    doc: str | None, seed: str = "", fashion_mnist: bool = False
+    doc: str | None,
+    seed: str = "",
+    fashion_mnist: bool = False,
+    seeds: Sequence[int] = (),
+    short: str = "",
 ) -> argparse.ArgumentParser:
     """Return a parser with ``--output`` and the other options that an example needs.
 
@@ -26,17 +32,42 @@ def options_of(
         doc: The docstring of the example, shown by ``--help``.
         seed: Help text of ``--seed``; without it there is no such option.
         fashion_mnist: Whether the example reads FashionMNIST, from the folder ``--data``.
+        seeds: Default of ``--seeds``; without it there is no such option.
+        short: What ``--short`` leaves out; without it there is no such option.
     """
     parser = argparse.ArgumentParser(
         description=(doc or "").replace("::", ":"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--output", type=Path, default=FIGURES, help="folder for the figure")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=FIGURES,
+        help="folder for the figure and the results (default: docs/figures and docs/results)",
+    )
     if seed:
         parser.add_argument("--seed", type=int, default=0, help=seed)
+    if seeds:
+        parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds), help="one per run")
     if fashion_mnist:
         parser.add_argument("--data", type=Path, default=FOLDER, help="folder of FashionMNIST")
+    if short:
+        parser.add_argument("--short", action="store_true", help=short)
     return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line; what a short form shows does not replace what is kept."""
+    options = parser.parse_args()
+    if getattr(options, "short", False) and options.output == FIGURES:
+        options.output = SHORT
+    use_one_thread()
+    return options
+
+
+def results_folder(options: argparse.Namespace) -> Path:
+    """Where the file of results goes: docs/results, or beside a figure put elsewhere."""
+    return RESULTS if options.output == FIGURES else options.output
 
 
 def train_quietly(

@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_nc import Measurement, NeuralCollapse, NextTokenLaw, Probe, measure, next_token
-from lightning_nc.figures import draw_law
 
 CONTEXT, WIDTH = 64, 64  # positions of a piece of text, features of a position
 

@@ -35,43 +35,27 @@ def test_the_demo_shows_a_table_and_says_where_the_figures_are(tmp_path):
     assert list(Path(shown["Event files"].strip()).glob("events.out.tfevents.*"))
 
 
-@pytest.mark.slow
-@needs_fashion_mnist
-def test_the_law_of_equi_separation_is_reproduced_on_fashion_mnist(tmp_path):
-    example = run("examples/equi_separation_fashion_mnist.py", "--output", str(tmp_path))
+def reproduce(name, tmp_path, *options):
+    example = run(f"examples/{name}.py", "--output", str(tmp_path), *options)
     assert example.returncode == 0, example.stdout + example.stderr
-    assert (tmp_path / "equi_separation_fashion_mnist.png").stat().st_size > 20_000
-
-
-@pytest.mark.slow
-@needs_fashion_mnist
-@pytest.mark.parametrize("control", [["--linear"], ["--layers", "20", "--no-batch-norm"]])
-def test_the_law_does_not_hold_without_nonlinearity_or_batch_norm(tmp_path, control):
-    shorter = ["--epochs", "100", "--output", str(tmp_path)]
-    example = run("examples/equi_separation_fashion_mnist.py", *control, *shorter)
-    assert example.returncode == 0, example.stdout + example.stderr
-
-
-@pytest.mark.slow
-def test_the_predictions_of_the_layer_peeled_model_are_those_of_the_paper(tmp_path):
-    options = ["--output", str(tmp_path), "--points", "31"]
-    example = run("examples/minority_collapse_theory.py", *options)
-    assert example.returncode == 0, example.stdout + example.stderr
-    assert (tmp_path / "minority_collapse_theory.png").stat().st_size > 20_000
+    assert (tmp_path / f"{name}.png").stat().st_size > 20_000
 
 
 @pytest.mark.slow
 @needs_fashion_mnist
-def test_minority_collapse_is_reproduced_on_fashion_mnist(tmp_path):
-    shorter = ["--per-class", "200", "--epochs", "50", "--output", str(tmp_path)]
-    example = run("examples/minority_collapse_fashion_mnist.py", *shorter)
-    assert example.returncode == 0, example.stdout + example.stderr
-    assert (tmp_path / "minority_collapse_fashion_mnist.png").stat().st_size > 20_000
+@pytest.mark.parametrize(
+    "name", ["equi_separation_fashion_mnist", "minority_collapse_fashion_mnist"]
+)
+def test_a_short_form_shows_on_fashion_mnist_what_can_be_shown_briefly(name, tmp_path):
+    reproduce(name, tmp_path, "--short")
 
 
 @pytest.mark.slow
-@needs_fashion_mnist
-def test_neural_collapse_is_reproduced_on_fashion_mnist(tmp_path):
-    example = run("examples/neural_collapse_fashion_mnist.py", "--output", str(tmp_path))
-    assert example.returncode == 0, example.stdout + example.stderr
-    assert (tmp_path / "neural_collapse_fashion_mnist.png").stat().st_size > 20_000
+@pytest.mark.parametrize("name", ["layer_peeled_norms", "neural_collapse"])
+def test_a_short_form_shows_what_can_be_shown_briefly(name, tmp_path):
+    reproduce(name, tmp_path, "--short")
+
+
+@pytest.mark.slow
+def test_the_predictions_of_the_layer_peeled_model_are_those_expected(tmp_path):
+    reproduce("minority_collapse_theory", tmp_path, "--points", "31")

@@ -3,21 +3,21 @@
 import pytest
 
 from tests.fashion_mnist import needs_fashion_mnist
-from tests.test_examples import run
+from tests.test_examples import reproduce
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        "local_elasticity_geometry",
-        "local_elasticity_digits",
-        "locally_elastic_stability",
-        "neurashed",
-    ],
+    ["local_elasticity_digits", "local_elasticity_geometry", "locally_elastic_stability"],
 )
-def test_local_elasticity_is_reproduced(name, tmp_path):
-    reproduce(name, tmp_path)
+def test_a_short_form_shows_what_can_be_shown_briefly(name, tmp_path):
+    reproduce(name, tmp_path, "--short")
+
+
+@pytest.mark.slow
+def test_neurashed_is_reproduced(tmp_path):
+    reproduce("neurashed", tmp_path)
 
 
 @pytest.mark.slow
@@ -31,9 +31,3 @@ def test_local_elasticity_is_reproduced(name, tmp_path):
 )
 def test_local_elasticity_is_reproduced_on_fashion_mnist(name, shorter, tmp_path):
     reproduce(name, tmp_path, *shorter)
-
-
-def reproduce(name, tmp_path, *options):
-    example = run(f"examples/{name}.py", "--output", str(tmp_path), *options)
-    assert example.returncode == 0, example.stdout + example.stderr
-    assert (tmp_path / f"{name}.png").stat().st_size > 20_000

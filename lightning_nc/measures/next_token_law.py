@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.arguments import require_names, require_one_of, require_pooling
-from lightning_nc.figures import separation_epochs_figure, separation_figure
+from lightning_nc.figures import layers_over_epochs_figure, separation_figure
 from lightning_nc.figures.tables import Lines, Table, layer_table, logarithms_over_depth
 from lightning_nc.functional.next_token_prediction import (
     Normalization,
@@ -148,4 +148,4 @@ def _draw_law(timeline: Timeline) -> Any:
 def _draw_epochs(timeline: Timeline) -> Any:
     PR = list(torch.tensor(timeline.layers_over_epochs(), dtype=torch.float64))
     title = timeline.title("Prediction residual by epoch")
-    return separation_epochs_figure(timeline.layers, timeline.epochs, PR, title)
+    return layers_over_epochs_figure(timeline.layers, timeline.epochs, PR, title)

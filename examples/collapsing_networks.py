@@ -1,0 +1,89 @@
+"""The networks and data of the example of neural collapse: three kinds, on two data sets."""
+
+from pathlib import Path
+
+import torch
+from fashion_mnist import FOLDER, choose, subset
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+
+def samples(data: str, per_class: int, seed: int, folder: Path = FOLDER) -> TensorDataset:
+    """Draw the same number of images of each class.
+
+    Args:
+        data: ``"FashionMNIST"``, resized to 14x14, or ``"digits"`` of scikit-learn, 8x8.
+        per_class: Images of each class.
+        seed: Seed of the draw.
+        folder: Folder of FashionMNIST.
+
+    Returns:
+        Images in [-1, 1], shape ``(10 * per_class, 1, size, size)``, and labels.
+    """
+    if data == "FashionMNIST":
+        return subset("train", per_class, 14, seed, folder)
+    images, labels = (torch.as_tensor(each) for each in load_digits(return_X_y=True))
+    chosen = choose(labels, per_class, seed)
+    return TensorDataset((images[chosen] / 8 - 1).float().view(-1, 1, 8, 8), labels[chosen])
+
+
+def features(kind: str, size: int, width: int = 16) -> nn.Sequential:
+    """Everything before the classifier, for images of shape ``(1, size, size)``.
+
+    Args:
+        kind: ``"MLP"``, ``"VGG"`` or ``"ResNet"``.
+        size: Height and width of the images.
+        width: Channels of the first convolution; the later ones have 2 and 4 times as many.
+    """
+    if kind == "MLP":
+        return nn.Sequential(nn.Flatten(), hidden(size**2), hidden(256), hidden(256))
+    if kind == "VGG":
+        pools = [nn.MaxPool2d(2), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1)]
+        parts: list[nn.Module] = []
+        for channels_in, channels, pool in zip(
+            (1, width, 2 * width), (width, 2 * width, 4 * width), pools, strict=True
+        ):
+            parts += [convolution(channels_in, channels), nn.ReLU(), pool]
+        return nn.Sequential(*parts, nn.Flatten())
+    return nn.Sequential(
+        convolution(1, width, stride=2 if size > 8 else 1),
+        nn.ReLU(),
+        BasicBlock(width, width, stride=1),
+        BasicBlock(width, 2 * width, stride=2),
+        BasicBlock(2 * width, 4 * width, stride=2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
+
+
+def hidden(before: int, after: int = 256) -> nn.Sequential:
+    """Linear, BatchNorm, ReLU."""
+    return nn.Sequential(nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU())
+
+
+def convolution(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
+    """A 3x3 convolution and BatchNorm."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with BatchNorm, added to the input."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            convolution(channels_in, channels, stride), nn.ReLU(), convolution(channels, channels)
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features of shape ``(N, channels, H / stride, W / stride)``."""
+        return torch.relu(self.residual(x) + self.shortcut(x))

@@ -1,0 +1,46 @@
+"""The page of reproductions, the files of results and the examples' judgements say the same."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
+
+
+@pytest.fixture(params=RESULTS, ids=lambda path: path.stem)
+def kept(request, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "examples")  # they import each other by name
+    return json.loads(request.param.read_text())
+
+
+def judge(kept):
+    return importlib.import_module(kept["example"]).judge
+
+
+def test_the_page_is_made_from_the_files_of_results():
+    made = [sys.executable, ROOT / "docs" / "make_reproductions.py", "--check"]
+    done = subprocess.run(made, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_values_that_are_kept_give_the_verdicts_that_are_kept(kept):
+    assert [verdict._asdict() for verdict in judge(kept)(kept["values"])] == kept["verdicts"]
+
+
+def test_every_claim_that_holds_fails_for_a_control(kept):
+    from verdicts import failed_controls
+
+    for verdict in kept["verdicts"]:
+        if verdict["holds"]:
+            assert failed_controls(verdict["claim"], judge(kept), kept["controls"])
+
+
+def test_it_is_known_what_a_result_was_made_with(kept):
+    assert len(kept["commit"]) == 40, "made from a working tree with changes"
+    assert kept["versions"]["torch"]
+    assert kept["seeds"]
