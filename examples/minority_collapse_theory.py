@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from lightning_nc.theory import critical_imbalance, layer_peeled_model
 
 K, ENERGY_W, ENERGIES_H, MAJORITIES = 10, 1, (5, 10), (3, 5, 7)
-EXPECTED = {  # R_0 by K_A and E_H
+EXPECTED = {  # R_0 by K_A and E_H; these numbers are ours, the paper has a figure only
     (3, 5): 245.5,
     (5, 5): 12.19,
     (7, 5): 4.00,

@@ -53,7 +53,7 @@ def test_the_law_does_not_hold_without_nonlinearity_or_batch_norm(tmp_path, cont
 
 
 @pytest.mark.slow
-def test_the_predictions_of_the_layer_peeled_model_are_those_of_the_paper(tmp_path):
+def test_the_critical_imbalances_of_the_layer_peeled_model_are_found_again(tmp_path):
     options = ["--output", str(tmp_path), "--points", "31"]
     example = run("examples/minority_collapse_theory.py", *options)
     assert example.returncode == 0, example.stdout + example.stderr
