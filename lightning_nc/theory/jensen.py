@@ -47,8 +47,9 @@ def class_mean_outputs(
         \quad \text{for } x \in C_k
 
     The cross-entropy is a convex function of the output, so Jensen's inequality gives
-    :math:`R(\bar h) \le R(h)`. Over all functions into a convex compact set of outputs, every
-    minimiser of the risk is therefore constant on each class.
+    :math:`R(\bar h) \le R(h)`. It is strictly convex but for the direction (1, .., 1), which the
+    softmax does not see. Over all functions into a convex compact set of outputs, every minimiser
+    of the risk is therefore constant on each class, up to that direction.
 
     Args:
         outputs: ``h(x_i)``, shape ``(n, K)``.

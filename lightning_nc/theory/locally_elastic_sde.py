@@ -31,8 +31,9 @@ def locally_elastic_sde(
 
     .. math:: \bar X^k - \bar X^l \propto e^{(\alpha - \beta) t / K}
 
-    Within a class, samples differ by their noise alone, of variance :math:`\sigma^2 t`. The
-    separation fuzziness therefore tends to change as :math:`t \, e^{-2 (\alpha - \beta) t / K}`:
+    Within a class, samples differ by their noise alone, of variance :math:`\sigma^2 t`. As long as
+    the noise of the class means, of variance :math:`\sigma^2 t / n`, is small beside their
+    differences, the separation fuzziness changes as :math:`t \, e^{-2 (\alpha - \beta) t / K}`:
     features become separable if alpha > beta, and otherwise they do not, however long one waits.
     If alpha - beta depends on time, 1/t is the border: :math:`e^{\int (\alpha - \beta) / K}` has to
     grow faster than :math:`\sqrt t`.

@@ -27,7 +27,7 @@ def saturating_flow(
     Outputs grow as the logarithm of time, in which it is integrated. Requires scipy.
 
     Args:
-        start: ``a(0)``, three numbers.
+        start: ``a(0)``, three numbers from -50 to 50, so that the flow can be integrated.
         probabilities: ``p_1, p_2, p_3``, positive; only their ratios matter in the limit.
         log_time: ``ln(1 + t)`` at the end, 0 or more.
 
@@ -51,9 +51,9 @@ def saturating_flow(
     from scipy.integrate import solve_ivp
 
     p = _three_probabilities(probabilities)
-    if len(start) != 3 or not all(map(math.isfinite, start)) or not 0 <= log_time < math.inf:
+    if len(start) != 3 or not all(abs(a) <= 50 for a in start) or not 0 <= log_time < math.inf:
         raise ValueError(
-            "Need three finite numbers to start from and a finite time from 0, got "
+            "Need three numbers from -50 to 50 to start from and a finite time from 0, got "
             f"{list(start)} and {log_time}."
         )
 
