@@ -10,7 +10,6 @@ from torch import Tensor
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.batches import Samples
 from lightning_nc.network.points import Point
-from lightning_nc.passes.found import classifier_at, geometry_of, mismatches_of
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.request import Answer, ClassifierGeometry
@@ -27,6 +26,7 @@ from lightning_nc.passes.statistics import (
 from lightning_nc.passes.sum_checks import not_finite, why_not_finite
 from lightning_nc.passes.sums import Sums
 from lightning_nc.passes.sweeps import FeatureCache, Reading, Swept, TakeBatch, sweep
+from lightning_nc.passes.totals import classifier_at, geometry_of, mismatches_of
 
 _TALLY = "tally"  # place of the tallies of requests; all keys of sums are (place, name)
 
