@@ -126,23 +126,23 @@ def class_quantiles_figure(
 
     Args:
         names: Layers in order of depth.
-        quantiles: D of each class at each layer, shape ``(T,)``, by its rank between 0 and 1: the
-            smallest rank with the largest, the next with the next to it, and so on, and the median.
+        quantiles: Quantiles over classes at each layer, shape ``(T,)``, by their level between 0
+            and 1. The levels include 0, 0.5 and 1, and with each level q also 1 - q.
         fuzziness: D of all classes at each layer, shape ``(T,)``.
         extremes: Names of the classes with the largest and the smallest D at the last layer.
         title: Title of the figure.
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
-    depth, ranks = np.arange(len(names)), sorted(quantiles)
-    pairs = [(low, high) for low, high in zip(ranks, ranks[::-1], strict=True) if low < high]
+    depth, levels = np.arange(len(names)), sorted(quantiles)
+    pairs = [(low, high) for low, high in zip(levels, levels[::-1], strict=True) if low < high]
     for shade, (low, high) in enumerate(pairs, 1):
         band = (quantiles[low].numpy(), quantiles[high].numpy())
         inner = f"{high - low:.0%} of classes" if high - low < 1 else "all classes"
         faint = {"color": POINTS, "alpha": 0.12 * shade, "linewidth": 0}
         axes.fill_between(depth, *band, label=inner, **faint)
     axes.plot(depth, quantiles[0.5].numpy(), "-", color=POINTS, label="median class")
-    for rank, name in zip((1.0, 0.0), extremes, strict=True):
-        end = (len(names) - 1, float(quantiles[rank][-1]))
+    for level, name in zip((1.0, 0.0), extremes, strict=True):
+        end = (len(names) - 1, float(quantiles[level][-1]))
         style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
         axes.annotate(clipped(name), end, xytext=(0, 3), ha="right", **style)
     axes.plot(depth, fuzziness.numpy(), _line(names), color=LINE, label="$D$ of all", zorder=3)

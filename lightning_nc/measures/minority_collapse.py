@@ -198,7 +198,7 @@ class MinorityMeasure(Measure):
 
 def _arrays(found: Minority) -> dict[str, Tensor]:
     W, M, n, minority = found.W, found.M, found.n, found.is_minority
-    groups = {"majority": found.A, "minority": found.B}
+    groups = {"majority": found.A, "minority": found.B} if len(found.B) else None
     return {
         "class_counts": torch.full((len(W),), torch.nan) if n is None else n.double(),
         "minority": minority.double(),

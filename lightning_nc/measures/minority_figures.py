@@ -36,14 +36,16 @@ def draw_cosines(timeline: Timeline) -> Any:
 
 
 def _draw_histograms(timeline: Timeline) -> Any:
-    """Draw the cosines within majority and minority classes, of which there are many."""
+    """Draw the cosines within majority and minority classes, or within all, of many classes."""
     arrays, title = timeline.last.arrays, timeline.title_of_last("Cosines within groups of classes")
-    starts = {"classifier rows": "histogram_of_weights_"}
-    starts["centred class means"] = "histogram_of_means_"
-    of_groups = {
-        name: {k.removeprefix(start): arrays[k] for k in arrays if k.startswith(start)}
-        for name, start in starts.items()
-    }
+    of_groups = {}
+    for name, key in (
+        ("classifier rows", "histogram_of_weights"),
+        ("centred class means", "histogram_of_means"),
+    ):
+        start = f"{key}_"
+        known = {k.removeprefix(start): arrays[k] for k in arrays if k.startswith(start)}
+        of_groups[name] = known or {"": arrays[key]}
     return cosine_histogram_figure(of_groups, title, len(timeline.last.counts))
 
 

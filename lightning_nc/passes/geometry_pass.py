@@ -10,13 +10,6 @@ from torch import Tensor
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.batches import Samples
 from lightning_nc.network.points import Point
-from lightning_nc.passes.found import (
-    classifier_at,
-    combined,
-    declared_of,
-    geometry_of,
-    mismatches_of,
-)
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.request import Answer, ClassifierGeometry
@@ -39,6 +32,13 @@ from lightning_nc.passes.sum_checks import (
 )
 from lightning_nc.passes.sums import Sums
 from lightning_nc.passes.sweeps import FeatureCache, Reading, Swept, TakeBatch, sweep
+from lightning_nc.passes.totals import (
+    classifier_at,
+    combined,
+    declared_of,
+    geometry_of,
+    mismatches_of,
+)
 
 _TALLY = "tally"  # place of the tallies of requests; all keys of sums are (place, name)
 

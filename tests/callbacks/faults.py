@@ -269,11 +269,12 @@ class Bar(ProgressBar):
 
 
 def trapped_callbacks(trap, probe, kinds, **options):
-    """Callbacks; those that take layers with a callable for one of them."""
+    """Callbacks; the first that takes layers has a callable for one of them."""
     layers = {"net.2": lambda h: trap("pool", h), "net.4": torch.clone, "net.6": torch.clone}
+    first = next((kind for kind in kinds if "layers" in inspect.signature(kind).parameters), None)
     used = []
     for kind in kinds:
-        own = {"layers": layers} if "layers" in inspect.signature(kind).parameters else {}
+        own = {"layers": layers} if kind is first else {}
         used.append(kind(probe=probe, **options, **own))
         for place in ("evaluate", "draw", "events"):
             nets.through(used[-1], place, functools.partial(trap, place))
