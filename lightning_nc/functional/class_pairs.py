@@ -37,7 +37,8 @@ def over_pairs(K: int, compare: Compare) -> Iterator[Tensor]:
     for rows, columns in squares_of_pairs(K):
         found = compare(rows, columns)
         if rows == columns:
-            i, j = torch.triu_indices(len(found), len(found), 1, device=found.device)
+            n = len(found)
+            i, j = torch.triu_indices(n, n, 1, device=found.device)
             found = found[i, j]
         yield found
 
@@ -99,6 +100,7 @@ def squared_distances(first: Tensor, second: Tensor) -> Tensor:
     squares = torch.addmm(norms, first, second.mT, alpha=-2)
     i, j = (squares < _CLOSE * norms).nonzero(as_tuple=True)
     at_once = max(_DIFFERENCES // first.shape[1], 1)
-    for own, other in zip(torch.split(i, at_once), torch.split(j, at_once), strict=True):
+    parts = zip(torch.split(i, at_once), torch.split(j, at_once), strict=True)
+    for own, other in parts:
         squares[own, other] = (first[own] - second[other]).square().sum(1)
     return squares

@@ -25,6 +25,7 @@ ROOT = HERE.parent.parent
 TESTS = {
     "exact: functions and metrics": "test_exact_functions.py",
     "exact: callbacks": "test_exact_callbacks.py",
+    "exact: many classes": "test_many_classes.py",
     "unobtrusive": "test_unobtrusive.py",
     "memory": "test_memory.py",
     "deterministic": "test_deterministic.py",
