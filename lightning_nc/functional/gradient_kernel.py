@@ -27,12 +27,12 @@ def gradient_kernel(
     .. math:: K(a, b) = \sum_c \langle \partial_w f_c(a), \partial_w f_c(b) \rangle
 
     Gradients of single samples are not stored. There is one forward pass, and one backward pass per
-    output, which takes less time than a forward and backward pass that forms gradients of weights.
-    Each layer adds its part of the kernel from its inputs and output gradients: in closed form for
-    linear, convolutional, embedding and normalisation layers, otherwise by a backward pass through
-    the layer for each sample. The sum of each layer's gradients is compared with that of an
-    ordinary backward pass. Where they differ (a weight is used outside its layer), the whole
-    network is differentiated for each sample.
+    output, which forms no gradients of weights summed over samples. Each layer adds its part of the
+    kernel from its inputs and output gradients: in closed form for linear, convolutional, embedding
+    and normalisation layers, otherwise by a backward pass through the layer for each sample. The
+    sum of each layer's gradients is compared with that of an ordinary backward pass. Where they
+    differ (a weight is used outside its layer), the whole network is differentiated for each
+    sample.
 
     Memory is that of a forward pass with its graph, of the gradients of all layers' outputs for one
     direction, of at most 2^24 inner products of inputs that each layer keeps for all directions,

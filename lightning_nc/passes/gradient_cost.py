@@ -13,7 +13,7 @@ def number_of_directions(wanted: KernelRequest, num_outputs: int) -> int:
 
 
 def expected_seconds(wanted: KernelRequest, directions: int, each: float) -> float:
-    """Estimate how long gradients are compared.
+    """Estimate how long gradients are compared, once they are checked.
 
     Args:
         wanted: What is compared.
@@ -23,16 +23,15 @@ def expected_seconds(wanted: KernelRequest, directions: int, each: float) -> flo
     return (2 if wanted.relative_similarity else 1) * directions * each
 
 
-def announcement(wanted: KernelRequest, directions: int, samples: int, each: float) -> str:
+def announcement(wanted: KernelRequest, directions: int, samples: int, seconds: float) -> str:
     """Say what a comparison costs and what would be cheaper; empty if it is not long.
 
     Args:
         wanted: What is compared.
-        directions: The number of output directions of this process.
+        directions: The number of output directions, over all processes.
         samples: The number of samples m.
-        each: Seconds that a direction takes, as in `TangentKernel`.
+        seconds: How long it takes: what it has taken so far and `expected_seconds`.
     """
-    seconds = expected_seconds(wanted, directions, each)
     if seconds < _LONG:
         return ""
     cheaper = []

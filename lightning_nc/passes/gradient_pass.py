@@ -21,7 +21,7 @@ from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.points import Point
 from lightning_nc.network.pooling import main_tensor
 from lightning_nc.passes.agreement import MeasurementError
-from lightning_nc.passes.gradient_cost import announcement
+from lightning_nc.passes.gradient_cost import announcement, expected_seconds
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan, Wanted
 from lightning_nc.passes.probe import Probe
@@ -117,7 +117,7 @@ class GradientPass(MeasuringPass):
         self, sums: Sums, wanted: KernelRequest, number: int, inputs: Any, labels: Tensor
     ) -> _Routes:
         """Add the gradients along the output directions of this process to the sums."""
-        runner, held = self.runner, self.runner.generators()
+        begun, runner, held = time.perf_counter(), self.runner, self.runner.generators()
         read = wanted.outputs if callable(wanted.outputs) else main_tensor
 
         def call(inputs: Any) -> Tensor:
@@ -131,7 +131,9 @@ class GradientPass(MeasuringPass):
         own = range(self.processes.rank, len(v), self.processes.world)
 
         def foresee(each: float) -> None:
-            if text := announcement(wanted, len(own), network.m, each):
+            so_far = time.perf_counter() - begun
+            seconds = so_far + expected_seconds(wanted, len(own), each)
+            if text := announcement(wanted, len(v), network.m, seconds):
                 runner.announce(text)
 
         found = tangent_kernel(network, v, own, runner.advance, foresee)
