@@ -75,3 +75,13 @@ def test_neural_collapse_is_reproduced_on_fashion_mnist(tmp_path):
     example = run("examples/neural_collapse_fashion_mnist.py", "--output", str(tmp_path))
     assert example.returncode == 0, example.stdout + example.stderr
     assert (tmp_path / "neural_collapse_fashion_mnist.png").stat().st_size > 20_000
+
+
+@pytest.mark.slow
+def test_the_law_of_next_token_prediction_is_measured_in_a_gpt(tmp_path):
+    # as small as this, it need not obey the law
+    smaller = ["--characters", "100000", "--merges", "20", "--blocks", "3", "--probe", "60"]
+    options = [*smaller, "--epochs", "2", "--output", str(tmp_path)]
+    example = run("examples/next_token_law.py", *options)
+    assert "yes: classes become compact" in example.stdout, example.stdout + example.stderr
+    assert (tmp_path / "next_token_law.png").stat().st_size > 20_000

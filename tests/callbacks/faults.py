@@ -269,11 +269,12 @@ class Bar(ProgressBar):
 
 
 def trapped_callbacks(trap, probe, kinds, **options):
-    """Callbacks; those that take layers with a callable for one of them."""
+    """Callbacks; the first, if it takes layers, with a callable for one of them."""
     layers = {"net.2": lambda h: trap("pool", h), "net.4": torch.clone, "net.6": torch.clone}
     used = []
     for kind in kinds:
-        own = {"layers": layers} if "layers" in inspect.signature(kind).parameters else {}
+        takes_layers = "layers" in inspect.signature(kind).parameters
+        own = {"layers": layers} if takes_layers and not used else {}
         used.append(kind(probe=probe, **options, **own))
         for place in ("evaluate", "draw", "events"):
             nets.through(used[-1], place, functools.partial(trap, place))
