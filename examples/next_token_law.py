@@ -8,10 +8,10 @@ standard library, which come with every Python, in a byte-pair vocabulary made o
     python examples/next_token_law.py
 
 On text that it is not trained on, the example follows PR of each block and the collapse of features
-to the means of the next token (Wu & Papyan, 2024). The exit status is 1 unless ln PR falls closer to
-a line after training than before (r below -0.9) and further, also if tokens are numbered at random,
-and token classes become more compact. So small a network lowers PR by a few per cent only; the
-networks of the paper, with r from -0.983 to -0.997, lower it by much more.
+to the means of the next token (Wu & Papyan, 2024). The exit status is 1 unless ln PR falls closer
+to a line after training than before (r below -0.9) and further, also if tokens are numbered at
+random, and token classes become more compact. So small a network lowers PR by a few per cent only,
+and its line is less straight than those of the paper's networks, r from -0.983 to -0.997.
 
 Sources:
     He & Su (2025), "A law of next-token prediction in large language models", Physical Review E
