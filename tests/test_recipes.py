@@ -111,7 +111,7 @@ def test_a_language_model_is_measured(run_recipe):
     law, collapse = ours(run_recipe("A language model")["trainer"])
     assert epochs(law) == epochs(collapse) == [0, 1, 2, 3, 4, 5]
     assert int(law.history[-1].counts.sum()) == 64 * 11
-    assert law.history[-1].values["next_token/train/total"] < 1
+    assert 0 < law.history[-1].values["next_token/train/total"] < 2
 
 
 def test_checkpoints_are_measured_afterwards(run_recipe, capsys):

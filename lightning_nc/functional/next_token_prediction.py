@@ -107,11 +107,13 @@ def residual_of(factor: Tensor) -> Tensor:
 
 
 def _normalized(features: Tensor, normalization: Normalization) -> Tensor:
-    """Vectors of features in float64, each normalised by itself; a vector of zeros stays one."""
+    """Vectors of features in float64, each normalised by itself; one without a length is zero."""
     if normalization == "none":
         return features.double()
     h = scaled(features, dim=1)
+    rounding = h.shape[1] * torch.finfo(h.dtype).eps * torch.linalg.vector_norm(h, dim=1)
     if normalization == "layer_norm":
         h = h - h.mean(1, keepdim=True)
-    length = torch.linalg.vector_norm(h, dim=1, keepdim=True)
-    return h * (h.shape[1] ** 0.5 / torch.where(length > 0, length, 1))
+    length = torch.linalg.vector_norm(h, dim=1)
+    factor = torch.where(length > rounding, h.shape[1] ** 0.5 / length, 0)
+    return h * factor[:, None]

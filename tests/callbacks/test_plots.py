@@ -179,6 +179,8 @@ TITLES = {
     "minority/train/norms": "Norms by class size, train, 1 epoch",
     "elasticity/train/kernel": "Tangent kernel, train, 1 epoch",
     "elasticity/train/ratio": "Local elasticity over epochs, train",
+    "next_token/train/law": "Prediction residual, train, 1 epoch",
+    "next_token/train/epochs": "Prediction residual by epoch, train",
 }
 
 

@@ -86,6 +86,13 @@ def test_it_is_zero_for_a_linear_map_and_one_without_a_signal():
     assert float(prediction_residual(0 * h, torch.tensor([1, 0, 0, 1]))) == 1
 
 
+def test_vectors_of_equal_features_have_no_direction_that_rounding_errors_could_give_them():
+    tokens = torch.arange(40) % 5
+    equal = (0.1 + 0.01 * torch.arange(40).double())[:, None].expand(40, 7)
+    assert float(prediction_residual(equal, tokens)) == 1
+    assert float(prediction_residual(0 * equal, tokens, "rms_norm")) == 1
+
+
 @pytest.mark.parametrize("size", [1, 7, 1024])
 def test_factors_of_batches_and_of_processes_are_joined(size):
     h, tokens = ill_conditioned()
