@@ -299,6 +299,8 @@ def main() -> int:
         "epochs": options.epochs,
         "K_A": ", ".join(map(str, options.majority)),
     }
+    if options.short:
+        settings["form"] = "--short"
     differs = (
         "The paper trains VGG11 and ResNet18 on 6000 images per class of 32 x 32 pixels for 350 "
         "epochs (`--full`, which has not been run), for K_A = 3, 5 and 7, and on CIFAR-10."

@@ -228,6 +228,8 @@ def measure(options: argparse.Namespace) -> Run:
         "samples are small, and weight decay is ten times as strong, so that the collapse takes "
         "minutes."
     )
+    if len(values) < len(NETWORKS) * len(DATA_SETS):
+        differs += f" Of the runs that the example can make, these are: {'; '.join(values)}."
     controls = {"training stopped where the terminal phase starts": stopped}
     return Run(values, controls, settings, options.seeds, differs, [f"{NAME}.png"])
 

@@ -79,11 +79,6 @@ def conclude(example: str, judge: Judge, run: Run, folder: Path) -> bool:
     values = rounded(run.values)
     controls = {name: rounded(control) for name, control in run.controls.items()}
     verdicts = judge(values)
-    shown = [v.holds and bool(failed_controls(v.claim, judge, controls)) for v in verdicts]
-    for verdict, so in zip(verdicts, shown, strict=True):
-        print(f"{'yes' if so else 'NO '}: {verdict.statement}: {verdict.numbers}")
-        if verdict.holds and not so:
-            print(f"     but no control fails claim {verdict.claim}")
     results = {
         "example": example,
         "settings": dict(run.settings),
@@ -103,6 +98,11 @@ def conclude(example: str, judge: Judge, run: Run, folder: Path) -> bool:
     together = re.compile(r'\{\s*(?:"[^"]*":[^"{}]*)+\}|\[[^\[\]{}"]*\]')
     path.write_text(together.sub(lambda match: " ".join(match[0].split()), text) + "\n")
     print(f"results: {path}")
+    shown = [v.holds and bool(failed_controls(v.claim, judge, controls)) for v in verdicts]
+    for verdict, so in zip(verdicts, shown, strict=True):
+        print(f"{'yes' if so else 'NO '}: {verdict.statement}: {verdict.numbers}")
+        if verdict.holds and not so:
+            print(f"     but no control fails claim {verdict.claim}")
     return all(shown)
 
 
@@ -133,7 +133,7 @@ def number(value: float | None) -> float:
 
 def span(values: Sequence[float | None], digits: int = 3) -> str:
     """The smallest and the largest of some values, as text; one value if there is one."""
-    numbers = [number(value) for value in values]
+    numbers = [number(value) for value in values] or [math.nan]
     ends = dict.fromkeys(f"{end:.{digits}g}" for end in (min(numbers), max(numbers)))
     return " to ".join(ends)
 
