@@ -51,7 +51,7 @@ def cosine_histogram(vectors: Tensor, bins: int) -> Tensor:
     units = units[units.isfinite().all(1)]
     counts = torch.zeros(bins, dtype=torch.int64, device=units.device)
     for cosine in over_pairs(len(units), lambda i, j: units[i] @ units[j].mT):
-        place = cosine.add_(1).mul_(bins / 2).long()
+        place = cosine.flatten().add_(1).mul_(bins / 2).long()
         counts += place.clamp_(0, bins - 1).bincount(minlength=bins)
     return counts.double()
 

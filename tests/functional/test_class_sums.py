@@ -66,7 +66,7 @@ def test_the_histogram_of_cosines_is_that_of_all_pairs(monkeypatch):
     vectors = torch.randn(7, 3, dtype=torch.float64)
     vectors[1], vectors[2] = 2 * vectors[0], -vectors[0]  # cosines 1 and -1, up to rounding
     vectors = torch.cat([vectors, torch.zeros(1, 3)])  # has no direction
-    monkeypatch.setattr(class_pairs, "_BLOCK_ELEMENTS", 16)  # two rows at a time
+    monkeypatch.setattr(class_pairs, "_SIDE", 2)  # two classes at a time
     pairs = np.clip(reference.pair_cosines(vectors[:7].numpy()), -1, 1)
     expected = np.histogram(pairs, bins=20, range=(-1, 1))[0]
     assert_allclose(cosine_histogram(vectors, 20), expected)
