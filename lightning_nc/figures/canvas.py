@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 # the palette of Okabe and Ito, which colour-blind readers can tell apart
 COLOURS = POINTS, LINE, THIRD, *_ = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
+FUZZINESS = "separation fuzziness $D$"
+
 _LETTERS = 18  # longest name below an axis
 _TICKS = 12  # most names below an axis
 
@@ -51,7 +53,7 @@ def canvas(columns: int, size: tuple[float, float]) -> tuple["Figure", Any]:
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def label_depth(axes: Any, names: Sequence[str], label: str = "separation fuzziness $D$") -> None:
+def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None:
     """Label the axes of a value against depth.
 
     Args:
@@ -62,6 +64,9 @@ def label_depth(axes: Any, names: Sequence[str], label: str = "separation fuzzin
     shown, short = thinned(len(names), _TICKS), shortened(names)
     axes.set_xticks(shown, [literal(short[t]) for t in shown], rotation=45, ha="right")
     axes.set_ylabel(label)
+    low, high = axes.get_ylim()
+    if axes.get_yscale() == "log" and high < 10 * low:  # else labelled like 9.2 x 10^-1
+        axes.yaxis.set_minor_formatter("{x:.3g}")
     axes.grid(True, which="major", alpha=0.3)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_nc.figures.canvas import (
     COLOURS,
+    FUZZINESS,
     LINE,
     POINTS,
     canvas,
@@ -29,7 +30,11 @@ _MARKERS = 30  # layers up to which each has a marker
 
 
 def separation_figure(
-    names: Sequence[str], fuzziness: Tensor, title: str, reference: float | None = _PAPER_R
+    names: Sequence[str],
+    fuzziness: Tensor,
+    title: str,
+    reference: float | None = _PAPER_R,
+    label: str = FUZZINESS,
 ) -> "Figure":
     """D against depth on a logarithmic axis, with the line of the law, its rho and its r.
 
@@ -38,10 +43,11 @@ def separation_figure(
         fuzziness: D at each layer, shape ``(T,)``, or another value that obeys such a law.
         title: Title of the figure.
         reference: The correlation r of He & Su, shown below that of the fit.
+        label: Label of the value.
     """
     figure, (axes,) = canvas(1, (5.4, 4.0))
     draw_law(axes, fuzziness, reference)
-    label_depth(axes, names)
+    label_depth(axes, names, label)
     axes.set_title(literal(title))
     return figure
 
@@ -180,7 +186,7 @@ def layers_over_epochs_figure(
     epochs: Sequence[float],
     values: Sequence[Tensor],
     title: str,
-    label: str = "separation fuzziness $D$",
+    label: str = FUZZINESS,
 ) -> "Figure":
     """D, or another value, against depth: a line per measurement, from dark to light.
 

@@ -29,6 +29,8 @@ from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.request import Answer, Request
 from lightning_nc.passes.statistics import LayerBatch, Statistic
 
+_LABEL = "prediction residual PR"
+
 
 class RegressionFactor(Statistic):
     """The triangular factor of intercept, features and next tokens: all that a regression needs.
@@ -133,6 +135,8 @@ def _undefined(
     if not undefined:
         return {}
     d = max(len(factors[name]) - 2 for name in undefined)
+    if d + 1 < counts.sum():
+        return {"same": "PR and the law are undefined (NaN), since all next tokens are the same."}
     return {
         "few": f"PR and the law are undefined (NaN), since {int(counts.sum())} samples are too few "
         f"for {d} features, which fit any tokens, at {', '.join(map(repr, undefined[:5]))}. Give "
@@ -142,10 +146,11 @@ def _undefined(
 
 def _draw_law(timeline: Timeline) -> Any:
     title = timeline.title_of_last("Prediction residual")
-    return separation_figure(timeline.layers, timeline.last.arrays["residual"], title, None)
+    PR = timeline.last.arrays["residual"]
+    return separation_figure(timeline.layers, PR, title, reference=None, label=_LABEL)
 
 
 def _draw_epochs(timeline: Timeline) -> Any:
     PR = list(torch.tensor(timeline.layers_over_epochs(), dtype=torch.float64))
     title = timeline.title("Prediction residual by epoch")
-    return layers_over_epochs_figure(timeline.layers, timeline.epochs, PR, title)
+    return layers_over_epochs_figure(timeline.layers, timeline.epochs, PR, title, _LABEL)
