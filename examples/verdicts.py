@@ -85,7 +85,7 @@ def conclude(example: str, judge: Judge, run: Run, folder: Path) -> bool:
         "seeds": list(run.seeds),
         "differs": run.differs,
         "figures": list(run.figures),
-        "commit": commit(),
+        "commit": COMMIT,
         "versions": {"python": platform.python_version()} | {n: version(n) for n in LIBRARIES},
         "verdicts": [verdict._asdict() for verdict in verdicts],
         "values": values,
@@ -145,3 +145,6 @@ def commit() -> str:
     head = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True)
     changed = subprocess.run([*command, "status", "--porcelain", *code], capture_output=True)
     return head.stdout.strip() + (" with changes" if changed.stdout else "")
+
+
+COMMIT = commit()  # when the example begins: code may change while it runs

@@ -66,7 +66,7 @@ def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None
     axes.set_ylabel(label)
     low, high = axes.get_ylim()
     if axes.get_yscale() == "log" and high < 10 * low:  # else labelled like 9.2 x 10^-1
-        axes.yaxis.set_minor_formatter("{x:.3g}")
+        axes.yaxis.set_minor_formatter("{x:.4g}")
     axes.grid(True, which="major", alpha=0.3)
 
 
