@@ -228,9 +228,9 @@ def a_step_of_three(state):
     ],
 )
 def test_one_sentence_says_what_is_left_out(number, change, left, said):
-    state = copy.deepcopy(states(NeuralCollapse)[number])
+    state = copy.deepcopy(states(nets.NeuralCollapse)[number])
     change(state)
-    callback, told = load(NeuralCollapse, state)
+    callback, told = load(nets.NeuralCollapse, state)
     assert len(callback.history) == left
     (sentence,) = told
     assert sentence.startswith("NeuralCollapse on 'train'")
