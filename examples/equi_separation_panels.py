@@ -7,7 +7,7 @@ with momentum, and Adam, with the paper's learning rates::
     python examples/equi_separation_panels.py --seeds 0   # a third of it
 
 The exit status is 1 unless ln D is a line in every panel and every seed, and less than half of D is
-left.
+left; with Adam at 8 layers also for each class, and at all depths also on test data.
 
 Source:
     He & Su (2023), "A law of data separation in deep learning", PNAS 120(36).
@@ -35,7 +35,7 @@ def judge(values: Values) -> list[Verdict]:
     panels = {name: list(seeds.values()) for name, seeds in values.items()}
     r = {name: [number(run["pearson_r"]) for run in runs] for name, runs in panels.items()}
     left = {name: [number(run["total"]) for run in runs] for name, runs in panels.items()}
-    return [
+    found = [
         Verdict(
             f"14{letter}",
             f"panel {name}: ln D against depth is a line",
@@ -45,6 +45,38 @@ def judge(values: Values) -> list[Verdict]:
         )
         for letter, name in zip("abcdefghi", panels, strict=False)
     ]
+    return [*found, of_classes(panels), *of_test_data(panels)]
+
+
+def of_classes(panels: dict[str, list[Any]]) -> Verdict:
+    """Claim 27, from the network of 8 layers trained by Adam."""
+    runs = panels["Adam, 8 layers"]
+    r = [number(each) for run in runs for each in run["class_r"]]
+    return Verdict(
+        "27",
+        "the law holds for each class by itself",
+        f"r of each of the ten classes is at most {LINE}, and at most {LEFT} of D is left",
+        f"r {span(r)}",
+        max(r) <= LINE and all(number(run["total"]) <= LEFT for run in runs),
+    )
+
+
+def of_test_data(panels: dict[str, list[Any]]) -> list[Verdict]:
+    """Claim 28, from the networks trained by Adam."""
+    found = []
+    for letter, layers in zip("abc", LAYERS, strict=True):
+        runs = panels[f"Adam, {layers} layers"]
+        r, left = ([number(run[key]) for run in runs] for key in ("test_r", "test_total"))
+        found.append(
+            Verdict(
+                f"28{letter}",
+                f"the law holds on test data, {layers} layers",
+                f"r on test data is at most {LINE}, and at most {LEFT} of D is left",
+                f"r {span(r)}, left of D {span(left, 2)}",
+                max(r) <= LINE and max(left) <= LEFT,
+            )
+        )
+    return found
 
 
 def draw(laws: dict[str, list[float]]) -> Figure:
@@ -74,7 +106,7 @@ def main() -> int:
             values[name], untrained[name] = {}, {}
             for seed in options.seeds:
                 setting = Setting(layers, optimizer, seed=seed)
-                before, after = train(setting, (0, EPOCHS), folder=options.data)
+                before, after = train(setting, (0, EPOCHS), folder=options.data, of_test_data=True)
                 untrained[name][str(seed)], values[name][str(seed)] = before, after
                 print(f"{name}, seed {seed}: {after}", flush=True)
     first = {name: next(iter(seeds.values()))["D"] for name, seeds in values.items()}

@@ -10,7 +10,7 @@ Source:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from fashion_mnist import FOLDER, subset, whole_batches
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
-from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from lightning_nc import EquiSeparation, Measurement, NeuralCollapse, Probe
+from lightning_nc.functional import separation_law
 
 EPOCHS, MILESTONES = 600, (200, 400)
 LEARNING_RATES = {
@@ -105,7 +106,11 @@ class FeedForward(pl.LightningModule):
 
 
 def train(
-    setting: Setting, epochs: Sequence[int], batch_norm: str = "batch", folder: Path = FOLDER
+    setting: Setting,
+    epochs: Sequence[int],
+    batch_norm: str = "batch",
+    folder: Path = FOLDER,
+    of_test_data: bool = False,
 ) -> list[dict[str, float | list[float]]]:
     """Train a network, and measure it at some epochs.
 
@@ -114,10 +119,12 @@ def train(
         epochs: Epochs to measure after, if there are as many; 0 is before training.
         batch_norm: Statistics that BatchNorm uses in measurements, ``"batch"`` or ``"eval"``.
         folder: Folder of FashionMNIST.
+        of_test_data: Whether to measure 1000 images of the test set, too.
 
     Returns:
         For each measurement ``epoch``, the values of the law, ``nc1``, ``accuracy``, and ``D``, the
-        fuzziness of the input and after every hidden layer.
+        fuzziness of the input and after every hidden layer; ``class_r``, r of each class; of test
+        data, ``test_r`` and ``test_total``.
     """
     pl.seed_everything(setting.seed, verbose=False)
     dataset = subset("train", per_class=100, size=10, seed=setting.seed, folder=folder)
@@ -125,15 +132,28 @@ def train(
     due = [epoch for epoch in epochs if epoch <= setting.epochs]
     options = {"probe": probe, "epochs": due, "figures": False, "on_error": "raise"}
     law, collapse = EquiSeparation(**options), NeuralCollapse(**options)
-    loader = whole_batches(dataset, 128)
-    train_quietly(FeedForward(setting), loader, setting.epochs, [law, collapse])
-    measured: list[dict[str, float | list[float]]] = []
-    for of_law, of_collapse in zip(law.history, collapse.history, strict=True):
-        values = of_law.values
-        measured.append(
-            {"epoch": of_law.epochs_completed}
-            | {key: values[f"separation/probe/{key}"] for key in ("pearson_r", "rho", "total")}
-            | {key: of_collapse.values[f"nc/probe/{key}"] for key in ("nc1", "accuracy")}
-            | {"D": of_law.arrays["fuzziness"].tolist()}
-        )
-    return measured
+    used = [law, collapse]
+    if of_test_data:
+        test_data = subset("test", per_class=100, size=10, seed=setting.seed, folder=folder)
+        of_test = replace(probe, source=test_data, name="test")
+        used.append(EquiSeparation(**options | {"probe": of_test}))
+    train_quietly(FeedForward(setting), whole_batches(dataset, 128), setting.epochs, used)
+    return [
+        of_epoch(*measurements) for measurements in zip(*(c.history for c in used), strict=True)
+    ]
+
+
+def of_epoch(
+    law: Measurement, collapse: Measurement, test: Measurement | None = None
+) -> dict[str, float | list[float]]:
+    """What `train` returns of one epoch, from the measurements of its callbacks."""
+    kept: dict[str, float | list[float]] = {"epoch": law.epochs_completed}
+    kept |= {key: law.values[f"separation/probe/{key}"] for key in ("pearson_r", "rho", "total")}
+    kept |= {key: collapse.values[f"nc/probe/{key}"] for key in ("nc1", "accuracy")}
+    kept["D"] = law.arrays["fuzziness"].tolist()
+    of_classes = law.arrays["class_fuzziness"].mT
+    kept["class_r"] = [float(separation_law(D).pearson_r) for D in of_classes]
+    if test is not None:
+        kept["test_r"] = test.values["separation/test/pearson_r"]
+        kept["test_total"] = test.values["separation/test/total"]
+    return kept
