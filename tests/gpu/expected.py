@@ -130,6 +130,14 @@ def cdnv(h, y):
     ).mean()
 
 
+def prediction_residual(h, tokens):
+    h = (h - h.mean(1, keepdim=True)) / h.std(1, correction=0, keepdim=True)
+    y = tokens.to(h)[:, None]
+    A = torch.cat([torch.ones_like(y), h], 1)
+    rest = y - A @ torch.linalg.lstsq(A, y, driver="gelsd").solution
+    return rest.square().sum() / (y - y.mean()).square().sum()
+
+
 def mean_cosine(vectors, members):
     return pair_cosines(vectors[list(members)]).mean()
 

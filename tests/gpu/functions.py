@@ -24,6 +24,10 @@ def members(x):
     return torch.tensor([1, 0, 1, 0], dtype=torch.bool, device=x.labels.device)
 
 
+def tokens(x):
+    return (5 * x.labels + torch.arange(len(x.labels), device=x.labels.device)) % 11
+
+
 # by name: the call on the device, and the expected result
 FUNCTIONS = {
     "class_distance_normalized_variance": (
@@ -89,6 +93,10 @@ FUNCTIONS = {
         lambda x: expected.nc4(x.features, x.labels, x.weight, x.bias),
     ),
     "pool_moments": (lambda f, x: scatter(pooled(x)), formulas.moments),
+    "prediction_residual": (
+        lambda f, x: f(x.features, tokens(x)),
+        lambda x: expected.prediction_residual(x.features, tokens(x)),
+    ),
     "relative_ratio": (
         lambda f, x: f(x.kernel, x.labels),
         lambda x: expected.relative_ratio(x.kernel, x.labels),
