@@ -135,8 +135,6 @@ def _undefined(
     if not undefined:
         return {}
     d = max(len(factors[name]) - 2 for name in undefined)
-    if d + 1 < counts.sum():
-        return {"same": "PR and the law are undefined (NaN), since all next tokens are the same."}
     return {
         "few": f"PR and the law are undefined (NaN), since {int(counts.sum())} samples are too few "
         f"for {d} features, which fit any tokens, at {', '.join(map(repr, undefined[:5]))}. Give "
