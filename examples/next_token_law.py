@@ -11,7 +11,7 @@ On text that it is not trained on, the example follows PR of each block and the 
 to the means of the next token (Wu & Papyan, 2024). The exit status is 1 unless ln PR falls closer
 to a line after training than before (r below -0.9) and further, also if tokens are numbered at
 random, and token classes become more compact. So small a network lowers PR by a few per cent only,
-and its line is less straight than those of the paper's networks, r from -0.983 to -0.997.
+where the paper has large pre-trained networks, with r close to -1.
 
 Sources:
     He & Su (2025), "A law of next-token prediction in large language models", Physical Review E
