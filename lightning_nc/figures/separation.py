@@ -112,12 +112,7 @@ def class_separation_figure(
         style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
         axes.annotate(clipped(classes[k]), end, **place, **style)
     axes.margins(x=0.08)  # room for their names
-    axes.plot(depth, fuzziness.numpy(), _line(names), color=LINE, label="all classes", zorder=3)
-    if bool((fuzziness > 0).any()):
-        axes.set_yscale("log")
-    label_depth(axes, names)
-    axes.legend(fontsize="small")
-    axes.set_title(literal(title))
+    _add_all_classes(axes, names, fuzziness, "all classes", title)
     return figure
 
 
@@ -151,12 +146,7 @@ def class_quantiles_figure(
         end = (len(names) - 1, float(quantiles[level][-1]))
         style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
         axes.annotate(clipped(name), end, xytext=(0, 3), ha="right", **style)
-    axes.plot(depth, fuzziness.numpy(), _line(names), color=LINE, label="$D$ of all", zorder=3)
-    if bool((fuzziness > 0).any()):
-        axes.set_yscale("log")
-    label_depth(axes, names)
-    axes.legend(fontsize="small")
-    axes.set_title(literal(title))
+    _add_all_classes(axes, names, fuzziness, "$D$ of all", title)
     return figure
 
 
@@ -221,6 +211,19 @@ def layers_over_epochs_figure(
     bar.ax.set_ylim(0, last)
     axes.set_title(literal(title))
     return figure
+
+
+def _add_all_classes(
+    axes: Any, names: Sequence[str], fuzziness: Tensor, label: str, title: str
+) -> None:
+    """Draw D of all classes over that of single ones, and label the axes."""
+    depth = np.arange(len(names))
+    axes.plot(depth, fuzziness.numpy(), _line(names), color=LINE, label=label, zorder=3)
+    if bool((fuzziness > 0).any()):
+        axes.set_yscale("log")
+    label_depth(axes, names)
+    axes.legend(fontsize="small")
+    axes.set_title(literal(title))
 
 
 def _line(names: Sequence[str], marker: str = "o") -> str:

@@ -9,20 +9,17 @@ from lightning_nc.arguments import require_layers, require_pooling
 from lightning_nc.figures import (
     class_quantiles_figure,
     class_separation_figure,
-    layers_over_epochs_figure,
     separation_figure,
 )
-from lightning_nc.figures.tables import Lines, Table, layer_table, logarithms_over_depth
-from lightning_nc.functional.separation import (
-    SeparationLaw,
-    class_fuzziness_of,
-    separation_law,
-)
+from lightning_nc.figures.canvas import FUZZINESS
+from lightning_nc.figures.tables import Lines, Table
+from lightning_nc.functional.separation import class_fuzziness_of
 from lightning_nc.measures.equi_separation_quantities import (
     LAYER_QUANTITIES,
     QUANTITIES,
     Separation,
 )
+from lightning_nc.measures.laws import draw_by_epoch, fitted_law, law_tables
 from lightning_nc.measures.many_classes import QUANTILES, class_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
 from lightning_nc.measures.notes import law_note, nesting_note, rank_note
@@ -58,7 +55,7 @@ class SeparationMeasure(Measure):
         """Compute D at each layer, and fit the law to these values."""
         layers = self.values_of_layers(answer.layers)
         D = torch.tensor([*layers.values()], dtype=torch.float64)
-        law = separation_law(D) if len(D) > 1 else SeparationLaw(*D.new_full((4,), torch.nan))
+        law = fitted_law(D)
         by_class = torch.stack([*map(class_fuzziness_of, answer.layers.values())])
         arrays = {"fuzziness": D} | class_arrays("class_fuzziness", by_class)
         notes = rank_note(answer.layers) | nesting_note(answer.layers)
@@ -68,7 +65,9 @@ class SeparationMeasure(Measure):
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
         """Figures of D against depth, with the fitted law and over epochs."""
-        return {"law": partial(_draw_law, timeline), "epochs": partial(_draw_epochs, timeline)}
+        title = "Separation fuzziness by epoch"
+        over_epochs = partial(draw_by_epoch, timeline, title, FUZZINESS)
+        return {"law": partial(_draw_law, timeline), "epochs": over_epochs}
 
     def draw_at_end(self, timeline: Timeline) -> dict[str, Drawing]:
         """A figure of D by class."""
@@ -76,27 +75,12 @@ class SeparationMeasure(Measure):
 
     def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
         """Tables of D by layer, and of ln D over depth for every measurement."""
-        D = dict(zip(timeline.layers, timeline.of_layers(timeline.last), strict=True))
-        tables: dict[str, Table | Lines] = {
-            "layers": layer_table(timeline.last.epochs_completed, D, "D")
-        }
-        lines = logarithms_over_depth(
-            timeline.title("ln D over depth"),
-            timeline.epochs,
-            timeline.layers_over_epochs(),
-        )
-        return tables if lines is None else tables | {"layers_by_epoch": lines}
+        return law_tables(timeline, "D")
 
 
 def _draw_law(timeline: Timeline) -> Any:
     title = timeline.title_of_last("Separation fuzziness")
     return separation_figure(timeline.layers, timeline.last.arrays["fuzziness"], title)
-
-
-def _draw_epochs(timeline: Timeline) -> Any:
-    D = list(torch.tensor(timeline.layers_over_epochs(), dtype=torch.float64))
-    title = timeline.title("Separation fuzziness by epoch")
-    return layers_over_epochs_figure(timeline.layers, timeline.epochs, D, title)
 
 
 def _draw_classes(timeline: Timeline) -> Any:

@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nc.arguments import require_names, require_one_of, require_pooling
-from lightning_nc.figures import layers_over_epochs_figure, separation_figure
-from lightning_nc.figures.tables import Lines, Table, layer_table, logarithms_over_depth
+from lightning_nc.arguments import require_layers, require_one_of, require_pooling
+from lightning_nc.figures import separation_figure
+from lightning_nc.figures.tables import Lines, Table
 from lightning_nc.functional.next_token_prediction import (
     Normalization,
     extended_factor,
     regression_factor,
 )
 from lightning_nc.functional.separating_directions import triangular_factor
-from lightning_nc.functional.separation import SeparationLaw, separation_law
+from lightning_nc.measures.laws import draw_by_epoch, fitted_law, law_tables
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
 from lightning_nc.measures.next_token_law_quantities import (
     LAYER_QUANTITIES,
@@ -26,8 +26,9 @@ from lightning_nc.measures.next_token_law_quantities import (
 from lightning_nc.measures.notes import law_note, nesting_note
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import Layers, Pool
+from lightning_nc.passes.layer_batches import LayerBatch
 from lightning_nc.passes.request import Answer, Request
-from lightning_nc.passes.statistics import LayerBatch, Statistic
+from lightning_nc.passes.statistics import Statistic
 
 _LABEL = "prediction residual PR"
 
@@ -86,12 +87,9 @@ class NextTokenMeasure(Measure):
         pool: Pool = "auto",
         normalization: Normalization = "layer_norm",
     ) -> None:
-        if not isinstance(layers, str) or not layers:
-            hint = 'Give "blocks", a list such as ["transformer.h.*"], or {name: callable}.'
-            layers = require_names("layers", layers, hint)
         require_pooling(pool)
         require_one_of("normalization", normalization, ("layer_norm", "rms_norm", "none"))
-        self.layers, self.pool = layers, pool
+        self.layers, self.pool = require_layers(layers), pool
         self.factor = RegressionFactor(normalization)
 
     def request(self) -> Request:
@@ -101,10 +99,9 @@ class NextTokenMeasure(Measure):
     def evaluate(self, answer: Answer) -> Evaluation:
         """Compute PR at each layer, and fit the law to these values."""
         factors = {name: found[self.factor.name] for name, found in answer.statistics.items()}
-        (row,) = self.layer_quantities
-        layers = {name: float(row.of(factor)) for name, factor in factors.items()}  # type: ignore
+        layers = self.values_of_layers(factors)
         PR = torch.tensor([*layers.values()], dtype=torch.float64)
-        law = separation_law(PR) if len(PR) > 1 else SeparationLaw(*PR.new_full((4,), torch.nan))
+        law = fitted_law(PR)
         undefined = _undefined(layers, factors, answer.counts)
         if not undefined and not bool(law.pearson_r.isfinite()):
             undefined = law_note(layers, "PR")
@@ -114,17 +111,13 @@ class NextTokenMeasure(Measure):
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
         """Figures of PR against depth, with the fitted law and over epochs."""
-        return {"law": partial(_draw_law, timeline), "epochs": partial(_draw_epochs, timeline)}
+        title = "Prediction residual by epoch"
+        over_epochs = partial(draw_by_epoch, timeline, title, _LABEL)
+        return {"law": partial(_draw_law, timeline), "epochs": over_epochs}
 
     def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
         """Tables of PR by layer, and of ln PR over depth for every measurement."""
-        PR = dict(zip(timeline.layers, timeline.of_layers(timeline.last), strict=True))
-        tables: dict[str, Table | Lines] = {
-            "layers": layer_table(timeline.last.epochs_completed, PR, "PR")
-        }
-        title, PRs = timeline.title("ln PR over depth"), timeline.layers_over_epochs()
-        lines = logarithms_over_depth(title, timeline.epochs, PRs)
-        return tables if lines is None else tables | {"layers_by_epoch": lines}
+        return law_tables(timeline, "PR")
 
 
 def _undefined(
@@ -146,9 +139,3 @@ def _draw_law(timeline: Timeline) -> Any:
     title = timeline.title_of_last("Prediction residual")
     PR = timeline.last.arrays["residual"]
     return separation_figure(timeline.layers, PR, title, reference=None, label=_LABEL)
-
-
-def _draw_epochs(timeline: Timeline) -> Any:
-    PR = list(torch.tensor(timeline.layers_over_epochs(), dtype=torch.float64))
-    title = timeline.title("Prediction residual by epoch")
-    return layers_over_epochs_figure(timeline.layers, timeline.epochs, PR, title, _LABEL)

@@ -10,19 +10,11 @@ from torch import Tensor
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.batches import Samples
 from lightning_nc.network.points import Point
+from lightning_nc.passes.layer_batches import Centres, LayerBatch, ResidualBatch, centres_of
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.request import Answer, ClassifierGeometry
-from lightning_nc.passes.statistics import (
-    Centres,
-    ClassSums,
-    LayerBatch,
-    ResidualBatch,
-    ResidualSums,
-    Statistic,
-    add_each,
-    centres_of,
-)
+from lightning_nc.passes.statistics import ClassSums, ResidualSums, Statistic, add_each
 from lightning_nc.passes.sum_checks import (
     has_changed,
     not_finite,

@@ -6,145 +6,17 @@ name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
-from functools import cached_property
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_geometry import (
-    ProjectedResiduals,
-    project_residuals,
-    residual_blocks,
-)
-from lightning_nc.functional.class_sums import (
-    add_by_class,
-    add_features,
-    class_counts,
-    class_sums,
-    sum_by_class,
-)
-from lightning_nc.functional.classifier import nearest_class_centers
-from lightning_nc.functional.powers_of_two import in_units_of, scale_of
-from lightning_nc.functional.separating_directions import (
-    SeparatingDirections,
-    separating_directions,
-)
+from lightning_nc.functional.class_geometry import residual_blocks
+from lightning_nc.functional.class_sums import add_by_class, add_features, class_sums
 from lightning_nc.network.points import Point
+from lightning_nc.passes.layer_batches import LayerBatch, ResidualBatch
 from lightning_nc.passes.sums import Sums
-
-
-class Centres(NamedTuple):
-    """What is known of a layer after the first sweep.
-
-    Attributes:
-        counts: Samples per class, n_k, shape ``(K,)``.
-        means: Final class means mu_k in units of ``scale``, shape ``(K, d)``.
-        directions: The directions along which the means differ.
-        scale: The unit of lengths, a power of two, as in `ClassGeometry`.
-    """
-
-    counts: Tensor
-    means: Tensor
-    directions: SeparatingDirections
-    scale: float
-
-
-def centres_of(counts: Tensor, sums: Tensor) -> Centres:
-    """The class means and the directions along which they differ.
-
-    Args:
-        counts: Samples per class, n_k, shape ``(K,)``.
-        sums: Sum of the features of each class, shape ``(K, d)``; it becomes the means, in place.
-    """
-    means = sums.div_(counts[:, None])
-    scale = float(scale_of(means))
-    means = in_units_of(scale, means)
-    return Centres(counts, means, separating_directions(counts, means), scale)
-
-
-class LayerBatch:
-    """The features of a batch at one layer, for statistics of the first sweep.
-
-    Args:
-        features: ``h_i``, as the network computed them, shape ``(n, d)``.
-        labels: Class indices, shape ``(n,)``.
-        num_classes: Number of classes K.
-        classes: The labels of the classes in the source, on the device of the class indices, shape
-            ``(K,)``; None for 0 .. K - 1.
-    """
-
-    def __init__(
-        self, features: Tensor, labels: Tensor, num_classes: int, classes: Tensor | None = None
-    ) -> None:
-        self.features, self.labels, self.num_classes = features, labels, num_classes
-        self.classes = classes
-
-    @property
-    def source_labels(self) -> Tensor:
-        """The labels as they are in the source, such as numbers of tokens, shape ``(n,)``."""
-        return self.labels if self.classes is None else self.classes[self.labels]
-
-    @property
-    def counts(self) -> Tensor:
-        """Samples per class, shape ``(K,)``, float64."""
-        return class_counts(self.labels, self.num_classes)
-
-    def by_class(self, values: Tensor) -> Tensor:
-        """Sum values over each class: shape ``(n,)`` to ``(K,)``, or ``(n, m)`` to ``(K, m)``."""
-        return sum_by_class(values, self.labels, self.num_classes)
-
-
-class ResidualBatch(LayerBatch):
-    """The features of a batch at one layer in the second sweep, when class means are final.
-
-    Its features, means and residuals are in units of ``centres.scale``, which is 1 unless features
-    are very large or small.
-
-    Args:
-        features: ``h_i``, as the network computed them, shape ``(n, d)``.
-        labels: Class indices, shape ``(n,)``.
-        centres: Class means and directions of the layer.
-        decided: What classifiers decide for these samples, by the point at their input: class
-            indices (-1 for classes that are not measured) in three rows, then two rows of flags,
-            as in `decisions`, shape ``(5, n)``.
-        classes: As in `LayerBatch`.
-    """
-
-    def __init__(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        centres: Centres,
-        decided: Mapping[Point, Tensor] = MappingProxyType({}),
-        classes: Tensor | None = None,
-    ) -> None:
-        features = in_units_of(centres.scale, features)
-        super().__init__(features, labels, len(centres.counts), classes)
-        self.centres, self.decided = centres, decided
-
-    @cached_property
-    def projected(self) -> ProjectedResiduals:
-        """Residuals ``r_i = h_i - mu_{y_i}``, projected and squared in one step."""
-        means, Q = self.centres.means, self.centres.directions.basis
-        return project_residuals(self.features, self.labels, means, Q)
-
-    @cached_property
-    def squares_along(self) -> tuple[Tensor, Tensor]:
-        """Squared residuals along the directions of D and of NC1, each of shape ``(n,)``."""
-        return self.centres.directions.squares(self.projected.along)
-
-    @cached_property
-    def nearest(self) -> Tensor:
-        """The class whose mean is nearest to each sample, shape ``(n,)``."""
-        return nearest_class_centers(self.features, self.centres.means)
-
-    @cached_property
-    def residuals(self) -> Tensor:
-        """Residuals ``r_i``, shape ``(n, d)``, float64; they need much memory in wide layers."""
-        return self.features.double() - self.centres.means.index_select(0, self.labels)
 
 
 class Statistic(ABC):
