@@ -4,6 +4,24 @@ import sys
 
 import pytest
 
+
+def printed_by(*arguments, **environment):
+    """The last number that a program prints."""
+    run = subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return float(run.stdout.split()[-1])
+
+
+# what is freed goes back at once: the peak is then that of our tensors, not of the allocator
+FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+
 # Features of 64 x 32 x 32 = 65,536 dimensions: a d x d matrix in float64 would take 34 GB.
 WIDE_LAYER = """
 from pathlib import Path
@@ -36,11 +54,7 @@ print(peak() - before)
 @pytest.mark.parametrize("cache_mb", [0, 600])
 def test_a_layer_of_65536_features_takes_less_than_a_gigabyte(cache_mb):
     script = WIDE_LAYER.format(cache_mb=cache_mb)
-    run = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    assert float(run.stdout.split()[-1]) < 1024, f"{run.stdout} MB more than a forward sweep"
+    assert printed_by("-c", script) < 1024  # MB more than a forward sweep
 
 
 # For 100 classes and 200,000 features, an array of class means takes 153 MB. These are 2,000
@@ -81,17 +95,9 @@ print((peak() - before) / (8 * K * d / 2**20))
 @pytest.mark.slow
 @pytest.mark.parametrize(("cache_mb", "features"), [(0, 0), (300, 1)])
 def test_a_layer_takes_three_arrays_of_class_means_and_no_more(cache_mb, features):
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", MEANS.format(cache_mb=cache_mb)],
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    # with room for a few batches
-    assert 2.5 < float(run.stdout.split()[-1]) - features < 3.7, f"{run.stdout} arrays"
+    script = MEANS.format(cache_mb=cache_mb)
+    arrays = printed_by("-W", "ignore", "-c", script, **FREED_AT_ONCE)
+    assert 2.5 < arrays - features < 3.7  # with room for a few batches
 
 
 # A matrix of classes and samples in float64 would take 8 GB, one of pairs of classes 0.8 GB.
@@ -124,18 +130,7 @@ print(peak() - before)
 
 @pytest.mark.slow
 def test_ten_thousand_classes_take_less_than_half_a_gigabyte():
-    # what is freed goes back at once: the peak is then that of our tensors, not of the allocator
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    run = subprocess.run(
-        [sys.executable, "-c", MANY_CLASSES],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert float(run.stdout.split()[-1]) < 512, f"{run.stdout} MB"
+    assert printed_by("-c", MANY_CLASSES, **FREED_AT_ONCE) < 512  # MB
 
 
 # The cosines between 20,000 class means would take 3.2 GB as a matrix.
@@ -173,12 +168,4 @@ print(peak() - before)
 
 @pytest.mark.slow
 def test_cosines_of_twenty_thousand_classes_are_never_there_at_once():
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", EVALUATION],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert float(run.stdout.split()[-1]) < 256, f"{run.stdout} MB"
+    assert printed_by("-W", "ignore", "-c", EVALUATION) < 256  # MB
