@@ -1,5 +1,6 @@
 """What one process of a sharded run does; run in children by `test_sharding`."""
 
+import math
 import tempfile
 import warnings
 from collections import UserList
@@ -184,6 +185,20 @@ def train_hybrid(rank, world):
     where = HYBRID, world
     probe = Probe(batch_size=7)
     return {kind: (train(kind, [], *where), *measured(kind, probe, *where)) for kind in HYBRID}
+
+
+def assert_like_ddp(processes, kind):
+    """Weights are those of training alone, and values those of DDP, the same on all processes.
+
+    The results of each process have weights alone, and weights and values measured, by kind.
+    """
+    expected, first = (processes[0][each][2] for each in ("ddp", kind))
+    for results in processes:
+        alone, weights, values = results[kind]
+        assert nets.same(weights, alone)
+        assert values == first
+        for key, value in expected[0].items():
+            assert math.isclose(values[0][key], value, rel_tol=1e-12, abs_tol=1e-15), key
 
 
 def fail_sharded(rank, world):

@@ -4,12 +4,12 @@ The runs need ``pip install deepspeed``, which works without a GPU.
 """
 
 import importlib.util
-import math
 
 import pytest
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from tests import nets
+from tests.callbacks import sharded
 from tests.processes import run_processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(*nets.only_our_warnings)]
@@ -26,13 +26,7 @@ def trained():
 
 @pytest.mark.parametrize("stage", ["stage 1", "stage 2"])
 def test_stages_with_whole_parameters_are_measured_like_ddp(stage, trained):
-    expected = trained[0]["ddp"][2]
-    for results in trained:
-        alone, weights, values = results[stage]
-        assert nets.same(weights, alone)
-        assert values == trained[0][stage][2]
-        for key, value in expected[0].items():
-            assert math.isclose(values[0][key], value, rel_tol=1e-12, abs_tol=1e-15), key
+    sharded.assert_like_ddp(trained, stage)
 
 
 def test_stage_3_is_refused_at_setup(trained):

@@ -48,13 +48,7 @@ def hybrid():
 
 @pytest.mark.parametrize("kind", sharded.HYBRID)
 def test_hybrid_sharding_is_measured_like_ddp_and_trains_bit_identically(kind, hybrid):
-    expected = hybrid[0]["ddp"][2]
-    for results in hybrid:
-        alone, weights, values = results[kind]
-        assert nets.same(weights, alone)
-        assert values == hybrid[0][kind][2]
-        for key, value in expected[0].items():
-            assert math.isclose(values[0][key], value, rel_tol=1e-12, abs_tol=1e-15), key
+    sharded.assert_like_ddp(hybrid, kind)
 
 
 @pytest.mark.parametrize("readings", [0, 10, 60])
