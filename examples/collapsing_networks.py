@@ -28,13 +28,14 @@ def samples(data: str, per_class: int, seed: int, folder: Path = FOLDER) -> Tens
     return TensorDataset((images[chosen] / 8 - 1).float().view(-1, 1, 8, 8), labels[chosen])
 
 
-def features(kind: str, size: int, width: int = 16) -> nn.Sequential:
+def features(kind: str, size: int, width: int = 16, convolutions: int = 1) -> nn.Sequential:
     """Everything before the classifier, for images of shape ``(1, size, size)``.
 
     Args:
         kind: ``"MLP"``, ``"VGG"`` or ``"ResNet"``.
         size: Height and width of the images.
         width: Channels of the first convolution; the later ones have 2 and 4 times as many.
+        convolutions: Number before each pooling, for ``"VGG"``.
     """
     if kind == "MLP":
         return nn.Sequential(nn.Flatten(), hidden(size**2), hidden(256), hidden(256))
@@ -44,7 +45,9 @@ def features(kind: str, size: int, width: int = 16) -> nn.Sequential:
         for channels_in, channels, pool in zip(
             (1, width, 2 * width), (width, 2 * width, 4 * width), pools, strict=True
         ):
-            parts += [convolution(channels_in, channels), nn.ReLU(), pool]
+            for before in [channels_in] + [channels] * (convolutions - 1):
+                parts += [convolution(before, channels), nn.ReLU()]
+            parts.append(pool)
         return nn.Sequential(*parts, nn.Flatten())
     return nn.Sequential(
         convolution(1, width, stride=2 if size > 8 else 1),

@@ -6,8 +6,8 @@ approach a simplex ETF (NC2) and each other (NC3), and the classifier comes to c
 class mean (NC4)::
 
     python examples/neural_collapse.py
-    python examples/neural_collapse.py --networks MLP --data-sets digits --seeds 0 1 2
-    python examples/neural_collapse.py --short   # the perceptron on digits, one seed
+    python examples/neural_collapse.py --networks MLP --data-sets digits --seeds 0
+    python examples/neural_collapse.py --short   # the perceptron on digits, one seed, 200 epochs
 
 A perceptron, a VGG-like network and a ResNet-like one train on 100 images per class of FashionMNIST
 and of scikit-learn's digits, by SGD with momentum and weight decay. As in the paper, all quantities
@@ -143,7 +143,7 @@ def train(kind: str, data: str, seed: int, options: argparse.Namespace) -> Serie
     pl.seed_everything(seed, verbose=False)
     dataset = samples(data, options.per_class, seed, options.data)
     images = dataset.tensors[0]
-    network = features(kind, images.shape[-1])
+    network = features(kind, images.shape[-1], convolutions=2)
     width = network.eval()(images[:1]).shape[1]
     every = 1 if kind == "MLP" else 3  # until the terminal phase has begun
     third = options.epochs // 3
@@ -212,8 +212,10 @@ def measure(options: argparse.Namespace) -> Run:
             name = f"{kind}, {data}"
             values[name], stopped[name] = {}, {}
             for seed in options.seeds:
-                values[name][str(seed)] = series = train(kind, data, seed, options)
+                series = train(kind, data, seed, options)
                 start, end = terminal_phase(series)
+                # the figure shows the first seed; of the others, only what is judged is kept
+                values[name][str(seed)] = [start, end] if values[name] else series
                 stopped[name][str(seed)] = [start]
                 print(f"{name}, seed {seed}: {start} to {end}", flush=True)
     settings = {
@@ -226,7 +228,9 @@ def measure(options: argparse.Namespace) -> Run:
     differs = (
         "The paper trains VGG, ResNet and DenseNet on seven whole data sets; these networks and "
         "samples are small, and weight decay is ten times as strong, so that the collapse takes "
-        "minutes."
+        "minutes. Two settings were chosen after a first run with seed 0: 400 epochs instead of "
+        "200, in which norms of rows did not fall with ResNet, and two convolutions before each "
+        "pooling of VGG instead of one, with which NC1 on FashionMNIST fell 1.6 times only."
     )
     if len(values) < len(NETWORKS) * len(DATA_SETS):
         differs += f" Of the runs that the example can make, these are: {'; '.join(values)}."
@@ -236,16 +240,17 @@ def measure(options: argparse.Namespace) -> Run:
 
 def parse() -> argparse.Namespace:
     """Parse the command line."""
-    short = "the perceptron on digits, one seed"
-    parser = options_of(__doc__, seeds=(0,), fashion_mnist=True, short=short)
+    short = "the perceptron on digits, one seed, 200 epochs"
+    parser = options_of(__doc__, seeds=(0, 1, 2), fashion_mnist=True, short=short)
     add = parser.add_argument
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     add("--data-sets", nargs="+", choices=DATA_SETS, default=list(DATA_SETS))
     add("--per-class", type=int, default=100, help="images of each class")
-    add("--epochs", type=int, default=200, help="the learning rate schedule scales with it")
+    add("--epochs", type=int, default=400, help="the learning rate schedule scales with it")
     options = parsed(parser)
     if options.short:
         options.networks, options.data_sets, options.seeds = ["MLP"], ["digits"], [0]
+        options.epochs = 200
     return options
 
 
