@@ -86,13 +86,14 @@ def section(kept: dict[str, Any]) -> str:
     versions = ", ".join(f"{key} {value}" for key, value in kept["versions"].items())
     seeds = ", ".join(map(str, kept["seeds"]))
     head = ("claim", "in the talk", "must be true here", "found", "verdict", "fails for")
+    commits = ", ".join(f"`{each[:12]}{each[40:]}`" for each in kept["commit"].split(", "))
     lines = [
         f"## {name}\n",
         f"`python examples/{name}.py`: {first_line(name)}\n",
         table(head, rows),
         f"Settings: {settings}. Seeds {seeds}.\n",
         f"What differs: {kept['differs']}\n",
-        f"Made at commit `{kept['commit'][:12]}{kept['commit'][40:]}` with {versions}.\n",
+        f"Made at commit {commits} with {versions}.\n",
     ]
     lines += [f"![{name}](figures/{figure})\n" for figure in kept["figures"]]
     return "\n".join(lines)

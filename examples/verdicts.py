@@ -91,19 +91,23 @@ def conclude(example: str, judge: Judge, run: Run, folder: Path) -> bool:
         "values": values,
         "controls": controls,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{example}.json"
-    text = json.dumps(results, indent=1, allow_nan=False)
-    # numbers that belong together are on one line
-    together = re.compile(r'\{\s*(?:"[^"]*":[^"{}]*)+\}|\[[^\[\]{}"]*\]')
-    path.write_text(together.sub(lambda match: " ".join(match[0].split()), text) + "\n")
-    print(f"results: {path}")
+    write(results, folder)
     shown = [v.holds and bool(failed_controls(v.claim, judge, controls)) for v in verdicts]
     for verdict, so in zip(verdicts, shown, strict=True):
         print(f"{'yes' if so else 'NO '}: {verdict.statement}: {verdict.numbers}")
         if verdict.holds and not so:
             print(f"     but no control fails claim {verdict.claim}")
     return all(shown)
+
+
+def write(results: Mapping[str, Any], folder: Path) -> None:
+    """Write a file of results, with numbers that belong together on one line."""
+    text = json.dumps(results, indent=1, allow_nan=False)
+    together = re.compile(r'\{\s*(?:"[^"]*":[^"{}]*)+\}|\[[^\[\]{}"]*\]')
+    path = folder / f"{results['example']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(together.sub(lambda match: " ".join(match[0].split()), text) + "\n")
+    print(f"results: {path}")
 
 
 def failed_controls(claim: str, judge: Judge, controls: Mapping[str, Values]) -> list[str]:

@@ -41,6 +41,30 @@ def test_every_claim_that_holds_fails_for_a_control(kept):
 
 
 def test_it_is_known_what_a_result_was_made_with(kept):
-    assert len(kept["commit"]) == 40, "made from a working tree with changes"
+    commits = kept["commit"].split(", ")
+    assert {len(each) for each in commits} == {40}, "made from a working tree with changes"
     assert kept["versions"]["torch"]
     assert kept["seeds"]
+
+
+def test_other_seeds_join_those_that_are_kept(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from merge_results import merged
+
+    kept = json.loads((ROOT / "docs" / "results" / "equi_separation_panels.json").read_text())
+
+    def only(seeds, values):
+        if seeds & values.keys():
+            return {seed: values[seed] for seed in sorted(seeds & values.keys())}
+        return {name: only(seeds, each) for name, each in values.items()}
+
+    def of(*seeds):
+        keys = set(map(str, seeds))
+        parts = {key: only(keys, kept[key]) for key in ("values", "controls")}
+        return kept | parts | {"seeds": list(seeds)}
+
+    first, *others = kept["seeds"]
+    assert merged(of(first), of(*others)) == kept
+    with pytest.raises(SystemExit, match="settings of the two files are not the same"):
+        merged(kept, kept | {"settings": {}})
