@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lightning_nc import find_blocks
+from tests.fashion_mnist import needs_fashion_mnist
 from tests.test_examples import ROOT
 
 
@@ -32,6 +33,16 @@ def test_the_modules_of_convolutional_networks_are_found(kind, modules, layers, 
     assert network(images).shape == (4, 10)
     assert len(find_blocks(network, images)) == 1 + modules
     assert layers is None or len(networks.layers_of(network)) == 1 + layers
+
+
+@needs_fashion_mnist
+def test_a_residual_network_is_measured_over_blocks_and_over_layers(monkeypatch):
+    networks = example("convolutional_networks", monkeypatch)
+    before, after = networks.train("ResNet, blocks of 2 layers", seed=0, epochs=1)
+    for measured in (before, after):
+        over_blocks, over_layers = (measured[name]["D"] for name in ("blocks", "layers"))
+        assert over_layers[::2] == pytest.approx(over_blocks, rel=1e-9)  # every other ends a block
+    assert after["accuracy"] > before["accuracy"]
 
 
 def test_pieces_of_text_are_of_ten_modules_and_depend_on_the_seed(monkeypatch):
