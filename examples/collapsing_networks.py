@@ -65,10 +65,10 @@ def hidden(before: int, after: int = 256) -> nn.Sequential:
     return nn.Sequential(nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU())
 
 
-def convolution(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
-    """A 3x3 convolution and BatchNorm."""
+def convolution(channels_in: int, channels: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    """A convolution that keeps the size of a map, if the stride is 1, and BatchNorm."""
     return nn.Sequential(
-        nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False),
+        nn.Conv2d(channels_in, channels, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(channels),
     )
 
