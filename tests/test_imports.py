@@ -25,7 +25,7 @@ ROOMS = {
     "figures": (("functional",), {"torch", "numpy", "matplotlib", "PIL"}),
     "measures": (
         ("arguments", "passes", "network", "functional", "theory", "figures"),
-        {"torch", "numpy"},
+        {"torch", "numpy", "tqdm"},
     ),
     "loggers": (("figures",), {"numpy", "wandb"}),
     "callbacks": (
