@@ -40,6 +40,10 @@ ROOMS = {
         {"torch", "jsonargparse", "yaml"},
     ),
     "factory": (("callbacks",), set()),
+    "integrations": (
+        ("callbacks", "measures", "passes", "network", "guards"),
+        {"torch", "transformers", "wandb_workspaces"},
+    ),
     "metrics": (("arguments", "functional"), {"torch", "torchmetrics"}),
     "report": (
         ("measures", "figures"),
