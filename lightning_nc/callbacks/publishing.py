@@ -17,10 +17,11 @@ from lightning_nc.callbacks.record import Record
 from lightning_nc.figures.tables import Lines, Table
 from lightning_nc.loggers.films import log_film, save_film
 from lightning_nc.loggers.images import log_figure, save_figure
-from lightning_nc.loggers.kinds import local_folder_of, send_alert
-from lightning_nc.loggers.panels import arrange_panels
+from lightning_nc.loggers.kinds import local_folder_of, send_alert, takes_files
+from lightning_nc.loggers.panels import arrange_panels, bookkeeping_last
 from lightning_nc.loggers.tables import log_table, takes_tables
 from lightning_nc.measures import is_known
+from lightning_nc.measures.bookkeeping import BOOKKEEPING, GROUP
 from lightning_nc.measures.charts import charts_of
 from lightning_nc.measures.family import Family, write_families
 from lightning_nc.measures.measurement import Measurement
@@ -51,13 +52,15 @@ def publish_values(
     if not (trainer.is_global_zero and trainer.loggers):
         return
     charts = charts_of((record.measure, record.probe.key) for record in everything)
+    book = {record.prefix + row.name for record in everything for row in BOOKKEEPING}
     foreign = [Family.of(record.measure) for record in everything if not is_known(record.measure)]
     row = {**values, "epoch": moment.epoch}
     for logger in trainer.loggers:
         name = type(logger).__name__
         arrange = partial(arrange_panels, logger, charts, values)
         safely(trainer, told, f"arrange panels of {name}", arrange)
-        log = partial(logger.log_metrics, row, step=moment.step)
+        shown = bookkeeping_last(logger, row, book, GROUP)
+        log = partial(logger.log_metrics, shown, step=moment.step)
         safely(trainer, told, f"log to {name}", log)
         folder = local_folder_of(logger) if foreign else None
         if folder is not None:
@@ -209,11 +212,11 @@ def _log_to_all(
     folder = trainer.default_root_dir
 
     def save_for(logger: Any) -> None:
-        if save(folder, logger) is None:
+        saved = save(folder, logger) is not None
+        where = f"are in {Path(folder, 'figures')}"
+        if not saved:
             where = f"are not kept, since {folder} is no folder of this machine"
-        else:
-            where = f"are in {Path(folder, 'figures')}"
-        if logger is not None:
+        if logger is not None and not (saved and takes_files(logger)):
             name = type(logger).__name__
             text = f"{name} has no place for figures, which {where}; callback.plot() draws them."
             say_once(trainer, told, f"figures of {name}", text)
