@@ -210,4 +210,6 @@ def test_the_trainer_of_transformers_logs_our_keys(run_recipe):
     names = run_recipe("Trainer of Hugging Face Transformers")
     rows = [row for row in names["trainer"].state.log_history if "nc/train/nc1" in row]
     assert [row["epoch"] for row in rows] == epochs(names["collapse"]) == [0, 1, 2]
-    assert rows[-1]["separation/train/rho"] == names["law"].history[-1].values["separation/train/rho"]
+    assert (
+        rows[-1]["separation/train/rho"] == names["law"].history[-1].values["separation/train/rho"]
+    )

@@ -1,15 +1,18 @@
 """Charts of the logged quantities, built from the rows of measures, for dashboards."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from lightning_nc.measures.measure import Measure
 
 Charts = dict[str, dict[str, list[str]]]  # regular expressions that match keys, by family and title
 
+_SHARED = 2  # most quantities of a chart of several probes: all lines of a run have one colour
+
 
 def charts_of(measured: Iterable[tuple[Measure, str]]) -> Charts:
-    """One chart per panel, of all probes; one per panel and probe of values of single layers.
+    """One chart per panel, of all probes if the panel has few curves, else of each probe.
 
     Args:
         measured: Measures, each with the name of its probe.
@@ -20,10 +23,13 @@ def charts_of(measured: Iterable[tuple[Measure, str]]) -> Charts:
     charts: Charts = {}
     for measure, probe in measured:
         of_family = charts.setdefault(measure.family, {})
+        panels = Counter(row.chart.panel.title for row in measure.quantities if row.chart)
         for row in measure.quantities:
             if row.chart is not None:
+                name = row.chart.panel.title
+                title = name if panels[name] <= _SHARED else f"{name} ({probe})"
                 pattern = re.escape(f"{measure.family}/{probe}/{row.name}")
-                of_family.setdefault(row.chart.panel.title, []).append(pattern)
+                of_family.setdefault(title, []).append(pattern)
         for row in measure.layer_quantities:
             if row.chart is not None:
                 start = re.escape(f"{measure.family}_layers/{probe}/")

@@ -16,9 +16,12 @@ pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 def titles_of(callback):
     """The titles of the charts that the rows of a callback's measure ask for."""
-    of_all = [row.chart.panel.title for row in callback.measure.quantities if row.chart]
-    layers = [row.chart.panel.title for row in callback.measure.layer_quantities if row.chart]
-    return list(dict.fromkeys([*of_all, *(f"{each} ({callback.probe.key})" for each in layers)]))
+    probe, measure = callback.probe.key, callback.measure
+    panels = [row.chart.panel.title for row in measure.quantities if row.chart]
+    # with more than two curves, each probe has a chart of its own
+    of_all = [name if panels.count(name) <= 2 else f"{name} ({probe})" for name in panels]
+    layers = [f"{row.chart.panel.title} ({probe})" for row in measure.layer_quantities if row.chart]
+    return list(dict.fromkeys([*of_all, *layers]))
 
 
 def shown(patterns, folder):
@@ -56,6 +59,9 @@ def test_there_are_charts_of_all_callbacks_and_probes_in_one_layout(tmp_path):
     of_nc1 = layout["nc"]["NC1: samples collapse to class means"]
     of_probes = {f"nc/{probe}/{name}" for probe in ("train", "val") for name in ("nc1", "cdnv")}
     assert shown(of_nc1, tmp_path) == of_probes
+    of_nc2 = shown(layout["nc"]["NC2: means and rows form a simplex (val)"], tmp_path)
+    assert len(of_nc2) == 8
+    assert all(key.startswith("nc/val/") for key in of_nc2)
 
 
 def test_bookkeeping_is_the_last_group_of_charts_and_quantities_are_in_others(tmp_path):

@@ -123,6 +123,13 @@ def test_a_network_of_fabric_has_the_keys_of_its_own_and_the_precision_of_fabric
     assert (values["nc/data/nc1"] == expected["nc/data/nc1"]) is full
 
 
+def test_without_the_name_of_its_precision_a_network_of_fabric_is_not_measured_in_another():
+    model = Fabric(accelerator="cpu", devices=1).setup(network())
+    del vars(model)["_strategy"]
+    with pytest.raises(ValueError, match=r"Give the network itself: model\.module"):
+        measure(model, LOADER)
+
+
 def test_networks_of_data_parallel_training_are_measured_without_their_wrapper():
     expected = measure(network(), LOADER).values
     assert measure(nn.DataParallel(network()), LOADER).values == expected
