@@ -14,6 +14,7 @@ from tests.callbacks.test_logging import filled_in, keys_of
 from tests.callbacks.test_plots import TITLES
 
 pytest.importorskip("wandb_workspaces")
+pytestmark = pytest.mark.filterwarnings("ignore")  # the library uses what is deprecated
 
 LAYERS = ["input", "net.2", "net.6"]
 
