@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from lightning_nc.callbacks.failures import (
     without_inapplicable,
 )
 from lightning_nc.callbacks.measure_callback import MeasureCallback
+from lightning_nc.callbacks.messages import safely
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.record import Record
 from lightning_nc.callbacks.telling import tell_of_measurement
@@ -42,6 +44,9 @@ class GeometryCallback(TrainerCallback):
             ``"val"`` is of the Trainer's ``train_dataset`` or ``eval_dataset``, read as it reads
             them.
 
+    Raises:
+        ValueError: If a callback is none of ours.
+
     Example::
 
         from lightning_nc import callbacks_for
@@ -51,6 +56,12 @@ class GeometryCallback(TrainerCallback):
 
     def __init__(self, trainer: Any, callbacks: Iterable[MeasureCallback]) -> None:
         self.trainer, self.callbacks = trainer, list(callbacks)
+        for each in self.callbacks:
+            if not isinstance(each, MeasureCallback):
+                raise ValueError(
+                    "callbacks must be callbacks of lightning_nc, such as [NeuralCollapse()], got "
+                    f"{each!r}."
+                )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Measure before training."""
@@ -89,7 +100,8 @@ class GeometryCallback(TrainerCallback):
         if values:
             # logging clears the order to log, which other callbacks may have given
             ordered = control.should_log
-            self.trainer.log(values)
+            log = partial(self.trainer.log, values)
+            safely(_Process(state), due[0].told, "log by the Trainer", log)
             control.should_log = ordered
 
 

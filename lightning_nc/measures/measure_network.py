@@ -2,8 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from lightning_nc.measures.equi_separation import SeparationMeasure
 from lightning_nc.measures.measure import Drawing, Measure, drawing_of
 from lightning_nc.measures.measurement import Measurement, on_its_own
 from lightning_nc.measures.neural_collapse import CollapseMeasure
-from lightning_nc.measures.progress import PassesLine
+from lightning_nc.measures.progress import passes_shown
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.measures.together import Found, measured_together
 from lightning_nc.network.in_memory import source_of
@@ -132,7 +131,7 @@ def measure(
         )
     if not chosen:
         raise ValueError("Nothing to measure: layers=None and head=False leave out both measures.")
-    with _progress(progress) as advance:
+    with passes_shown(progress) as advance:
         runner = plain_runner(model, probe.forward, advance)
         outcomes = measured_together(runner, probe, chosen)
     found = [each for each in outcomes if isinstance(each, Found)]
@@ -144,50 +143,19 @@ def measure(
     texts += [f"measure(): {note}" for each in found for note in each.notes]
     for text in dict.fromkeys(texts):
         warnings.warn(text, RuntimeWarning, stacklevel=4)  # two frames are of the decorators
-    return network_measurement(found, probe.key, time.perf_counter() - started)
-
-
-def network_measurement(
-    found: Sequence[Found],
-    probe: str,
-    seconds: float,
-    epochs_completed: float = 0,
-    step: int = 0,
-    stage: str = "measure",
-) -> NetworkMeasurement:
-    """Return what was found in one measurement, as `Measurement` describes it.
-
-    Args:
-        found: What was found, of one measure or more.
-        probe: Name of the probe.
-        seconds: Duration of the measurement.
-        epochs_completed: Training epochs completed before it.
-        step: The step under which it is logged.
-        stage: The stage of the run.
-    """
     evaluations = [each.evaluation for each in found]
     return NetworkMeasurement(
-        epochs_completed=epochs_completed,
-        step=step,
-        values={key: value for each in found for key, value in each.values(probe).items()},
+        epochs_completed=0,
+        step=0,
+        values={k: value for each in found for k, value in each.values(probe.key).items()},
         arrays={k: on_its_own(v) for each in evaluations for k, v in each.arrays.items()},
         counts=on_its_own(found[0].answer.counts),
-        seconds=seconds,
-        stage=stage,
+        seconds=time.perf_counter() - started,
+        stage="measure",
         classes=found[0].answer.class_names,
         pooling={k: words for each in found for k, words in each.answer.pooling.items()},
-        measures=[(each.measure, probe) for each in found],
+        measures=[(each.measure, probe.key) for each in found],
     )
-
-
-@contextmanager
-def _progress(shown: bool | None) -> Iterator[Callable[[], None]]:
-    """Show progress, and yield a function to call after each pass through the network."""
-    line = PassesLine("measure", shown)
-    try:
-        yield line.advance
-    finally:
-        line.close()
 
 
 def _the_law_and_collapse(

@@ -1,6 +1,9 @@
 """A line that counts the passes of a long measurement through a network."""
 
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from torch import distributed
 
 SECONDS = 1.0  # shorter measurements show nothing
 
@@ -27,3 +30,30 @@ class PassesLine:
     def close(self) -> None:
         """Remove the line."""
         self.line.close()
+
+
+@contextmanager
+def passes_shown(shown: bool | None) -> Iterator[Callable[[], None]]:
+    """Show how many passes a measurement without a Trainer has made.
+
+    Args:
+        shown: Whether to show it; None shows it in terminals and notebooks, on the first process.
+
+    Yields:
+        A function to call after each pass; nothing that is shown fails the measurement.
+    """
+    if shown is None and distributed.is_available() and distributed.is_initialized():
+        shown = None if distributed.get_rank() == 0 else False
+    line: PassesLine | None = None
+    with suppress(Exception):
+        line = PassesLine("measure", shown)
+    try:
+        yield _nothing if line is None else line.advance
+    finally:
+        with suppress(Exception):
+            if line is not None:
+                line.close()
+
+
+def _nothing() -> None:
+    """Show nothing."""

@@ -75,7 +75,7 @@ def plain_runner(
     """
     precision, convert = _precision_of(model)
     while type(model).__name__ in _WRAPPERS:
-        model = getattr(model, "module", model)
+        model = model.module  # type: ignore[assignment]
     device = next(model.parameters(), torch.empty(0)).device
     way = calling(model, forward)
 

@@ -129,6 +129,26 @@ def test_what_cannot_be_measured_costs_one_warning_and_no_training(tmp_path):
     assert math.isfinite(ours(trainer)[-1]["nc/train/nc1"])
 
 
+def test_a_log_that_fails_costs_a_warning_and_no_training(tmp_path, monkeypatch):
+    class Refusing(transformers.TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **given):
+            if "nc/train/nc1" in logs:
+                raise ConnectionError("the server is gone")
+
+    trainer, used = trainer_of(tmp_path), [NeuralCollapse()]
+    trainer.add_callback(GeometryCallback(trainer, used))
+    trainer.add_callback(Refusing())
+    with pytest.warns(RuntimeWarning, match=r"Could not log by the Trainer: .*server is gone"):
+        trainer.train()
+    assert len(used[0].history) == 3
+    assert len(of_trainer(trainer)) == 3
+
+
+def test_callbacks_of_others_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"such as \[NeuralCollapse\(\)\], got"):
+        GeometryCallback(None, [transformers.TrainerCallback()])
+
+
 def in_two_processes(rank, world, folder):
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
