@@ -69,7 +69,7 @@ def publish_values(
 
 
 def publish_figures_and_tables(trainer: Any, record: Record, measurement: Measurement) -> None:
-    """Send the figures of a measurement to loggers, and tables outside of training, which ends."""
+    """Send the figures of a measurement to loggers and, outside of training, its tables."""
     if not (record.figures and trainer.is_global_zero):
         return
     timeline, prefix = record.timeline(), record.prefix
@@ -161,6 +161,7 @@ def _log_figure(
     _log_to_all(
         trainer,
         told,
+        "figures",
         lambda logger: log_figure(logger, tag, figure, step),
         lambda folder, logger: save_figure(folder, tag, figure, step, logger),
     )
@@ -180,6 +181,7 @@ def _log_film(
         _log_to_all(
             trainer,
             told,
+            "films",
             lambda logger: log_film(logger, tag, path, step),
             lambda folder, logger: save_film(folder, tag, path, logger),
         )
@@ -188,6 +190,7 @@ def _log_film(
 def _log_to_all(
     trainer: Any,
     told: set[str],
+    what: str,
     log: Callable[[Any], bool],
     save: Callable[[Any, Any], Path | None],
 ) -> None:
@@ -196,6 +199,7 @@ def _log_to_all(
     Args:
         trainer: The Trainer.
         told: Topics reported so far.
+        what: What it is: figures or films.
         log: Logs to a logger, and says whether it or its folder has it now.
         save: Saves it in a folder, for a logger or None, and returns the file if there is one.
     """
@@ -206,8 +210,12 @@ def _log_to_all(
             without.append(logger)
 
     for logger in trainer.loggers:
-        what = f"log a figure to {type(logger).__name__}"
-        safely(trainer, told, what, partial(log_to, logger))
+        safely(
+            trainer,
+            told,
+            f"log a figure to {type(logger).__name__}",
+            partial(log_to, logger),
+        )
     # not `trainer.log_dir`: without loggers it is the same folder, and it communicates
     folder = trainer.default_root_dir
 
@@ -215,11 +223,12 @@ def _log_to_all(
         saved = save(folder, logger) is not None
         where = f"are in {Path(folder, 'figures')}"
         if not saved:
-            where = f"are not kept, since {folder} is no folder of this machine"
+            where = f"are not kept, since {folder} is no folder of this machine, either"
         if logger is not None and not (saved and takes_files(logger)):
             name = type(logger).__name__
-            text = f"{name} has no place for figures, which {where}; callback.plot() draws them."
-            say_once(trainer, told, f"figures of {name}", text)
+            say_once(
+                trainer, told, f"place in {name}", f"{name} has no place for {what}, which {where}."
+            )
 
     for logger in without or ([] if trainer.loggers else [None]):
         safely(trainer, told, "write a figure", partial(save_for, logger))
