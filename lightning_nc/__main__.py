@@ -1,4 +1,4 @@
-"""``python -m lightning_nc``: a demo on scikit-learn's digits, a dry run, and a report on a run."""
+"""``python -m lightning_nc``: a demo, a dry run, a report on a run, and a view for W&B."""
 
 import argparse
 import sys
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_nc import EquiSeparation, NeuralCollapse
 from lightning_nc.checking import command
+from lightning_nc.integrations import wandb_view
 from lightning_nc.report.page import report_page
 from lightning_nc.report.reading import NothingToReport
 from lightning_nc.report.remarks import shown
@@ -58,7 +59,7 @@ class DigitsClassifier(LightningModule):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the demo, check a network before training, or write the report on a run."""
+    """Run the command of the command line; without one, the demo."""
     parser = argparse.ArgumentParser(prog="python -m lightning_nc", description=_DESCRIPTION)
     _add_demo_options(parser)
     commands = parser.add_subparsers(title="commands", dest="command", metavar="")
@@ -72,11 +73,14 @@ def main(arguments: list[str] | None = None) -> None:
     report.add_argument(
         "--output", type=Path, dest="page", default=Path("report.html"), help="the page to write"
     )
+    wandb_view.add_command(commands)
     options = parser.parse_args(arguments)
     if options.command == "check":
         command.run(check, options)
     elif options.command == "report":
         _report(report, options.run_dir, options.page)
+    elif options.command == "wandb-view":
+        wandb_view.run(parser, options)
     else:
         _demo(options.epochs, options.output)
 

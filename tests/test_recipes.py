@@ -189,3 +189,27 @@ def test_every_block_of_code_is_under_a_heading_that_is_tested():
     assert len(re.findall("^```[a-z]", TEXT, re.M)) == sum(
         len(blocks("(?:python|sh|yaml)", title)) for title in titles
     )
+
+
+def test_data_in_memory_are_measured_like_a_loader(run_recipe):
+    names = run_recipe("Data in memory")
+    expected = names["by_loader"]
+    assert names["by_batches"] == pytest.approx(expected, rel=1e-5)
+    assert names["by_arrays"] == pytest.approx(expected, rel=1e-5)
+    families = {key.partition("/")[0] for key in names["everything"].values}
+    assert families == {"separation", "separation_layers", "nc", "elasticity"}
+
+
+def test_a_network_of_fabric_is_measured_between_epochs(run_recipe):
+    values = run_recipe("Lightning Fabric")["values"]
+    assert 0 < values["nc/train/nc1"] < 1
+
+
+def test_the_trainer_of_transformers_logs_our_keys(run_recipe):
+    pytest.importorskip("accelerate")
+    names = run_recipe("Trainer of Hugging Face Transformers")
+    rows = [row for row in names["trainer"].state.log_history if "nc/train/nc1" in row]
+    assert [row["epoch"] for row in rows] == epochs(names["collapse"]) == [0, 1, 2]
+    assert (
+        rows[-1]["separation/train/rho"] == names["law"].history[-1].values["separation/train/rho"]
+    )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-_SECONDS = 1.0  # shorter measurements show nothing
+from lightning_nc.measures.progress import SECONDS, PassesLine
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def progress_line(trainer: Any, text: str) -> Iterator[Callable[[], None]]:
     Yields:
         A function to call after each forward or backward pass.
     """
-    line = _NoLine()
+    line: _NoLine | PassesLine = _NoLine()
     with suppress(Exception):  # a display that fails must not fail the measurement
         line = _line_of(trainer, text)
     try:
@@ -31,7 +31,7 @@ def progress_line(trainer: Any, text: str) -> Iterator[Callable[[], None]]:
             line.close()
 
 
-def _line_of(trainer: Any, text: str) -> "_NoLine":
+def _line_of(trainer: Any, text: str) -> "_NoLine | PassesLine":
     """Return a line that suits the Trainer's progress bar, which may be user code."""
     bar = getattr(trainer, "progress_bar_callback", None)
     if bar is None or not trainer.is_global_zero or not getattr(bar, "is_enabled", True):
@@ -39,7 +39,7 @@ def _line_of(trainer: Any, text: str) -> "_NoLine":
     tasks = getattr(bar, "progress", None)  # RichProgressBar has it once training has started
     if tasks is not None and tasks.live.is_started:
         return _RichLine(tasks, text)
-    return _PlainLine(text)
+    return PassesLine(text)  # below the bar of `TQDMProgressBar`
 
 
 class _NoLine:
@@ -52,22 +52,6 @@ class _NoLine:
         pass
 
 
-class _PlainLine(_NoLine):
-    """A line below the bar of `TQDMProgressBar`, removed when it is closed."""
-
-    def __init__(self, text: str) -> None:
-        from tqdm.auto import tqdm
-
-        self.line = tqdm(desc=text, unit=" passes", leave=False, delay=_SECONDS)
-
-    def advance(self) -> None:
-        with suppress(Exception):
-            self.line.update()
-
-    def close(self) -> None:
-        self.line.close()
-
-
 class _RichLine(_NoLine):
     """A task of `RichProgressBar`, removed when it is closed."""
 
@@ -76,7 +60,7 @@ class _RichLine(_NoLine):
         self.task: Any = None
 
     def advance(self) -> None:
-        if time.perf_counter() - self.started < _SECONDS:
+        if time.perf_counter() - self.started < SECONDS:
             return
         with suppress(Exception):
             if self.task is None:

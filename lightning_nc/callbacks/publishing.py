@@ -10,20 +10,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_nc.callbacks.messages import safely
+from lightning_nc.callbacks.messages import safely, say_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import give_to_monitors
 from lightning_nc.callbacks.record import Record
 from lightning_nc.figures.tables import Lines, Table
 from lightning_nc.loggers.films import log_film, save_film
 from lightning_nc.loggers.images import log_figure, save_figure
-from lightning_nc.loggers.kinds import local_folder_of, send_alert
-from lightning_nc.loggers.panels import arrange_panels
+from lightning_nc.loggers.kinds import local_folder_of, send_alert, takes_files
+from lightning_nc.loggers.panels import arrange_panels, bookkeeping_last
 from lightning_nc.loggers.tables import log_table, takes_tables
 from lightning_nc.measures import is_known
+from lightning_nc.measures.bookkeeping import BOOKKEEPING, GROUP
 from lightning_nc.measures.charts import charts_of
 from lightning_nc.measures.family import Family, write_families
 from lightning_nc.measures.measurement import Measurement
+from lightning_nc.measures.timeline import Timeline
 
 Attempt = Callable[[str, Callable[[], Any]], None]  # does what the text says, see `safely`
 Drawings = Mapping[str, Callable[[], Any]]  # by tag, a function that draws a figure
@@ -50,13 +52,15 @@ def publish_values(
     if not (trainer.is_global_zero and trainer.loggers):
         return
     charts = charts_of((record.measure, record.probe.key) for record in everything)
+    book = {record.prefix + row.name for record in everything for row in BOOKKEEPING}
     foreign = [Family.of(record.measure) for record in everything if not is_known(record.measure)]
     row = {**values, "epoch": moment.epoch}
     for logger in trainer.loggers:
         name = type(logger).__name__
         arrange = partial(arrange_panels, logger, charts, values)
         safely(trainer, told, f"arrange panels of {name}", arrange)
-        log = partial(logger.log_metrics, row, step=moment.step)
+        shown = bookkeeping_last(logger, row, book, GROUP)
+        log = partial(logger.log_metrics, shown, step=moment.step)
         safely(trainer, told, f"log to {name}", log)
         folder = local_folder_of(logger) if foreign else None
         if folder is not None:
@@ -65,7 +69,7 @@ def publish_values(
 
 
 def publish_figures_and_tables(trainer: Any, record: Record, measurement: Measurement) -> None:
-    """Send the figures of a measurement to loggers, and tables to those that accept them."""
+    """Send the figures of a measurement to loggers and, outside of training, its tables."""
     if not (record.figures and trainer.is_global_zero):
         return
     timeline, prefix = record.timeline(), record.prefix
@@ -75,12 +79,18 @@ def publish_figures_and_tables(trainer: Any, record: Record, measurement: Measur
         lambda: tagged(prefix, record.measure.draw(timeline)),
         measurement.step,
     )
+    if measurement.stage != "fit":
+        publish_tables(trainer, record, timeline)
+
+
+def publish_tables(trainer: Any, record: Record, timeline: Timeline) -> None:
+    """Send the tables of the last measurement to the loggers that support tables."""
     if any(map(takes_tables, trainer.loggers)):
         attempt = partial(safely, trainer, record.told)
 
         def log_tables() -> None:
-            tables = tagged(prefix, record.measure.tables(timeline))
-            _log_tables(trainer, attempt, tables, measurement.step)
+            tables = tagged(record.prefix, record.measure.tables(timeline))
+            _log_tables(trainer, attempt, tables, timeline.last.step)
 
         attempt("make tables", log_tables)
 
@@ -91,8 +101,9 @@ def publish_figures(
     """Draw figures and send them to the loggers, on the first process.
 
     Each figure is drawn and logged separately, so that a failure does not affect the others.
-    Without a logger they are written to the Trainer's ``default_root_dir``, except in runs that
-    must leave no files (``fast_dev_run`` and ``barebones``).
+    Without a logger, and for loggers that have neither images nor a folder on this machine, they
+    are written to the Trainer's ``default_root_dir``, except in runs that must leave no files
+    (``fast_dev_run`` and ``barebones``).
 
     Args:
         trainer: The Trainer.
@@ -102,7 +113,7 @@ def publish_figures(
     """
     attempt = partial(safely, trainer, told)
     if trainer.loggers or _leaves_files(trainer):
-        attempt("draw figures", lambda: _log_figures(trainer, attempt, figures(), step))
+        attempt("draw figures", lambda: _log_figures(trainer, told, figures(), step))
 
 
 def publish_films(trainer: Any, told: set[str], films: Callable[[], Films], step: int) -> None:
@@ -118,7 +129,7 @@ def publish_films(trainer: Any, told: set[str], films: Callable[[], Films], step
     """
     attempt = partial(safely, trainer, told)
     if _leaves_files(trainer):
-        attempt("draw figures", lambda: _log_films(trainer, attempt, films(), step))
+        attempt("draw figures", lambda: _log_films(trainer, told, films(), step))
 
 
 def send_alerts(trainer: Any, told: set[str], title: str, text: str) -> None:
@@ -137,40 +148,90 @@ def _leaves_files(trainer: Any) -> bool:
     return not (trainer.fast_dev_run or getattr(trainer, "barebones", False))
 
 
-def _log_figures(trainer: Any, attempt: Attempt, figures: Drawings, step: int) -> None:
+def _log_figures(trainer: Any, told: set[str], figures: Drawings, step: int) -> None:
     for tag, drawing in figures.items():
-        attempt("draw a figure", partial(_log_figure, trainer, attempt, tag, drawing, step))
+        log = partial(_log_figure, trainer, told, tag, drawing, step)
+        safely(trainer, told, "draw a figure", log)
 
 
 def _log_figure(
-    trainer: Any, attempt: Attempt, tag: str, drawing: Callable[[], Any], step: int
+    trainer: Any, told: set[str], tag: str, drawing: Callable[[], Any], step: int
 ) -> None:
     figure = drawing()
-    if not trainer.loggers:
-        # not `trainer.log_dir`: without loggers it is the same folder, and it communicates
-        folder = trainer.default_root_dir
-        attempt("write a figure", partial(save_figure, folder, tag, figure, step))
-    for logger in trainer.loggers:
-        what = f"log a figure to {type(logger).__name__}"
-        attempt(what, partial(log_figure, logger, tag, figure, step))
+    _log_to_all(
+        trainer,
+        told,
+        "figures",
+        lambda logger: log_figure(logger, tag, figure, step),
+        lambda folder, logger: save_figure(folder, tag, figure, step, logger),
+    )
 
 
-def _log_films(trainer: Any, attempt: Attempt, films: Films, step: int) -> None:
+def _log_films(trainer: Any, told: set[str], films: Films, step: int) -> None:
     for tag, make in films.items():
-        attempt("draw a figure", partial(_log_film, trainer, attempt, tag, make, step))
+        safely(trainer, told, "draw a figure", partial(_log_film, trainer, told, tag, make, step))
 
 
 def _log_film(
-    trainer: Any, attempt: Attempt, tag: str, make: Callable[[Path], None], step: int
+    trainer: Any, told: set[str], tag: str, make: Callable[[Path], None], step: int
 ) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "film.gif")
         make(path)
-        if not trainer.loggers:
-            attempt("write a figure", partial(save_film, trainer.default_root_dir, tag, path))
-        for logger in trainer.loggers:
-            what = f"log a figure to {type(logger).__name__}"
-            attempt(what, partial(log_film, logger, tag, path, step))
+        _log_to_all(
+            trainer,
+            told,
+            "films",
+            lambda logger: log_film(logger, tag, path, step),
+            lambda folder, logger: save_film(folder, tag, path, logger),
+        )
+
+
+def _log_to_all(
+    trainer: Any,
+    told: set[str],
+    what: str,
+    log: Callable[[Any], bool],
+    save: Callable[[Any, Any], Path | None],
+) -> None:
+    """Log a figure or film to all loggers, and save it where there is no other place for it.
+
+    Args:
+        trainer: The Trainer.
+        told: Topics reported so far.
+        what: What it is: figures or films.
+        log: Logs to a logger, and says whether it or its folder has it now.
+        save: Saves it in a folder, for a logger or None, and returns the file if there is one.
+    """
+    without: list[Any] = []
+
+    def log_to(logger: Any) -> None:
+        if not log(logger):
+            without.append(logger)
+
+    for logger in trainer.loggers:
+        safely(
+            trainer,
+            told,
+            f"log a figure to {type(logger).__name__}",
+            partial(log_to, logger),
+        )
+    # not `trainer.log_dir`: without loggers it is the same folder, and it communicates
+    folder = trainer.default_root_dir
+
+    def save_for(logger: Any) -> None:
+        saved = save(folder, logger) is not None
+        where = f"are in {Path(folder, 'figures')}"
+        if not saved:
+            where = f"are not kept, since {folder} is no folder of this machine, either"
+        if logger is not None and not (saved and takes_files(logger)):
+            name = type(logger).__name__
+            say_once(
+                trainer, told, f"place in {name}", f"{name} has no place for {what}, which {where}."
+            )
+
+    for logger in without or ([] if trainer.loggers else [None]):
+        safely(trainer, told, "write a figure", partial(save_for, logger))
 
 
 def _log_tables(

@@ -16,6 +16,7 @@ from lightning_nc.functional.minority_collapse import minority_classes
 from lightning_nc.measures.minority_collapse import MinorityMeasure
 from lightning_nc.measures.minority_notes import NO_MINORITY
 from lightning_nc.network.class_names import class_names
+from lightning_nc.network.in_memory import source_of
 from lightning_nc.network.labels import dataset_labels
 from lightning_nc.network.runner import Runner, plain_runner
 from lightning_nc.passes.agreement import Processes
@@ -57,8 +58,8 @@ def check(
 
     Args:
         model: Any module that is called with inputs; it is checked on the device where it is.
-        loader: A DataLoader or Dataset, of which a `Probe` draws 100 samples per class as it does
-            for callbacks, or a `Probe` on one (not ``"train"``, for which a Trainer is needed).
+        loader: Data as `measure` takes them, of which a `Probe` draws 100 samples per class as it
+            does for callbacks; or a `Probe` (not on ``"train"``, for which a Trainer is needed).
         callbacks: Those to check on these data, with their options; by default all families.
 
     Returns:
@@ -77,7 +78,7 @@ def check(
         >>> [each.name for each in found.families if not each.applies]  # classes are balanced
         ['MinorityCollapse']
     """
-    probe = loader if isinstance(loader, Probe) else Probe(loader, "data")
+    probe = loader if isinstance(loader, Probe) else Probe(source_of(loader, model), "data")
     if isinstance(probe.source, str):
         raise ValueError(
             f'Probe source "{probe.source}" is a Trainer\'s loader, but there is no Trainer. Give '

@@ -6,20 +6,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_nc.loggers.kinds import folder_of, free_name, is_a, path_of
+from lightning_nc.loggers.kinds import free_name, is_a, local_folder_of, path_of, takes_files
 
 
-def log_film(logger: Any, tag: str, film: Path, step: int) -> None:
+def log_film(logger: Any, tag: str, film: Path, step: int) -> bool:
     """Log a GIF, as a video if the logger accepts videos, else as a file.
 
     Args:
         logger: W&B and Comet loggers get a video, MLflow loggers an artifact ``figures/TAG.gif``,
-            where TAG is the tag's `path_of`. For any other logger with a ``log_dir`` or
-            ``save_dir``, that file is written there.
+            where TAG is the tag's `path_of`. For any other logger with a folder on this machine
+            that file is written there, and given to the logger as in `log_figure`.
         tag: Name of the film.
         film: Path of the GIF; the file may be deleted afterwards.
         step: Step at which it is logged.
+
+    Returns:
+        Whether the logger or its folder has the film.
     """
+    if is_a(logger, "DummyLogger"):
+        return True
     if is_a(logger, "WandbLogger") and hasattr(logger, "log_video"):
         logger.log_video(key=tag, videos=[str(film)], step=step, format=["gif"])
     elif is_a(logger, "CometLogger"):
@@ -30,11 +35,13 @@ def log_film(logger: Any, tag: str, film: Path, step: int) -> None:
         with TemporaryDirectory() as temporary:
             named = shutil.copy(film, Path(temporary, f"{name}.gif"))
             logger.experiment.log_artifact(logger.run_id, str(named), f"figures/{folder}")
-    elif (log_dir := folder_of(logger)) is not None:
-        save_film(log_dir, tag, film)
+    else:
+        log_dir = local_folder_of(logger)
+        return log_dir is not None and save_film(log_dir, tag, film, logger) is not None
+    return True
 
 
-def save_film(folder: str | Path, tag: str, film: Path) -> None:
+def save_film(folder: str | Path, tag: str, film: Path, logger: Any = None) -> Path | None:
     """Copy a GIF to ``figures/TAG.gif`` in a local folder, without overwriting a file.
 
     Nothing is written to a remote folder, such as ``s3://...``.
@@ -43,10 +50,18 @@ def save_film(folder: str | Path, tag: str, film: Path) -> None:
         folder: The logger's folder.
         tag: Name of the film.
         film: Path of the GIF.
+        logger: A logger that is given the file if it takes files.
+
+    Returns:
+        The file; None if none was written.
     """
     if "://" in str(folder):
-        return
-    path = Path(folder, "figures", path_of(tag))
+        return None
+    separator = "." if takes_files(logger) else "/"
+    path = Path(folder, "figures", path_of(tag).replace("/", separator))
     path.parent.mkdir(parents=True, exist_ok=True)
     name = free_name(path.name, ".gif", lambda name: (path.parent / name).exists())
-    shutil.copy(film, path.parent / name)
+    saved = Path(shutil.copy(film, path.parent / name))
+    if takes_files(logger):
+        logger.log_file(str(saved))
+    return saved

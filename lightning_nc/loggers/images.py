@@ -1,31 +1,36 @@
 """Log a matplotlib figure to any logger, or save it in a folder."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lightning_nc.loggers.kinds import folder_of, free_name, is_a, path_of
+from lightning_nc.loggers.kinds import free_name, is_a, local_folder_of, path_of, takes_files
 
 
-def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
+def log_figure(logger: Any, tag: str, figure: Any, step: int) -> bool:
     """Log a matplotlib figure, as an image if the logger accepts images, else as a PNG file.
 
     Args:
-        logger: TensorBoard, W&B and Comet loggers get an image, MLflow loggers an artifact
-            ``figures/TAG/step_N.png``, where TAG is the tag's `path_of`. For any other logger with
-            a ``log_dir`` or ``save_dir``, that file is written there.
+        logger: TensorBoard and Comet loggers get an image, MLflow loggers an artifact
+            ``figures/TAG/step_N.png``, where TAG is the tag's `path_of`. Loggers with a method
+            ``log_image(key, images, step)``, such as that of W&B, get an image. For any other
+            logger with a folder on this machine the file is written there; if it has a method
+            ``log_file(path)``, it gets the path, in which parts of TAG are separated by dots, since
+            the logger may use the name of the file alone.
         tag: Name of the figure.
         figure: A matplotlib ``Figure`` on an Agg canvas.
         step: Step at which it is logged.
+
+    Returns:
+        Whether the logger or its folder has the figure.
     """
     if is_a(logger, "DummyLogger"):  # Lightning's logger under fast_dev_run
-        return
+        return True
     if is_a(logger, "TensorBoardLogger"):
         logger.experiment.add_image(tag, _pixels(figure), global_step=step, dataformats="HWC")
-    elif is_a(logger, "WandbLogger"):
-        logger.log_image(key=tag, images=[_pixels(figure)], step=step)
     elif is_a(logger, "CometLogger"):
         logger.experiment.log_figure(figure_name=tag, figure=figure, step=step)
     elif is_a(logger, "MLFlowLogger"):
@@ -33,11 +38,17 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> None:
         taken = {file.path for file in logger.experiment.list_artifacts(run, files)}
         name = _png(step, lambda name: f"{files}/{name}" in taken)
         logger.experiment.log_figure(run, figure, f"{files}/{name}")
-    elif (folder := folder_of(logger)) is not None:
-        save_figure(folder, tag, figure, step)
+    elif _takes_images(logger):
+        logger.log_image(key=tag, images=[_pixels(figure)], step=step)
+    else:
+        folder = local_folder_of(logger)
+        return folder is not None and save_figure(folder, tag, figure, step, logger) is not None
+    return True
 
 
-def save_figure(folder: str | Path, tag: str, figure: Any, step: int) -> None:
+def save_figure(
+    folder: str | Path, tag: str, figure: Any, step: int, logger: Any = None
+) -> Path | None:
     """Write a figure to ``figures/TAG/step_N.png`` in a local folder, without overwriting a file.
 
     Nothing is written to a remote folder, such as ``s3://...``.
@@ -47,12 +58,31 @@ def save_figure(folder: str | Path, tag: str, figure: Any, step: int) -> None:
         tag: Name of the figure.
         figure: A matplotlib ``Figure``.
         step: Step in the name of the file.
+        logger: A logger that is given the file if it takes files.
+
+    Returns:
+        The file; None if none was written.
     """
     if "://" in str(folder):
-        return
-    files = Path(folder) / "figures" / path_of(tag)
-    files.mkdir(parents=True, exist_ok=True)
-    figure.savefig(files / _png(step, lambda name: (files / name).exists()))
+        return None
+    separator = "." if takes_files(logger) else "/"
+    start = f"{path_of(tag)}/".replace("/", separator)
+    files = Path(folder, "figures")
+    path = files / (start + _png(step, lambda name: (files / (start + name)).exists()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    if takes_files(logger):
+        logger.log_file(str(path))
+    return path
+
+
+def _takes_images(logger: Any) -> bool:
+    """Whether a logger has ``log_image`` with the arguments of that of W&B."""
+    try:
+        inspect.signature(logger.log_image).bind(key="", images=[], step=0)
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _png(step: int, taken: Callable[[str], bool]) -> str:

@@ -40,6 +40,11 @@ def local_folder_of(logger: Any) -> Path | None:
     return None if not folder or "://" in str(folder) else Path(folder)
 
 
+def takes_files(logger: Any) -> bool:
+    """Whether a logger has a method ``log_file``, as that of Lightning's own platform."""
+    return callable(getattr(logger, "log_file", None)) and not is_a(logger, "DummyLogger")
+
+
 _PLAIN = re.compile(r"(?!(?:con|prn|aux|nul|com\d|lpt\d)$)[a-z0-9_-]{1,80}")
 
 

@@ -1,12 +1,31 @@
 """Tell dashboards which quantities to show together, and over which axis."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from lightning_nc.loggers.kinds import is_a, key_of
 
 Charts = Mapping[str, Mapping[str, list[str]]]  # regular expressions of keys, by category and title
+
+
+def bookkeeping_last(
+    logger: Any, values: Mapping[str, float], book: Collection[str], group: str
+) -> Mapping[str, float]:
+    """Return values under the keys that a logger gets.
+
+    TensorBoard groups charts by the first part of their keys, in alphabetical order. There,
+    bookkeeping gets a group of its own, so that the quantities come first.
+
+    Args:
+        logger: Any of Lightning's loggers.
+        values: Values by key.
+        book: The keys of bookkeeping.
+        group: How they start in TensorBoard.
+    """
+    if not is_a(logger, "TensorBoardLogger"):
+        return values
+    return {group + key if key in book else key: value for key, value in values.items()}
 
 
 def arrange_panels(logger: Any, charts: Charts, values: Mapping[str, float]) -> None:
@@ -22,9 +41,10 @@ def arrange_panels(logger: Any, charts: Charts, values: Mapping[str, float]) -> 
     """
     if is_a(logger, "TensorBoardLogger") and hasattr(logger.experiment, "add_custom_scalars"):
         every = [
-            (category, title, tuple(patterns))
+            (category, title, pattern)
             for category, of_category in charts.items()
             for title, patterns in of_category.items()
+            for pattern in patterns
         ]
         told, new = _tell(logger, every)
         if new:
@@ -46,15 +66,13 @@ def _tell(logger: Any, topics: Iterable[Any]) -> tuple[list[Any], list[Any]]:
     return list(told), new
 
 
-def _layout(
-    logger: Any, charts: Iterable[tuple[str, str, tuple[str, ...]]]
-) -> dict[str, dict[str, list[Any]]]:
+def _layout(logger: Any, charts: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, list[Any]]]:
     """Charts by category and title, in the form that TensorBoard's writers expect."""
     # TensorBoard matches a pattern at the beginning of a key, so the pattern must end with $
     start, layout = re.escape(key_of(logger, "")), dict[str, dict[str, list[Any]]]()
-    for category, title, patterns in charts:
-        keys = [f"{start}{pattern}$" for pattern in patterns]
-        layout.setdefault(category, {})[title] = ["Multiline", keys]
+    for category, title, pattern in charts:
+        _, keys = layout.setdefault(category, {}).setdefault(title, ["Multiline", []])
+        keys.append(f"{start}{pattern}$")
     return layout
 
 

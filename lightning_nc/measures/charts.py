@@ -1,16 +1,18 @@
 """Charts of the logged quantities, built from the rows of measures, for dashboards."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from lightning_nc.measures.measure import Measure
-from lightning_nc.measures.quantity import Quantity
 
 Charts = dict[str, dict[str, list[str]]]  # regular expressions that match keys, by family and title
 
+_SHARED = 2  # most quantities of a chart of several probes: all lines of a run have one colour
+
 
 def charts_of(measured: Iterable[tuple[Measure, str]]) -> Charts:
-    """One chart per panel and probe.
+    """One chart per panel, of all probes if the panel has few curves, else of each probe.
 
     Args:
         measured: Measures, each with the name of its probe.
@@ -21,15 +23,17 @@ def charts_of(measured: Iterable[tuple[Measure, str]]) -> Charts:
     charts: Charts = {}
     for measure, probe in measured:
         of_family = charts.setdefault(measure.family, {})
+        panels = Counter(row.chart.panel.title for row in measure.quantities if row.chart)
         for row in measure.quantities:
-            _add(of_family, row, probe, re.escape(f"{measure.family}/{probe}/{row.name}"))
+            if row.chart is not None:
+                name = row.chart.panel.title
+                title = name if panels[name] <= _SHARED else f"{name} ({probe})"
+                pattern = re.escape(f"{measure.family}/{probe}/{row.name}")
+                of_family.setdefault(title, []).append(pattern)
         for row in measure.layer_quantities:
-            start = re.escape(f"{measure.family}_layers/{probe}/")
-            end = re.escape(f"/{row.name}") if row.name else ""
-            _add(of_family, row, probe, f"{start}.*{end}")
+            if row.chart is not None:
+                start = re.escape(f"{measure.family}_layers/{probe}/")
+                end = re.escape(f"/{row.name}") if row.name else ""
+                title = f"{row.chart.panel.title} ({probe})"
+                of_family.setdefault(title, []).append(f"{start}.*{end}")
     return {family: of_family for family, of_family in charts.items() if of_family}
-
-
-def _add(charts: dict[str, list[str]], row: Quantity, probe: str, pattern: str) -> None:
-    if row.chart is not None:
-        charts.setdefault(f"{row.chart.panel.title} ({probe})", []).append(pattern)

@@ -10,15 +10,16 @@ import torch
 from torch import nn
 
 from lightning_nc.measures.equi_separation import SeparationMeasure
-from lightning_nc.measures.measure import Drawing, Evaluation, Measure, drawing_of
-from lightning_nc.measures.measurement import Measurement, keyed, on_its_own
+from lightning_nc.measures.measure import Drawing, Measure, drawing_of
+from lightning_nc.measures.measurement import Measurement, on_its_own
 from lightning_nc.measures.neural_collapse import CollapseMeasure
+from lightning_nc.measures.progress import passes_shown
 from lightning_nc.measures.timeline import Timeline
+from lightning_nc.measures.together import Found, measured_together
+from lightning_nc.network.in_memory import source_of
 from lightning_nc.network.points import Layers, Pool
 from lightning_nc.network.runner import plain_runner
-from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.probe import Probe
-from lightning_nc.passes.request import Answer
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,27 @@ def measure(
     head: str | Literal[False] | None = None,
     pool: Pool = "auto",
     measures: Iterable[Any] | None = None,
+    progress: bool | None = None,
 ) -> NetworkMeasurement:
     """Measure a network once, without a Trainer, and return what the callbacks would log.
 
     The network is left as it was: modes, buffers, gradients and random generators.
 
     Args:
-        model: Any module that is called with inputs; it is measured on the device where it is.
-        loader: A DataLoader or Dataset, which is read completely, or a `Probe` on one (to set
-            ``samples_per_class``, ``unpack``, ``forward``, ``batch_norm``...). Keys contain the
-            probe's name, ``data`` by default.
+        model: Any module that is called with inputs; it is measured on the device where it is. Of
+            one that Fabric or ``DistributedDataParallel`` has wrapped, the network inside is
+            measured, by this process alone.
+        loader: What is read completely: a DataLoader, also as Fabric or Accelerate has prepared it;
+            a Dataset; a list of batches; ``(X, y)`` as tensors or arrays. Or a `Probe` on a loader
+            or dataset (to set ``samples_per_class``, ``unpack``, ``forward``, ``batch_norm``...).
+            Keys contain the probe's name, ``data`` by default.
         layers: See `EquiSeparation`; None leaves out the law.
         head: See `NeuralCollapse`; False leaves out neural collapse.
         pool: Makes (N, d) features of layers and of the classifier's input.
         measures: What to measure instead of the law and neural collapse: any `Measure`, or
-            callbacks, whose measures are used.
+            callbacks, whose measures are used. ``measures=callbacks_for()`` measures all families.
+        progress: Whether to count passes through the network on a line, from the first second on;
+            by default only where there is a terminal or notebook.
 
     Returns:
         A `Measurement` that holds the values of all measures under their keys, and has ``plot()``.
@@ -106,7 +113,9 @@ def measure(
         half distance 9/4.
     """
     started = time.perf_counter()
-    probe = loader if isinstance(loader, Probe) else Probe(loader, "data", samples_per_class=None)
+    probe = loader
+    if not isinstance(loader, Probe):
+        probe = Probe(source_of(loader, model), "data", samples_per_class=None)
     if isinstance(probe.source, str):
         raise ValueError(
             f'Probe source "{probe.source}" is a Trainer\'s loader, but there is no Trainer. Give '
@@ -122,24 +131,30 @@ def measure(
         )
     if not chosen:
         raise ValueError("Nothing to measure: layers=None and head=False leave out both measures.")
+    with passes_shown(progress) as advance:
+        runner = plain_runner(model, probe.forward, advance)
+        outcomes = measured_together(runner, probe, chosen)
+    found = [each for each in outcomes if isinstance(each, Found)]
+    failed = [(m, e) for m, e in zip(chosen, outcomes, strict=True) if isinstance(e, Exception)]
     named = (layers, head, pool) != ("blocks", None, "auto")
-    found = _found(model, probe, chosen, all_or_none=named)
-    answers = [answer for _, answer, _ in found]
-    evaluations = [evaluation for *_, evaluation in found]
-    notes = [note for _, answer, evaluation in found for note in _notes(answer, evaluation)]
-    for text in dict.fromkeys(notes):
-        warnings.warn(f"measure(): {text}", RuntimeWarning, stacklevel=2)
+    if failed and (named or not found):
+        raise failed[0][1]
+    texts = [f"measure() leaves out {each.title.lower()}: {why}" for each, why in failed]
+    texts += [f"measure(): {note}" for each in found for note in each.notes]
+    for text in dict.fromkeys(texts):
+        warnings.warn(text, RuntimeWarning, stacklevel=4)  # two frames are of the decorators
+    evaluations = [each.evaluation for each in found]
     return NetworkMeasurement(
         epochs_completed=0,
         step=0,
-        values=_values(found, probe.key),
+        values={k: value for each in found for k, value in each.values(probe.key).items()},
         arrays={k: on_its_own(v) for each in evaluations for k, v in each.arrays.items()},
-        counts=on_its_own(answers[0].counts),
+        counts=on_its_own(found[0].answer.counts),
         seconds=time.perf_counter() - started,
         stage="measure",
-        classes=answers[0].class_names,
-        pooling={name: words for each in answers for name, words in each.pooling.items()},
-        measures=[(each, probe.key) for each, *_ in found],
+        classes=found[0].answer.class_names,
+        pooling={k: words for each in found for k, words in each.answer.pooling.items()},
+        measures=[(each.measure, probe.key) for each in found],
     )
 
 
@@ -148,51 +163,6 @@ def _the_law_and_collapse(
 ) -> list[Measure]:
     law = [SeparationMeasure(layers, pool)] if layers is not None else []
     return [*law, CollapseMeasure(head, pool=pool)] if head is not False else [*law]
-
-
-def _found(
-    model: nn.Module, probe: Probe, measures: Sequence[Measure], all_or_none: bool
-) -> list[tuple[Measure, Answer, Evaluation]]:
-    """Measure in one pass of each kind; a measure that cannot be met is left out with a warning.
-
-    Raises:
-        Exception: If none of the measures can be met, or one of them if all are needed: why the
-            first cannot.
-    """
-    answers: dict[int, Answer | Exception] = {}
-    for kind in dict.fromkeys(each.passes for each in measures):
-        of_kind = [n for n, each in enumerate(measures) if each.passes is kind]
-        requests = [measures[n].request() for n in of_kind]
-        runner = plain_runner(model, probe.forward)
-        one_pass = kind(runner, lambda: probe.source, probe, requests, Processes())
-        answers |= dict(zip(of_kind, one_pass.run(), strict=True))
-    found: list[tuple[Measure, Answer, Evaluation]] = []
-    failed: list[tuple[Measure, Exception]] = []
-    for n, each in enumerate(measures):
-        try:
-            answer = answers[n]
-            if isinstance(answer, Exception):
-                raise answer
-            found.append((each, answer, each.evaluate(answer)))
-        except Exception as error:
-            failed.append((each, error))
-    if failed and (all_or_none or not found):
-        raise failed[0][1]
-    for each, failure in failed:
-        why = f"measure() leaves out {each.title.lower()}: {failure}"
-        warnings.warn(why, RuntimeWarning, stacklevel=3)
-    return found
-
-
-def _notes(answer: Answer, evaluation: Evaluation) -> list[str]:
-    return [*answer.notes.values(), *evaluation.notes.values()]
-
-
-def _values(found: Sequence[tuple[Measure, Answer, Evaluation]], probe: str) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for each, _, evaluation in found:
-        values |= keyed(each.family, probe, evaluation.values, evaluation.layers)
-    return values
 
 
 def _drawings(one: Measure, timeline: Timeline) -> dict[str, Drawing]:

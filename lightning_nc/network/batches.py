@@ -80,7 +80,8 @@ def samples_of(source: Any, batch_size: int | None) -> Samples:
 
     A loader's dataset, batch size, collate function, worker initialisation and memory pinning are
     used, and the indices of a `SubsetRandomSampler`. Other samplers, generators and iterators
-    belong to training and are not used.
+    belong to training and are not used. Loaders that Fabric or Accelerate has prepared are read
+    whole, whatever share of them a process trains on.
 
     Args:
         source: A Dataset, a DataLoader, or a function without arguments that returns one.
@@ -92,6 +93,8 @@ def samples_of(source: Any, batch_size: int | None) -> Samples:
     """
     if not isinstance(source, Dataset | DataLoader) and callable(source):
         source = source()
+    if type(source).__name__ == "_FabricDataLoader":
+        source = getattr(source, "_dataloader", source)
     dataset: Any = source.dataset if isinstance(source, DataLoader) else source
     if isinstance(dataset, IterableDataset) or not (
         hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
@@ -111,7 +114,7 @@ def samples_of(source: Any, batch_size: int | None) -> Samples:
         )
     own_size = source.batch_size or getattr(source.batch_sampler, "batch_size", None)
     size = batch_size or own_size or 100
-    chosen = _subset_of(source.sampler)
+    chosen = _subset_of(_sampler_of(source))
     dataset = dataset if chosen is None else Part(dataset, list(chosen))
     init, start = source.worker_init_fn, source.multiprocessing_context
     by_workers = source.num_workers > 0 and init is not None and not _is_lightnings(init)
@@ -130,6 +133,14 @@ def inner_sampler(sampler: Any) -> Any:
     sampler, the wrapper is returned.
     """
     return getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+
+
+def _sampler_of(loader: DataLoader[Any]) -> Any:
+    """Return the sampler that was given to a loader, also within batch samplers (Accelerate's)."""
+    sampler: Any = loader.batch_sampler
+    while hasattr(sampler, "batch_sampler"):
+        sampler = sampler.batch_sampler
+    return getattr(sampler, "sampler", loader.sampler)
 
 
 def _subset_of(sampler: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -19,6 +18,10 @@ def _no_progress() -> None:
 
 def _say_nothing(_text: str) -> None:
     """Do nothing, in place of a message."""
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _inputs_alone(_batch: Any, inputs: Any) -> Any:
@@ -55,16 +58,52 @@ class Runner(NamedTuple):
         return generators_in_model(self.model) + held_generators(self.around, deepest=3)
 
 
-def plain_runner(model: nn.Module, forward: Forward | None = None) -> Runner:
+def plain_runner(
+    model: nn.Module,
+    forward: Forward | None = None,
+    advance: Callable[[], None] = _no_progress,
+) -> Runner:
     """Return a runner that moves batches to the device of the network's first parameter.
+
+    A network that Fabric, ``DistributedDataParallel`` or ``DataParallel`` has wrapped is called
+    itself, in the precision of Fabric: nothing is communicated.
 
     Args:
         model: The network.
         forward: How to call it, as in `calling`.
+        advance: Called after each forward or backward pass through the network.
     """
+    precision, convert = _precision_of(model)
+    while type(model).__name__ in _WRAPPERS:
+        model = model.module  # type: ignore[assignment]
     device = next(model.parameters(), torch.empty(0)).device
-    move, way = partial(_moved, device=device), calling(model, forward)
-    return Runner(model, device, move, nullcontext, way.function, inputs_of=way.inputs_of)
+    way = calling(model, forward)
+
+    def move(batch: Any) -> Any:
+        return _moved(convert(batch), device)
+
+    def call(inputs: Any) -> Any:
+        outputs = way.function(inputs)
+        advance()
+        return outputs
+
+    return Runner(model, device, move, precision, call, advance=advance, inputs_of=way.inputs_of)
+
+
+_WRAPPERS = ("_FabricModule", "DistributedDataParallel", "DataParallel")
+
+
+def _precision_of(model: nn.Module) -> tuple[Callable[[], AbstractContextManager[Any]], Any]:
+    """The context of forward passes, and the function that converts a batch for them."""
+    if type(model).__name__ != "_FabricModule":
+        return nullcontext, _as_it_is
+    strategy: Any = getattr(model, "_strategy", None)
+    if strategy is None:
+        raise ValueError(
+            "Fabric does not tell the precision of this network. Give the network itself: "
+            "model.module."
+        )
+    return strategy.precision.forward_context, strategy.precision.convert_input
 
 
 @runtime_checkable

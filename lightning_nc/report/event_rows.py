@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from lightning_nc.measures.bookkeeping import GROUP
 from lightning_nc.report.remarks import Remarks
 
 
@@ -33,7 +34,7 @@ class EventFiles:
     def __init__(self, paths: Sequence[Path], remarks: Remarks) -> None:
         self._paths, self._remarks = paths, remarks
         # which of the tags are ours is known when all are known: the files are read twice
-        scalars = (value.tag for *_, values in self._events(remarks) for value in values)
+        scalars = (_key(value.tag) for *_, values in self._events(remarks) for value in values)
         self.names = list(dict.fromkeys(scalars))
 
     def rows(self, keys: Mapping[str, str]) -> Iterator[dict[str, float]]:
@@ -49,7 +50,8 @@ class EventFiles:
         row: dict[str, float] = {}
         at: Any = None
         for path, step, record, values in self._events(Remarks("")):  # it has been told
-            ours = [(keys[each.tag], each.simple_value) for each in values if each.tag in keys]
+            tagged = [(_key(each.tag), each.simple_value) for each in values]
+            ours = [(keys[key], value) for key, value in tagged if key in keys]
             if ours and masked_crc32c(record.data) != record.checksum:
                 self._remarks.add("a record with a wrong checksum is left out", record.place)
                 continue
@@ -81,6 +83,11 @@ class EventFiles:
                             yield path, event.step, record, scalars
             except OSError as error:
                 remarks.add(f"it cannot be read ({error.strerror})", path.name)
+
+
+def _key(tag: str) -> str:
+    """The key without the group in which TensorBoard shows bookkeeping."""
+    return tag.replace(GROUP, "", 1)
 
 
 def _records(file: BinaryIO, name: str, remarks: Remarks) -> Iterator[_Record]:

@@ -10,6 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.plugins.custom_scalar import layout_pb2
 
+from lightning_nc.measures.bookkeeping import BOOKKEEPING, GROUP
+
+BOOK = {row.name for row in BOOKKEEPING}
+
 
 def csv_rows(folder):
     """The rows of the only metrics.csv, as dicts of text."""
@@ -23,6 +27,11 @@ def tensorboard_events(folder):
     (path,) = {file.parent for file in folder.rglob("events.out.tfevents.*")}
     events = EventAccumulator(str(path), size_guidance={"scalars": 0, "images": 0})
     return events.Reload()
+
+
+def tensorboard_key(key):
+    """The key under which TensorBoard has a value: bookkeeping is a group of its own."""
+    return f"{GROUP}{key}" if key.rpartition("/")[2] in BOOK else key
 
 
 def tensorboard_layouts(folder):
@@ -60,6 +69,15 @@ def wandb_history(folder):
 def wandb_alerts(folder):
     """Title and text of the alerts that an offline run of W&B would send."""
     return [(alert.title, alert.text) for alert in _wandb_records(folder, "alert")]
+
+
+def wandb_summary(folder):
+    """What an offline run of W&B would keep of the run as a whole."""
+    return {
+        item.key or item.nested_key[0]: json.loads(item.value_json)
+        for summary in _wandb_records(folder, "summary")
+        for item in summary.update
+    }
 
 
 def wandb_axes(folder):

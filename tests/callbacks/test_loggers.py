@@ -1,10 +1,13 @@
 """What the loggers of Lightning have on disk after a run."""
 
+import collections
 import io
 import math
 import re
 import sys
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,7 +49,7 @@ def test_tensorboard_has_every_scalar_at_its_step_and_images_that_decode(tmp_pat
     events = records.tensorboard_events(tmp_path)
     for callback in used:
         for key in callback.history[0].values:
-            logged = events.Scalars(key)
+            logged = events.Scalars(records.tensorboard_key(key))
             assert [event.step for event in logged] == STEPS, key
             expected = [np.float32(m.values[key]) for m in callback.history]
             np.testing.assert_array_equal([np.float32(e.value) for e in logged], expected)
@@ -218,6 +221,115 @@ def test_the_epoch_of_a_run_that_ends_early_is_its_last(tmp_path):
     of_lightning = [row for row in records.csv_rows(tmp_path) if row["loss_epoch"]][-1]
     assert last["step"] == of_lightning["step"]
     assert last["epoch"] == of_lightning["epoch"]
+
+
+class Bare(Logger):
+    """A logger without a folder."""
+
+    name, version = "bare", 0
+
+    def __init__(self):
+        super().__init__()
+        self.images, self.files = {}, []
+
+    def log_hyperparams(self, *args, **kwargs):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+
+class TakesImages(Bare):
+    def log_image(self, key, images, step=None, **options):
+        (image,) = images
+        self.images.setdefault(key, {})[step] = image
+
+
+class TakesOtherImages(Bare):
+    def log_image(self, name, path):
+        raise AssertionError("called with arguments it does not have")
+
+
+class TakesFiles(Bare):
+    def log_file(self, path):
+        self.files.append(path)
+
+
+def said(caplog):
+    return [r.getMessage() for r in caplog.records if "has no place for" in r.getMessage()]
+
+
+def test_a_logger_with_log_image_gets_the_pixels_and_needs_no_folder(tmp_path, caplog):
+    used, logger = [NeuralCollapse()], TakesImages()
+    with caplog.at_level("INFO"):
+        nets.fit(tmp_path, used, logger=logger)
+    expected = figures(used)
+    assert {tag: [*images] for tag, images in logger.images.items()} == expected
+    for images in logger.images.values():
+        assert all(image.shape[2] == 3 and image.std() > 1 for image in images.values())
+    assert not list(tmp_path.rglob("*.png"))
+    (sentence,) = said(caplog)
+    assert f"TakesImages has no place for films, which are in {tmp_path}" in sentence
+    assert frames(tmp_path / "figures/nc/train/collapse.gif") == len(STEPS)
+
+
+@pytest.mark.parametrize("kind", [Bare, TakesOtherImages])
+def test_a_logger_that_takes_no_figures_leaves_them_in_the_folder_of_the_run(
+    kind, tmp_path, caplog
+):
+    used = [NeuralCollapse()]
+    with caplog.at_level("INFO"):
+        nets.fit(tmp_path, used, logger=[kind(), CSVLogger(tmp_path / "csv")])
+    for folder in (tmp_path, next(tmp_path.rglob("metrics.csv")).parent):
+        for tag, steps in figures(used).items():
+            files = sorted((folder / "figures" / tag).iterdir())
+            assert [file.name for file in files] == [f"step_{step:08d}.png" for step in steps]
+    (sentence,) = said(caplog)
+    assert f"{kind.__name__} has no place for figures, which are in {tmp_path}" in sentence
+
+
+def test_a_logger_of_a_run_without_any_folder_on_this_machine_is_told_of(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        nets.fit("memory://elsewhere", [NeuralCollapse(epochs=[0])], logger=Bare())
+    (sentence,) = said(caplog)
+    assert "which are not kept, since memory://elsewhere is no folder of this machine" in sentence
+
+
+def test_a_logger_with_log_file_gets_files_of_different_names(tmp_path, caplog):
+    used, logger = [NeuralCollapse()], TakesFiles()
+    with caplog.at_level("INFO"):
+        nets.fit(tmp_path, used, logger=logger)
+    assert said(caplog) == []
+    names = {
+        f"{tag.replace('/', '.')}.step_{n:08d}.png" for tag, ns in figures(used).items() for n in ns
+    }
+    names |= {"nc.train.collapse.gif"}
+    assert {Path(file).name for file in logger.files} == names
+    assert len(logger.files) == len(names)
+    assert all(Path(file).parent == tmp_path / "figures" for file in logger.files)
+
+
+class Series(list):
+    def append(self, value, step=None):
+        super().append((value, step))
+
+
+def test_the_logger_of_lightning_has_every_value_and_figure(tmp_path, monkeypatch):
+    litlogger = pytest.importorskip("pytorch_lightning.loggers.litlogger")
+    # in place of the connection to its server
+    monkeypatch.setitem(sys.modules, "litlogger", SimpleNamespace(File=Path))
+    monkeypatch.setattr(litlogger.LitLogger, "finalize", lambda *_: None)
+    logger = litlogger.LitLogger(tmp_path / "lit", name="run")
+    logger._experiment = kept = collections.defaultdict(Series)
+    callback = NeuralCollapse()
+    nets.fit(tmp_path, [callback], logger=logger)
+    assert [step for _, step in kept["nc/train/nc1"]] == STEPS
+    files = {key: value for key, value in kept.items() if not isinstance(value, Series)}
+    tags = {key.rpartition("/")[2].partition(".step")[0] for key in files}
+    assert tags == {tag.replace("/", ".") for tag in figures([callback])} | {
+        "nc.train.collapse.gif"
+    }
+    assert all(file.stat().st_size for file in files.values())
 
 
 class Failing(Logger):

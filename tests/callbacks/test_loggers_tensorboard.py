@@ -1,11 +1,13 @@
 """The charts that TensorBoard is told to show under "Custom Scalars"."""
 
 import re
+from itertools import product
 
 import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
+from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from tests import nets
 from tests.callbacks import records
 
@@ -14,9 +16,12 @@ pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 def titles_of(callback):
     """The titles of the charts that the rows of a callback's measure ask for."""
-    measure = callback.measure
-    rows = [row for row in (*measure.quantities, *measure.layer_quantities) if row.chart]
-    return list(dict.fromkeys(f"{row.chart.panel.title} ({callback.probe.key})" for row in rows))
+    probe, measure = callback.probe.key, callback.measure
+    panels = [row.chart.panel.title for row in measure.quantities if row.chart]
+    # with more than two curves, each probe has a chart of its own
+    of_all = [name if panels.count(name) <= 2 else f"{name} ({probe})" for name in panels]
+    layers = [f"{row.chart.panel.title} ({probe})" for row in measure.layer_quantities if row.chart]
+    return list(dict.fromkeys([*of_all, *layers]))
 
 
 def shown(patterns, folder):
@@ -38,7 +43,8 @@ def test_there_are_charts_of_all_callbacks_and_probes_in_one_layout(tmp_path):
     (layout,) = records.tensorboard_layouts(tmp_path)
     expected = {}
     for callback in used:
-        expected.setdefault(callback.family, []).extend(titles_of(callback))
+        expected.setdefault(callback.family, {}).update(dict.fromkeys(titles_of(callback)))
+    expected = {family: list(of_family) for family, of_family in expected.items()}
     assert titles(layout) == expected
     for charts in layout.values():
         for patterns in charts.values():
@@ -46,12 +52,28 @@ def test_there_are_charts_of_all_callbacks_and_probes_in_one_layout(tmp_path):
     assert shown(layout["separation"]["D at each layer (train)"], tmp_path) == {
         f"separation_layers/train/{layer}" for layer in ("input", "net.2", "net.6")
     }
-    assert shown(layout["elasticity"]["Relative ratio (train)"], tmp_path) == {
+    assert shown(layout["elasticity"]["Relative ratio"], tmp_path) == {
         "elasticity/train/relative_ratio",
         "elasticity/train/relative_ratio_self_pairs",
     }
-    of_nc1 = layout["nc"]["NC1: samples collapse to class means (val)"]
-    assert shown(of_nc1, tmp_path) == {"nc/val/nc1", "nc/val/cdnv"}
+    of_nc1 = layout["nc"]["NC1: samples collapse to class means"]
+    of_probes = {f"nc/{probe}/{name}" for probe in ("train", "val") for name in ("nc1", "cdnv")}
+    assert shown(of_nc1, tmp_path) == of_probes
+    of_nc2 = shown(layout["nc"]["NC2: means and rows form a simplex (val)"], tmp_path)
+    assert len(of_nc2) == 8
+    assert all(key.startswith("nc/val/") for key in of_nc2)
+
+
+def test_bookkeeping_is_the_last_group_of_charts_and_quantities_are_in_others(tmp_path):
+    used = [kind(figures=False) for kind in nets.CALLBACKS]
+    nets.fit(tmp_path, used, logger=TensorBoardLogger(tmp_path))
+    tags = records.tensorboard_events(tmp_path).Tags()["scalars"]
+    groups = sorted({tag.partition("/")[0] for tag in tags})
+    assert groups[-1] == "~bookkeeping"
+    of_book = {tag for tag in tags if tag.startswith("~bookkeeping/")}
+    names = [row.name for row in BOOKKEEPING]
+    assert of_book == {f"~bookkeeping/{c.record.prefix}{name}" for c in used for name in names}
+    assert not {tag for tag in set(tags) - of_book if tag.rpartition("/")[2] in names}
 
 
 def test_a_chart_shows_its_own_probe_whatever_the_name_and_the_prefix_of_the_logger(tmp_path):
@@ -59,9 +81,10 @@ def test_a_chart_shows_its_own_probe_whatever_the_name_and_the_prefix_of_the_log
     used = [NeuralCollapse(probe=Probe(nets.vectors(), name), figures=False) for name in names]
     nets.fit(tmp_path, used, logger=TensorBoardLogger(tmp_path, prefix="run (1)"))
     (layout,) = records.tensorboard_layouts(tmp_path)
-    for name in names:
-        patterns = layout["nc"][f"NC3: classifier and means agree ({name})"]
-        assert shown(patterns, tmp_path) == {f"run (1)-nc/{name}/{key}" for key in ("nc3", "unc3")}
+    patterns = layout["nc"]["NC3: classifier and means agree"]
+    assert len(patterns) == 2 * len(names)
+    for pattern, (name, key) in zip(patterns, product(names, ("nc3", "unc3")), strict=True):
+        assert shown([pattern], tmp_path) == {f"run (1)-nc/{name}/{key}"}
 
 
 def test_the_layout_is_written_once_for_each_folder(tmp_path):

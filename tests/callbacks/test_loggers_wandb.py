@@ -10,6 +10,7 @@ from PIL import Image
 from pytorch_lightning.loggers import WandbLogger
 
 from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from lightning_nc.loggers import tables
 from tests import nets
 from tests.callbacks import records
 
@@ -95,18 +96,17 @@ def test_wandb_shows_our_values_over_epochs_and_others_over_steps(run):
     assert logged >= set(expected) - {"*"}
 
 
-def test_wandb_has_a_table_of_the_layers_of_every_measurement(run):
+def test_wandb_has_the_layers_of_the_last_measurement_in_the_summary_of_the_run(run):
     folder, (callback, _) = run
-    tables = records.wandb_tables(folder, "separation/train/layers")
-    assert len(tables) == 3
-    for table, measurement in zip(tables, callback.history, strict=True):
-        assert table["columns"] == ["epochs_completed", "layer", "depth", "D"]
-        epochs, layers, depth, D = zip(*table["data"], strict=True)
-        assert set(epochs) == {measurement.epochs_completed}
-        assert list(layers) == ["input", "net.2", "net.6"]
-        assert depth == (0, 1, 2)
-        values = measurement.arrays["fuzziness"].tolist()
-        assert list(D) == pytest.approx(values, rel=1e-12)
+    table, measurement = (
+        records.wandb_summary(folder)["separation/train/layers"],
+        callback.history[-1],
+    )
+    assert list(table) == ["epochs_completed", "layer", "depth", "D"]
+    assert table["epochs_completed"] == [measurement.epochs_completed] * 3
+    assert table["layer"] == ["input", "net.2", "net.6"]
+    assert table["depth"] == [0, 1, 2]
+    assert table["D"] == pytest.approx(measurement.arrays["fuzziness"].tolist(), rel=1e-12)
 
 
 def test_wandb_has_a_chart_of_ln_D_over_depth_with_a_line_per_epoch(run):
@@ -114,7 +114,7 @@ def test_wandb_has_a_chart_of_ln_D_over_depth_with_a_line_per_epoch(run):
     chart = records.wandb_charts(folder)["separation/train/layers_by_epoch"]
     assert chart["panelDefId"] == "wandb/lineseries/v0"
     assert chart["stringSettings"] == {"title": "ln D over depth, train", "xname": "depth"}
-    *_, last = records.wandb_tables(folder, "separation/train/layers_by_epoch_table")
+    (last,) = records.wandb_tables(folder, "separation/train/layers_by_epoch_table")
     assert last["columns"] == list(chart["fieldSettings"].values())
     expected = [
         (depth, f"{measurement.epochs_completed:g} epochs", pytest.approx(math.log(D)))
@@ -125,17 +125,31 @@ def test_wandb_has_a_chart_of_ln_D_over_depth_with_a_line_per_epoch(run):
 
 
 @pytest.mark.parametrize("name", ["cosines_of_means", "cosines_of_weights"])
-def test_wandb_has_a_table_with_a_row_per_cosine(name, run):
+def test_wandb_has_every_cosine_of_the_last_measurement_in_the_summary_of_the_run(name, run):
     folder, (_, callback) = run
-    tables = records.wandb_tables(folder, f"nc/train/{name}")
-    assert len(tables) == 3
-    for table, measurement in zip(tables, callback.history, strict=True):
+    table, measurement = records.wandb_summary(folder)[f"nc/train/{name}"], callback.history[-1]
+    assert list(table) == ["epochs_completed", "x", "y", "value"]
+    assert set(table["epochs_completed"]) == {measurement.epochs_completed}
+    matrix = measurement.arrays[name]
+    expected = [float(matrix[y, x]) for x, y in zip(table["x"], table["y"], strict=True)]
+    assert len(expected) == 9
+    assert table["value"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_number_of_tables_does_not_grow_with_that_of_measurements(run):
+    folder, _ = run
+    assert len(list(folder.rglob("*.table.json"))) == 1  # of the chart of ln D
+
+
+def test_a_large_table_is_a_file_of_its_own_once_at_the_end(tmp_path, offline, monkeypatch):
+    monkeypatch.setattr(tables, "_SMALL", 8)
+    used = NeuralCollapse()
+    assert fit(tmp_path, [used]) == []
+    for name in ("cosines_of_means", "cosines_of_weights"):
+        (table,) = records.wandb_tables(tmp_path, f"nc/train/{name}")
         assert table["columns"] == ["epochs_completed", "x", "y", "value"]
+        assert {row[0] for row in table["data"]} == {used.history[-1].epochs_completed}
         assert len(table["data"]) == 9
-        matrix = measurement.arrays[name]
-        for epochs, x, y, value in table["data"]:
-            assert epochs == measurement.epochs_completed
-            assert value == pytest.approx(float(matrix[y, x]), rel=1e-12)
 
 
 def test_wandb_is_sent_an_alert_when_the_terminal_phase_begins(tmp_path, offline):
@@ -169,6 +183,7 @@ def test_a_table_that_wandb_refuses_costs_a_warning_and_no_value(tmp_path, offli
         raise OSError("no table today")
 
     monkeypatch.setattr(WandbLogger, "log_table", refuse)
+    monkeypatch.setattr(tables, "_SMALL", 0)
     told = fit(tmp_path, [NeuralCollapse(epochs=[1])])
     # of both tables
     assert told == ["Could not log a table to WandbLogger: OSError('no table today')"]

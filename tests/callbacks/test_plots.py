@@ -21,6 +21,7 @@ from lightning_nc import (
 )
 from lightning_nc.callbacks import progress
 from lightning_nc.measures import measurement
+from lightning_nc.measures import progress as plain_progress
 from tests import nets
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
@@ -287,7 +288,8 @@ def test_a_summary_has_the_first_and_the_last_value_of_every_quantity(tmp_path, 
 
 @pytest.fixture
 def slow_display(monkeypatch):
-    monkeypatch.setattr(progress, "_SECONDS", 0.0)
+    for module in (progress, plain_progress):
+        monkeypatch.setattr(module, "SECONDS", 0.0)
 
 
 def test_progress_is_shown_where_the_trainer_shows_it(tmp_path, slow_display, capsys):
@@ -334,7 +336,7 @@ def test_before_the_rich_bar_has_started_a_plain_line_is_shown(tmp_path, slow_di
 @pytest.mark.parametrize("kernels", [1, 2])
 def test_progress_goes_on_with_every_direction_of_gradients(kernels, tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(progress._PlainLine, "advance", lambda line: lines.append(line))
+    monkeypatch.setattr(progress.PassesLine, "advance", lambda line: lines.append(line))
 
     def passes(directions):
         lines.clear()

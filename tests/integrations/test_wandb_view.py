@@ -2,16 +2,19 @@
 
 import json
 import re
+import sys
 
 import pytest
 
+from lightning_nc.__main__ import main
+from lightning_nc.integrations.wandb_view import wandb_view
 from lightning_nc.measures import MEASURES
 from tests import nets
 from tests.callbacks.test_logging import filled_in, keys_of
 from tests.callbacks.test_plots import TITLES
-from tests.test_examples import run
 
 pytest.importorskip("wandb_workspaces")
+pytestmark = pytest.mark.filterwarnings("ignore")  # the library uses what is deprecated
 
 LAYERS = ["input", "net.2", "net.6"]
 
@@ -20,8 +23,7 @@ LAYERS = ["input", "net.2", "net.6"]
 def sections(tmp_path_factory):
     path = tmp_path_factory.mktemp("view") / "view.json"
     probes = ["--probe", "train", "mine"]
-    done = run("examples/wandb_workspace.py", "me", "project", *probes, "--json", str(path))
-    assert done.returncode == 0, done.stderr
+    main(["wandb-view", "me", "project", *probes, "--json", str(path)])
     view = json.loads(path.read_text())
     assert (view["entity"], view["project"]) == ("me", "project")
     return view["spec"]["section"]["panelBankConfig"]["sections"]
@@ -66,3 +68,16 @@ def test_every_figure_and_film_of_the_view_is_logged(sections):
         if "/train/" in key
     }
     assert shown == {*TITLES, "minority/train/theory", "nc/train/collapse"}
+
+
+def test_without_the_library_the_command_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    with pytest.raises(SystemExit) as left:
+        main(["wandb-view", "me", "project"])
+    assert left.value.code == 2
+    assert "pip install 'lightning-neural-collapse[wandb]'" in capsys.readouterr().err
+
+
+def test_the_view_can_be_made_in_a_program():
+    view = wandb_view("me", "project", ["val"])
+    assert (view.entity, view.project, len(view.sections)) == ("me", "project", len(MEASURES))

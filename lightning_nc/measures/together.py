@@ -1,0 +1,70 @@
+"""Several measures of one network on one probe, in one pass of each kind."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lightning_nc.measures.measure import Evaluation, Measure
+from lightning_nc.measures.measurement import keyed
+from lightning_nc.network.runner import Runner
+from lightning_nc.passes.agreement import Processes
+from lightning_nc.passes.probe import Probe
+from lightning_nc.passes.request import Answer
+
+
+class Found(NamedTuple):
+    """What was found for a measure.
+
+    Attributes:
+        measure: The measure.
+        answer: What the pass returned.
+        evaluation: What the measure computed from it.
+    """
+
+    measure: Measure
+    answer: Answer
+    evaluation: Evaluation
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what is undefined or was left out."""
+        return [*self.answer.notes.values(), *self.evaluation.notes.values()]
+
+    def values(self, probe: str) -> dict[str, float]:
+        """The values under their logged keys."""
+        found = self.evaluation
+        return keyed(self.measure.family, probe, found.values, found.layers)
+
+
+def measured_together(
+    runner: Runner, probe: Probe, measures: Sequence[Measure]
+) -> list[Found | Exception]:
+    """Measure on this process alone, in one pass of each kind.
+
+    Args:
+        runner: The network.
+        probe: The samples.
+        measures: The measures.
+
+    Returns:
+        For each measure what was found, or why it cannot be measured.
+
+    Raises:
+        Exception: If the probe or the network cannot be read.
+    """
+    found: dict[int, Found | Exception] = {}
+    for kind in dict.fromkeys(each.passes for each in measures):
+        of_kind = [n for n, each in enumerate(measures) if each.passes is kind]
+        requests = [measures[n].request() for n in of_kind]
+        one_pass = kind(runner, lambda: probe.source, probe, requests, Processes())
+        for n, answer in zip(of_kind, one_pass.run(), strict=True):
+            found[n] = _evaluated(measures[n], answer)
+    return [found[n] for n in range(len(measures))]
+
+
+def _evaluated(measure: Measure, answer: Answer | Exception) -> Found | Exception:
+    if isinstance(answer, Exception):
+        return answer
+    try:
+        return Found(measure, answer, measure.evaluate(answer))
+    except Exception as error:
+        return error
