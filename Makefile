@@ -56,6 +56,9 @@ gpu-table: ## Write docs/benchmarks.md from the results of `make gpu` that are k
 examples: .venv/.dev ## Reproduce the talks' and papers' figures, and write docs/reproductions.md (two hours)
 	-$(BIN)/python examples/equi_separation_fashion_mnist.py
 	-$(BIN)/python examples/equi_separation_panels.py
+	-$(BIN)/python examples/equi_separation_settings.py
+	-$(BIN)/python examples/equi_separation_depth.py
+	-$(BIN)/python examples/equi_separation_freezing.py
 	-$(BIN)/python examples/layer_peeled_norms.py
 	-$(BIN)/python examples/neural_collapse.py
 	-$(BIN)/python examples/minority_collapse_theory.py

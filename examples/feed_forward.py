@@ -167,12 +167,12 @@ def train(
         batch_norm: Statistics that BatchNorm uses in measurements, ``"batch"`` or ``"eval"``.
         folder: Folder of the data.
         of_test_data: Whether to measure 1000 images of the test set, too.
-        of_generalisation: Whether to say how well the network does at the end.
+        of_generalisation: Whether to say how well the network does before and after training.
 
     Returns:
         For each measurement ``epoch``, the values of the law, ``nc1``, ``accuracy``, and ``D``, the
         fuzziness of the input and after every hidden layer; ``class_r``, r of each class; of test
-        data, ``test_r`` and ``test_total``. The last one may have the values of `generalisation`.
+        data, ``test_r`` and ``test_total``; at both ends of training those of `generalisation`.
     """
     pl.seed_everything(setting.seed, verbose=False)
     drawn = (setting.data, setting.per_class, setting.seed, folder)
@@ -193,26 +193,31 @@ def train(
         network.train_bottom(alone=True)
         train_quietly(network, batches, round(ALONE * setting.epochs), [])
         network.train_bottom(alone=False)
-    train_quietly(network, batches, setting.epochs, used)
-    measured = [
-        of_epoch(*measurements) for measurements in zip(*(c.history for c in used), strict=True)
-    ]
+    ends: dict[float, dict[str, float]] = {}
     if of_generalisation:
-        measured[-1] |= generalisation(network, dataset, test_images(*drawn))
-    return measured
+        ends[0] = generalisation(network, dataset, test_images(*drawn))
+    train_quietly(network, batches, setting.epochs, used)
+    if of_generalisation:
+        ends[setting.epochs] = generalisation(network, dataset, test_images(*drawn))
+    return [
+        of_epoch(*measurements) | ends.get(measurements[0].epochs_completed, {})
+        for measurements in zip(*(c.history for c in used), strict=True)
+    ]
 
 
 @torch.no_grad()
 def generalisation(
     network: FeedForward, dataset: TensorDataset, test_data: TensorDataset
-) -> dict[str, float | list[float]]:
+) -> dict[str, float]:
     """The ``loss`` on the training set, in nats, and ``test_accuracy``, both in evaluation mode."""
     network.eval()
     (images, labels), (test, expected) = dataset.tensors, test_data.tensors
-    return {
+    found = {
         "loss": float(nn.functional.cross_entropy(network(images), labels)),
         "test_accuracy": float((network(test).argmax(1) == expected).double().mean()),
     }
+    network.train()
+    return found
 
 
 def of_epoch(
