@@ -80,11 +80,12 @@ def choose(labels: Tensor, per_class: int | Sequence[int], seed: int) -> Tensor:
     """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     available = labels.bincount().tolist()
+    most = min(available) if isinstance(per_class, int) else available
     sizes = [per_class] * len(available) if isinstance(per_class, int) else per_class
     if len(sizes) != len(available) or not all(
-        1 <= size <= most for size, most in zip(sizes, available, strict=True)
+        1 <= size <= there for size, there in zip(sizes, available, strict=True)
     ):
-        raise SystemExit(f"Samples per class must be from 1 to {min(available)}, not {per_class}.")
+        raise SystemExit(f"Samples per class must be from 1 to {most}, not {per_class}.")
     return torch.cat([order[labels[order] == k][:size] for k, size in enumerate(sizes)])
 
 
