@@ -99,7 +99,7 @@ def draw(values: Values) -> Figure:
 def main() -> int:
     """Train all networks that were not kept; return 0 if all claims are true."""
     parser = options_of(__doc__, seeds=(0,), fashion_mnist=True)
-    parser.add_argument("--epochs", type=int, default=EPOCHS // 2, help="of every training")
+    parser.add_argument("--epochs", type=int, default=EPOCHS // 3, help="of every training")
     options = parsed(parser)
     trainings = Trainings(options.data)
     values: dict[str, Any] = {}
