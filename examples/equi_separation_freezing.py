@@ -93,7 +93,10 @@ def percent(runs: list[Any]) -> str:
 def draw(values: Values) -> Figure:
     """Draw the law of the first seed in both networks."""
     figure = Figure(figsize=(9, 4), dpi=110, layout="constrained")
-    for axes, kind in zip(figure.subplots(1, 2, sharey=True), KINDS, strict=True):
+    both = figure.subplots(1, 2, sharey=True)
+    both[0].set_ylabel("separation fuzziness $D$")
+    figure.supxlabel("layer (0: raw input)", fontsize="medium")
+    for axes, kind in zip(both, KINDS, strict=True):
         run = next(iter(values[kind].values()))
         draw_law(axes, torch.tensor(run["D"]))
         axes.set_title(f"{kind}: test accuracy {run['test_accuracy']:.1%}")
