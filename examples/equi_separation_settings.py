@@ -191,7 +191,8 @@ def main() -> int:
     differs = (
         f"The paper has {EPOCHS} epochs; CIFAR-10 for 17, of which there are no files here; 2500 "
         "and 500 images per class for 18, the same ratio; in 22 widths of 1000 in narrow-wide and "
-        "wide-narrow shapes and of up to 2500 in the mixed one. It takes the best of five rates for each network, here they are those of width 100. "
+        "wide-narrow shapes and of up to 2500 in the mixed one. It takes the best of five rates "
+        "for each network, here they are those of width 100. "
         "The talk's text has no numbers for these panels: that the law holds in each is what it "
         "says of all of them, and r and what is left of D are bounded as in the nine panels. All "
         "thresholds were written down before the first run."
