@@ -58,6 +58,9 @@ examples: .venv/.dev ## Reproduce the talks' and papers' figures, and write docs
 	-$(BIN)/python examples/equi_separation_panels.py
 	-$(BIN)/python examples/equi_separation_architectures.py
 	-$(BIN)/python examples/equi_separation_bert.py
+	-$(BIN)/python examples/equi_separation_settings.py
+	-$(BIN)/python examples/equi_separation_depth.py
+	-$(BIN)/python examples/equi_separation_freezing.py
 	-$(BIN)/python examples/layer_peeled_norms.py
 	-$(BIN)/python examples/neural_collapse.py
 	-$(BIN)/python examples/minority_collapse_theory.py

@@ -44,6 +44,7 @@ EMERGED = 0.1  # of D is left at most where the law has emerged: rho below .72 f
 STEP = 1.5  # smallest factor by which what is left falls from 0 to 10 to 100 to 600 epochs
 EARLIER = 4  # the law emerges in at most this fraction of the time in which NC1 settles ...
 STILL = 3  # ... when D of the last layer is still at least this many times its final value
+STATED = ("layers", "optimizer", "nonlinear", "batch_norm", "epochs")
 WITHOUT = {"linear": "without ReLU", "no_batch_norm": "without BatchNorm"}
 
 Series = list[dict[str, Any]]  # one dict of values per measured epoch, see `feed_forward.train`
@@ -231,8 +232,8 @@ def measure(options: argparse.Namespace) -> Run:
         "the network after 5 epochs": {"epochs": epochs, "complete": until_5},
         "nothing left out": values | dict.fromkeys(WITHOUT, values["complete"]),
     }
-    setting = asdict(Setting(epochs=epochs)) | {"learning rate": LEARNING_RATES["adam"][8]}
-    del setting["seed"]
+    stated = asdict(Setting(epochs=epochs))
+    setting = {name: stated[name] for name in STATED} | {"learning rate": LEARNING_RATES["adam"][8]}
     data = {"data": "FashionMNIST, 100 images per class, 10 x 10", "BatchNorm": "batch statistics"}
     if options.short:
         data["form"] = "--short"

@@ -6,6 +6,7 @@ The files are those of the data set's authors (gzipped idx). Debian and Ubuntu i
 """
 
 import gzip
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,22 +67,26 @@ def read(split: str, folder: Path = FOLDER) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images)[:, None] / 255, torch.from_numpy(labels).long()
 
 
-def choose(labels: Tensor, per_class: int, seed: int) -> Tensor:
-    """Draw the same number of samples of each class, without replacement.
+def choose(labels: Tensor, per_class: int | Sequence[int], seed: int) -> Tensor:
+    """Draw samples of each class, without replacement.
 
     Args:
         labels: Class of each sample, shape ``(N,)``.
-        per_class: Samples of each class.
+        per_class: Samples of every class, or of each.
         seed: Seed of the draw.
 
     Returns:
         Their indices, class by class.
     """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    fewest = int(labels.bincount().min())
-    if not 1 <= per_class <= fewest:
-        raise SystemExit(f"Samples per class must be from 1 to {fewest}, not {per_class}.")
-    return torch.cat([order[labels[order] == k][:per_class] for k in range(int(labels.max()) + 1)])
+    available = labels.bincount().tolist()
+    most = min(available) if isinstance(per_class, int) else available
+    sizes = [per_class] * len(available) if isinstance(per_class, int) else per_class
+    if len(sizes) != len(available) or not all(
+        1 <= size <= there for size, there in zip(sizes, available, strict=True)
+    ):
+        raise SystemExit(f"Samples per class must be from 1 to {most}, not {per_class}.")
+    return torch.cat([order[labels[order] == k][:size] for k, size in enumerate(sizes)])
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -3,7 +3,7 @@
 Linear-BatchNorm-ReLU modules of width 100 and a linear classifier learn 1000 images of 10x10 pixels
 by cross-entropy with batches of 128 for 600 epochs; the learning rate is divided by 10 after 200
 and by 100 after 400 of them, and weight decay is 5e-4. D is measured on the training set with
-BatchNorm using the statistics of each batch.
+BatchNorm using the statistics of each batch. A `Setting` may say otherwise.
 
 Source:
     He & Su (2023), "A law of data separation in deep learning", PNAS 120(36).
@@ -14,12 +14,15 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from example_setup import train_quietly
-from fashion_mnist import FOLDER, subset, whole_batches
+from fashion_mnist import FOLDER, choose, whole_batches
+from image_sets import test_images, training_images
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
+from torch.utils.data import Subset, TensorDataset
 
 from lightning_nc import EquiSeparation, Measurement, NeuralCollapse, Probe
 from lightning_nc.functional import separation_law
@@ -31,6 +34,7 @@ LEARNING_RATES = {
     "adam": {4: 3e-3, 8: 1e-3, 20: 3e-4},
 }
 TITLES = {"sgd": "SGD", "momentum": "SGD with momentum", "adam": "Adam"}
+ALONE = 1.5  # times as many epochs as later train all have those at the bottom to themselves
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,19 @@ class Setting:
     """A network and its training.
 
     Attributes:
-        layers: Hidden modules plus the classifier: 4, 8 or 20.
-        optimizer: A key of `LEARNING_RATES`, which has the rate for each number of layers.
+        layers: Hidden modules plus the classifier.
+        optimizer: A key of `LEARNING_RATES`.
         nonlinear: Whether modules end in a ReLU.
         batch_norm: Whether they have BatchNorm.
         epochs: Length of the training; the schedule of the learning rate scales with it.
         seed: Seed of images, initialisation and order of batches.
+        width: Width of all hidden modules, or of each.
+        learning_rate: Learning rate at the start; None for that of `LEARNING_RATES`.
+        data: One of `image_sets.DATA`.
+        per_class: Training images of every class, or of each.
+        bottom_first: Hidden modules at the bottom that are trained by themselves, at a constant
+            learning rate and for half as long again; the others follow, with those fixed. 0 trains
+            all together.
     """
 
     layers: int = 8
@@ -52,6 +63,32 @@ class Setting:
     batch_norm: bool = True
     epochs: int = EPOCHS
     seed: int = 0
+    width: int | tuple[int, ...] = 100
+    learning_rate: float | None = None
+    data: str = "FashionMNIST"
+    per_class: int | tuple[int, ...] = 100
+    bottom_first: int = 0
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The width of each hidden module."""
+        hidden = self.layers - 1
+        return (self.width,) * hidden if isinstance(self.width, int) else self.width
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at the start.
+
+        Where `LEARNING_RATES` has none for this number of layers, it is on the line between its
+        neighbours in logarithms of both; for fewer layers than four it is that of four.
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        rates = LEARNING_RATES[self.optimizer]
+        if self.layers in rates:
+            return rates[self.layers]
+        known = np.log(list(rates.items())).T
+        return float(np.exp(np.interp(np.log(self.layers), *known)))
 
     @property
     def milestones(self) -> list[int]:
@@ -76,13 +113,14 @@ class HiddenLayer(nn.Sequential):
 class FeedForward(pl.LightningModule):
     """Hidden layers and a linear classifier."""
 
-    def __init__(self, setting: Setting, pixels: int = 100, width: int = 100) -> None:
+    def __init__(self, setting: Setting, pixels: int = 100) -> None:
         super().__init__()
         self.setting = setting
-        widths = [pixels] + [width] * (setting.layers - 1)
+        self.milestones = setting.milestones
+        widths = (pixels, *setting.widths)
         hidden = [HiddenLayer(before, after, setting) for before, after in pairwise(widths)]
         self.hidden = nn.Sequential(nn.Flatten(), *hidden)
-        self.classifier = nn.Linear(width, 10)
+        self.classifier = nn.Linear(widths[-1], 10)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
@@ -95,14 +133,22 @@ class FeedForward(pl.LightningModule):
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[MultiStepLR]]:
         """Divide the learning rate by 10 after one third and after two thirds of the epochs."""
-        rate = LEARNING_RATES[self.setting.optimizer][self.setting.layers]
+        rate = self.setting.rate
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer: torch.optim.Optimizer
         if self.setting.optimizer == "adam":
-            optimizer = torch.optim.Adam(self.parameters(), rate, weight_decay=5e-4)
+            optimizer = torch.optim.Adam(trained, rate, weight_decay=5e-4)
         else:
             momentum = 0.9 if self.setting.optimizer == "momentum" else 0.0
-            optimizer = torch.optim.SGD(self.parameters(), rate, momentum, weight_decay=5e-4)
-        return [optimizer], [MultiStepLR(optimizer, self.setting.milestones, gamma=0.1)]
+            optimizer = torch.optim.SGD(trained, rate, momentum, weight_decay=5e-4)
+        return [optimizer], [MultiStepLR(optimizer, self.milestones, gamma=0.1)]
+
+    def train_bottom(self, alone: bool) -> None:
+        """Have the modules at the bottom be trained alone, or have only the others be trained."""
+        bottom = 1 + self.setting.bottom_first  # the first is `nn.Flatten`
+        self.requires_grad_(not alone)
+        self.hidden[:bottom].requires_grad_(alone)
+        self.milestones = [] if alone else self.setting.milestones
 
 
 def train(
@@ -111,6 +157,7 @@ def train(
     batch_norm: str = "batch",
     folder: Path = FOLDER,
     of_test_data: bool = False,
+    of_generalisation: bool = False,
 ) -> list[dict[str, float | list[float]]]:
     """Train a network, and measure it at some epochs.
 
@@ -118,29 +165,59 @@ def train(
         setting: The network and its training.
         epochs: Epochs to measure after, if there are as many; 0 is before training.
         batch_norm: Statistics that BatchNorm uses in measurements, ``"batch"`` or ``"eval"``.
-        folder: Folder of FashionMNIST.
+        folder: Folder of the data.
         of_test_data: Whether to measure 1000 images of the test set, too.
+        of_generalisation: Whether to say how well the network does before and after training.
 
     Returns:
         For each measurement ``epoch``, the values of the law, ``nc1``, ``accuracy``, and ``D``, the
         fuzziness of the input and after every hidden layer; ``class_r``, r of each class; of test
-        data, ``test_r`` and ``test_total``.
+        data, ``test_r`` and ``test_total``; at both ends of training those of `generalisation`.
     """
     pl.seed_everything(setting.seed, verbose=False)
-    dataset = subset("train", per_class=100, size=10, seed=setting.seed, folder=folder)
+    drawn = (setting.data, setting.per_class, setting.seed, folder)
+    dataset = training_images(*drawn)
     probe = Probe(dataset, "probe", samples_per_class=None, batch_norm=batch_norm, batch_size=100)
     due = [epoch for epoch in epochs if epoch <= setting.epochs]
     options = {"probe": probe, "epochs": due, "figures": False, "on_error": "raise"}
     law, collapse = EquiSeparation(**options), NeuralCollapse(**options)
     used = [law, collapse]
     if of_test_data:
-        test_data = subset("test", per_class=100, size=10, seed=setting.seed, folder=folder)
-        of_test = replace(probe, source=test_data, name="test")
+        test_data = test_images(*drawn)
+        some = Subset(test_data, choose(test_data.tensors[1], 100, setting.seed).tolist())
+        of_test = replace(probe, source=some, name="test")
         used.append(EquiSeparation(**options | {"probe": of_test}))
-    train_quietly(FeedForward(setting), whole_batches(dataset, 128), setting.epochs, used)
+    network = FeedForward(setting, pixels=dataset.tensors[0][0].numel())
+    batches = whole_batches(dataset, 128)
+    if setting.bottom_first:
+        network.train_bottom(alone=True)
+        train_quietly(network, batches, round(ALONE * setting.epochs), [])
+        network.train_bottom(alone=False)
+    ends: dict[float, dict[str, float]] = {}
+    if of_generalisation:
+        ends[0] = generalisation(network, dataset, test_images(*drawn))
+    train_quietly(network, batches, setting.epochs, used)
+    if of_generalisation:
+        ends[setting.epochs] = generalisation(network, dataset, test_images(*drawn))
     return [
-        of_epoch(*measurements) for measurements in zip(*(c.history for c in used), strict=True)
+        of_epoch(*measurements) | ends.get(measurements[0].epochs_completed, {})
+        for measurements in zip(*(c.history for c in used), strict=True)
     ]
+
+
+@torch.no_grad()
+def generalisation(
+    network: FeedForward, dataset: TensorDataset, test_data: TensorDataset
+) -> dict[str, float]:
+    """The ``loss`` on the training set, in nats, and ``test_accuracy``, both in evaluation mode."""
+    network.eval()
+    (images, labels), (test, expected) = dataset.tensors, test_data.tensors
+    found = {
+        "loss": float(nn.functional.cross_entropy(network(images), labels)),
+        "test_accuracy": float((network(test).argmax(1) == expected).double().mean()),
+    }
+    network.train()
+    return found
 
 
 def of_epoch(
