@@ -10,7 +10,7 @@ similarities finds the two classes better than k-means on the pixels::
 
 The table has the talk's ten methods: k-means on pixels and on their principal components (90% of
 the variance), and the relative and the kernelized similarity of a linear model, a fully connected
-network (FNN), a CNN and a ResNet. There are 100 test images per class, of 14x14 pixels minus their
+network (FNN), a CNN and a ResNet. There are 60 test images per class, of 14x14 pixels minus their
 mean. The linear model's similarities are those of its inputs, |x.x'| / |x|^2 and x.x' (up to the
 bias), whatever it has learned.
 
@@ -66,11 +66,11 @@ from lightning_nc.theory.elastic_clustering import (
 )
 
 NAME = "local_elasticity_clustering"
-SIZE, PER_CLASS, BATCH = 14, 100, 50
+SIZE, PER_CLASS, BATCH = 14, 60, 50
 COLORS = {"linear": GREY, "FNN": BLUE, "CNN": ORANGE, "ResNet": GREEN}
 TRAINING = {"linear": (150, 0.3), "FNN": (150, 0.3), "CNN": (100, 0.1), "ResNet": (50, 0.1)}
 RATE_OF_STEPS = 1e-4  # small, so that the network hardly changes between steps
-TOLD_APART, NUM_PAIRS = 0.95, 6
+TOLD_APART, OF_RULE, NUM_PAIRS = 0.95, 100, 6  # OF_RULE: images of each class for the rule
 BEST_GAIN = 0.063  # the smallest gain of the talk's best method of a pair
 logistic = nn.functional.binary_cross_entropy_with_logits
 Split = tuple[Tensor, Tensor]
@@ -131,13 +131,13 @@ KINDS: dict[str, Callable[[Tensor, int, int], Tensor]] = {
 def pairs_by_rule(data: Split) -> Iterator[tuple[int, ...]]:
     """The pairs by the rule of the docstring, with their auxiliary classes; data to train on."""
     images, labels = data
-    by_class = images[choose(labels, 2 * PER_CLASS, seed=0)].flatten(1).unflatten(0, (10, -1))
-    labels = torch.arange(2).repeat_interleave(PER_CLASS)
+    by_class = images[choose(labels, 2 * OF_RULE, seed=0)].flatten(1).unflatten(0, (10, -1))
+    labels = torch.arange(2).repeat_interleave(OF_RULE)
     found = []
     for pair in combinations(range(10), 2):
         x, held_out = (
             torch.cat([by_class[k, half] for k in pair])
-            for half in (slice(0, PER_CLASS), slice(PER_CLASS, None))
+            for half in (slice(0, OF_RULE), slice(OF_RULE, None))
         )
         model = LogisticRegression(max_iter=1000).fit(x, labels)
         accuracy = clustering_accuracy(k_means(x - x.mean(0), seed=0), labels)
