@@ -12,14 +12,17 @@ is averaged over pairs of different test images, by the class of x and that of x
 class, fixed before the run, are the other upper garments (T-shirt, pullover, dress, coat, shirt) or
 the other shoes (sandal, sneaker, boot). Controls are the untrained network and softmax regression.
 The exit status is 1 unless for each of the three classes, in every seed, the own class has the
-highest mean of all ten, and the kin on average a higher one than any other class. The talk's
-network is near its optimum: here it is trained to an accuracy of 99% or more on training images.
+highest mean of all ten, and the kin on average a higher one than any other class; and unless in the
+means over every three seeds each of the kin has. The talk's network is near its optimum: here all
+training images are classified correctly.
 
 Source:
     He & Su (2020), "The local elasticity of neural networks", ICLR.
 """
 
 import sys
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from collapsing_networks import features
@@ -49,14 +52,11 @@ def kin_of(step: str) -> set[str]:
 
 def judge(values: Values) -> list[Verdict]:
     """Judge the mean S_rel of the VGG by seed, class of x and class of x'."""
-    owns, kins = [], []
-    for networks in values.values():
-        for step in STEPS:
-            means = {name: number(mean) for name, mean in networks["VGG"][step].items()}
-            kin = [means[name] for name in kin_of(step)]
-            others = [means[name] for name in set(means) - kin_of(step) - {step}]
-            owns.append(means[step] / max(kin + others))
-            kins.append(sum(kin) / len(kin) / max(others))
+    seeds = [networks["VGG"] for networks in values.values()]
+    single = [ranks(step, [seed]) for seed in seeds for step in STEPS]
+    threes = [ranks(step, seeds[i : i + 3]) for i in range(0, len(seeds), 3) for step in STEPS]
+    own, kin = [each.own_over_all for each in single], [each.kin_over_others for each in single]
+    first, last = ([each[i] for each in threes] for i in (0, 2))
     talk = "after a step on brown bear, leopard or tiger, VGG19's predictions move most for "
     after = f"after a step on {', '.join(STEPS)}, mean S_rel is "
     return [
@@ -64,17 +64,50 @@ def judge(values: Values) -> list[Verdict]:
             "35a",
             talk + "images of the class",
             after + "highest for the own class, in every seed",
-            f"{span(owns)} times the next",
-            min(owns) > 1,
+            f"{sum(factor > 1 for factor in own)} of {len(own)}; {span(own)} times the next",
+            min(own) > 1,
         ),
         Verdict(
             "35b",
             talk + "the class, then for related ones",
             after + "on average higher for its kin than for any other class, in every seed",
-            f"{span(kins)} times the highest other",
-            min(kins) > 1,
+            f"{sum(factor > 1 for factor in kin)} of {len(kin)}; {span(kin, 4)} times the highest "
+            "other",
+            min(kin) > 1,
+        ),
+        Verdict(
+            "35c",
+            talk + "the class, then for related ones",
+            after + "highest for the own class, and higher for each of its kin than for any other "
+            "class, in the means over every three seeds",
+            f"own class {span(first)} times the next, lowest kin {span(last)} times the highest "
+            "other",
+            min(first + last) > 1,
         ),
     ]
+
+
+class Ranks(NamedTuple):
+    """How far the mean S_rel of a class is above those of others, as ratios.
+
+    Attributes:
+        own_over_all: The own class, over the highest other one.
+        kin_over_others: The mean of its kin, over the highest one that is no kin.
+        each_kin_over_others: The lowest of its kin, over the highest one that is no kin.
+    """
+
+    own_over_all: float
+    kin_over_others: float
+    each_kin_over_others: float
+
+
+def ranks(step: str, seeds: Sequence[Values]) -> Ranks:
+    """Compare classes after a step on one, by means over seeds."""
+    means = {name: sum(number(seed[step][name]) for seed in seeds) / len(seeds) for name in CLASSES}
+    kin = [means[name] for name in kin_of(step)]
+    other = max(means[name] for name in set(means) - kin_of(step) - {step})
+    own = means[step] / max(*kin, other)
+    return Ranks(own, sum(kin) / len(kin) / other, min(kin) / other)
 
 
 def train(model: nn.Module, data: TensorDataset, seed: int) -> None:
@@ -171,7 +204,7 @@ def draw(values: dict[str, Means]) -> Figure:
 
 def main() -> int:
     """Run the example; return 0 if the claim is true."""
-    options = parsed(options_of(__doc__, fashion_mnist=True, seeds=(0, 1, 2), short="one seed"))
+    options = parsed(options_of(__doc__, fashion_mnist=True, seeds=range(6), short="one seed"))
     if options.short:
         options.seeds = options.seeds[:1]
     values = {}
@@ -192,7 +225,8 @@ def main() -> int:
     differs = (
         "The talk has VGG19 on ImageNet, and a figure without numbers. Here a small VGG, "
         "FashionMNIST, and which classes are kin was fixed before the run. A trial of one seed and "
-        "30 epochs on 500 images per class, of accuracy 94% in training, showed neither claim."
+        "30 epochs on 500 images per class, of accuracy 94% in training, showed neither 35a nor "
+        "35b. 35c was stated after a run with seeds 0 to 2 and before that with seeds 3 to 5."
     )
     controls = {
         f"{name} in place of VGG": {s: {"VGG": each[name]} for s, each in values.items()}
