@@ -11,7 +11,7 @@ from tests.test_examples import reproduce, run
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["local_elasticity_digits", "local_elasticity_geometry", "locally_elastic_stability"],
+    ["local_elasticity_geometry", "locally_elastic_stability"],
 )
 def test_a_short_form_shows_what_can_be_shown_briefly(name, tmp_path):
     reproduce(name, tmp_path, "--short")
@@ -27,11 +27,12 @@ def test_neurashed_is_reproduced(tmp_path):
 @pytest.mark.parametrize(
     ("name", "briefly"),
     [
+        ("local_elasticity_digits", {"36a"}),
         ("label_aware_kernel", {"38a", "39", "40", "41a"}),
         ("local_elasticity_clustering", {"37a"}),
     ],
 )
-def test_a_short_form_shows_some_claims_on_fashion_mnist(name, briefly, tmp_path):
+def test_a_short_form_shows_some_of_its_claims(name, briefly, tmp_path):
     example = run(f"examples/{name}.py", "--output", str(tmp_path), "--short")
     assert (tmp_path / f"{name}.png").stat().st_size > 20_000, example.stdout + example.stderr
     verdicts = json.loads((tmp_path / f"{name}.json").read_text())["verdicts"]
