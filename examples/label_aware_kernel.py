@@ -1,4 +1,4 @@
-r"""The table of label-aware kernels on FashionMNIST: labels make kernels and networks more elastic.
+r"""The table of label-aware kernels on FashionMNIST: what labels and training add to a kernel.
 
 The tangent kernel (NTK) does not depend on labels: images of two similar classes are almost as
 close to each other as images of one class. Training the network changes that. So does the
@@ -19,7 +19,8 @@ w mean|Z| = 0.1 mean|NTK|. Z of the tables is a regression on coordinatewise pro
 features. Two others are judged on test images: a regression on three features of a pair, and the
 first of the authors' code, the mean of label products weighted by similarity of NTK. Controls have
 shuffled training labels, or a linear model as the network. The exit status is 1 unless all arrows
-point up by these factors, and by more than with shuffled labels.
+point up by these factors, and by more than with shuffled labels. (Training on shuffled labels makes
+this network about as elastic, so that its rise alone does not show that it learns from labels.)
 
 Source:
     Chen, He & Su (2020), "Label-aware neural tangent kernel: toward better generalization and local
