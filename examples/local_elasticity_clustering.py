@@ -114,6 +114,7 @@ def judge(values: Values) -> list[Verdict]:
             ", ".join(shown),
             all(most >= BEST_GAIN for most, _ in best),
         ),
+        better("e", "kernelized", "ResNet", "2 of 6 pairs, by 2.5 points on average", 1),
     ]
 
 
@@ -296,7 +297,8 @@ def main() -> int:
     }
     differs = (
         "The talk has MNIST. FashionMNIST's pairs are by a rule that was fixed before the run. Two "
-        "auxiliary classes everywhere. Steps on single images in evaluation mode."
+        "auxiliary classes everywhere. Steps on single images in evaluation mode. 37e was stated "
+        "after the run: here the ResNet does what the CNN does in the talk."
     )
     run = Run(
         values, controls(values, untrained), settings, options.seeds, differs, [f"{NAME}.png"]
