@@ -200,11 +200,11 @@ def rectangular_relative_ratio(
         local elasticity", NeurIPS, Table 3, "test-train".
     """
     given = (kernel, row_diagonal, column_diagonal, row_labels, column_labels)
-    sizes = tuple(len(each) for each in given[1:3])
-    if [each.shape for each in given] != [sizes, *(2 * [(n,) for n in sizes])]:
+    shapes = [tuple(each.shape) for each in given]
+    if kernel.ndim != 2 or shapes[1:] != 2 * [(size,) for size in kernel.shape]:
         raise ValueError(
             "Need a kernel of shape (n, m), its rows' diagonal and labels of shape (n,), and its "
-            f"columns' of shape (m,), got {', '.join(str(tuple(each.shape)) for each in given)}."
+            f"columns' of shape (m,), got {', '.join(map(str, shapes))}."
         )
     norms = [_nonzero(diagonal.double()).sqrt() for diagonal in (row_diagonal, column_diagonal)]
     K = kernel.double() / norms[0][:, None] / norms[1]
