@@ -11,10 +11,10 @@ S_rel(x, x') is the norm of the change of the outputs on x' by a small step on x
 is averaged over pairs of different test images, by the class of x and that of x'. The kin of a
 class, fixed before the run, are the other upper garments (T-shirt, pullover, dress, coat, shirt) or
 the other shoes (sandal, sneaker, boot). Controls are the untrained network and softmax regression.
-The exit status is 1 unless for each of the three classes, in every seed, the own class has the
-highest mean of all ten, and the kin on average a higher one than any other class; and unless in the
-means over every three seeds each of the kin has. The talk's network is near its optimum: here all
-training images are classified correctly.
+The exit status is 1 unless for each of the three classes the own class has the highest mean of all
+ten, and the kin a higher one than any other class: on average in every seed, and each of them in
+the means over every three seeds. The talk's network is near its optimum: here all training images
+are classified correctly.
 
 Source:
     He & Su (2020), "The local elasticity of neural networks", ICLR.
@@ -232,8 +232,8 @@ def main() -> int:
         "The talk has VGG19 on ImageNet, and a figure without numbers. Here a small VGG, "
         "FashionMNIST, and which classes are kin was fixed before the run. A trial of one seed and "
         "30 epochs on 500 images per class, of accuracy 94% in training, showed neither 35a nor "
-        "35b. 35c and 35d were stated, as one, after a run with seeds 0 to 2, which showed both, and before "
-        "that with seeds 3 to 5."
+        "35b. 35c and 35d were stated, as one, after a run with seeds 0 to 2, which showed both, "
+        "and before that with seeds 3 to 5."
     )
     controls = {
         f"{name} in place of VGG": {s: {"VGG": each[name]} for s, each in values.items()}
