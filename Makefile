@@ -67,6 +67,7 @@ examples: .venv/.dev ## Reproduce the talks' and papers' figures, and write docs
 	-$(BIN)/python examples/minority_collapse_fashion_mnist.py
 	-$(BIN)/python examples/local_elasticity_geometry.py
 	-$(BIN)/python examples/local_elasticity_digits.py
+	-$(BIN)/python examples/local_elasticity_classes.py
 	-$(BIN)/python examples/local_elasticity_clustering.py
 	-$(BIN)/python examples/label_aware_kernel.py
 	-$(BIN)/python examples/locally_elastic_stability.py

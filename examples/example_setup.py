@@ -4,12 +4,14 @@ import argparse
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from fashion_mnist import FOLDER
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from verdicts import RESULTS, ROOT
 
@@ -54,6 +56,20 @@ def options_of(
     if short:
         parser.add_argument("--short", action="store_true", help=short)
     return parser
+
+
+def classes_of(count: int) -> Callable[[str], tuple[int, ...]]:
+    """Return a parser of ``count`` different classes from 0 to 9, such as ``0:6``."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        numbers = tuple(map(int, text.split(":")))
+        if len(set(numbers)) < len(numbers) or len(numbers) != count or max(numbers) > 9:
+            raise argparse.ArgumentTypeError(
+                f"{text} is not {count} different classes from 0 to 9 with : between them."
+            )
+        return numbers
+
+    return parse
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -106,6 +122,33 @@ def train_quietly(
 def use_one_thread() -> None:
     """Use one thread, which is faster than several on the small matrices of the examples."""
     torch.set_num_threads(1)
+
+
+def grouped_bars(
+    axes: Axes,
+    groups: Mapping[str, Mapping[str, Sequence[float]]],
+    looks: Mapping[str, Mapping[str, Any]],
+    bottom: float = 0.0,
+) -> None:
+    """Draw a group of bars for each key: means over seeds, with the values of the seeds as dots.
+
+    Args:
+        axes: Where to draw.
+        groups: Values by group and bar.
+        looks: The bars of each group from left to right, with their colours and the like.
+        bottom: Where bars begin.
+    """
+    width = 0.85 / len(looks)
+    for bar, (name, look) in enumerate(looks.items()):
+        places = [place + (bar - (len(looks) - 1) / 2) * width for place in range(len(groups))]
+        seeds = [list(group[name]) for group in groups.values()]
+        heights = [sum(each) / len(each) - bottom for each in seeds]
+        axes.bar(places, heights, 0.92 * width, bottom=bottom, label=name, **look)
+        for place, each in zip(places, seeds, strict=True):
+            axes.plot([place] * len(each), each, ".", color="black", markersize=2.5)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.grid(True, axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:

@@ -16,6 +16,8 @@ from torch.nn.functional import interpolate
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
+NAMES = "T-shirt, trouser, pullover, dress, coat, sandal, shirt, sneaker, bag, boot"
+CLASSES = NAMES.split(", ")
 _PREFIX = {"train": "train", "test": "t10k"}
 
 

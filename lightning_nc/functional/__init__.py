@@ -21,6 +21,9 @@ from lightning_nc.functional.label_aware_kernel import label_aware_kernel as lab
 from lightning_nc.functional.local_elasticity import ClassEffects as ClassEffects
 from lightning_nc.functional.local_elasticity import class_effects as class_effects
 from lightning_nc.functional.local_elasticity import kernelized_similarity as kernelized_similarity
+from lightning_nc.functional.local_elasticity import (
+    rectangular_relative_ratio as rectangular_relative_ratio,
+)
 from lightning_nc.functional.local_elasticity import relative_ratio as relative_ratio
 from lightning_nc.functional.local_elasticity import relative_similarity as relative_similarity
 from lightning_nc.functional.minority_collapse import classifier_energy as classifier_energy

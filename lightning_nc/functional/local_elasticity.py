@@ -158,9 +158,58 @@ def relative_ratio(kernel: Tensor, labels: Tensor, self_pairs: bool = False) -> 
         Chen, He & Su (2020), "Label-aware neural tangent kernel: toward better generalization and
         local elasticity", NeurIPS.
     """
-    same, different = _means(normalised_kernel(kernel), labels, self_pairs)
-    ratio = same / (same + different)
-    return torch.where((same > 0) & (different > 0), ratio, torch.nan)
+    return _share_of_same(*_means(normalised_kernel(kernel), labels, self_pairs))
+
+
+def rectangular_relative_ratio(
+    kernel: Tensor,
+    row_diagonal: Tensor,
+    column_diagonal: Tensor,
+    row_labels: Tensor,
+    column_labels: Tensor,
+) -> Tensor:
+    r"""The relative ratio over pairs of a sample of one set and a sample of another.
+
+    This is `relative_ratio` over the pairs (a, b) of a rectangle, such as those of a test sample a
+    and a training sample b. With the same samples as rows and as columns, it counts self pairs.
+
+    Args:
+        kernel: K(a, b), shape ``(n, m)``.
+        row_diagonal: K(a, a) of the rows' samples, shape ``(n,)``.
+        column_diagonal: K(b, b) of the columns' samples, shape ``(m,)``.
+        row_labels: Classes of the rows' samples, shape ``(n,)``.
+        column_labels: Classes of the columns' samples, shape ``(m,)``.
+
+    Returns:
+        A float64 scalar in (0, 1); NaN if either mean is not positive or has no pairs, or if a
+        sample's K(a, a) is not positive.
+
+    Raises:
+        ValueError: If the shapes do not match.
+
+    Example:
+        A test sample has cosine 1 with the training sample of its class, and 1/2 with the other:
+
+        >>> K, k = torch.tensor([[4.0, 1.0]]), torch.tensor([4.0, 1.0])
+        >>> labels = torch.tensor([0, 1])
+        >>> rectangular_relative_ratio(K, k[:1], k, labels[:1], labels)  # 1 / (1 + 1/2)
+        tensor(0.6667, dtype=torch.float64)
+
+    Source:
+        Chen, He & Su (2020), "Label-aware neural tangent kernel: toward better generalization and
+        local elasticity", NeurIPS, Table 3, "test-train".
+    """
+    given = (kernel, row_diagonal, column_diagonal, row_labels, column_labels)
+    shapes = [tuple(each.shape) for each in given]
+    if kernel.ndim != 2 or shapes[1:] != 2 * [(size,) for size in kernel.shape]:
+        raise ValueError(
+            "Need a kernel of shape (n, m), its rows' diagonal and labels of shape (n,), and its "
+            f"columns' of shape (m,), got {', '.join(map(str, shapes))}."
+        )
+    norms = [_nonzero(diagonal.double()).sqrt() for diagonal in (row_diagonal, column_diagonal)]
+    K = kernel.double() / norms[0][:, None] / norms[1]
+    same = row_labels[:, None] == column_labels
+    return _share_of_same(K[same].mean(), K[~same].mean())
 
 
 class ClassEffects(NamedTuple):
@@ -245,6 +294,11 @@ def _changes(
         found = output_changes(network, directions, by_all)
         warn_of_slow_layers(found.one_by_one)
     return found.changes, found.losses
+
+
+def _share_of_same(same: Tensor, different: Tensor) -> Tensor:
+    """The relative ratio of the means over pairs of the same class and of different classes."""
+    return torch.where((same > 0) & (different > 0), same / (same + different), torch.nan)
 
 
 def _means(S: Tensor, labels: Tensor, self_pairs: bool) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Similarities of local elasticity: closed forms, formulas, real steps, invariances and edges."""
 
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -16,6 +17,7 @@ from lightning_nc.functional import (
     class_effects,
     gradient_kernel,
     kernelized_similarity,
+    rectangular_relative_ratio,
     relative_ratio,
     relative_similarity,
 )
@@ -218,6 +220,48 @@ def test_ratios_keep_under_scaling_of_each_sample_and_order(seed, m, classes, se
         assert_allclose(ratio, expected, rtol=1e-12)
     else:
         assert ratio.isnan()
+
+
+def test_a_ratio_of_a_rectangle_by_hand():
+    # cosines .5 and .3 within classes; .1, .2, .4 and .1 between them
+    cosines = torch.tensor([[0.5, 0.1, 0.2], [0.4, 0.3, 0.1]], dtype=torch.float64)
+    rows, columns = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 1.0, 5.0])  # norms
+    K = cosines * rows[:, None] * columns
+    of = (rows.square(), columns.square(), torch.tensor([4, 7]), torch.tensor([4, 7, 8]))
+    assert_allclose(rectangular_relative_ratio(K, *of), 0.4 / (0.4 + 0.2), rtol=1e-12)
+    swapped = (of[1], of[0], of[3], of[2])
+    assert_allclose(rectangular_relative_ratio(K.mT, *swapped), 0.4 / (0.4 + 0.2), rtol=1e-12)
+    unlike = torch.tensor([0, 1])  # no pair of the same class
+    assert rectangular_relative_ratio(K, of[0], of[1], unlike, of[3]).isnan()
+    assert rectangular_relative_ratio(-K, *of).isnan()
+    assert rectangular_relative_ratio(K, 0 * of[0], *of[1:]).isnan()
+
+
+@given(seed=seeds, m=st.integers(4, 9))
+def test_the_ratio_of_a_rectangle_is_over_its_pairs_alone(seed, m):
+    K, labels = positive(m, seed), torch.arange(m) % 2
+    k = K.diagonal()
+    square = rectangular_relative_ratio(K, k, k, labels, labels)
+    assert_allclose(square, relative_ratio(K, labels, self_pairs=True), rtol=1e-12)
+    rows, columns = slice(0, 2), slice(2, m)
+    expected = [[], []]
+    for a, b in itertools.product(range(2), range(2, m)):
+        expected[labels[a] == labels[b]].append(float(K[a, b] / (K[a, a] * K[b, b]).sqrt()))
+    different, same = (sum(each) / len(each) for each in expected)
+    parts = (K[rows, columns], k[rows], k[columns], labels[rows], labels[columns])
+    ratio = rectangular_relative_ratio(*parts)
+    if same > 0 and different > 0:
+        assert_allclose(ratio, same / (same + different), rtol=1e-9)
+    else:
+        assert ratio.isnan()
+
+
+def test_shapes_of_a_rectangle_that_do_not_match_are_refused():
+    K, k, labels = torch.ones(2, 3), torch.ones(3), torch.arange(3)
+    with pytest.raises(ValueError, match=r"got \(2, 3\), \(3,\), \(3,\), \(3,\), \(3,\)"):
+        rectangular_relative_ratio(K, k, k, labels, labels)
+    with pytest.raises(ValueError, match=r"got \(3,\), \(2,\)"):
+        rectangular_relative_ratio(K[0], k[:2], k, labels[:2], labels)
 
 
 @pytest.mark.parametrize("sign", ["same", "different", "both", "zero"])

@@ -48,6 +48,11 @@ OF_VECTORS = {
     "cosine of two groups": lambda v: functional.group_cosine(v, [0, 1], [2, 3]),
     "simplex symmetry": lambda v: list(functional.simplex_symmetry(v))[:3],
     "relative ratio": lambda v: functional.relative_ratio(v @ v.mT, torch.arange(K) % 2),
+    "relative ratio of a rectangle": lambda v: functional.rectangular_relative_ratio(
+        v[:2] @ v[2:].mT,
+        *v.square().sum(1).split([2, 3]),
+        *(torch.arange(K) % 2).split([2, 3]),
+    ),
 }
 OF_TWO = {
     "self-duality": functional.self_duality,

@@ -185,6 +185,14 @@ def relative_ratio(K, y, self_pairs=False):
     return same / (same + different)
 
 
+def rectangular_relative_ratio(x):
+    """Over pairs of an even sample and an odd one."""
+    K, y = x.kernel / (x.kernel.diagonal()[:, None] * x.kernel.diagonal()).sqrt(), x.labels
+    same = (y[:, None] == y)[::2, 1::2]
+    means = K[::2, 1::2][same].mean(), K[::2, 1::2][~same].mean()
+    return means[0] / sum(means)
+
+
 def effects(S, y, self_pairs=False):
     """Means over ordered pairs of the same class, and of different classes."""
     same = y[:, None] == y

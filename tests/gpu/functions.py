@@ -20,6 +20,12 @@ def pooled(x):
     return functional.pool_moments(*parts)
 
 
+def rectangle_of(f, x):
+    even, odd = slice(0, None, 2), slice(1, None, 2)
+    k = x.kernel.diagonal()
+    return f(x.kernel[even, odd], k[even], k[odd], x.labels[even], x.labels[odd])
+
+
 def members(x):
     return torch.tensor([1, 0, 1, 0], dtype=torch.bool, device=x.labels.device)
 
@@ -97,6 +103,7 @@ FUNCTIONS = {
         lambda f, x: f(x.features, tokens(x)),
         lambda x: expected.prediction_residual(x.features, tokens(x)),
     ),
+    "rectangular_relative_ratio": (rectangle_of, expected.rectangular_relative_ratio),
     "relative_ratio": (
         lambda f, x: f(x.kernel, x.labels),
         lambda x: expected.relative_ratio(x.kernel, x.labels),
