@@ -4,7 +4,7 @@ The K_A majority classes keep 1000 images each, the minority classes 1000 / R. T
 between the classifier rows of minority classes rises with R, from -1/9 towards 1. Drawing their
 images as often as those of majority classes (oversampling) undoes the rise::
 
-    python examples/minority_collapse_fashion_mnist.py               # three seeds, a quarter of an hour
+    python examples/minority_collapse_fashion_mnist.py               # three seeds, 15 minutes
     python examples/minority_collapse_fashion_mnist.py --seeds 0 --networks VGG --majority 5
     python examples/minority_collapse_fashion_mnist.py --full         # as in the paper, on a GPU
 
