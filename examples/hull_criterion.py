@@ -13,7 +13,9 @@ samples apart. `share_in_hulls` sees this before the layers are trained::
 
     python examples/hull_criterion.py
 
-The criterion has a second case, linearly separable classes with ReLU; tanh leaves it out.
+The criterion has a second case, linearly separable classes with ReLU; tanh leaves it out. It is no
+option of `NeuralCollapse`, whose passes keep sums over samples: hulls need all features of a layer
+at once, and a linear program for each sample.
 
 The exit status is 1 unless, for every seed, samples are in hulls of other classes with 5 components
 and in no other network, all networks end without a training error, and NC1 of the output is 10

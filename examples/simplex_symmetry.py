@@ -19,6 +19,9 @@ cannot come to the origin, as it does in the theorem, where features are any fun
 <y_i, y_j> >= 0, |mean|^2 >= sum |y_i|^2 / K^2, and the distance from it, relative to the root mean
 square of |y_i|, is at least 1/sqrt(K) = 0.316. So the centre is judged in the output.
 
+`NeuralCollapse` does not log them, since its rows of NC2 and NC3 say nearly the same (norms and
+angles of means and rows, their agreement) at the same cost; a measure like this one adds them.
+
 The exit status is 1 unless, in every run, from the untrained network to the end the distances from
 the corners shrink at least threefold and the deviations from symmetry at least twofold.
 
