@@ -63,6 +63,8 @@ examples: .venv/.dev ## Reproduce the talks' and papers' figures, and write docs
 	-$(BIN)/python examples/equi_separation_freezing.py
 	-$(BIN)/python examples/layer_peeled_norms.py
 	-$(BIN)/python examples/neural_collapse.py
+	-$(BIN)/python examples/simplex_symmetry.py
+	-$(BIN)/python examples/hull_criterion.py
 	-$(BIN)/python examples/minority_collapse_theory.py
 	-$(BIN)/python examples/minority_collapse_fashion_mnist.py
 	-$(BIN)/python examples/local_elasticity_geometry.py

@@ -1,4 +1,4 @@
-"""The networks and data of the example of neural collapse: three kinds, on two data sets."""
+"""The networks and data of the examples of collapse: three kinds of networks, on two data sets."""
 
 from pathlib import Path
 
@@ -58,6 +58,27 @@ def features(kind: str, size: int, width: int = 16, convolutions: int = 1) -> nn
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
     )
+
+
+def features_of_paper(kind: str) -> nn.Sequential:
+    """Everything before the classifier in the paper's networks, for images of shape (1, 32, 32).
+
+    Args:
+        kind: ``"VGG"`` for VGG11 with BatchNorm, or ``"ResNet"`` for ResNet18; both have 512
+            features.
+    """
+    if kind == "VGG":
+        parts: list[nn.Module] = []
+        last = 1
+        for width in (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0):  # 0 for pooling
+            parts += [convolution(last, width), nn.ReLU()] if width else [nn.MaxPool2d(2)]
+            last = width or last
+        return nn.Sequential(*parts, nn.Flatten())
+    blocks: list[nn.Module] = []
+    for before, after in ((64, 64), (64, 128), (128, 256), (256, 512)):
+        blocks += [BasicBlock(before, after, stride=after // before), BasicBlock(after, after, 1)]
+    pool = nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(convolution(1, 64), nn.ReLU(), *blocks, pool, nn.Flatten())
 
 
 def hidden(before: int, after: int = 256) -> nn.Sequential:

@@ -51,7 +51,7 @@ def test_a_short_form_shows_on_fashion_mnist_what_can_be_shown_briefly(name, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["layer_peeled_norms", "neural_collapse"])
+@pytest.mark.parametrize("name", ["layer_peeled_norms", "neural_collapse", "simplex_symmetry"])
 def test_a_short_form_shows_what_can_be_shown_briefly(name, tmp_path):
     reproduce(name, tmp_path, "--short")
 
