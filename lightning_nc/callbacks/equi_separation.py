@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,9 +11,14 @@ from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.callbacks.record import OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import separation_comparison_figure
+from lightning_nc.figures.canvas import Target
+from lightning_nc.figures.plotting import plotted
 from lightning_nc.measures.equi_separation import SeparationMeasure
 from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.probe import Probe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class EquiSeparation(MeasureCallback):
@@ -79,14 +85,15 @@ class EquiSeparation(MeasureCallback):
         measure = SeparationMeasure(layers, pool)
         super().__init__(measure, probe, every_n_epochs, epochs, when, figures, on_error)
 
-    def plot_against(self, *others: "EquiSeparation") -> Any:
+    def plot_against(self, *others: "EquiSeparation", ax: Target = None) -> tuple["Figure", Any]:
         """Compare the last D of this callback with that of others, such as on validation data.
 
         Args:
             others: Callbacks on the same layers whose probes have other names.
+            ax: Axes to draw on; by default those of a new figure.
 
         Returns:
-            A matplotlib ``Figure``.
+            The matplotlib ``Figure``, and its ``Axes``.
 
         Raises:
             ValueError: If a callback has measured nothing yet, or has other layers.
@@ -112,7 +119,8 @@ class EquiSeparation(MeasureCallback):
                 RuntimeWarning,
                 stacklevel=2,
             )
-        return separation_comparison_figure(names, drawn, "Separation fuzziness, compared")
+        title = "Separation fuzziness, compared"
+        return plotted(partial(separation_comparison_figure, names, drawn, title), ax)
 
 
 def _layers_of(callback: EquiSeparation) -> list[str]:

@@ -1,7 +1,7 @@
 """The base class of all callbacks: a measure with a schedule."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_nc.callbacks import moments
 from lightning_nc.callbacks.epoch_metrics import announce_computing, stop_announcing
@@ -16,9 +16,14 @@ from lightning_nc.callbacks.saved_state import VERSION, tell_of_state, why_not_r
 from lightning_nc.callbacks.schedule import Schedule, When
 from lightning_nc.callbacks.shared_pass import measure_together
 from lightning_nc.callbacks.strategies import require_processes
+from lightning_nc.figures.canvas import Target
+from lightning_nc.figures.plotting import plotted
 from lightning_nc.measures.history import History
 from lightning_nc.measures.measure import Measure, drawing_of
 from lightning_nc.passes.probe import Probe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class MeasureCallback(CallbackBase):
@@ -101,19 +106,22 @@ class MeasureCallback(CallbackBase):
         """The number of skipped measurements."""
         return self.record.failures
 
-    def plot(self, name: str | None = None, measurement: int = -1) -> Any:
-        """Draw a figure of the history, in a notebook or after a run.
+    def plot(
+        self, name: str | None = None, measurement: int = -1, ax: Target = None
+    ) -> tuple["Figure", Any]:
+        """Draw a figure of the history, which a notebook shows.
 
         Args:
             name: Name of the figure; by default the first one that is logged.
             measurement: Index into `history`; large arrays are kept only for the last measurement.
+            ax: Axes to draw on, as many as the figure has; by default those of a new figure.
 
         Returns:
-            A matplotlib ``Figure``.
+            The matplotlib ``Figure``, and its ``Axes`` or an array of them.
 
         Raises:
-            ValueError: If nothing has been measured, there is no such figure, or its arrays are no
-                longer kept.
+            ValueError: If nothing has been measured, there is no such figure, it has another
+                number of axes, or its arrays are no longer kept.
         """
         if not self.history:
             raise ValueError(
@@ -122,7 +130,7 @@ class MeasureCallback(CallbackBase):
         timeline = self.record.timeline(measurement)
         drawings = self.measure.draw(timeline) | self.measure.draw_at_end(timeline)
         try:
-            return drawing_of(drawings, name)()
+            return plotted(drawing_of(drawings, name), ax)
         except KeyError as missing:
             if missing.args[0] not in self.history[-1].arrays:
                 raise

@@ -2,14 +2,21 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+# a figure that is empty, axes or a sequence or array of them, or None for a new figure
+Target: TypeAlias = "Figure | Axes | Sequence[Axes] | np.ndarray[Any, Any] | None"
 
 # the palette of Okabe and Ito, which colour-blind readers can tell apart
 COLOURS = POINTS, LINE, THIRD, *_ = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
+DPI = 120
 FUZZINESS = "separation fuzziness $D$"
 
 _LETTERS = 18  # longest name below an axis
@@ -34,23 +41,49 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def canvas(columns: int, size: tuple[float, float]) -> tuple["Figure", Any]:
+def canvas(columns: int, size: tuple[float, float], on: Target = None) -> tuple["Figure", Any]:
     """Return a figure and its axes in one row.
 
     Args:
         columns: Number of axes.
         size: Width and height of the figure in inches.
+        on: Where to draw: an empty figure, which is given this size, or axes of a figure, of which
+            only these are drawn on; None for a new figure, which pyplot does not know.
 
     Returns:
         The figure, and an array of its axes, shape ``(columns,)``.
+
+    Raises:
+        ValueError: If the number of axes given is another one.
     """
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    if not has_figure_of_its_own(on):
+        all_axes = np.atleast_1d(np.asarray(on, dtype=object)).ravel()
+        if len(all_axes) != columns:
+            raise ValueError(
+                f"This figure has {columns} axes, got {len(all_axes)}. Give as many: "
+                f"ax=plt.subplots(1, {columns})[1]."
+            )
+        return all_axes[0].figure, all_axes
+    figure: Any = Figure(dpi=DPI, layout="constrained") if on is None else on
+    if on is None:
+        FigureCanvasAgg(figure)
+    figure.set_size_inches(size)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def has_figure_of_its_own(on: Target) -> bool:
+    """Whether all of a figure is drawn, and not only axes of a figure of the user's."""
+    return on is None or hasattr(on, "subplots")
+
+
+def entitle(figure: Any, title: str, on: Target) -> None:
+    """Write a title above all axes, unless the figure is the user's."""
+    if has_figure_of_its_own(on):
+        figure.suptitle(title, fontsize="medium")
 
 
 def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None:

@@ -13,6 +13,7 @@ from lightning_nc.figures.canvas import (
     FUZZINESS,
     LINE,
     POINTS,
+    Target,
     canvas,
     clipped,
     in_legend,
@@ -35,6 +36,7 @@ def separation_figure(
     title: str,
     reference: float | None = _PAPER_R,
     label: str = FUZZINESS,
+    on: Target = None,
 ) -> "Figure":
     """D against depth on a logarithmic axis, with the line of the law, its rho and its r.
 
@@ -44,8 +46,9 @@ def separation_figure(
         title: Title of the figure.
         reference: The correlation r of He & Su, shown below that of the fit.
         label: Label of the value.
+        on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.4, 4.0))
+    figure, (axes,) = canvas(1, (5.4, 4.0), on)
     draw_law(axes, fuzziness, reference)
     label_depth(axes, names, label)
     axes.set_title(literal(title))
@@ -86,6 +89,7 @@ def class_separation_figure(
     fuzziness: Tensor,
     classes: Sequence[str],
     title: str,
+    on: Target = None,
 ) -> "Figure":
     """D of each class and D of all classes against depth; the law holds for each class, too.
 
@@ -95,8 +99,9 @@ def class_separation_figure(
         fuzziness: D of all classes at each layer, shape ``(T,)``.
         classes: The name of each class.
         title: Title of the figure.
+        on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.4, 4.0))
+    figure, (axes,) = canvas(1, (5.4, 4.0), on)
     depth = np.arange(len(names))
     K = len(class_fuzziness.mT)
     faint = 0.45 if K <= 20 else 0.2
@@ -122,6 +127,7 @@ def class_quantiles_figure(
     fuzziness: Tensor,
     extremes: tuple[str, str],
     title: str,
+    on: Target = None,
 ) -> "Figure":
     """Quantiles over many classes of the D of each class, and D of all classes, against depth.
 
@@ -132,8 +138,9 @@ def class_quantiles_figure(
         fuzziness: D of all classes at each layer, shape ``(T,)``.
         extremes: Names of the classes with the largest and the smallest D at the last layer.
         title: Title of the figure.
+        on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.4, 4.0))
+    figure, (axes,) = canvas(1, (5.4, 4.0), on)
     depth, levels = np.arange(len(names)), sorted(quantiles)
     pairs = [(low, high) for low, high in zip(levels, levels[::-1], strict=True) if low < high]
     for shade, (low, high) in enumerate(pairs, 1):
@@ -151,7 +158,7 @@ def class_quantiles_figure(
 
 
 def separation_comparison_figure(
-    names: Sequence[str], fuzziness: dict[str, Tensor], title: str
+    names: Sequence[str], fuzziness: dict[str, Tensor], title: str, on: Target = None
 ) -> "Figure":
     """D against depth on several data sets, such as training and validation data.
 
@@ -159,8 +166,9 @@ def separation_comparison_figure(
         names: Layers in order of depth.
         fuzziness: D at each layer, shape ``(T,)``, by the name of the data set.
         title: Title of the figure.
+        on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.4, 4.0))
+    figure, (axes,) = canvas(1, (5.4, 4.0), on)
     for (name, D), colour in zip(fuzziness.items(), cycle(COLOURS), strict=False):
         label = in_legend(literal(name))
         axes.plot(np.arange(len(names)), D.numpy(), _line(names), color=colour, label=label)
@@ -177,6 +185,7 @@ def layers_over_epochs_figure(
     values: Sequence[Tensor],
     title: str,
     label: str = FUZZINESS,
+    on: Target = None,
 ) -> "Figure":
     """D, or another value, against depth: a line per measurement, from dark to light.
 
@@ -186,13 +195,14 @@ def layers_over_epochs_figure(
         values: The value at each layer, shape ``(T,)``, for each measurement.
         title: Title of the figure.
         label: Label of the value.
+        on: Where to draw, see `canvas`.
     """
     require_matplotlib()
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    figure, (axes,) = canvas(1, (5.8, 4.0))
+    figure, (axes,) = canvas(1, (5.8, 4.0), on)
     # shades follow the number of the measurement, since later epochs are often measured more
     # sparsely; the end of the map is left out, since its yellow is pale on white
     last = max(len(epochs) - 1, 1)

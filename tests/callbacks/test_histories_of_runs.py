@@ -128,7 +128,7 @@ def test_a_resumed_run_with_other_layers_says_so_and_each_measurement_keeps_its_
     assert layers == [["input", "net.2", "net.6"]] * 2 + [["net.0", "net.2", "net.4"]] * 2
     (sentence,) = of_changes(told)
     assert "the layers were input, net.2, net.6 and are net.0, net.2, net.4" in sentence
-    assert callback.plot("epochs").axes
+    assert callback.plot("epochs")[0].axes
 
 
 def test_data_of_other_classes_in_a_resumed_run_are_told(tmp_path, told):
