@@ -25,7 +25,7 @@ ROOMS = {
     "figures": (("functional",), {"torch", "numpy", "matplotlib", "PIL"}),
     "measures": (
         ("arguments", "passes", "network", "functional", "theory", "figures"),
-        {"torch", "numpy"},
+        {"torch", "numpy", "pandas"},
     ),
     "loggers": (("figures",), {"numpy", "wandb"}),
     "callbacks": (
@@ -40,7 +40,7 @@ ROOMS = {
         {"torch", "jsonargparse", "yaml"},
     ),
     "factory": (("callbacks",), set()),
-    "metrics": (("arguments", "functional"), {"torch", "torchmetrics"}),
+    "metrics": (("arguments", "functional"), {"torch", "torchmetrics", "matplotlib"}),
     "report": (
         ("measures", "figures"),
         {"torch", "numpy", "matplotlib", "tensorboard", "google"},  # protobuf, which it brings

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,13 +11,10 @@ from lightning_nc.callbacks.record import OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import separation_comparison_figure
 from lightning_nc.figures.canvas import Target
-from lightning_nc.figures.plotting import plotted
+from lightning_nc.figures.plotting import Plot, plotted
 from lightning_nc.measures.equi_separation import SeparationMeasure
 from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.probe import Probe
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class EquiSeparation(MeasureCallback):
@@ -85,7 +81,7 @@ class EquiSeparation(MeasureCallback):
         measure = SeparationMeasure(layers, pool)
         super().__init__(measure, probe, every_n_epochs, epochs, when, figures, on_error)
 
-    def plot_against(self, *others: "EquiSeparation", ax: Target = None) -> tuple["Figure", Any]:
+    def plot_against(self, *others: "EquiSeparation", ax: Target = None) -> Plot:
         """Compare the last D of this callback with that of others, such as on validation data.
 
         Args:

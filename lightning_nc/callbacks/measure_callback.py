@@ -1,7 +1,7 @@
 """The base class of all callbacks: a measure with a schedule."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_nc.callbacks import moments
 from lightning_nc.callbacks.epoch_metrics import announce_computing, stop_announcing
@@ -17,13 +17,11 @@ from lightning_nc.callbacks.schedule import Schedule, When
 from lightning_nc.callbacks.shared_pass import measure_together
 from lightning_nc.callbacks.strategies import require_processes
 from lightning_nc.figures.canvas import Target
-from lightning_nc.figures.plotting import plotted
+from lightning_nc.figures.plotting import Plot, plotted
 from lightning_nc.measures.history import History
 from lightning_nc.measures.measure import Measure, drawing_of
+from lightning_nc.measures.shown import Frame
 from lightning_nc.passes.probe import Probe
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class MeasureCallback(CallbackBase):
@@ -101,14 +99,31 @@ class MeasureCallback(CallbackBase):
         """
         return [History(rows) for rows in (*self.record.earlier, self.record.rows)]
 
+    def history_frame(self, tidy: bool = False) -> Frame:
+        """Return the history as a pandas ``DataFrame``.
+
+        Args:
+            tidy: Whether each value has a row. By default each measurement has a row, and each
+                logged key a column.
+
+        Raises:
+            ModuleNotFoundError: If pandas is not installed.
+        """
+        return self.history.to_frame(tidy)
+
+    def __repr__(self) -> str:
+        told = f"{type(self).__name__} on '{self.probe.key}', {self.schedule.in_words}"
+        if not self.history:
+            return f"<{told}: nothing measured yet>"
+        many = f"{len(self.history)} measurement{'s' * (len(self.history) != 1)}"
+        return f"<{told}: {many}, the last after {self.history[-1].when}>"
+
     @property
     def failures(self) -> int:
         """The number of skipped measurements."""
         return self.record.failures
 
-    def plot(
-        self, name: str | None = None, measurement: int = -1, ax: Target = None
-    ) -> tuple["Figure", Any]:
+    def plot(self, name: str | None = None, measurement: int = -1, ax: Target = None) -> Plot:
         """Draw a figure of the history, which a notebook shows.
 
         Args:

@@ -1,7 +1,7 @@
 """Figures as notebooks and scripts want them: known to pyplot, or on axes of the user's."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -10,8 +10,11 @@ from lightning_nc.figures.canvas import DPI, Target, require_matplotlib
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# `Any` as in matplotlib's own `subplots`: ``Axes``, or an array of them
+Plot: TypeAlias = "tuple[Figure, Any]"
 
-def plotted(drawing: Callable[..., Any], ax: Target = None) -> tuple["Figure", Any]:
+
+def plotted(drawing: Callable[..., Any], ax: Target = None) -> Plot:
     """Draw, and return the figure with its axes, as the ``plot`` of torchmetrics does.
 
     A new figure is one of pyplot's, so that notebooks show it without being asked to, and

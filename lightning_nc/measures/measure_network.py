@@ -3,14 +3,14 @@
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from lightning_nc.figures.canvas import Target
-from lightning_nc.figures.plotting import plotted
+from lightning_nc.figures.plotting import Plot, plotted
 from lightning_nc.measures.equi_separation import SeparationMeasure
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure, drawing_of
 from lightning_nc.measures.measurement import Measurement, keyed, on_its_own
@@ -22,11 +22,8 @@ from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Answer
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NetworkMeasurement(Measurement):
     """The result of `measure`: the values of all measures, and their figures.
 
@@ -34,7 +31,7 @@ class NetworkMeasurement(Measurement):
         measures: What was measured: each measure with the name of the probe.
     """
 
-    measures: Sequence[tuple[Measure, str]] = field(default=(), repr=False)
+    measures: Sequence[tuple[Measure, str]] = ()
 
     def drawings(self) -> dict[str, Drawing]:
         """Functions that draw the figures, by ``family/name``."""
@@ -44,7 +41,7 @@ class NetworkMeasurement(Measurement):
             for name, drawing in _drawings(each, Timeline(each.family, probe, [self])).items()
         }
 
-    def plot(self, name: str | None = None, ax: Target = None) -> tuple["Figure", Any]:
+    def plot(self, name: str | None = None, ax: Target = None) -> Plot:
         """Draw a figure, which a notebook shows.
 
         Args:

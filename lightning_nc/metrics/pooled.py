@@ -89,7 +89,7 @@ class _PooledMoments(Metric):
         Returns:
             The matplotlib ``Figure``, and its ``Axes``.
         """
-        _, axes = self._plot(val, ax)  # which returns no figure for given axes
+        axes: Any = self._plot(val, ax)[1]  # which returns no figure for given axes
         return axes.get_figure(), axes
 
     def _moments(self) -> ClassMoments:
