@@ -121,13 +121,16 @@ def test_callbacks_and_measurements_are_one_readable_line(run):
     assert repr(nc).startswith("<NeuralCollapse on 'train', at epochs 0, 2: 2 measurements")
     last = law.history[-1]
     rho = f"separation/train/rho={last.values['separation/train/rho']:.4g}, "
-    assert repr(last).startswith(f"<Measurement after 2 epochs: {rho}")
+    assert repr(last).startswith(
+        f"<Measurement after 2 epochs, of {int(last.counts.sum())} samples: {rho}"
+    )
     assert (
         repr(law.history)
         == f"<History of 3 measurements, the last {repr(last)[len('<Measurement ') :]}"
     )
     assert repr(History(Rows())) == "<History of 0 measurements>"
     found = measure(nets.mlp(), nets.vectors())
+    assert repr(found).startswith(f"<NetworkMeasurement of {int(found.counts.sum())} samples: ")
     for each in (law, nc, last, law.history, found):
         assert "\n" not in repr(each)
         assert len(repr(each)) < 200
@@ -207,3 +210,17 @@ def test_checkpoints_of_other_kinds_are_measured_or_told(run, tmp_path):
         measured(tmp_path, nets.vectors(), net, pattern="*.pt")
     with pytest.warns(RuntimeWarning, match="leaves out b"), pytest.raises(UnpicklingError):
         measured(tmp_path, nets.vectors(), net, pattern="b*", progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_notebooks_run_show_their_figures_and_are_stored_without_outputs(path):
+    nbformat = pytest.importorskip("nbformat")
+    book = nbformat.read(path, as_version=4)
+    cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs for cell in cells)
+    shown = executed(book)
+    for cell, kinds in zip(cells, shown, strict=True):
+        assert ("image/png" in kinds) == (".plot(" in cell.source), cell.source
+        assert not any("lightning_nc" in out.get("text", "") for out in cell.outputs), cell.outputs
+    assert "text/html" in shown[-1] | shown[-2]

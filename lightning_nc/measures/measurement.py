@@ -44,13 +44,17 @@ class Measurement:
     probe: dict[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} after {self.when}: {in_one_line(self.values)}>"
+        return f"<{type(self).__name__} {self._told}: {in_one_line(self.values)}>"
 
     def _repr_html_(self) -> str:
         """All values as a table, in a notebook."""
         rows = [(key, f"{value:.6g}") for key, value in self.values.items()]
-        head = f"{int(self.counts.sum())} samples of {int((self.counts > 0).sum())} classes"
-        return html_table(rows, (f"after {self.when}", head))
+        return html_table(rows, ("", self._told))
+
+    @property
+    def _told(self) -> str:
+        of = f"of {int(self.counts.sum())} samples"
+        return of if self.stage == "measure" else f"after {self.when}, {of}"
 
     @property
     def class_names(self) -> tuple[str, ...]:
