@@ -27,7 +27,7 @@ ROOMS = {
         ("arguments", "passes", "network", "functional", "theory", "figures"),
         {"torch", "numpy", "pandas"},
     ),
-    "loggers": (("figures",), {"numpy", "wandb"}),
+    "loggers": (("figures",), {"numpy", "wandb", "matplotlib", "PIL"}),
     "callbacks": (
         (
             *("arguments", "measures", "passes", "network", "guards", "functional"),

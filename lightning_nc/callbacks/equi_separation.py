@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from lightning_nc.callbacks.measure_callback import MeasureCallback
-from lightning_nc.callbacks.record import OnError
+from lightning_nc.callbacks.record import Figures, OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import separation_comparison_figure
 from lightning_nc.figures.canvas import Target
@@ -34,8 +34,8 @@ class EquiSeparation(MeasureCallback):
       of the first.
     - ``separation_layers/{p}/{layer}``: Separation fuzziness: noise within classes along the
       directions in which class means differ, in units of their differences.
-    - ``separation/{p}/...``: ``epochs_completed``, ``seconds``, ``num_classes``, ``num_samples``,
-      ``failures`` of each measurement.
+    - ``separation/{p}/...``: ``epochs_completed``, ``seconds``, ``figure_seconds``,
+      ``num_classes``, ``num_samples``, ``failures`` of each measurement.
 
     Args:
         layers: ``"blocks"`` (see `lightning_nc.find_blocks`), names or globs as in
@@ -52,7 +52,8 @@ class EquiSeparation(MeasureCallback):
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
         when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
             validation, ``"validation_end"``.
-        figures: Whether to log figures.
+        figures: Which figures to log: by default those of the 1st, 2nd, 4th, 8th, ... measurement
+            and of the last; ``"all"``, ``"last"`` or False.
         on_error: ``"warn"`` skips a measurement that fails and continues training; ``"raise"``
             stops the run.
 
@@ -75,7 +76,7 @@ class EquiSeparation(MeasureCallback):
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,
         when: When = "train_epoch_end",
-        figures: bool = True,
+        figures: Figures = True,
         on_error: OnError = "warn",
     ) -> None:
         measure = SeparationMeasure(layers, pool)

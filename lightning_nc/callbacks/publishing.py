@@ -4,6 +4,7 @@ Nothing here communicates: it comes after the last reduction of a measurement, s
 the first process keeps no other waiting.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from lightning_nc.measures import is_known
 from lightning_nc.measures.charts import charts_of
 from lightning_nc.measures.family import Family, write_families
 from lightning_nc.measures.measurement import Measurement
+from lightning_nc.measures.timeline import Timeline
 
 Attempt = Callable[[str, Callable[[], Any]], None]  # does what the text says, see `safely`
 Drawings = Mapping[str, Callable[[], Any]]  # by tag, a function that draws a figure
@@ -69,12 +71,8 @@ def publish_figures_and_tables(trainer: Any, record: Record, measurement: Measur
     if not (record.figures and trainer.is_global_zero):
         return
     timeline, prefix = record.timeline(), record.prefix
-    publish_figures(
-        trainer,
-        record.told,
-        lambda: tagged(prefix, record.measure.draw(timeline)),
-        measurement.step,
-    )
+    if record.draws_now(measurement):
+        publish_figures_of(trainer, record, timeline)
     if any(map(takes_tables, trainer.loggers)):
         attempt = partial(safely, trainer, record.told)
 
@@ -83,6 +81,16 @@ def publish_figures_and_tables(trainer: Any, record: Record, measurement: Measur
             _log_tables(trainer, attempt, tables, measurement.step)
 
         attempt("make tables", log_tables)
+
+
+def publish_figures_of(trainer: Any, record: Record, timeline: Timeline) -> None:
+    """Draw the figures of a measurement, send them to the loggers, and take the time."""
+    started = time.perf_counter()
+    drawings = lambda: tagged(record.prefix, record.measure.draw(timeline))  # noqa: E731
+    publish_figures(trainer, record.told, drawings, timeline.last.step)
+    if timeline.last.stage == "fit":
+        record.drawn = timeline.last.epochs_completed
+    record.figure_seconds = time.perf_counter() - started
 
 
 def publish_figures(

@@ -1,6 +1,7 @@
 """The canvas and the axis labels of all figures, without pyplot and its global state."""
 
 import importlib
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,6 +20,7 @@ COLOURS = POINTS, LINE, THIRD, *_ = ("#0072B2", "#D55E00", "#009E73", "#CC79A7",
 DPI = 120
 FUZZINESS = "separation fuzziness $D$"
 
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LETTERS = 18  # longest name below an axis
 _TICKS = 12  # most names below an axis
 
@@ -41,7 +43,9 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def canvas(columns: int, size: tuple[float, float], on: Target = None) -> tuple["Figure", Any]:
+def canvas(
+    columns: int, size: tuple[float, float], on: Target = None, outside: bool = False
+) -> tuple["Figure", Any]:
     """Return a figure and its axes in one row.
 
     Args:
@@ -49,6 +53,7 @@ def canvas(columns: int, size: tuple[float, float], on: Target = None) -> tuple[
         size: Width and height of the figure in inches.
         on: Where to draw: an empty figure, which is given this size, or axes of a figure, of which
             only these are drawn on; None for a new figure, which pyplot does not know.
+        outside: Whether there will be a legend beside the axes, with which the layout takes longer.
 
     Returns:
         The figure, and an array of its axes, shape ``(columns,)``.
@@ -60,6 +65,8 @@ def canvas(columns: int, size: tuple[float, float], on: Target = None) -> tuple[
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from lightning_nc.figures.layout import RowLayout
+
     if not has_figure_of_its_own(on):
         all_axes = np.atleast_1d(np.asarray(on, dtype=object)).ravel()
         if len(all_axes) != columns:
@@ -68,9 +75,10 @@ def canvas(columns: int, size: tuple[float, float], on: Target = None) -> tuple[
                 f"ax=plt.subplots(1, {columns})[1]."
             )
         return all_axes[0].figure, all_axes
-    figure: Any = Figure(dpi=DPI, layout="constrained") if on is None else on
+    figure: Any = Figure(dpi=DPI) if on is None else on
     if on is None:
         FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained" if outside else RowLayout())
     figure.set_size_inches(size)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
@@ -78,6 +86,25 @@ def canvas(columns: int, size: tuple[float, float], on: Target = None) -> tuple[
 def has_figure_of_its_own(on: Target) -> bool:
     """Whether all of a figure is drawn, and not only axes of a figure of the user's."""
     return on is None or hasattr(on, "subplots")
+
+
+def colour_bar(
+    figure: Any, mapped: Any, all_axes: Sequence[Any], on: Target, label: str, **ticks: Any
+) -> Any:
+    """Draw a colour bar beside axes: part of the last of them, unless the figure is the user's.
+
+    Args:
+        figure: The figure of the axes.
+        mapped: What maps numbers to colours.
+        all_axes: The axes.
+        on: Where they were drawn, see `canvas`.
+        label: What the numbers are.
+        ticks: Where the bar has ticks; by default where matplotlib puts them.
+    """
+    if has_figure_of_its_own(on):
+        place = all_axes[-1].inset_axes((1.04, 0.05, 0.05, 0.9))
+        return figure.colorbar(mapped, cax=place, label=label, **ticks)
+    return figure.colorbar(mapped, ax=list(all_axes), label=label, **ticks)
 
 
 def entitle(figure: Any, title: str, on: Target) -> None:
@@ -97,10 +124,34 @@ def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None
     shown, short = thinned(len(names), _TICKS), shortened(names)
     axes.set_xticks(shown, [literal(short[t]) for t in shown], rotation=45, ha="right")
     axes.set_ylabel(label)
-    low, high = axes.get_ylim()
-    if axes.get_yscale() == "log" and high < 10 * low:  # else labelled like 9.2 x 10^-1
-        axes.yaxis.set_minor_formatter("{x:.4g}")
     axes.grid(True, which="major", alpha=0.3)
+
+
+def logarithmic(axis: Any) -> None:
+    """Make an axis logarithmic, with labels that are no mathematics, which takes long to lay out.
+
+    Args:
+        axis: The ``xaxis`` or ``yaxis`` of matplotlib axes.
+    """
+
+    def between(value: float, _place: int) -> str:
+        """Label what lies between powers of ten only where these would be too few."""
+        low, high = axis.get_view_interval()
+        return f"{value:.4g}" if high < 10 * low else ""
+
+    from lightning_nc.figures.layout import FewMinorTicks
+
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_formatter(_power_of_ten)
+    axis.set_minor_formatter(between)
+    axis.set_minor_locator(FewMinorTicks())
+
+
+def _power_of_ten(value: float, _place: int) -> str:
+    power = math.log10(value) if value > 0 else math.nan
+    if not power.is_integer():
+        return f"{value:.4g}"
+    return "10" + f"{power:.0f}".translate(_SUPERSCRIPTS)
 
 
 def thinned(count: int, most: int) -> list[int]:

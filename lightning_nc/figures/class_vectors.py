@@ -13,10 +13,12 @@ from lightning_nc.figures.canvas import (
     Target,
     canvas,
     clipped,
+    colour_bar,
     entitle,
     has_figure_of_its_own,
     label_classes,
     literal,
+    logarithmic,
     thinned,
 )
 
@@ -57,7 +59,7 @@ def cosine_figure(
             axes.axhline(border - 0.5, color="black", linewidth=1)
             axes.axvline(border - 0.5, color="black", linewidth=1)
     all_axes[0].set_ylabel("class")
-    figure.colorbar(image, ax=list(all_axes), shrink=0.8, label="cosine")
+    colour_bar(figure, image, all_axes, on, "cosine")
     ideal = f"ideal off the diagonal: -1/(K-1) = {-1 / (K - 1):.3f}"
     entitle(figure, f"{literal(title)}; {ideal}", on)
     return figure
@@ -75,7 +77,7 @@ def cosine_histogram_figure(
         K: Number of classes.
         on: Where to draw, see `canvas`.
     """
-    figure, all_axes = canvas(len(histograms), (4.0 * len(histograms) + 0.8, 3.6), on)
+    figure, all_axes = canvas(len(histograms), (4.0 * len(histograms) + 0.8, 3.6), on, outside=True)
     for axes, (name, groups) in zip(all_axes, histograms.items(), strict=True):
         for (group, counts), colour in zip(groups.items(), COLOURS, strict=False):
             if counts.any():
@@ -84,7 +86,7 @@ def cosine_histogram_figure(
                 axes.stairs(shares.numpy(), edges, linewidth=1.5, **look)
         label = f"simplex: $-1/(K-1)$ = {-1 / (K - 1):.2g}"
         axes.axvline(-1 / (K - 1), color="black", linestyle=":", linewidth=1, label=label)
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
         axes.set_xlim(-1, 1)
         axes.set_xticks([-1, -0.5, 0, 0.5, 1])
         axes.set_xlabel("cosine")
@@ -174,7 +176,7 @@ def prediction_figure(
     axes.axhline(simplex, color="0.6", linestyle=":", label="balanced: $-1/(K-1)$")
     axes.plot(ratios, predicted, "-", color=LINE, label="layer-peeled model")
     axes.plot([ratio], [cosine], "o", color=POINTS, label="measured", zorder=3)
-    axes.set_xscale("log")
+    logarithmic(axes.xaxis)
     axes.set_ylim(-1.05 if min(cosine, simplex) < -0.5 else -0.55, 1.05)
     axes.set_xlabel("imbalance $R$ (majority : minority class size)")
     axes.set_ylabel("mean cosine of minority classifier rows")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lightning_nc.figures.canvas import Target, canvas, clipped, label_classes, literal
+from lightning_nc.figures.canvas import Target, canvas, clipped, colour_bar, label_classes, literal
 from lightning_nc.functional.local_elasticity import normalised_kernel
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def similarity_figure(
         label_classes(axis, middles, names)
     axes.set_xlabel("class")
     axes.set_ylabel("class")
-    figure.colorbar(image, ax=axes, shrink=0.85, label="$K(a, b) / \\sqrt{K(a, a)\\,K(b, b)}$")
+    label = "$K(a, b) / \\sqrt{K(a, a)\\,K(b, b)}$"
+    colour_bar(figure, image, [axes], on, label)
     axes.set_title(literal(title))
     return figure

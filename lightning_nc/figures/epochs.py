@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_nc.figures.canvas import COLOURS, Target, canvas, label_epochs, literal
+from lightning_nc.figures.canvas import COLOURS, Target, canvas, label_epochs, literal, logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ def collapse_figure(
     for (name, values), colour in zip(measures.items(), COLOURS, strict=False):
         positive = [value if value > 0 else np.nan for value in values]  # 0 has no logarithm
         axes.plot(epochs, positive, "o-", color=colour, label=name, markersize=3, linewidth=1)
-    axes.set_yscale("log")
+    logarithmic(axes.yaxis)
     label_epochs(axes)
     if terminal is not None and terminal <= max(epochs):
         label = "no error on the probe"

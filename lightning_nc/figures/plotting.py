@@ -26,7 +26,7 @@ def plotted(drawing: Callable[..., Any], ax: Target = None) -> Plot:
 
     Returns:
         The figure, and its axes: ``Axes``, or an array of them if the figure has several. Colour
-        bars do not count.
+        bars are part of these.
 
     Raises:
         ValueError: If the number of axes given is another one.
@@ -36,11 +36,11 @@ def plotted(drawing: Callable[..., Any], ax: Target = None) -> Plot:
     require_matplotlib()
     from matplotlib import pyplot as plt
 
-    figure = plt.figure(dpi=DPI, layout="constrained")
+    figure = plt.figure(dpi=DPI)
     try:
         drawing(figure)
     except BaseException:
         plt.close(figure)
         raise
-    all_axes = [each for each in figure.axes if each.get_label() != "<colorbar>"]
+    all_axes = figure.axes  # colour bars are part of these
     return figure, all_axes[0] if len(all_axes) == 1 else np.array(all_axes)

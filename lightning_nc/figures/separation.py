@@ -16,9 +16,11 @@ from lightning_nc.figures.canvas import (
     Target,
     canvas,
     clipped,
+    colour_bar,
     in_legend,
     label_depth,
     literal,
+    logarithmic,
     require_matplotlib,
 )
 from lightning_nc.functional.separation import separation_law
@@ -68,17 +70,17 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
     size = 6 if len(D) <= _MARKERS else 3
     axes.plot(t, D.numpy(), "o", color=POINTS, markersize=size, zorder=3)
     if bool((D > 0).any()):
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
     law = separation_law(D) if len(D) > 1 else None
     if law is not None and bool(law.rho.isfinite()):
         fit = (law.intercept + t * law.rho.log()).exp()
         axes.plot(t, fit.numpy(), "-", color=LINE)
-        label = f"$\\rho$ = {float(law.rho):.3f}\n$r$ = {float(law.pearson_r):.3f}"
+        label = f"\N{GREEK SMALL LETTER RHO} = {float(law.rho):.3f}\nr = {float(law.pearson_r):.3f}"
         side, x = ("left", 0.03) if float(law.rho) > 1 else ("right", 0.97)  # away from the line
         where = {"transform": axes.transAxes, "ha": side, "va": "top"}
         axes.text(x, 0.95, label, **where)
         if reference is not None:
-            says = f"(He & Su: $r$ = {reference},\nbatch statistics)"
+            says = f"(He & Su: r = {reference},\nbatch statistics)"
             axes.text(x, 0.81, says, color="0.5", fontsize="small", **where)
     axes.grid(True, which="major", alpha=0.3)
 
@@ -172,7 +174,7 @@ def separation_comparison_figure(
     for (name, D), colour in zip(fuzziness.items(), cycle(COLOURS), strict=False):
         label = in_legend(literal(name))
         axes.plot(np.arange(len(names)), D.numpy(), _line(names), color=colour, label=label)
-    axes.set_yscale("log")
+    logarithmic(axes.yaxis)
     label_depth(axes, names)
     axes.legend(fontsize="small")
     axes.set_title(literal(title))
@@ -212,11 +214,11 @@ def layers_over_epochs_figure(
         shade = colours(scale(number))
         axes.plot(depth, D.numpy(), _line(names, "."), color=shade, linewidth=1)
     if any(bool((D > 0).any()) for D in values):
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
     label_depth(axes, names, label)
     shown = sorted(set(np.linspace(0, len(epochs) - 1, 10).round().astype(int).tolist()))
     mapped = ScalarMappable(scale, colours)
-    bar = figure.colorbar(mapped, ax=axes, label="epochs completed", ticks=shown)
+    bar = colour_bar(figure, mapped, [axes], on, "epochs completed", ticks=shown)
     bar.ax.set_yticklabels([f"{epochs[number]:g}" for number in shown])
     bar.ax.set_ylim(0, last)
     axes.set_title(literal(title))
@@ -230,7 +232,7 @@ def _add_all_classes(
     depth = np.arange(len(names))
     axes.plot(depth, fuzziness.numpy(), _line(names), color=LINE, label=label, zorder=3)
     if bool((fuzziness > 0).any()):
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
     label_depth(axes, names)
     axes.legend(fontsize="small")
     axes.set_title(literal(title))

@@ -51,7 +51,7 @@ def test_one_callback_over_several_folds_keeps_them_apart(tmp_path, told):
         fit(tmp_path, callback, data)
         assert len(callback.histories) == fold + 1
     assert [quantities(other) for other in alone] == [
-        [{k: str(v) for k, v in m.values.items() if not k.endswith("/seconds")} for m in history]
+        [{k: str(v) for k, v in m.values.items() if not k.endswith("seconds")} for m in history]
         for history in callback.histories
     ]
     assert callback.history == callback.histories[-1]
