@@ -42,6 +42,7 @@ bench: .venv/.dev ## Measure the cost of measurements, as ratios within one run
 	$(BIN)/python -m tests.benchmarks.many_classes
 	$(BIN)/python -m tests.benchmarks.layer_peeled
 	$(BIN)/python -m tests.benchmarks.gradient_kernel
+	$(BIN)/python -m tests.benchmarks.figures
 
 soak: .venv/.dev ## Measure 5,000 times in one run, and print what grows (ten minutes)
 	$(BIN)/python -W ignore -m tests.benchmarks.soak

@@ -2,7 +2,7 @@
 
 Callbacks: `EquiSeparation`, `NeuralCollapse`, `MinorityCollapse`, `LocalElasticity`; `NextTokenLaw`
 for language models. All but the last in one line: `callbacks_for`. Before training: `check`.
-Without a Trainer: `measure`.
+Without a Trainer: `measure`, and `measure_checkpoints` of a finished run.
 For measures of your own: `Measure`, `Quantity`, `MeasureCallback`.
 The formulas are in `lightning_nc.functional`, metrics for torchmetrics in `lightning_nc.metrics`.
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lightning_nc.callbacks import NeuralCollapse as NeuralCollapse
     from lightning_nc.callbacks import NextTokenLaw as NextTokenLaw
     from lightning_nc.callbacks import callbacks_for as callbacks_for
+    from lightning_nc.callbacks import measure_checkpoints as measure_checkpoints
     from lightning_nc.checking import check as check
     from lightning_nc.measures import Curve as Curve
     from lightning_nc.measures import Evaluation as Evaluation
@@ -53,6 +54,7 @@ _HOMES = {
         "NeuralCollapse",
         "NextTokenLaw",
         "callbacks_for",
+        "measure_checkpoints",
     ),
     "checking": ("check",),
     "measures": (

@@ -50,10 +50,17 @@ def require_one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
         )
 
 
-def require_yes_or_no(name: str, value: Any) -> bool:
-    """Return the value; raise unless it is True or False."""
+def require_figures(value: Any) -> Any:
+    """Return which figures are logged; raise unless it is True, False, ``"all"`` or ``"last"``."""
+    if isinstance(value, str) and value in ("all", "last"):
+        return value
+    return require_yes_or_no("figures", value, ', "all" or "last"')
+
+
+def require_yes_or_no(name: str, value: Any, otherwise: str = "") -> bool:
+    """Return the value; raise unless it is True or False, and tell what else may be given."""
     if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
-        raise ValueError(f"{name} must be True or False, got {_shown(value)}.")
+        raise ValueError(f"{name} must be True or False{otherwise}, got {_shown(value)}.")
     return bool(value)
 
 

@@ -1,5 +1,7 @@
 """What all tests share: warnings are errors, fixed seeds, and two sets of features."""
 
+import sys
+
 import hypothesis
 import numpy as np
 import pytest
@@ -33,6 +35,13 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Start with what takes minutes, so that no process is left alone with it at the end."""
     items.sort(key=lambda item: "test_examples" not in item.path.name)
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(autouse=True)

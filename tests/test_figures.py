@@ -1,5 +1,7 @@
 """What figures show, as matplotlib has it."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from matplotlib.colors import to_hex
@@ -28,8 +30,8 @@ def test_the_text_of_the_law_is_away_from_its_line_and_names_the_papers_r(rho):
     axes = figures.separation_figure([str(t) for t in range(8)], D, "the law").axes[0]
     texts = {text.get_text(): text for text in axes.texts}
     assert list(texts) == [
-        f"$\\rho$ = {rho:.3f}\n$r$ = {-1 if rho < 1 else 1:.3f}",
-        "(He & Su: $r$ = -0.997,\nbatch statistics)",
+        f"\N{GREEK SMALL LETTER RHO} = {rho:.3f}\nr = {-1 if rho < 1 else 1:.3f}",
+        "(He & Su: r = -0.997,\nbatch statistics)",
     ]
     points = axes.transData.transform(list(zip(range(8), D.tolist(), strict=True)))
     own, papers = boxes_of(axes, texts.values())
@@ -66,7 +68,8 @@ def test_axes_of_epochs_have_whole_ticks(epochs):
 @pytest.mark.parametrize("epochs", [[0], [2.5], [0, 1, 2, 4, 8, 64], list(range(101))])
 def test_a_bar_says_which_epochs_the_shades_are_of(epochs):
     D = [torch.tensor([2.0, 1 / (1 + epoch)]) for epoch in epochs]
-    axes, bar = figures.layers_over_epochs_figure(["input", "net"], epochs, D, "").axes
+    (axes,) = figures.layers_over_epochs_figure(["input", "net"], epochs, D, "").axes
+    (bar,) = axes.child_axes
     labels = [float(label.get_text()) for label in bar.get_yticklabels()]
     assert labels == [epochs[round(place)] for place in bar.get_yticks()]
     assert (labels[0], labels[-1]) == (epochs[0], epochs[-1])
@@ -184,3 +187,31 @@ def test_quantiles_of_many_classes_name_the_worst_and_the_best():
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["all classes", "50% of classes", "median class", "$D$ of all"]
     figure.canvas.draw()
+
+
+def test_what_is_written_around_axes_has_room_and_takes_one_layout():
+    names = [f"net.a_rather_long_name.{t}" for t in range(8)]
+    D = 0.5 ** torch.arange(8, dtype=torch.float64)
+    norms = {"rows": torch.ones(8), "means": torch.ones(8)}
+    drawn = [
+        figures.separation_figure(names, D, "law"),
+        figures.layers_over_epochs_figure(names, [0, 1], [D, D], "by epoch"),
+        figures.class_size_figure(torch.ones(8), norms, torch.zeros(8), names, "norms"),
+        figures.cosine_figure({"rows": torch.eye(8), "means": torch.eye(8)}, "cosines", names),
+    ]
+    for figure in drawn:
+        figure.canvas.draw()
+        renderer = figure.canvas.get_renderer()
+        boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
+        for box in boxes:
+            assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+            assert 0 <= box.y0 < box.y1 <= figure.bbox.y1
+        for left, right in pairwise(boxes):
+            assert left.x1 < right.x0
+
+
+def test_logarithmic_axes_are_labelled_in_letters():
+    axes = figures.separation_figure(["a", "b"], torch.tensor([100.0, 0.01]), "").axes[0]
+    axes.figure.canvas.draw()
+    shown = [text.get_text() for text in axes.get_yticklabels()]
+    assert {"10⁻²", "10⁻¹", "10⁰", "10¹", "10²"} <= set(shown)

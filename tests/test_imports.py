@@ -25,9 +25,9 @@ ROOMS = {
     "figures": (("functional",), {"torch", "numpy", "matplotlib", "PIL"}),
     "measures": (
         ("arguments", "passes", "network", "functional", "theory", "figures"),
-        {"torch", "numpy", "tqdm"},
+        {"torch", "numpy", "pandas", "tqdm"},
     ),
-    "loggers": (("figures",), {"numpy", "wandb"}),
+    "loggers": (("figures",), {"numpy", "wandb", "matplotlib", "PIL"}),
     "callbacks": (
         (
             *("arguments", "measures", "passes", "network", "guards", "functional"),
@@ -44,7 +44,7 @@ ROOMS = {
         ("callbacks", "measures", "passes", "network", "guards"),
         {"torch", "transformers", "wandb_workspaces"},
     ),
-    "metrics": (("arguments", "functional"), {"torch", "torchmetrics"}),
+    "metrics": (("arguments", "functional"), {"torch", "torchmetrics", "matplotlib"}),
     "report": (
         ("measures", "figures"),
         {"torch", "numpy", "matplotlib", "tensorboard", "google"},  # protobuf, which it brings

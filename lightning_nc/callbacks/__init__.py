@@ -1,6 +1,7 @@
 """Callbacks that measure the geometry of a network while it trains."""
 
 from lightning_nc.callbacks.all_families import callbacks_for as callbacks_for
+from lightning_nc.callbacks.checkpoints import measure_checkpoints as measure_checkpoints
 from lightning_nc.callbacks.equi_separation import EquiSeparation as EquiSeparation
 from lightning_nc.callbacks.local_elasticity import LocalElasticity as LocalElasticity
 from lightning_nc.callbacks.measure_callback import MeasureCallback as MeasureCallback

@@ -8,7 +8,7 @@ from lightning_nc.callbacks.local_elasticity import LocalElasticity
 from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.callbacks.minority_collapse import MinorityCollapse
 from lightning_nc.callbacks.neural_collapse import NeuralCollapse
-from lightning_nc.callbacks.record import OnError
+from lightning_nc.callbacks.record import Figures, OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.passes.probe import Probe
 
@@ -21,7 +21,7 @@ def callbacks_for(
     every_n_epochs: int = 1,
     epochs: Sequence[int] | None = None,
     when: When = "train_epoch_end",
-    figures: bool = True,
+    figures: Figures = True,
     on_error: OnError = "warn",
     without: Sequence[str] = (),
 ) -> list[MeasureCallback]:
@@ -44,7 +44,8 @@ def callbacks_for(
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
         when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
             validation, ``"validation_end"``.
-        figures: Whether to log figures.
+        figures: Which figures to log: by default those of the 1st, 2nd, 4th, 8th, ... measurement
+            and of the last; ``"all"``, ``"last"`` or False.
         on_error: ``"warn"`` skips a measurement that fails and continues training; ``"raise"``
             stops the run.
         without: Families to leave out, of ``"separation"``, ``"nc"``, ``"minority"`` and

@@ -2,14 +2,16 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 import torch
 
 from lightning_nc.callbacks.measure_callback import MeasureCallback
-from lightning_nc.callbacks.record import OnError
+from lightning_nc.callbacks.record import Figures, OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import separation_comparison_figure
+from lightning_nc.figures.canvas import Target
+from lightning_nc.figures.plotting import Plot, plotted
 from lightning_nc.measures.equi_separation import SeparationMeasure
 from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.probe import Probe
@@ -32,8 +34,8 @@ class EquiSeparation(MeasureCallback):
       of the first.
     - ``separation_layers/{p}/{layer}``: Separation fuzziness: noise within classes along the
       directions in which class means differ, in units of their differences.
-    - ``separation/{p}/...``: ``epochs_completed``, ``seconds``, ``num_classes``, ``num_samples``,
-      ``failures`` of each measurement.
+    - ``separation/{p}/...``: ``epochs_completed``, ``seconds``, ``figure_seconds``,
+      ``num_classes``, ``num_samples``, ``failures`` of each measurement.
 
     Args:
         layers: ``"blocks"`` (see `lightning_nc.find_blocks`), names or globs as in
@@ -50,7 +52,8 @@ class EquiSeparation(MeasureCallback):
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
         when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
             validation, ``"validation_end"``.
-        figures: Whether to log figures.
+        figures: Which figures to log: by default those of the 1st, 2nd, 4th, 8th, ... measurement
+            and of the last; ``"all"``, ``"last"`` or False.
         on_error: ``"warn"`` skips a measurement that fails and continues training; ``"raise"``
             stops the run.
 
@@ -73,20 +76,21 @@ class EquiSeparation(MeasureCallback):
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,
         when: When = "train_epoch_end",
-        figures: bool = True,
+        figures: Figures = True,
         on_error: OnError = "warn",
     ) -> None:
         measure = SeparationMeasure(layers, pool)
         super().__init__(measure, probe, every_n_epochs, epochs, when, figures, on_error)
 
-    def plot_against(self, *others: "EquiSeparation") -> Any:
+    def plot_against(self, *others: "EquiSeparation", ax: Target = None) -> Plot:
         """Compare the last D of this callback with that of others, such as on validation data.
 
         Args:
             others: Callbacks on the same layers whose probes have other names.
+            ax: Axes to draw on; by default those of a new figure.
 
         Returns:
-            A matplotlib ``Figure``.
+            The matplotlib ``Figure``, and its ``Axes``.
 
         Raises:
             ValueError: If a callback has measured nothing yet, or has other layers.
@@ -112,7 +116,8 @@ class EquiSeparation(MeasureCallback):
                 RuntimeWarning,
                 stacklevel=2,
             )
-        return separation_comparison_figure(names, drawn, "Separation fuzziness, compared")
+        title = "Separation fuzziness, compared"
+        return plotted(partial(separation_comparison_figure, names, drawn, title), ax)
 
 
 def _layers_of(callback: EquiSeparation) -> list[str]:

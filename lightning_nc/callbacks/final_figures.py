@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning_nc.callbacks.publishing import (
     publish_figures,
+    publish_figures_of,
     publish_films,
     publish_tables,
     tagged,
@@ -20,6 +21,8 @@ def log_final_figures(trainer: Any, record: Record) -> None:
         return
     timeline, measure, prefix = record.timeline_of(fitted), record.measure, record.prefix
     step = timeline.last.step
+    if record.drawn != timeline.last.epochs_completed:
+        publish_figures_of(trainer, record, timeline)
     figures = lambda: tagged(prefix, measure.draw_at_end(timeline))  # noqa: E731
     publish_figures(trainer, record.told, figures, step)
     publish_films(trainer, record.told, lambda: tagged(prefix, measure.films(timeline)), step)

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning_nc.callbacks.failures import say_inapplicable
 from lightning_nc.callbacks.measure_callback import MeasureCallback
-from lightning_nc.callbacks.record import OnError
+from lightning_nc.callbacks.record import Figures, OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.callbacks.strategies import require_whole_parameters
 from lightning_nc.functional.gradient_kernel import Outputs
@@ -37,8 +37,8 @@ class LocalElasticity(MeasureCallback):
       classes by a step on the loss of one sample, divided by the change at that sample.
     - ``elasticity/{p}/relative_similarity_seconds``: Duration of the steps on the loss, included in
       the seconds of the measurement.
-    - ``elasticity/{p}/...``: ``epochs_completed``, ``seconds``, ``num_classes``, ``num_samples``,
-      ``failures`` of each measurement.
+    - ``elasticity/{p}/...``: ``epochs_completed``, ``seconds``, ``figure_seconds``,
+      ``num_classes``, ``num_samples``, ``failures`` of each measurement.
 
     ``intra`` and ``inter`` are mean changes of a logit when a step raises the same logit of another
     sample, per unit of learning rate and of the loss gradient at that logit. Classes separate where
@@ -70,7 +70,8 @@ class LocalElasticity(MeasureCallback):
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
         when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
             validation, ``"validation_end"``.
-        figures: Whether to log figures.
+        figures: Which figures to log: by default those of the 1st, 2nd, 4th, 8th, ... measurement
+            and of the last; ``"all"``, ``"last"`` or False.
         on_error: ``"warn"`` skips a measurement that fails and continues training; ``"raise"``
             stops the run.
 
@@ -100,7 +101,7 @@ class LocalElasticity(MeasureCallback):
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,
         when: When = "train_epoch_end",
-        figures: bool = True,
+        figures: Figures = True,
         on_error: OnError = "warn",
     ) -> None:
         measure = ElasticityMeasure(

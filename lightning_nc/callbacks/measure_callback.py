@@ -11,13 +11,16 @@ from lightning_nc.callbacks.lightning_base import CallbackBase
 from lightning_nc.callbacks.messages import safely, say_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_at_setup, give_to_monitors
-from lightning_nc.callbacks.record import OnError, Record
+from lightning_nc.callbacks.record import Figures, OnError, Record
 from lightning_nc.callbacks.saved_state import VERSION, tell_of_state, why_not_read
 from lightning_nc.callbacks.schedule import Schedule, When
 from lightning_nc.callbacks.shared_pass import measure_together
 from lightning_nc.callbacks.strategies import require_processes
+from lightning_nc.figures.canvas import Target
+from lightning_nc.figures.plotting import Plot, plotted
 from lightning_nc.measures.history import History
 from lightning_nc.measures.measure import Measure, drawing_of
+from lightning_nc.measures.shown import Frame
 from lightning_nc.passes.probe import Probe
 
 
@@ -34,7 +37,8 @@ class MeasureCallback(CallbackBase):
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
         when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
             validation, ``"validation_end"``.
-        figures: Whether to log figures.
+        figures: Which figures to log: by default those of the 1st, 2nd, 4th, 8th, ... measurement
+            and of the last; ``"all"``, ``"last"`` or False.
         on_error: ``"warn"`` skips a measurement that fails, on all processes, and continues
             training: each cause is told once, and at the end how often. ``"raise"`` stops the run.
 
@@ -56,7 +60,7 @@ class MeasureCallback(CallbackBase):
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,
         when: When = "train_epoch_end",
-        figures: bool = True,
+        figures: Figures = True,
         on_error: OnError = "warn",
     ) -> None:
         super().__init__()
@@ -96,24 +100,44 @@ class MeasureCallback(CallbackBase):
         """
         return [History(rows) for rows in (*self.record.earlier, self.record.rows)]
 
+    def history_frame(self, tidy: bool = False) -> Frame:
+        """Return the history as a pandas ``DataFrame``.
+
+        Args:
+            tidy: Whether each value has a row. By default each measurement has a row, and each
+                logged key a column.
+
+        Raises:
+            ModuleNotFoundError: If pandas is not installed.
+        """
+        return self.history.to_frame(tidy)
+
+    def __repr__(self) -> str:
+        told = f"{type(self).__name__} on '{self.probe.key}', {self.schedule.in_words}"
+        if not self.history:
+            return f"<{told}: nothing measured yet>"
+        many = f"{len(self.history)} measurement{'s' * (len(self.history) != 1)}"
+        return f"<{told}: {many}, the last after {self.history[-1].when}>"
+
     @property
     def failures(self) -> int:
         """The number of skipped measurements."""
         return self.record.failures
 
-    def plot(self, name: str | None = None, measurement: int = -1) -> Any:
-        """Draw a figure of the history, in a notebook or after a run.
+    def plot(self, name: str | None = None, measurement: int = -1, ax: Target = None) -> Plot:
+        """Draw a figure of the history, which a notebook shows.
 
         Args:
             name: Name of the figure; by default the first one that is logged.
             measurement: Index into `history`; large arrays are kept only for the last measurement.
+            ax: Axes to draw on, as many as the figure has; by default those of a new figure.
 
         Returns:
-            A matplotlib ``Figure``.
+            The matplotlib ``Figure``, and its ``Axes`` or an array of them.
 
         Raises:
-            ValueError: If nothing has been measured, there is no such figure, or its arrays are no
-                longer kept.
+            ValueError: If nothing has been measured, there is no such figure, it has another
+                number of axes, or its arrays are no longer kept.
         """
         if not self.history:
             raise ValueError(
@@ -122,7 +146,7 @@ class MeasureCallback(CallbackBase):
         timeline = self.record.timeline(measurement)
         drawings = self.measure.draw(timeline) | self.measure.draw_at_end(timeline)
         try:
-            return drawing_of(drawings, name)()
+            return plotted(drawing_of(drawings, name), ax)
         except KeyError as missing:
             if missing.args[0] not in self.history[-1].arrays:
                 raise

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from lightning_nc.callbacks.measure_callback import MeasureCallback
-from lightning_nc.callbacks.record import OnError
+from lightning_nc.callbacks.record import Figures, OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.callbacks.training_counts import TrainingCounts
 from lightning_nc.measures.minority_collapse import MinorityMeasure
@@ -43,8 +43,8 @@ class MinorityCollapse(MeasureCallback):
       peeled model.
     - ``minority/{p}/energy_features_centered``: Mean squared norm of last-layer features about the
       mean of the class means.
-    - ``minority/{p}/...``: ``epochs_completed``, ``seconds``, ``num_classes``, ``num_samples``,
-      ``failures`` of each measurement.
+    - ``minority/{p}/...``: ``epochs_completed``, ``seconds``, ``figure_seconds``, ``num_classes``,
+      ``num_samples``, ``failures`` of each measurement.
 
     Cosines are -1/(K-1) on the simplex of balanced classes, and 1 where rows have merged.
 
@@ -77,7 +77,8 @@ class MinorityCollapse(MeasureCallback):
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
         when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
             validation, ``"validation_end"``.
-        figures: Whether to log figures.
+        figures: Which figures to log: by default those of the 1st, 2nd, 4th, 8th, ... measurement
+            and of the last; ``"all"``, ``"last"`` or False.
         on_error: ``"warn"`` skips a measurement that fails and continues training; ``"raise"``
             stops the run.
 
@@ -106,7 +107,7 @@ class MinorityCollapse(MeasureCallback):
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,
         when: When = "train_epoch_end",
-        figures: bool = True,
+        figures: Figures = True,
         on_error: OnError = "warn",
     ) -> None:
         self.minority_measure = MinorityMeasure(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from lightning_nc.callbacks.measure_callback import MeasureCallback
-from lightning_nc.callbacks.record import OnError
+from lightning_nc.callbacks.record import Figures, OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import save_snapshots
 from lightning_nc.measures.neural_collapse import CollapseMeasure, snapshots_of, terminal_epoch
@@ -50,8 +50,8 @@ class NeuralCollapse(MeasureCallback):
     - ``nc_layers/{p}/{layer}/cdnv``: CDNV of a layer.
     - ``nc_layers/{p}/{layer}/nc4``: NC4 of a layer: share of samples that the classifier does not
       assign to the nearest class mean there.
-    - ``nc/{p}/...``: ``epochs_completed``, ``seconds``, ``num_classes``, ``num_samples``,
-      ``failures`` of each measurement.
+    - ``nc/{p}/...``: ``epochs_completed``, ``seconds``, ``figure_seconds``, ``num_classes``,
+      ``num_samples``, ``failures`` of each measurement.
 
     The centred means of two classes are opposite whatever is learned, so their NC2 is undefined
     (NaN).
@@ -76,7 +76,8 @@ class NeuralCollapse(MeasureCallback):
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
         when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
             validation, ``"validation_end"``.
-        figures: Whether to log figures.
+        figures: Which figures to log: by default those of the 1st, 2nd, 4th, 8th, ... measurement
+            and of the last; ``"all"``, ``"last"`` or False.
         on_error: ``"warn"`` skips a measurement that fails and continues training; ``"raise"``
             stops the run.
 
@@ -103,7 +104,7 @@ class NeuralCollapse(MeasureCallback):
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,
         when: When = "train_epoch_end",
-        figures: bool = True,
+        figures: Figures = True,
         on_error: OnError = "warn",
     ) -> None:
         measure = CollapseMeasure(head, layers, pool)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from lightning_nc.callbacks.measure_callback import MeasureCallback
-from lightning_nc.callbacks.record import OnError
+from lightning_nc.callbacks.record import Figures, OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.functional.next_token_prediction import Normalization
 from lightning_nc.measures.next_token_law import NextTokenMeasure
@@ -29,8 +29,8 @@ class NextTokenLaw(MeasureCallback):
       PR of the first.
     - ``next_token_layers/{p}/{layer}``: Prediction residual 1 - R^2: the share of the variance of
       the next token, as a number, that a linear map of the features does not explain.
-    - ``next_token/{p}/...``: ``epochs_completed``, ``seconds``, ``num_classes``, ``num_samples``,
-      ``failures`` of each measurement.
+    - ``next_token/{p}/...``: ``epochs_completed``, ``seconds``, ``figure_seconds``,
+      ``num_classes``, ``num_samples``, ``failures`` of each measurement.
 
     The law is about text as it is, in which some tokens are frequent: give
     ``Probe(..., unpack=next_token, samples_per_class=None)``, which takes all positions of the
@@ -56,7 +56,8 @@ class NextTokenLaw(MeasureCallback):
         epochs: Numbers of completed epochs at which to measure instead; 0 is before training.
         when: Whether to measure at the end of training epochs, ``"train_epoch_end"``, or of
             validation, ``"validation_end"``.
-        figures: Whether to log figures.
+        figures: Which figures to log: by default those of the 1st, 2nd, 4th, 8th, ... measurement
+            and of the last; ``"all"``, ``"last"`` or False.
         on_error: ``"warn"`` skips a measurement that fails and continues training; ``"raise"``
             stops the run.
 
@@ -82,7 +83,7 @@ class NextTokenLaw(MeasureCallback):
         every_n_epochs: int = 1,
         epochs: Sequence[int] | None = None,
         when: When = "train_epoch_end",
-        figures: bool = True,
+        figures: Figures = True,
         on_error: OnError = "warn",
     ) -> None:
         measure = NextTokenMeasure(layers, pool, normalization)

@@ -4,6 +4,7 @@ Nothing here communicates: it comes after the last reduction of a measurement, s
 the first process keeps no other waiting.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -72,13 +73,9 @@ def publish_figures_and_tables(trainer: Any, record: Record, measurement: Measur
     """Send the figures of a measurement to loggers and, outside of training, its tables."""
     if not (record.figures and trainer.is_global_zero):
         return
-    timeline, prefix = record.timeline(), record.prefix
-    publish_figures(
-        trainer,
-        record.told,
-        lambda: tagged(prefix, record.measure.draw(timeline)),
-        measurement.step,
-    )
+    timeline = record.timeline()
+    if record.draws_now(measurement):
+        publish_figures_of(trainer, record, timeline)
     if measurement.stage != "fit":
         publish_tables(trainer, record, timeline)
 
@@ -93,6 +90,16 @@ def publish_tables(trainer: Any, record: Record, timeline: Timeline) -> None:
             _log_tables(trainer, attempt, tables, timeline.last.step)
 
         attempt("make tables", log_tables)
+
+
+def publish_figures_of(trainer: Any, record: Record, timeline: Timeline) -> None:
+    """Draw the figures of a measurement, send them to the loggers, and take the time."""
+    started = time.perf_counter()
+    drawings = lambda: tagged(record.prefix, record.measure.draw(timeline))  # noqa: E731
+    publish_figures(trainer, record.told, drawings, timeline.last.step)
+    if timeline.last.stage == "fit":
+        record.drawn = timeline.last.epochs_completed
+    record.figure_seconds = time.perf_counter() - started
 
 
 def publish_figures(

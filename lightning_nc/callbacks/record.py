@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lightning_nc.arguments import require_one_of, require_yes_or_no
+from lightning_nc.arguments import require_figures, require_one_of
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.schedule import Schedule
 from lightning_nc.measures.history import History, of_stage
@@ -18,6 +18,7 @@ from lightning_nc.passes.probe import Probe, probe_of
 from lightning_nc.passes.request import Answer
 
 OnError = Literal["warn", "raise"]
+Figures = bool | Literal["all", "last"]
 
 
 @dataclass
@@ -41,7 +42,8 @@ class Record:
         measure: The measure.
         probe: The probe, or ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data.
         schedule: When to measure.
-        figures: Whether figures are logged.
+        figures: Which figures are logged: True for those of the 1st, 2nd, 4th, 8th, ... measurement
+            and of the last; ``"all"``, ``"last"`` or False.
         on_error: ``"warn"`` skips a measurement that fails; ``"raise"`` stops the run.
 
     Attributes:
@@ -53,6 +55,8 @@ class Record:
         causes: Why measurements of this run were skipped, by what identifies the cause.
         skipped: The epochs completed at the skipped measurements of this run.
         missed: The number of measurements missed by a process since the last one all came to.
+        drawn: Epochs completed at the last measurement of ``fit`` whose figures were logged.
+        figure_seconds: How long figures of the last measurement took on this process.
         runs: How often a Trainer was set up with this record.
         stage: The stage of the run; None before the first run.
         loaded: Epochs completed and step of the checkpoint whose weights are measured; None if
@@ -73,7 +77,7 @@ class Record:
         measure: Measure,
         probe: str | Probe,
         schedule: Schedule,
-        figures: bool,
+        figures: Figures,
         on_error: OnError,
     ) -> None:
         require_one_of("on_error", on_error, ("warn", "raise"))
@@ -81,10 +85,12 @@ class Record:
             raise ValueError(f"measure must be a Measure, got {measure!r}: give an object of one.")
         self.name, self.measure, self.schedule = name, measure, schedule
         self.probe = probe_of(probe)
-        self.figures, self.on_error = require_yes_or_no("figures", figures), on_error
+        self.figures, self.on_error = require_figures(figures), on_error
         self.rows, self.earlier = Rows(), list[Rows]()
         self.measured: set[float] = set()
         self.failures = self.missed = self.runs = self.attempts = 0
+        self.drawn: float | None = None
+        self.figure_seconds = 0.0
         self.causes: dict[str, Cause] = {}
         self.skipped: set[float] = set()
         self.stage: str | None = None
@@ -115,6 +121,7 @@ class Record:
         self.causes.clear()
         self.plans.clear()  # the network or the data may have changed
         self.skipped.clear()
+        self.drawn, self.figure_seconds = None, 0.0
         if stage == "fit" and fresh:
             if self.measured:
                 self.earlier.append(self.rows)
@@ -135,6 +142,16 @@ class Record:
         if moment.epochs_completed in self.skipped or moment.epochs_completed in self.measured:
             return False
         return self.schedule.due(math.ceil(moment.epochs_completed), moment.last_epoch)
+
+    def draws_now(self, measurement: Measurement) -> bool:
+        """Whether to log the figures of the last measurement at once.
+
+        Those of the last one of ``fit`` are logged when training is over, if not before.
+        """
+        if measurement.stage != "fit" or self.figures == "all":
+            return bool(self.figures)
+        number = len(self.fitted())
+        return self.figures is True and number & (number - 1) == 0  # a power of two
 
     def of_loaded_weights(self, moment: Moment) -> Moment:
         """Return the moment at which the weights were saved, if a checkpoint was loaded."""
@@ -161,6 +178,7 @@ class Record:
         book = {
             "epochs_completed": float(moment.epochs_completed),
             "seconds": seconds,
+            "figure_seconds": self.figure_seconds,
             "num_classes": float((answer.counts > 0).sum()),
             "num_samples": float(answer.counts.sum()),
             "failures": float(self.failures),
@@ -178,6 +196,7 @@ class Record:
             probe=self.probe.settings,
         )
         self.rows.append(measurement)
+        self.figure_seconds = 0.0
         if moment.stage == "fit":
             self.measured.add(moment.epochs_completed)
         return measurement

@@ -45,6 +45,13 @@ class Schedule:
             object.__setattr__(self, "epochs", tuple(epochs))
         require_one_of("when", self.when, ("train_epoch_end", "validation_end"))
 
+    @property
+    def in_words(self) -> str:
+        """The schedule in a few words."""
+        if self.epochs is not None:
+            return f"at epochs {', '.join(map(str, self.epochs))}"
+        return "every epoch" if self.every_n_epochs == 1 else f"every {self.every_n_epochs} epochs"
+
     def due(self, epochs_completed: int, last_epoch: int | None = None) -> bool:
         """Whether to measure after this number of epochs; ``last_epoch`` is None if unknown."""
         if self.epochs is not None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import NamedTuple
 
 from lightning_nc.checking.timing import Pace
+from lightning_nc.measures.shown import html_table
 from lightning_nc.network.points import Point
 from lightning_nc.passes.gradient_cost import duration
 from lightning_nc.passes.plan import Plan, megabytes_of
@@ -134,12 +134,7 @@ class Check:
 
     def _repr_html_(self) -> str:
         """The table in a notebook."""
-        cells = "".join(
-            f'<tr><th style="text-align: left; white-space: nowrap">{escape(name)}</th>'
-            f'<td style="text-align: left">{escape(text)}</td></tr>'
-            for name, text in self.rows()
-        )
-        return f"<table>{cells}</table>"
+        return html_table(self.rows())
 
     def _megabytes(self, point: Point) -> float:
         plan = self.plan

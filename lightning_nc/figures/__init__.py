@@ -7,6 +7,7 @@ from lightning_nc.figures.class_vectors import prediction_figure as prediction_f
 from lightning_nc.figures.elasticity import similarity_figure as similarity_figure
 from lightning_nc.figures.epochs import collapse_figure as collapse_figure
 from lightning_nc.figures.epochs import over_epochs_figure as over_epochs_figure
+from lightning_nc.figures.plotting import plotted as plotted
 from lightning_nc.figures.separation import class_quantiles_figure as class_quantiles_figure
 from lightning_nc.figures.separation import class_separation_figure as class_separation_figure
 from lightning_nc.figures.separation import draw_law as draw_law

@@ -1,17 +1,26 @@
 """The canvas and the axis labels of all figures, without pyplot and its global state."""
 
 import importlib
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+# a figure that is empty, axes or a sequence or array of them, or None for a new figure
+Target: TypeAlias = "Figure | Axes | Sequence[Axes] | np.ndarray[Any, Any] | None"
 
 # the palette of Okabe and Ito, which colour-blind readers can tell apart
 COLOURS = POINTS, LINE, THIRD, *_ = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
+DPI = 120
 FUZZINESS = "separation fuzziness $D$"
 
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LETTERS = 18  # longest name below an axis
 _TICKS = 12  # most names below an axis
 
@@ -34,23 +43,74 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def canvas(columns: int, size: tuple[float, float]) -> tuple["Figure", Any]:
+def canvas(
+    columns: int, size: tuple[float, float], on: Target = None, outside: bool = False
+) -> tuple["Figure", Any]:
     """Return a figure and its axes in one row.
 
     Args:
         columns: Number of axes.
         size: Width and height of the figure in inches.
+        on: Where to draw: an empty figure, which is given this size, or axes of a figure, of which
+            only these are drawn on; None for a new figure, which pyplot does not know.
+        outside: Whether there will be a legend beside the axes, with which the layout takes longer.
 
     Returns:
         The figure, and an array of its axes, shape ``(columns,)``.
+
+    Raises:
+        ValueError: If the number of axes given is another one.
     """
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    from lightning_nc.figures.layout import RowLayout
+
+    if not has_figure_of_its_own(on):
+        all_axes = np.atleast_1d(np.asarray(on, dtype=object)).ravel()
+        if len(all_axes) != columns:
+            raise ValueError(
+                f"This figure has {columns} axes, got {len(all_axes)}. Give as many: "
+                f"ax=plt.subplots(1, {columns})[1]."
+            )
+        return all_axes[0].figure, all_axes
+    figure: Any = Figure(dpi=DPI) if on is None else on
+    if on is None:
+        FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained" if outside else RowLayout())
+    figure.set_size_inches(size)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def has_figure_of_its_own(on: Target) -> bool:
+    """Whether all of a figure is drawn, and not only axes of a figure of the user's."""
+    return on is None or hasattr(on, "subplots")
+
+
+def colour_bar(
+    figure: Any, mapped: Any, all_axes: Sequence[Any], on: Target, label: str, **ticks: Any
+) -> Any:
+    """Draw a colour bar beside axes: part of the last of them, unless the figure is the user's.
+
+    Args:
+        figure: The figure of the axes.
+        mapped: What maps numbers to colours.
+        all_axes: The axes.
+        on: Where they were drawn, see `canvas`.
+        label: What the numbers are.
+        ticks: Where the bar has ticks; by default where matplotlib puts them.
+    """
+    if has_figure_of_its_own(on):
+        place = all_axes[-1].inset_axes((1.04, 0.05, 0.05, 0.9))
+        return figure.colorbar(mapped, cax=place, label=label, **ticks)
+    return figure.colorbar(mapped, ax=list(all_axes), label=label, **ticks)
+
+
+def entitle(figure: Any, title: str, on: Target) -> None:
+    """Write a title above all axes, unless the figure is the user's."""
+    if has_figure_of_its_own(on):
+        figure.suptitle(title, fontsize="medium")
 
 
 def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None:
@@ -64,10 +124,34 @@ def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None
     shown, short = thinned(len(names), _TICKS), shortened(names)
     axes.set_xticks(shown, [literal(short[t]) for t in shown], rotation=45, ha="right")
     axes.set_ylabel(label)
-    low, high = axes.get_ylim()
-    if axes.get_yscale() == "log" and high < 10 * low:  # else labelled like 9.2 x 10^-1
-        axes.yaxis.set_minor_formatter("{x:.4g}")
     axes.grid(True, which="major", alpha=0.3)
+
+
+def logarithmic(axis: Any) -> None:
+    """Make an axis logarithmic, with labels that are no mathematics, which takes long to lay out.
+
+    Args:
+        axis: The ``xaxis`` or ``yaxis`` of matplotlib axes.
+    """
+
+    def between(value: float, _place: int) -> str:
+        """Label what lies between powers of ten only where these would be too few."""
+        low, high = axis.get_view_interval()
+        return f"{value:.4g}" if high < 10 * low else ""
+
+    from lightning_nc.figures.layout import FewMinorTicks
+
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_formatter(_power_of_ten)
+    axis.set_minor_formatter(between)
+    axis.set_minor_locator(FewMinorTicks())
+
+
+def _power_of_ten(value: float, _place: int) -> str:
+    power = math.log10(value) if value > 0 else math.nan
+    if not power.is_integer():
+        return f"{value:.4g}"
+    return "10" + f"{power:.0f}".translate(_SUPERSCRIPTS)
 
 
 def thinned(count: int, most: int) -> list[int]:

@@ -10,10 +10,15 @@ from lightning_nc.figures.canvas import (
     COLOURS,
     LINE,
     POINTS,
+    Target,
     canvas,
     clipped,
+    colour_bar,
+    entitle,
+    has_figure_of_its_own,
     label_classes,
     literal,
+    logarithmic,
     thinned,
 )
 
@@ -29,6 +34,7 @@ def cosine_figure(
     classes: Sequence[str],
     by_size: bool = False,
     border: int | None = None,
+    on: Target = None,
 ) -> "Figure":
     """Cosines between class vectors; at neural collapse all off the diagonal are -1/(K-1).
 
@@ -38,8 +44,9 @@ def cosine_figure(
         classes: The name of the class of each row.
         by_size: Whether the largest class comes first.
         border: First row and column of the second group of classes, marked by a line.
+        on: Where to draw, see `canvas`.
     """
-    figure, all_axes = canvas(len(cosines), (4.0 * len(cosines) + 0.8, 4.3))
+    figure, all_axes = canvas(len(cosines), (4.0 * len(cosines) + 0.8, 4.3), on)
     for axes, (name, matrix) in zip(all_axes, cosines.items(), strict=True):
         K = len(matrix)
         image = axes.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
@@ -52,14 +59,14 @@ def cosine_figure(
             axes.axhline(border - 0.5, color="black", linewidth=1)
             axes.axvline(border - 0.5, color="black", linewidth=1)
     all_axes[0].set_ylabel("class")
-    figure.colorbar(image, ax=list(all_axes), shrink=0.8, label="cosine")
+    colour_bar(figure, image, all_axes, on, "cosine")
     ideal = f"ideal off the diagonal: -1/(K-1) = {-1 / (K - 1):.3f}"
-    figure.suptitle(f"{literal(title)}; {ideal}", fontsize="medium")
+    entitle(figure, f"{literal(title)}; {ideal}", on)
     return figure
 
 
 def cosine_histogram_figure(
-    histograms: Mapping[str, Mapping[str, Tensor]], title: str, K: int
+    histograms: Mapping[str, Mapping[str, Tensor]], title: str, K: int, on: Target = None
 ) -> "Figure":
     """Cosines between many class vectors; at neural collapse, all are -1/(K-1).
 
@@ -68,8 +75,9 @@ def cosine_histogram_figure(
             of the vectors and by that of the group of classes, which is empty for all classes.
         title: Title of the figure.
         K: Number of classes.
+        on: Where to draw, see `canvas`.
     """
-    figure, all_axes = canvas(len(histograms), (4.0 * len(histograms) + 0.8, 3.6))
+    figure, all_axes = canvas(len(histograms), (4.0 * len(histograms) + 0.8, 3.6), on, outside=True)
     for axes, (name, groups) in zip(all_axes, histograms.items(), strict=True):
         for (group, counts), colour in zip(groups.items(), COLOURS, strict=False):
             if counts.any():
@@ -78,16 +86,19 @@ def cosine_histogram_figure(
                 axes.stairs(shares.numpy(), edges, linewidth=1.5, **look)
         label = f"simplex: $-1/(K-1)$ = {-1 / (K - 1):.2g}"
         axes.axvline(-1 / (K - 1), color="black", linestyle=":", linewidth=1, label=label)
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
         axes.set_xlim(-1, 1)
         axes.set_xticks([-1, -0.5, 0, 0.5, 1])
         axes.set_xlabel("cosine")
         axes.grid(True, which="major", alpha=0.3)
         axes.set_title(name)
     all_axes[0].set_ylabel("share of pairs of classes")
-    known = all_axes[0].get_legend_handles_labels()
-    figure.legend(*known, loc="outside lower center", ncols=3, fontsize="small")
-    figure.suptitle(literal(f"{title}; {K} classes"), fontsize="medium")
+    if has_figure_of_its_own(on):
+        known = all_axes[0].get_legend_handles_labels()
+        figure.legend(*known, loc="outside lower center", ncols=3, fontsize="small")
+    else:
+        all_axes[0].legend(fontsize="small")
+    entitle(figure, literal(f"{title}; {K} classes"), on)
     return figure
 
 
@@ -97,6 +108,7 @@ def class_size_figure(
     minority: Tensor,
     classes: Sequence[str],
     title: str,
+    on: Target = None,
 ) -> "Figure":
     """Norms of class vectors, largest class first.
 
@@ -106,8 +118,9 @@ def class_size_figure(
         minority: 1 for minority and 0 for majority classes, shape ``(K,)``.
         classes: The name of each class.
         title: Title of the figure.
+        on: Where to draw, see `canvas`.
     """
-    figure, all_axes = canvas(len(norms), (4.6 * len(norms), 3.4))
+    figure, all_axes = canvas(len(norms), (4.6 * len(norms), 3.4), on)
     known = bool(class_counts.isfinite().all())
     order = class_counts.argsort(descending=True, stable=True)
     places = np.arange(len(order))
@@ -135,7 +148,7 @@ def class_size_figure(
     all_axes[0].set_ylabel("norm")
     if known:
         all_axes[-1].legend(markerscale=4 if many else 1)
-    figure.suptitle(literal(title), fontsize="medium")
+    entitle(figure, literal(title), on)
     return figure
 
 
@@ -146,6 +159,7 @@ def prediction_figure(
     predicted: Sequence[float],
     simplex: float,
     title: str,
+    on: Target = None,
 ) -> "Figure":
     """Mean cosine of minority classifier rows: measured, and by the layer-peeled model against R.
 
@@ -156,12 +170,13 @@ def prediction_figure(
         predicted: The model's mean cosine at each of them.
         simplex: Cosine of balanced classes, -1/(K-1).
         title: Title of the figure.
+        on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.0, 3.6))
+    figure, (axes,) = canvas(1, (5.0, 3.6), on)
     axes.axhline(simplex, color="0.6", linestyle=":", label="balanced: $-1/(K-1)$")
     axes.plot(ratios, predicted, "-", color=LINE, label="layer-peeled model")
     axes.plot([ratio], [cosine], "o", color=POINTS, label="measured", zorder=3)
-    axes.set_xscale("log")
+    logarithmic(axes.xaxis)
     axes.set_ylim(-1.05 if min(cosine, simplex) < -0.5 else -0.55, 1.05)
     axes.set_xlabel("imbalance $R$ (majority : minority class size)")
     axes.set_ylabel("mean cosine of minority classifier rows")

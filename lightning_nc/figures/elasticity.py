@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lightning_nc.figures.canvas import canvas, clipped, label_classes, literal
+from lightning_nc.figures.canvas import Target, canvas, clipped, colour_bar, label_classes, literal
 from lightning_nc.functional.local_elasticity import normalised_kernel
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ _LINES = 20
 
 
 def similarity_figure(
-    kernel: Tensor, labels: Tensor, classes: Sequence[str], title: str
+    kernel: Tensor, labels: Tensor, classes: Sequence[str], title: str, on: Target = None
 ) -> "Figure":
     """Normalised kernel between samples, sorted by class; local elasticity shows as red blocks.
 
@@ -24,8 +24,9 @@ def similarity_figure(
         labels: Class of each sample, an index, shape ``(m,)``.
         classes: The name of each class.
         title: Title of the figure.
+        on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.4, 4.6))
+    figure, (axes,) = canvas(1, (5.4, 4.6), on)
     order = labels.argsort(stable=True)
     normalised = normalised_kernel(kernel)[order][:, order]
     image = axes.imshow(normalised.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
@@ -44,6 +45,7 @@ def similarity_figure(
         label_classes(axis, middles, names)
     axes.set_xlabel("class")
     axes.set_ylabel("class")
-    figure.colorbar(image, ax=axes, shrink=0.85, label="$K(a, b) / \\sqrt{K(a, a)\\,K(b, b)}$")
+    label = "$K(a, b) / \\sqrt{K(a, a)\\,K(b, b)}$"
+    colour_bar(figure, image, [axes], on, label)
     axes.set_title(literal(title))
     return figure

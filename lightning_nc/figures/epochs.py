@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_nc.figures.canvas import COLOURS, canvas, label_epochs, literal
+from lightning_nc.figures.canvas import COLOURS, Target, canvas, label_epochs, literal, logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,6 +16,7 @@ def collapse_figure(
     measures: Mapping[str, Sequence[float]],
     terminal: float | None,
     title: str,
+    on: Target = None,
 ) -> "Figure":
     """NC1 to NC4 over epochs; all fall towards 0 as classes collapse to a simplex.
 
@@ -24,12 +25,13 @@ def collapse_figure(
         measures: Values at each measurement, by label.
         terminal: First epoch without an error on the probe; not drawn if None, or after the last.
         title: Title of the figure.
+        on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.8, 4.0))
+    figure, (axes,) = canvas(1, (5.8, 4.0), on)
     for (name, values), colour in zip(measures.items(), COLOURS, strict=False):
         positive = [value if value > 0 else np.nan for value in values]  # 0 has no logarithm
         axes.plot(epochs, positive, "o-", color=colour, label=name, markersize=3, linewidth=1)
-    axes.set_yscale("log")
+    logarithmic(axes.yaxis)
     label_epochs(axes)
     if terminal is not None and terminal <= max(epochs):
         label = "no error on the probe"
@@ -47,6 +49,7 @@ def over_epochs_figure(
     references: Mapping[str, float],
     label: str,
     title: str,
+    on: Target = None,
 ) -> "Figure":
     """Curves over epochs, with horizontal lines at reference values.
 
@@ -56,8 +59,9 @@ def over_epochs_figure(
         references: Reference values, by label.
         label: Label of the vertical axis.
         title: Title of the figure.
+        on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.0, 3.6))
+    figure, (axes,) = canvas(1, (5.0, 3.6), on)
     for (name, curve), colour in zip(values.items(), COLOURS, strict=False):
         axes.plot(epochs, curve, "o-", color=colour, label=name, markersize=4)
     for (name, value), line in zip(references.items(), (":", "--"), strict=False):

@@ -13,11 +13,14 @@ from lightning_nc.figures.canvas import (
     FUZZINESS,
     LINE,
     POINTS,
+    Target,
     canvas,
     clipped,
+    colour_bar,
     in_legend,
     label_depth,
     literal,
+    logarithmic,
     require_matplotlib,
 )
 from lightning_nc.functional.separation import separation_law
@@ -35,6 +38,7 @@ def separation_figure(
     title: str,
     reference: float | None = _PAPER_R,
     label: str = FUZZINESS,
+    on: Target = None,
 ) -> "Figure":
     """D against depth on a logarithmic axis, with the line of the law, its rho and its r.
 
@@ -44,8 +48,9 @@ def separation_figure(
         title: Title of the figure.
         reference: The correlation r of He & Su, shown below that of the fit.
         label: Label of the value.
+        on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.4, 4.0))
+    figure, (axes,) = canvas(1, (5.4, 4.0), on)
     draw_law(axes, fuzziness, reference)
     label_depth(axes, names, label)
     axes.set_title(literal(title))
@@ -65,17 +70,17 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
     size = 6 if len(D) <= _MARKERS else 3
     axes.plot(t, D.numpy(), "o", color=POINTS, markersize=size, zorder=3)
     if bool((D > 0).any()):
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
     law = separation_law(D) if len(D) > 1 else None
     if law is not None and bool(law.rho.isfinite()):
         fit = (law.intercept + t * law.rho.log()).exp()
         axes.plot(t, fit.numpy(), "-", color=LINE)
-        label = f"$\\rho$ = {float(law.rho):.3f}\n$r$ = {float(law.pearson_r):.3f}"
+        label = f"\N{GREEK SMALL LETTER RHO} = {float(law.rho):.3f}\nr = {float(law.pearson_r):.3f}"
         side, x = ("left", 0.03) if float(law.rho) > 1 else ("right", 0.97)  # away from the line
         where = {"transform": axes.transAxes, "ha": side, "va": "top"}
         axes.text(x, 0.95, label, **where)
         if reference is not None:
-            says = f"(He & Su: $r$ = {reference},\nbatch statistics)"
+            says = f"(He & Su: r = {reference},\nbatch statistics)"
             axes.text(x, 0.81, says, color="0.5", fontsize="small", **where)
     axes.grid(True, which="major", alpha=0.3)
 
@@ -86,6 +91,7 @@ def class_separation_figure(
     fuzziness: Tensor,
     classes: Sequence[str],
     title: str,
+    on: Target = None,
 ) -> "Figure":
     """D of each class and D of all classes against depth; the law holds for each class, too.
 
@@ -95,8 +101,9 @@ def class_separation_figure(
         fuzziness: D of all classes at each layer, shape ``(T,)``.
         classes: The name of each class.
         title: Title of the figure.
+        on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.4, 4.0))
+    figure, (axes,) = canvas(1, (5.4, 4.0), on)
     depth = np.arange(len(names))
     K = len(class_fuzziness.mT)
     faint = 0.45 if K <= 20 else 0.2
@@ -122,6 +129,7 @@ def class_quantiles_figure(
     fuzziness: Tensor,
     extremes: tuple[str, str],
     title: str,
+    on: Target = None,
 ) -> "Figure":
     """Quantiles over many classes of the D of each class, and D of all classes, against depth.
 
@@ -132,8 +140,9 @@ def class_quantiles_figure(
         fuzziness: D of all classes at each layer, shape ``(T,)``.
         extremes: Names of the classes with the largest and the smallest D at the last layer.
         title: Title of the figure.
+        on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.4, 4.0))
+    figure, (axes,) = canvas(1, (5.4, 4.0), on)
     depth, levels = np.arange(len(names)), sorted(quantiles)
     pairs = [(low, high) for low, high in zip(levels, levels[::-1], strict=True) if low < high]
     for shade, (low, high) in enumerate(pairs, 1):
@@ -151,7 +160,7 @@ def class_quantiles_figure(
 
 
 def separation_comparison_figure(
-    names: Sequence[str], fuzziness: dict[str, Tensor], title: str
+    names: Sequence[str], fuzziness: dict[str, Tensor], title: str, on: Target = None
 ) -> "Figure":
     """D against depth on several data sets, such as training and validation data.
 
@@ -159,12 +168,13 @@ def separation_comparison_figure(
         names: Layers in order of depth.
         fuzziness: D at each layer, shape ``(T,)``, by the name of the data set.
         title: Title of the figure.
+        on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.4, 4.0))
+    figure, (axes,) = canvas(1, (5.4, 4.0), on)
     for (name, D), colour in zip(fuzziness.items(), cycle(COLOURS), strict=False):
         label = in_legend(literal(name))
         axes.plot(np.arange(len(names)), D.numpy(), _line(names), color=colour, label=label)
-    axes.set_yscale("log")
+    logarithmic(axes.yaxis)
     label_depth(axes, names)
     axes.legend(fontsize="small")
     axes.set_title(literal(title))
@@ -177,6 +187,7 @@ def layers_over_epochs_figure(
     values: Sequence[Tensor],
     title: str,
     label: str = FUZZINESS,
+    on: Target = None,
 ) -> "Figure":
     """D, or another value, against depth: a line per measurement, from dark to light.
 
@@ -186,13 +197,14 @@ def layers_over_epochs_figure(
         values: The value at each layer, shape ``(T,)``, for each measurement.
         title: Title of the figure.
         label: Label of the value.
+        on: Where to draw, see `canvas`.
     """
     require_matplotlib()
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    figure, (axes,) = canvas(1, (5.8, 4.0))
+    figure, (axes,) = canvas(1, (5.8, 4.0), on)
     # shades follow the number of the measurement, since later epochs are often measured more
     # sparsely; the end of the map is left out, since its yellow is pale on white
     last = max(len(epochs) - 1, 1)
@@ -202,11 +214,11 @@ def layers_over_epochs_figure(
         shade = colours(scale(number))
         axes.plot(depth, D.numpy(), _line(names, "."), color=shade, linewidth=1)
     if any(bool((D > 0).any()) for D in values):
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
     label_depth(axes, names, label)
     shown = sorted(set(np.linspace(0, len(epochs) - 1, 10).round().astype(int).tolist()))
     mapped = ScalarMappable(scale, colours)
-    bar = figure.colorbar(mapped, ax=axes, label="epochs completed", ticks=shown)
+    bar = colour_bar(figure, mapped, [axes], on, "epochs completed", ticks=shown)
     bar.ax.set_yticklabels([f"{epochs[number]:g}" for number in shown])
     bar.ax.set_ylim(0, last)
     axes.set_title(literal(title))
@@ -220,7 +232,7 @@ def _add_all_classes(
     depth = np.arange(len(names))
     axes.plot(depth, fuzziness.numpy(), _line(names), color=LINE, label=label, zorder=3)
     if bool((fuzziness > 0).any()):
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
     label_depth(axes, names)
     axes.legend(fontsize="small")
     axes.set_title(literal(title))

@@ -11,6 +11,7 @@ from lightning_nc.figures.canvas import (
     LINE,
     POINTS,
     THIRD,
+    Target,
     canvas,
     clipped,
     literal,
@@ -37,9 +38,9 @@ class Snapshot(NamedTuple):
     title: str
 
 
-def snapshot_figure(snapshot: Snapshot) -> "Figure":
+def snapshot_figure(snapshot: Snapshot, on: Target = None) -> "Figure":
     """Class means and classifier rows of three classes on the simplex that they collapse to."""
-    figure, (axes,) = canvas(1, (4.6, 4.8))
+    figure, (axes,) = canvas(1, (4.6, 4.8), on)
     _draw(axes, snapshot)
     return figure
 

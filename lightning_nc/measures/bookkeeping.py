@@ -28,6 +28,14 @@ BOOKKEEPING = (
             "seconds",
         ),
     ),
+    Quantity(
+        "figure_seconds",
+        "",
+        "Seconds for figures",
+        "Duration of drawing and logging the figures of the measurement before; 0 if none were "
+        "drawn.",
+        worry='If it is a large part of an epoch: pass figures="last" or False.',
+    ),
     Quantity("num_classes", "K", "Classes", "Number of classes that were measured."),
     Quantity("num_samples", "N", "Samples", "Number of samples that were measured."),
     Quantity(

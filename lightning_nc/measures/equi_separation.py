@@ -11,7 +11,7 @@ from lightning_nc.figures import (
     class_separation_figure,
     separation_figure,
 )
-from lightning_nc.figures.canvas import FUZZINESS
+from lightning_nc.figures.canvas import FUZZINESS, Target
 from lightning_nc.figures.tables import Lines, Table
 from lightning_nc.functional.separation import class_fuzziness_of
 from lightning_nc.measures.equi_separation_quantities import (
@@ -78,18 +78,18 @@ class SeparationMeasure(Measure):
         return law_tables(timeline, "D")
 
 
-def _draw_law(timeline: Timeline) -> Any:
+def _draw_law(timeline: Timeline, on: Target = None) -> Any:
     title = timeline.title_of_last("Separation fuzziness")
-    return separation_figure(timeline.layers, timeline.last.arrays["fuzziness"], title)
+    return separation_figure(timeline.layers, timeline.last.arrays["fuzziness"], title, on=on)
 
 
-def _draw_classes(timeline: Timeline) -> Any:
+def _draw_classes(timeline: Timeline, on: Target = None) -> Any:
     arrays = timeline.last.arrays
     title = timeline.title_of_last("Separation fuzziness by class")
     D, names = arrays["fuzziness"], timeline.last.class_names
     if "class_fuzziness_quantiles" in arrays:
         worst, best = (names[k] for k in arrays["class_fuzziness_extremes"].tolist())
         quantiles = dict(zip(QUANTILES, arrays["class_fuzziness_quantiles"].mT, strict=True))
-        return class_quantiles_figure(timeline.layers, quantiles, D, (worst, best), title)
+        return class_quantiles_figure(timeline.layers, quantiles, D, (worst, best), title, on)
     D_k = arrays["class_fuzziness"]
-    return class_separation_figure(timeline.layers, D_k, D, names, title)
+    return class_separation_figure(timeline.layers, D_k, D, names, title, on)

@@ -8,6 +8,9 @@ import numpy as np
 
 from lightning_nc.measures.measurement import Measurement
 from lightning_nc.measures.rows import Rows
+from lightning_nc.measures.shown import Frame, frame_of, html_table, quantities_of
+
+_ROWS, _ENDS = 20, 8  # of more rows, an HTML table has so many of the first and of the last
 
 
 class History(Sequence[Measurement]):
@@ -70,7 +73,42 @@ class History(Sequence[Measurement]):
     __hash__ = None  # type: ignore[assignment]  # as of a list
 
     def __repr__(self) -> str:
-        return repr(list(self))
+        if not len(self):
+            return "<History of 0 measurements>"
+        last = self[-1]
+        return f"<History of {len(self)} measurements, the last {repr(last).partition(' ')[2]}"
+
+    def _repr_html_(self) -> str:
+        """The quantities of all measurements as a table, in a notebook, without those of layers."""
+        places = range(len(self))
+        shown = [*places] if len(self) <= _ROWS else [*places[:_ENDS], *places[-_ENDS:]]
+        keys = quantities_of(self[-1].values) if len(self) else []
+        series = [self.series(name) for name in ("epochs_completed", *keys)]
+        rows = [[f"{values[place]:.6g}" for values in series] for place in shown]
+        if len(shown) < len(self):
+            rows.insert(_ENDS, ["…"] * len(series))
+        return html_table(rows, ["epochs completed", *keys])
+
+    def to_frame(self, tidy: bool = False) -> Frame:
+        """Return the measurements as a pandas ``DataFrame``.
+
+        Args:
+            tidy: Whether each value has a row, with the columns ``key`` and ``value``. By default
+                each measurement has a row, and each key a column.
+
+        Returns:
+            The frame; its first columns are ``epochs_completed``, ``step``, ``stage`` and
+            ``seconds``.
+
+        Raises:
+            ModuleNotFoundError: If pandas is not installed.
+        """
+        about = ("epochs_completed", "step", "stage", "seconds")
+        rows = [({name: getattr(each, name) for name in about}, each.values) for each in self]
+        if not tidy:
+            return frame_of([head | values for head, values in rows])
+        pairs = [(head, pair) for head, values in rows for pair in values.items()]
+        return frame_of([head | {"key": key, "value": value} for head, (key, value) in pairs])
 
     def series(self, name: str) -> list[float]:
         """Return a value at each measurement; NaN where it was not measured.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.figures import layers_over_epochs_figure
+from lightning_nc.figures.canvas import Target
 from lightning_nc.figures.tables import Lines, Table, layer_table, logarithms_over_depth
 from lightning_nc.functional.separation import SeparationLaw, separation_law
 from lightning_nc.measures.timeline import Timeline
@@ -34,14 +35,15 @@ def law_tables(timeline: Timeline, symbol: str) -> dict[str, Table | Lines]:
     return tables if lines is None else tables | {"layers_by_epoch": lines}
 
 
-def draw_by_epoch(timeline: Timeline, title: str, label: str) -> Any:
+def draw_by_epoch(timeline: Timeline, title: str, label: str, on: Target = None) -> Any:
     """Draw a value against depth, a line per measurement.
 
     Args:
         timeline: The measurements; each has one value per layer.
         title: What the figure shows.
         label: Label of the value.
+        on: Where to draw, see `canvas`.
     """
     values = list(torch.tensor(timeline.layers_over_epochs(), dtype=torch.float64))
     names, title = timeline.layers, timeline.title(title)
-    return layers_over_epochs_figure(names, timeline.epochs, values, title, label)
+    return layers_over_epochs_figure(names, timeline.epochs, values, title, label, on)

@@ -16,6 +16,7 @@ from lightning_nc.arguments import (
     require_yes_or_no,
 )
 from lightning_nc.figures import over_epochs_figure, similarity_figure
+from lightning_nc.figures.canvas import Target
 from lightning_nc.functional.gradient_kernel import Outputs, require_outputs, slow_layers
 from lightning_nc.functional.loss_gradients import Loss
 from lightning_nc.measures.local_elasticity_quantities import QUANTITIES
@@ -148,12 +149,13 @@ def _why(found: KernelAnswer) -> str:
     )
 
 
-def _draw_kernel(timeline: Timeline) -> Any:
+def _draw_kernel(timeline: Timeline, on: Target = None) -> Any:
     last, title = timeline.last, timeline.title_of_last("Tangent kernel")
-    return similarity_figure(last.arrays["kernel"], last.arrays["labels"], last.class_names, title)
+    kernel, labels = last.arrays["kernel"], last.arrays["labels"]
+    return similarity_figure(kernel, labels, last.class_names, title, on)
 
 
-def _draw_ratio(timeline: Timeline) -> Any:
+def _draw_ratio(timeline: Timeline, on: Target = None) -> Any:
     return over_epochs_figure(
         timeline.epochs,
         {
@@ -163,4 +165,5 @@ def _draw_ratio(timeline: Timeline) -> Any:
         {"no local elasticity": 0.5},
         "relative ratio",
         timeline.title("Local elasticity over epochs"),
+        on,
     )

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from lightning_nc.figures import over_epochs_figure
+from lightning_nc.figures.canvas import Target
 from lightning_nc.figures.tables import Lines, Table
 from lightning_nc.measures.quantity import Panel, Quantity
 from lightning_nc.measures.timeline import Timeline
@@ -17,7 +18,8 @@ from lightning_nc.passes.geometry_pass import GeometryPass
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.request import Answer, Request
 
-Drawing = Callable[[], Any]  # draws and returns a matplotlib figure
+# draws on what it is given, see `figures.canvas`, or in a new figure; returns the figure
+Drawing = Callable[..., Any]
 
 
 def drawing_of(drawings: Mapping[str, Drawing], name: str | None) -> Drawing:
@@ -128,9 +130,10 @@ class Measure(ABC):
         return {name: float(value) for name, value in rows.items() if value is not None}
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
-        """Figures of the last measurement: zero-argument functions that draw them, by name.
+        """Figures of the last measurement: functions that draw them, by name.
 
-        By default, the first panel over epochs.
+        Each returns a matplotlib ``Figure``. `plot` gives it what to draw on, an empty figure or
+        axes; without an argument it makes a figure. By default, the first panel over epochs.
         """
         charts = [row.chart.panel for row in self.quantities if row.chart is not None]
         return {"epochs": partial(self._over_epochs, charts[0], timeline)} if charts else {}
@@ -151,11 +154,12 @@ class Measure(ABC):
         """What happened at the last measurement: sentences by title, logged as messages."""
         return {}
 
-    def _over_epochs(self, panel: Panel, timeline: Timeline) -> Any:
+    def _over_epochs(self, panel: Panel, timeline: Timeline, on: Target = None) -> Any:
         curves = {
             row.chart.label: timeline.over_epochs(row.name)
             for row in self.quantities
             if row.chart is not None and row.chart.panel == panel
         }
         title = timeline.title(panel.title)
-        return over_epochs_figure(timeline.epochs, curves, dict(panel.references), "", title)
+        lines = dict(panel.references)
+        return over_epochs_figure(timeline.epochs, curves, lines, "", title, on)

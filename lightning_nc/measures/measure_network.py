@@ -3,12 +3,14 @@
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from lightning_nc.figures.canvas import Target
+from lightning_nc.figures.plotting import Plot, plotted
 from lightning_nc.measures.equi_separation import SeparationMeasure
 from lightning_nc.measures.measure import Drawing, Measure, drawing_of
 from lightning_nc.measures.measurement import Measurement, on_its_own
@@ -22,7 +24,7 @@ from lightning_nc.network.runner import plain_runner
 from lightning_nc.passes.probe import Probe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NetworkMeasurement(Measurement):
     """The result of `measure`: the values of all measures, and their figures.
 
@@ -30,32 +32,33 @@ class NetworkMeasurement(Measurement):
         measures: What was measured: each measure with the name of the probe.
     """
 
-    measures: Sequence[tuple[Measure, str]] = field(default=(), repr=False)
+    measures: Sequence[tuple[Measure, str]] = ()
 
     def drawings(self) -> dict[str, Drawing]:
-        """Zero-argument functions that draw the figures, by ``family/name``."""
+        """Functions that draw the figures, by ``family/name``."""
         return {
             f"{each.family}/{name}": drawing
             for each, probe in self.measures
             for name, drawing in _drawings(each, Timeline(each.family, probe, [self])).items()
         }
 
-    def plot(self, name: str | None = None) -> Any:
-        """Draw a figure.
+    def plot(self, name: str | None = None, ax: Target = None) -> Plot:
+        """Draw a figure, which a notebook shows.
 
         Args:
             name: Name of a figure, such as ``"law"``, or ``"nc/cosines"`` if several measures have
                 a figure of that name; by default the first figure.
+            ax: Axes to draw on, as many as the figure has; by default those of a new figure.
 
         Returns:
-            A matplotlib ``Figure``.
+            The matplotlib ``Figure``, and its ``Axes`` or an array of them.
 
         Raises:
-            ValueError: If there is no such figure.
+            ValueError: If there is no such figure, or it has another number of axes.
         """
         drawings = self.drawings()
         tagged = (tag for tag in drawings if tag.partition("/")[2] == name)
-        return drawing_of(drawings, next(tagged, name))()
+        return plotted(drawing_of(drawings, next(tagged, name)), ax)
 
 
 @torch.inference_mode(False)

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from lightning_nc.measures.shown import html_table, in_one_line
+
 LARGE = 1_000  # arrays with more numbers are kept only for the last measurement
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Measurement:
     """The values of one measure at one moment.
 
@@ -33,13 +35,26 @@ class Measurement:
     epochs_completed: float
     step: int
     values: dict[str, float]
-    arrays: dict[str, Tensor] = field(repr=False)
-    counts: Tensor = field(repr=False)
+    arrays: dict[str, Tensor]
+    counts: Tensor
     seconds: float
     stage: str = "fit"
-    pooling: dict[str, str] = field(default_factory=dict, repr=False)
-    classes: tuple[str, ...] = field(default=(), repr=False)
-    probe: dict[str, str] = field(default_factory=dict, repr=False)
+    pooling: dict[str, str] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    probe: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._told}: {in_one_line(self.values)}>"
+
+    def _repr_html_(self) -> str:
+        """All values as a table, in a notebook."""
+        rows = [(key, f"{value:.6g}") for key, value in self.values.items()]
+        return html_table(rows, ("", self._told))
+
+    @property
+    def _told(self) -> str:
+        of = f"of {int(self.counts.sum())} samples"
+        return of if self.stage == "measure" else f"after {self.when}, {of}"
 
     @property
     def class_names(self) -> tuple[str, ...]:

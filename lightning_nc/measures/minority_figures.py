@@ -8,15 +8,16 @@ from lightning_nc.figures import (
     cosine_histogram_figure,
     prediction_figure,
 )
+from lightning_nc.figures.canvas import Target
 from lightning_nc.measures.layer_peeled_prediction import predicted_curve
 from lightning_nc.measures.timeline import Timeline
 
 
-def draw_cosines(timeline: Timeline) -> Any:
+def draw_cosines(timeline: Timeline, on: Target = None) -> Any:
     """Draw the cosines between classes, ordered by class size if that is known."""
     arrays, title = timeline.last.arrays, timeline.title_of_last("Cosines by class size")
     if any(name.startswith("histogram_of_") for name in arrays):
-        return _draw_histograms(timeline)
+        return _draw_histograms(timeline, on)
     n, minority = arrays["class_counts"], arrays["minority"]
     by_size = n.argsort(descending=True, stable=True)
     K_B = int(minority.sum())
@@ -32,10 +33,10 @@ def draw_cosines(timeline: Timeline) -> Any:
             ("centred class means", "cosines_of_means"),
         )
     }
-    return cosine_figure(cosines_by_size, title, names, known, border)
+    return cosine_figure(cosines_by_size, title, names, known, border, on)
 
 
-def _draw_histograms(timeline: Timeline) -> Any:
+def _draw_histograms(timeline: Timeline, on: Target = None) -> Any:
     """Draw the cosines within majority and minority classes, or within all, of many classes."""
     arrays, title = timeline.last.arrays, timeline.title_of_last("Cosines within groups of classes")
     of_groups = {}
@@ -46,10 +47,10 @@ def _draw_histograms(timeline: Timeline) -> Any:
         start = f"{key}_"
         known = {k.removeprefix(start): arrays[k] for k in arrays if k.startswith(start)}
         of_groups[name] = known or {"": arrays[key]}
-    return cosine_histogram_figure(of_groups, title, len(timeline.last.counts))
+    return cosine_histogram_figure(of_groups, title, len(timeline.last.counts), on)
 
 
-def draw_norms(timeline: Timeline) -> Any:
+def draw_norms(timeline: Timeline, on: Target = None) -> Any:
     """Draw norms against class size."""
     arrays = timeline.last.arrays
     norms = {
@@ -58,10 +59,11 @@ def draw_norms(timeline: Timeline) -> Any:
     }
     title = timeline.title_of_last("Norms by class size")
     names = timeline.last.class_names
-    return class_size_figure(arrays["class_counts"], norms, arrays["minority"], names, title)
+    n, minority = arrays["class_counts"], arrays["minority"]
+    return class_size_figure(n, norms, minority, names, title, on)
 
 
-def draw_prediction(timeline: Timeline) -> Any:
+def draw_prediction(timeline: Timeline, on: Target = None) -> Any:
     """Draw the cosine of minority rows, and the predicted cosine against the imbalance."""
     cosine, R, E_W, E_H = map(
         timeline.value, ("cos_weights", "imbalance_ratio", "energy_weights", "energy_features")
@@ -70,4 +72,4 @@ def draw_prediction(timeline: Timeline) -> Any:
     K, K_B = len(minority), int(minority.sum())
     curve = predicted_curve(K - K_B, K_B, E_W, E_H, 10 * R)
     title = timeline.title_of_last("Minority collapse")
-    return prediction_figure(R, cosine, *curve, -1 / (K - 1), title)
+    return prediction_figure(R, cosine, *curve, -1 / (K - 1), title, on)

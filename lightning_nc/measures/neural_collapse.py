@@ -17,6 +17,7 @@ from lightning_nc.figures import (
     save_snapshots,
     snapshot_figure,
 )
+from lightning_nc.figures.canvas import Target
 from lightning_nc.figures.snapshot import Snapshot
 from lightning_nc.figures.tables import Lines, Table, cosine_tables
 from lightning_nc.functional.cosines import centred
@@ -104,7 +105,7 @@ class CollapseMeasure(Measure):
         """Figures of the cosines of class means and of classifier rows, and a snapshot."""
         drawings: dict[str, Drawing] = {"cosines": partial(_draw_cosines, timeline)}
         if "plane" in timeline.last.arrays:
-            drawings["snapshot"] = lambda: snapshot_figure(snapshots_of(timeline)[-1])
+            drawings["snapshot"] = partial(_draw_snapshot, timeline)
         return drawings
 
     def draw_at_end(self, timeline: Timeline) -> dict[str, Drawing]:
@@ -187,7 +188,7 @@ def _undefined_at_layers(layers: Mapping[str, float]) -> dict[str, str]:
     }
 
 
-def _draw_cosines(timeline: Timeline) -> Any:
+def _draw_cosines(timeline: Timeline, on: Target = None) -> Any:
     arrays, title = timeline.last.arrays, timeline.title_of_last("Cosines between classes")
     many = "histogram_of_means" in arrays
     start = "histogram_of_" if many else "cosines_of_"
@@ -195,18 +196,22 @@ def _draw_cosines(timeline: Timeline) -> Any:
     if f"{start}weights" in arrays:  # there is a head
         shown["classifier rows"] = arrays[f"{start}weights"]
     if not many:
-        return cosine_figure(shown, title, timeline.last.class_names)
+        return cosine_figure(shown, title, timeline.last.class_names, on=on)
     histograms = {name: {"": counts} for name, counts in shown.items()}
-    return cosine_histogram_figure(histograms, title, len(timeline.last.counts))
+    return cosine_histogram_figure(histograms, title, len(timeline.last.counts), on)
 
 
-def _draw_epochs(timeline: Timeline) -> Any:
+def _draw_snapshot(timeline: Timeline, on: Target = None) -> Any:
+    return snapshot_figure(snapshots_of(timeline)[-1], on)
+
+
+def _draw_epochs(timeline: Timeline, on: Target = None) -> Any:
     curves = {label: timeline.over_epochs(name) for label, name in _OVER_EPOCHS.items()}
     title = timeline.title("Neural collapse over epochs")
-    return collapse_figure(timeline.epochs, curves, terminal_epoch(timeline), title)
+    return collapse_figure(timeline.epochs, curves, terminal_epoch(timeline), title, on)
 
 
-def _draw_layers(timeline: Timeline) -> Any:
+def _draw_layers(timeline: Timeline, on: Target = None) -> Any:
     NC1 = list(torch.tensor(timeline.layers_over_epochs("nc1"), dtype=torch.float64))
     names, title = timeline.layers_with("nc1"), timeline.title("NC1 at each layer by epoch")
-    return layers_over_epochs_figure(names, timeline.epochs, NC1, title, "NC1")
+    return layers_over_epochs_figure(names, timeline.epochs, NC1, title, "NC1", on)

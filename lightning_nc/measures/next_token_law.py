@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_nc.arguments import require_layers, require_one_of, require_pooling
 from lightning_nc.figures import separation_figure
+from lightning_nc.figures.canvas import Target
 from lightning_nc.figures.tables import Lines, Table
 from lightning_nc.functional.next_token_prediction import (
     Normalization,
@@ -135,7 +136,7 @@ def _undefined(
     }
 
 
-def _draw_law(timeline: Timeline) -> Any:
+def _draw_law(timeline: Timeline, on: Target = None) -> Any:
     title = timeline.title_of_last("Prediction residual")
     PR = timeline.last.arrays["residual"]
-    return separation_figure(timeline.layers, PR, title, reference=None, label=_LABEL)
+    return separation_figure(timeline.layers, PR, title, reference=None, label=_LABEL, on=on)

@@ -73,8 +73,12 @@ class Timeline(NamedTuple):
         return f"{what}, {self.probe}"
 
     def title_of_last(self, what: str) -> str:
-        """The title of a figure of the last measurement: what it shows, the probe, and when."""
-        return f"{what}, {self.probe}, {self.last.when}"
+        """The title of a figure of the last measurement: what it shows, the probe, and when.
+
+        Without a Trainer nothing is known of when.
+        """
+        without = self.last.stage == "measure"
+        return self.title(what) if without else f"{self.title(what)}, {self.last.when}"
 
     def _series(self, key: str) -> list[float]:
         if isinstance(self.measurements, History):

@@ -1,7 +1,7 @@
 """Separation fuzziness and neural collapse as torchmetrics: exact, synchronised, in one sweep."""
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ from lightning_nc.functional.neural_collapse import (
 )
 from lightning_nc.functional.separation import fuzziness_of
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _BEFORE = 3  # columns of the state before those of features
 
 
@@ -40,6 +43,7 @@ class _PooledMoments(Metric):
 
     is_differentiable = False
     higher_is_better = False
+    plot_lower_bound = 0.0
     full_state_update = True  # a batch is pooled with the state, not added to it
     moments: Tensor
 
@@ -73,6 +77,20 @@ class _PooledMoments(Metric):
         except BaseException:  # an interrupt, too
             self.moments, self._update_count, self._computed = seen, updates, None
             raise
+
+    def plot(self, val: Any = None, ax: Any = None) -> tuple["Figure", Any]:
+        """Plot one or more values, as the metrics of torchmetrics do.
+
+        Args:
+            val: What ``compute`` or ``forward`` returned, or a list of that over time; by default
+                what ``compute`` returns now.
+            ax: Axes to draw on; by default those of a new figure.
+
+        Returns:
+            The matplotlib ``Figure``, and its ``Axes``.
+        """
+        axes: Any = self._plot(val, ax)[1]  # which returns no figure for given axes
+        return axes.get_figure(), axes
 
     def _moments(self) -> ClassMoments:
         moments = _unpack(self.moments, self.num_classes)

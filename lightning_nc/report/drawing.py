@@ -73,7 +73,8 @@ def depth_svg(series: Series, label: str, law: bool) -> str:
     D = D.where(D > 0, torch.nan)
     figure = layers_over_epochs_figure(list(series.layers), series.epochs, list(D), "", label)
     figure.set_size_inches(4.0, 3.4)
-    axes, bar = figure.axes
+    (axes,) = figure.axes
+    (bar,) = axes.child_axes
     bar.tick_params(labelsize=8)
     _plain(axes)
     if law and series.in_depth:

@@ -11,7 +11,7 @@ from tests import nets
 
 def quantities(callback):
     return [
-        {key: str(v) for key, v in m.values.items() if not key.endswith("/seconds")}
+        {key: str(v) for key, v in m.values.items() if not key.endswith("seconds")}
         for m in callback.history
     ]
 

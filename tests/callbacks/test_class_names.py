@@ -57,7 +57,7 @@ def test_figures_and_tables_name_classes_as_the_dataset_does(kind, names):
     for name in ("nc/cosines", "minority/cosines", "minority/norms", "elasticity/kernel"):
         assert set(names) <= drawn[name], name
     assert set(names[:3]) <= drawn["nc/snapshot"]
-    written = found.plot("separation/classes").axes[0].texts  # of the worst and the best class
+    written = found.plot("separation/classes")[1].texts  # of the worst and the best class
     assert {text.get_text() for text in written} < set(names)
     for callback in (measures[0], measures[2]):
         timeline = Timeline(callback.measure.family, "data", [found])

@@ -51,7 +51,7 @@ def test_one_callback_over_several_folds_keeps_them_apart(tmp_path, told):
         fit(tmp_path, callback, data)
         assert len(callback.histories) == fold + 1
     assert [quantities(other) for other in alone] == [
-        [{k: str(v) for k, v in m.values.items() if not k.endswith("/seconds")} for m in history]
+        [{k: str(v) for k, v in m.values.items() if not k.endswith("seconds")} for m in history]
         for history in callback.histories
     ]
     assert callback.history == callback.histories[-1]
@@ -128,7 +128,7 @@ def test_a_resumed_run_with_other_layers_says_so_and_each_measurement_keeps_its_
     assert layers == [["input", "net.2", "net.6"]] * 2 + [["net.0", "net.2", "net.4"]] * 2
     (sentence,) = of_changes(told)
     assert "the layers were input, net.2, net.6 and are net.0, net.2, net.4" in sentence
-    assert callback.plot("epochs").axes
+    assert callback.plot("epochs")[0].axes
 
 
 def test_data_of_other_classes_in_a_resumed_run_are_told(tmp_path, told):

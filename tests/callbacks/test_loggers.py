@@ -15,6 +15,7 @@ from matplotlib.image import imread
 from PIL import Image
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse
 from lightning_nc.measures import neural_collapse
@@ -97,8 +98,8 @@ def test_what_is_drawn_at_the_end_is_of_the_last_measurement_also_of_a_run_that_
     nets.fit(tmp_path, [callback, stopping], logger=CSVLogger(tmp_path), max_epochs=10)
     (figure,) = tmp_path.rglob("nc/train/epochs/*.png")
     assert figure.name == f"step_{callback.history[-1].step:08d}.png"
-    callback.plot("epochs").savefig(tmp_path / "plotted.png")
-    np.testing.assert_array_equal(imread(figure), imread(tmp_path / "plotted.png"))
+    callback.plot("epochs")[0].savefig(tmp_path / "plotted.png")
+    np.testing.assert_array_equal(imread(figure), imread(tmp_path / "plotted.png")[..., :3])
 
 
 @pytest.mark.parametrize(("epochs", "films"), [([0, 1], 0), ([0, 1, 2], 1)])
@@ -411,3 +412,31 @@ def test_a_figure_that_cannot_be_drawn_does_not_cost_the_others(tmp_path):
         nets.fit(tmp_path, [callback], logger=CSVLogger(tmp_path))
     drawn = {path.parent.name for path in tmp_path.rglob("*.png")}
     assert drawn >= {"cosines", "snapshot"}
+
+
+CADENCES = {True: [1, 2, 4, 8, 11], "all": [*range(1, 12)], "last": [11], False: []}
+
+
+@pytest.mark.parametrize("which", CADENCES)
+def test_figures_are_those_of_the_first_second_fourth_eighth_and_last_measurement(which, tmp_path):
+    callback = EquiSeparation(figures=which)
+    net, data = nets.mlp(), nets.vectors((2, 2), d=6)
+    nets.fit(tmp_path, [callback], net=net, data=data, logger=CSVLogger(tmp_path), max_epochs=10)
+    steps = {m.step: number for number, m in enumerate(callback.history, 1)}
+    written = sorted(tmp_path.rglob("separation/train/law/*.png"))
+    # before training and after the first epoch of one batch, Lightning has the same step
+    drawn = [steps.get(int(path.stem[5:13]), path.stem) for path in written]
+    assert len(drawn) == len(CADENCES[which])
+    assert drawn[1:] == CADENCES[which][1:]
+    seconds = callback.history.series("separation/train/figure_seconds")
+    after = [number + 1 for number in CADENCES[which] if number < 11]
+    assert [number for number, each in enumerate(seconds, 1) if each > 0] == after
+
+
+def test_every_validation_of_its_own_has_its_figures(tmp_path):
+    callback = EquiSeparation(probe="val", figures="last")
+    run = nets.trainer(tmp_path, [callback], logger=CSVLogger(tmp_path))
+    loader = DataLoader(nets.vectors(), 10)
+    for _ in range(3):
+        run.validate(nets.Classifier(nets.mlp()), loader, verbose=False)
+    assert len(list(tmp_path.rglob("separation/val/law/*.png"))) == 3

@@ -406,7 +406,7 @@ def on_this_process(rank, world):
         callback = MinorityCollapse(RARE, probe=probe, figures=False, on_error="raise")
         with watching(calls):
             run(None, [counting, callback], DataLoader(data, 10 // world, **of_loader), **options)
-        first = {k: v for k, v in callback.history[0].values.items() if "/seconds" not in k}
+        first = {k: v for k, v in callback.history[0].values.items() if "seconds" not in k}
         state = callback.state_dict()["class_counts"]
         results[name] = first, counted(callback), counting.epochs, calls, state
     return results

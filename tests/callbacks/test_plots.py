@@ -54,8 +54,8 @@ def test_every_figure_that_is_logged_can_be_plotted_from_the_history(callback_cl
     nets.fit(tmp_path, [callback])
     names = NAMES[callback_class.__name__]
     for name in names:
-        assert pixels(callback.plot(name)).float().std() > 1
-    assert torch.equal(pixels(callback.plot()), pixels(callback.plot(names[0])))
+        assert pixels(callback.plot(name)[0]).float().std() > 1
+    assert torch.equal(pixels(callback.plot()[0]), pixels(callback.plot(names[0])[0]))
     with pytest.raises(ValueError, match=f"no figure 'typo'; choose from {', '.join(names)}"):
         callback.plot("typo")
 
@@ -65,7 +65,7 @@ def test_an_earlier_measurement_can_be_plotted_as_long_as_its_arrays_are_kept(
 ):
     callback = EquiSeparation(figures=False)
     nets.fit(tmp_path, [callback])
-    before, after = callback.plot("law", 0), callback.plot("law")
+    before, after = callback.plot("law", 0)[0], callback.plot("law")[0]
     assert not torch.equal(pixels(before), pixels(after))
     monkeypatch.setattr(measurement, "LARGE", 1)
     callback = EquiSeparation(figures=False)
@@ -89,8 +89,8 @@ def test_figures_of_arrays_that_are_kept_can_be_plotted_whatever_became_of_other
             with pytest.raises(ValueError, match=r"Measurement 0 no longer has '\w+'"):
                 callback.plot(name, 0)
         else:
-            assert pixels(callback.plot(name, 0)).float().std() > 1
-        assert pixels(callback.plot(name, 1)).float().std() > 1
+            assert pixels(callback.plot(name, 0)[0]).float().std() > 1
+        assert pixels(callback.plot(name, 1)[0]).float().std() > 1
 
 
 @pytest.mark.parametrize("callback_class", nets.GEOMETRY)
@@ -102,13 +102,13 @@ def test_of_many_classes_little_is_kept_and_all_can_be_plotted(callback_class, t
     first, last = callback.history
     assert first.arrays.keys() == last.arrays.keys()
     for name in NAMES[callback_class.__name__]:
-        assert pixels(callback.plot(name, 0)).float().std() > 1
+        assert pixels(callback.plot(name, 0)[0]).float().std() > 1
 
 
 def test_the_figure_over_epochs_has_a_line_per_measured_epoch(tmp_path):
     callback = EquiSeparation(figures=False)
     nets.fit(tmp_path, [callback], max_epochs=3)
-    axes = callback.plot("epochs").axes[0]
+    _, axes = callback.plot("epochs")
     shown = [line.get_ydata().tolist() for line in axes.get_lines()]
     layers = [key for key in callback.history[0].values if key.startswith("separation_layers")]
     assert shown == [[m.values[key] for key in layers] for m in callback.history]
@@ -160,10 +160,10 @@ def test_the_terminal_phase_begins_once_and_is_told_without_a_warning(tmp_path, 
     assert accuracy[0] < 1
     assert callback.terminal_epoch == first
     assert f"after {first:g} epochs the classifier makes no error on the 30 samples" in told
-    shaded = callback.plot("epochs").axes[0].patches
+    shaded = callback.plot("epochs")[1].patches
     assert len(shaded) == 1
     assert shaded[0].get_xy()[0] == first
-    assert not callback.plot("epochs", 0).axes[0].patches  # nothing of what came later
+    assert not callback.plot("epochs", 0)[1].patches  # nothing of what came later
 
 
 TITLES = {
@@ -210,7 +210,7 @@ def test_of_other_data_than_those_of_training_no_terminal_phase_is_told(tmp_path
     assert messages_of_lightning(tmp_path, caplog, used) == []
     for callback in used:
         assert callback.terminal_epoch is not None
-        axes = callback.plot("epochs").axes[0]
+        _, axes = callback.plot("epochs")
         assert len(axes.patches) == 1  # of which no more is said than was seen
         labels = [text.get_text() for text in axes.get_legend().get_texts()]
         assert labels[-1] == "no error on the probe"
@@ -266,7 +266,7 @@ def test_with_errors_on_the_probe_there_is_no_terminal_phase(tmp_path):
     run.fit(nets.Classifier(net, freeze=0), DataLoader(separable(), 30))
     assert callback.history[0].values["nc/train/accuracy"] < 1
     assert callback.terminal_epoch is None
-    assert len(callback.plot("epochs").axes[0].patches) == 0
+    assert len(callback.plot("epochs")[1].patches) == 0
 
 
 def test_a_summary_has_the_first_and_the_last_value_of_every_quantity(tmp_path, capsys):
@@ -372,7 +372,7 @@ def test_a_comparison_of_other_numbers_of_samples_is_warned_of(tmp_path):
     nets.fit(tmp_path, [train, validation])
     labels = ["train, 5 per class, 1 epoch", "val, 4 per class, 2 epochs"]
     with pytest.warns(RuntimeWarning, match=f"is not comparable here: {'; '.join(labels)}. Give"):
-        axes = train.plot_against(validation).axes[0]
+        axes = train.plot_against(validation)[1]
     assert [line.get_label() for line in axes.get_lines()] == labels
 
 
@@ -382,7 +382,7 @@ def test_training_and_validation_data_can_be_drawn_against_each_other(tmp_path):
     with pytest.raises(ValueError, match="on 'train' has measured nothing yet"):
         train.plot_against(validation)
     nets.fit(tmp_path, [train, validation])
-    lines = train.plot_against(validation).axes[0].get_lines()
+    lines = train.plot_against(validation)[1].get_lines()
     shown = {line.get_label(): line.get_ydata().tolist() for line in lines}
     assert shown == {
         f"{callback.probe.key}, 9 to 12 per class, 2 epochs": callback.history[-1]

@@ -73,7 +73,7 @@ def numbers(callback):
         (
             m.epochs_completed,
             m.step,
-            {k.replace(probe, "/"): str(v) for k, v in m.values.items() if "/seconds" not in k},
+            {k.replace(probe, "/"): str(v) for k, v in m.values.items() if "seconds" not in k},
         )
         for m in callback.history
     ]

@@ -84,7 +84,7 @@ def test_layers_over_the_memory_budget_are_measured_in_turn(tmp_path):
     assert samples_seen([apart], tmp_path) == 90
     for one, other in zip(together.history, apart.history, strict=True):
         for key in one.values:
-            assert key.endswith("/seconds") or other.values[key] == pytest.approx(
+            assert key.endswith("seconds") or other.values[key] == pytest.approx(
                 one.values[key], rel=1e-12
             )
 

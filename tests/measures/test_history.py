@@ -103,7 +103,7 @@ def test_it_is_a_sequence():
             history[place]
     for again in (pickle.loads(pickle.dumps(history)), copy.deepcopy(history)):
         assert again == history
-    assert "epochs_completed=3" in repr(history)
+    assert repr(history).startswith("<History of ")
 
 
 def test_large_arrays_are_those_of_the_last_measurement():

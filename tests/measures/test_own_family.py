@@ -81,8 +81,8 @@ def test_it_is_measured_without_a_trainer_and_draws_its_panel():
     assert list(found.drawings()) == [
         *("cdnv/epochs", "separation/law", "separation/epochs", "separation/classes")
     ]
-    assert found.plot().axes[0].get_title() == "Fall of CDNV, data"
-    assert found.plot("law").axes[0].get_title() == "Separation fuzziness, data, 0 epochs"
+    assert found.plot()[1].get_title() == "Fall of CDNV, data"
+    assert found.plot("law")[1].get_title() == "Separation fuzziness, data"
     with pytest.raises(ValueError, match="There is no figure 'cosines'; choose from cdnv/epochs"):
         found.plot("cosines")
 

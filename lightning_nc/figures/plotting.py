@@ -1,0 +1,46 @@
+"""Figures as notebooks and scripts want them: known to pyplot, or on axes of the user's."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from lightning_nc.figures.canvas import DPI, Target, require_matplotlib
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# `Any` as in matplotlib's own `subplots`: ``Axes``, or an array of them
+Plot: TypeAlias = "tuple[Figure, Any]"
+
+
+def plotted(drawing: Callable[..., Any], ax: Target = None) -> Plot:
+    """Draw, and return the figure with its axes, as the ``plot`` of torchmetrics does.
+
+    A new figure is one of pyplot's, so that notebooks show it without being asked to, and
+    ``plt.show()`` does in a script.
+
+    Args:
+        drawing: Draws on what it is given, see `canvas`.
+        ax: Axes to draw on, as many as the figure has; None for a new figure.
+
+    Returns:
+        The figure, and its axes: ``Axes``, or an array of them if the figure has several. Colour
+        bars are part of these.
+
+    Raises:
+        ValueError: If the number of axes given is another one.
+    """
+    if ax is not None:
+        return drawing(ax), ax
+    require_matplotlib()
+    from matplotlib import pyplot as plt
+
+    figure = plt.figure(dpi=DPI)
+    try:
+        drawing(figure)
+    except BaseException:
+        plt.close(figure)
+        raise
+    all_axes = figure.axes  # colour bars are part of these
+    return figure, all_axes[0] if len(all_axes) == 1 else np.array(all_axes)
