@@ -17,7 +17,7 @@ from lightning_nc.network.points import Point
 from lightning_nc.network.positions import Positions
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.unpacking import unpack_batch
-from lightning_nc.passes.decisions import decisions
+from lightning_nc.passes.decisions import HeadDecisions
 from lightning_nc.passes.probe import Probe
 
 _REPLAYED = 1024  # samples replayed at a time, so that (K, n) matrices stay small
@@ -57,7 +57,7 @@ class Swept(NamedTuple):
 
     Attributes:
         heads: The heads as they were when they ran, by name.
-        decided: What the classifier at each point decides for the samples; see `decisions`.
+        decided: What the classifier at each point decides for the samples; see `HeadDecisions`.
         failures: What went wrong, by point or by name of the head.
     """
 
@@ -96,6 +96,7 @@ def sweep(
         return Swept({}, {}, {})
     held = runner.generators()
     decided: dict[Point, list[Tensor]] = {point: [] for point in heads}
+    deciding: dict[Point, HeadDecisions] = {}
     last: dict[Point, Tensor] = {}
     with capture(runner.model, points, set(heads.values()), runner.call) as watched:
 
@@ -114,10 +115,12 @@ def sweep(
                 take = partial(hand_on, batch.labels) if place < len(reading.own) else _ignore
                 output = watched.forward(batch.inputs, batch.items, take, batch.positions)
             for point, h in last.items():
-                head, outputs = heads[point], [output, watched.outputs[heads[point]]]
-                what = (watched.heads[head], point, outputs, batch.positions, head in named)
-                found = decisions(h, *what)
-                decided[point].append(found)
+                head = heads[point]
+                if point not in deciding:
+                    what = watched.heads[head], point, h.shape[1], head in named
+                    deciding[point] = HeadDecisions(*what)
+                outputs = [output, watched.outputs[head]]
+                decided[point].append(deciding[point].of(h, outputs, batch.positions))
             if all(point in watched.failures for point in points):
                 break
     joined = {point: torch.cat(parts, 1) for point, parts in decided.items() if parts}

@@ -218,8 +218,7 @@ def test_the_head_is_copied_when_it_runs(net, x):
     with unobtrusive(net), capture(net, [], ["2"]) as watched:
         watched.forward(x, 6, lambda point, h: None)
     head = watched.heads["2"]
-    assert head.weight.dtype == torch.float64
-    assert torch.equal(head.weight, net[2].weight.double())
+    assert torch.equal(head.weight, net[2].weight)  # which may be large: float32 as it is
     assert torch.equal(head.bias, net[2].bias.double())
     assert head.weight.data_ptr() != net[2].weight.data_ptr()
     assert not head.weight.requires_grad
