@@ -11,6 +11,12 @@ from torch import Tensor
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.batches import Samples
 from lightning_nc.network.points import Point
+from lightning_nc.passes.feature_cache import (
+    FeatureCache,
+    belongs_on_host,
+    free_megabytes,
+    megabytes_of_features,
+)
 from lightning_nc.passes.layer_batches import Centres, LayerBatch, ResidualBatch, centres_of
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
@@ -24,7 +30,7 @@ from lightning_nc.passes.sum_checks import (
     why_not_finite,
 )
 from lightning_nc.passes.sums import Sums
-from lightning_nc.passes.sweeps import FeatureCache, Reading, Swept, TakeBatch, sweep
+from lightning_nc.passes.sweeps import Reading, Swept, TakeBatch, sweep
 from lightning_nc.passes.totals import (
     classifier_at,
     combined,
@@ -285,9 +291,11 @@ class GeometryPass(MeasuringPass):
         """A cache for the features of this process; None unless those of every process fit."""
         of_each = -(-len(plan.batches) // self.processes.world)
         largest = of_each * max(batch.size for batch in plan.batches)
-        if not FeatureCache.fits(widths, largest, self.probe.cache_mb, plan.bytes_each):
+        needed = megabytes_of_features(widths, largest, plan.bytes_each)
+        if needed > self.probe.cache_mb:
             return None
-        return FeatureCache(widths, sum(batch.size for batch in reading.own))
+        on_host = belongs_on_host(needed, free_megabytes(self.runner.device))
+        return FeatureCache(widths, sum(batch.size for batch in reading.own), on_host)
 
     def _shapes(
         self, declared: Mapping[Point, Sequence[Statistic]], K: int, widths: Mapping[Point, int]
