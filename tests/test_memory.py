@@ -135,7 +135,7 @@ def test_ten_thousand_classes_take_less_than_half_a_gigabyte():
     assert printed_by("-c", MANY_CLASSES, **FREED_AT_ONCE) < 512  # MB
 
 
-# The classifier of 8,000 classes and 256 features takes as much in float64 as the class means, 16 MB.
+# The classifier of 8,000 classes and 256 features takes 16 MB in float64, as do the class means.
 MANY_CLASSES_WITH_A_HEAD = """
 from pathlib import Path
 import torch

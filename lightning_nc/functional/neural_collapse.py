@@ -221,7 +221,7 @@ def simplex_etf_error_of(M: Tensor) -> Tensor:
     """Return `simplex_etf_error` of centred class means."""
     K, M = len(M), _in_ordinary_units(M)
     if 2 * M.shape[1] < K:  # no simplex: the error is large, and known from M^T M alone
-        alike = M.square().sum() / torch.linalg.norm(M.mT @ M) / (K - 1) ** 0.5
+        alike = torch.linalg.vector_norm(M).square() / torch.linalg.norm(M.mT @ M) / (K - 1) ** 0.5
         return (2 - 2 * alike).sqrt()
     norm = _norm_of_gram(M)
 

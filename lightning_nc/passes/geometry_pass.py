@@ -247,10 +247,11 @@ class GeometryPass(MeasuringPass):
         plan, failures = first.plan, first.swept.failures
         counts = plan.counts.to(first.sums.flat.device)
         centres = {p: centres_of(counts, totals[p, ClassSums.name]) for p in points}
-        # features that are read again may have changed; cached ones cannot
+        # features that are read again may have changed; cached ones cannot. Residuals are summed
+        # first, as they are projected for the others
         read_again: list[Statistic] = [ResidualSums()] if first.cache is None else []
         declared = {
-            p: [s for s in plan.statistics[p] if s.second_sweep] + read_again for p in points
+            p: read_again + [s for s in plan.statistics[p] if s.second_sweep] for p in points
         }
         sums = self._sums(self._shapes(declared, plan.num_classes, plan.widths))
         classes = plan.classes.to(sums.flat.device)

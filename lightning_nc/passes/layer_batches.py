@@ -116,8 +116,15 @@ class ResidualBatch(LayerBatch):
     @cached_property
     def projected(self) -> ProjectedResiduals:
         """Residuals ``r_i = h_i - mu_{y_i}``, projected and squared in one step."""
+        return self._project(None)
+
+    def add_residuals(self, sums: Tensor) -> None:
+        """Add the residuals of each class to sums, ``(K, d)``, as they are projected."""
+        self.__dict__["projected"] = self._project(sums)  # what the property would compute
+
+    def _project(self, sums: Tensor | None) -> ProjectedResiduals:
         means, Q = self.centres.means, self.centres.directions.basis
-        return project_residuals(self.features, self.labels, means, Q)
+        return project_residuals(self.features, self.labels, means, Q, sums)
 
     @cached_property
     def squares_along(self) -> tuple[Tensor, Tensor]:
