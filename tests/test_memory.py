@@ -169,9 +169,9 @@ print(measured(8000, 256))
 
 
 @pytest.mark.slow
-def test_many_classes_with_a_head_take_three_arrays_of_class_means():
+def test_many_classes_with_a_head_take_less_than_six_arrays_of_class_means():
     arrays = printed_by("-W", "ignore", "-c", MANY_CLASSES_WITH_A_HEAD, **FREED_AT_ONCE)
-    assert 2 < arrays < 3.7  # with room for a batch and some rows
+    assert 2 < arrays < 6  # means, rows and one more; the rest is the batch and first uses
 
 
 # The cosines between 20,000 class means would take 3.2 GB as a matrix.
