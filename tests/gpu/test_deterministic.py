@@ -38,12 +38,12 @@ def test_a_measurement_is_the_same_twice(classes, cache_mb):
 def test_features_kept_on_the_host_give_the_same_bits(monkeypatch):
     net, data = network(10), TensorDataset(*clusters(10, EACH[10], d=6))
     probe = Probe(data, "p", samples_per_class=None, batch_size=250)
-    on_device = measure(net, probe, layers=["entry", "features"])
+    on_device = measure(net, probe, layers=["entry", "first", "features"])
     monkeypatch.setattr(geometry_pass, "free_megabytes", lambda device: 0)
     kept = []
     keep = FeatureCache.keep
     monkeypatch.setattr(FeatureCache, "keep", lambda *args: kept.append(args[0]) or keep(*args))
-    on_host = measure(net, probe, layers=["entry", "features"])
+    on_host = measure(net, probe, layers=["entry", "first", "features"])
     assert difference(on_device.values, on_host.values) is None
     features = [each for cache in kept for each in cache._features.values()]
     assert features
