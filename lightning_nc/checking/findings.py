@@ -7,10 +7,10 @@ from typing import NamedTuple
 from lightning_nc.checking.timing import Pace
 from lightning_nc.measures.shown import html_table
 from lightning_nc.network.points import Point
+from lightning_nc.passes.feature_cache import megabytes_of_features
 from lightning_nc.passes.gradient_cost import duration
 from lightning_nc.passes.plan import Plan, megabytes_of
 from lightning_nc.passes.probe import Probe
-from lightning_nc.passes.sweeps import FeatureCache
 
 _TRAINING_STEP = 3  # forward passes: a backward pass takes about as long as two
 _LISTED = 8  # layers or classes that are listed one by one
@@ -143,7 +143,7 @@ class Check:
     def _is_cached(self, group: Sequence[Point]) -> bool:
         widths = {point: self.plan.widths[point] for point in group}
         size = len(self.plan.batches) * max(batch.size for batch in self.plan.batches)
-        return FeatureCache.fits(widths, size, self.probe.cache_mb, self.plan.bytes_each)
+        return megabytes_of_features(widths, size, self.plan.bytes_each) <= self.probe.cache_mb
 
     def _classes(self) -> str:
         counts, kind = self.counts, "position" if self.plan.of_positions else "sample"

@@ -1,5 +1,7 @@
 """CDNV: the variance of two classes relative to the distance between them."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import (
@@ -7,7 +9,7 @@ from lightning_nc.functional.class_geometry import (
     class_geometry,
     undefined_without_signal,
 )
-from lightning_nc.functional.class_pairs import mean_over_pairs, squared_distances
+from lightning_nc.functional.class_pairs import MomentsOverPairs, PairSquare, compare_pairs
 from lightning_nc.functional.cosines import centred
 
 
@@ -46,10 +48,17 @@ def class_distance_normalized_variance(features: Tensor, labels: Tensor) -> Tens
 
 def class_distance_normalized_variance_of(geometry: ClassGeometry) -> Tensor:
     """Return `class_distance_normalized_variance` from the class geometry of a layer."""
-    v, M = geometry.squares / geometry.counts, centred(geometry.means)
+    ratios = MomentsOverPairs(variance_ratios(geometry))
+    compare_pairs(centred(geometry.means), [ratios])
+    return undefined_without_signal(ratios.mean, geometry.rank)
 
-    def of_pairs(i: slice, j: slice) -> Tensor:
-        return (v[i, None] + v[j]) / (2 * squared_distances(M[i], M[j]))
 
-    cdnv = mean_over_pairs(len(M), of_pairs)
-    return undefined_without_signal(cdnv, geometry.rank)
+def variance_ratios(geometry: ClassGeometry) -> Callable[[PairSquare], Tensor]:
+    """The ratio of which CDNV is the mean, for the pairs of a square, shape ``(a, b)``."""
+    v = geometry.squares / geometry.counts / 2
+
+    def of(square: PairSquare) -> Tensor:
+        i, j = square.first.places, square.second.places
+        return (v[i, None] + v[j]).div_(square.squared_distances)
+
+    return of

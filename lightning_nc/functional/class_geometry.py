@@ -13,7 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_sums import class_sums, column_blocks, sum_by_class
+from lightning_nc.functional.class_sums import (
+    add_by_class,
+    class_sums,
+    column_blocks,
+    sum_by_class,
+)
 from lightning_nc.functional.input_checks import (
     check_features,
     number_of_classes,
@@ -67,7 +72,11 @@ class ClassGeometry(NamedTuple):
 
 
 def project_residuals(
-    features: Tensor, labels: Tensor, means: Tensor, basis: Tensor
+    features: Tensor,
+    labels: Tensor,
+    means: Tensor,
+    basis: Tensor,
+    sums: Tensor | None = None,
 ) -> ProjectedResiduals:
     """Project the residuals about the final class means, in the second of the two sweeps.
 
@@ -76,6 +85,7 @@ def project_residuals(
         labels: Class indices, shape ``(N,)``.
         means: Final class means, float64, shape ``(K, d)``.
         basis: Directions Q to project on, float64, shape ``(d, m)``; the axes if m = d.
+        sums: To which the residuals of each class are added, float64, shape ``(K, d)``, if given.
 
     Returns:
         `ProjectedResiduals`, float64.
@@ -91,6 +101,8 @@ def project_residuals(
     squares = means.new_zeros(len(features))
     all_axes = basis.shape[0] == basis.shape[1]  # see `SeparatingDirections`
     for columns, r in residual_blocks(features, labels, means):
+        if sums is not None:
+            add_by_class(sums[:, columns], r, labels)
         if all_axes:
             along[columns] = r.mT
         else:

@@ -1,106 +1,202 @@
-"""Pairs of classes, a square of them at a time: no K x K matrix is formed for many classes."""
+"""Pairs of class vectors, a square of them at a time: no K x K matrix is formed for many classes.
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+The products of a square are formed once, and serve all that is computed from its pairs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-_SIDE = 1024  # all pairs of up to so many classes are one square
+from lightning_nc.functional.powers_of_two import scale_of
+
+_SIDE = 512  # all pairs of up to so many classes are one square
 _CLOSE = 1e-4  # a squared distance below this share of the squared norms has lost digits
 _DIFFERENCES = 2**22  # components of differences that are held at a time
 
-Compare = Callable[[slice, slice], Tensor]
+
+class ClassBlock:
+    """Some class vectors, and their lengths.
+
+    Args:
+        places: Their places among all classes.
+        vectors: v_k, any floating dtype, shape ``(a, d)``.
+
+    Attributes:
+        lengths: ``||v_k||``, float64, shape ``(a,)``.
+        inverse: ``1/||v_k||`` in units of `scale_of`; 1 for a zero vector, whose products are 0.
+        has_zero: Whether one of them is zero.
+    """
+
+    def __init__(self, places: slice, vectors: Tensor) -> None:
+        self.places, self._vectors = places, vectors.detach()
+        self._unit = scale_of(vectors, 1)
+        self._is_ordinary = bool((self._unit == 1).all())
+        own = torch.linalg.vector_norm(self.scaled, dim=1)
+        self.lengths = self._unit[:, 0] * own
+        self.inverse = 1 / torch.where(own == 0, 1, own)
+        self.has_zero = bool((own == 0).any())
+
+    @property
+    def vectors(self) -> Tensor:
+        """The vectors in float64."""
+        return self._vectors.double()
+
+    @property
+    def scaled(self) -> Tensor:
+        """Each vector in units of its own `scale_of`."""
+        return self.vectors if self._is_ordinary else self.vectors / self._unit
+
+    def units(self, places: Tensor) -> Tensor:
+        """Some of the vectors, scaled to norm 1."""
+        return self.scaled[places] * self.inverse[places, None]
 
 
-class PairMoments(NamedTuple):
-    """The mean and the population standard deviation over all pairs i < j, scalars."""
+class PairSquare:
+    """All pairs of a vector u of some classes and a vector v of others, or of the same.
 
-    mean: Tensor
-    deviation: Tensor
+    Args:
+        first: The classes of u, a of them.
+        second: The classes of v, b of them.
+    """
+
+    def __init__(self, first: ClassBlock, second: ClassBlock) -> None:
+        self.first, self.second = first, second
+        products = first.scaled @ second.scaled.mT
+        self._products = products.mul_(first.inverse[:, None]).mul_(second.inverse)
+
+    @property
+    def on_diagonal(self) -> bool:
+        """Whether the classes are the same, so that each pair is there twice."""
+        return self.first.places == self.second.places
+
+    @cached_property
+    def cosines(self) -> Tensor:
+        """The cosine of each pair, shape ``(a, b)``; NaN where one of the two is zero."""
+        if not (self.first.has_zero or self.second.has_zero):
+            return self._products
+        undefined = (self.first.lengths == 0)[:, None] | (self.second.lengths == 0)
+        return self._products.masked_fill(undefined, torch.nan)
+
+    @cached_property
+    def unit_squared_distances(self) -> Tensor:
+        """``||u/|u| - v/|v|||^2``, exact also for close ones, shape ``(a, b)``; NaN as above."""
+        squares = 2 - 2 * self.cosines
+        for i, j in self._close(squares, 2):
+            squares[i, j] = (self.first.units(i) - self.second.units(j)).square().sum(1)
+        return squares
+
+    @cached_property
+    def squared_distances(self) -> Tensor:
+        """``||u - v||^2``, exact also for close ones, shape ``(a, b)``."""
+        u, v = self.first.lengths[:, None], self.second.lengths
+        norms = u.square() + v.square()
+        squares = torch.addcmul(norms, self._products * u, v, value=-2)
+        for i, j in self._close(squares, norms):
+            squares[i, j] = (self.first.vectors[i] - self.second.vectors[j]).square().sum(1)
+        return squares
+
+    def _close(self, squares: Tensor, norms: Tensor | float) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield pairs that are far closer to one another than to the origin, some at a time.
+
+        Their squared distances have lost digits. They have almost the same direction, and most
+        squares have no such pair.
+        """
+        if bool(self._largest_product < 1 - 2 * _CLOSE):
+            return iter(())
+        i, j = (squares < _CLOSE * norms).nonzero(as_tuple=True)
+        at_once = max(_DIFFERENCES // self.first.vectors.shape[1], 1)
+        return zip(torch.split(i, at_once), torch.split(j, at_once), strict=True)
+
+    @cached_property
+    def _largest_product(self) -> Tensor:
+        return self._products.amax()
+
+    def each_once(self, values: Tensor) -> Tensor:
+        """Numbers of the pairs, shape ``(a, b)``, without mirror images and without i = j."""
+        if not self.on_diagonal:
+            return values
+        i, j = torch.triu_indices(len(values), len(values), 1, device=values.device)
+        return values[i, j]
+
+
+class Comparison(Protocol):
+    """What is computed from all pairs i < j."""
+
+    def add(self, square: PairSquare) -> None:
+        """Take some pairs; of those on the diagonal, `PairSquare.each_once` drops the mirrored."""
+
+
+class MomentsOverPairs:
+    """The mean and the population standard deviation, over all pairs i < j, of a number.
+
+    Each number is computed once: squares have a mean and a spread of their own, which are pooled.
+    Both moments are NaN for fewer than two classes. A single pair has no spread: it is 0.
+
+    Args:
+        of: The number for each pair of a square, shape ``(a, b)``.
+
+    Example:
+        >>> v = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+        >>> products = MomentsOverPairs(lambda square: square.cosines)
+        >>> compare_pairs(v, [products])
+        >>> products.mean, products.deviation
+        (tensor(-0.3333, dtype=torch.float64), tensor(0.4714, dtype=torch.float64))
+    """
+
+    def __init__(self, of: Callable[[PairSquare], Tensor]) -> None:
+        self._of = of
+        self._sizes: list[int] = []
+        self._means: list[Tensor] = []
+        self._squares: list[Tensor] = []
+
+    def add(self, square: PairSquare) -> None:
+        """Take some pairs."""
+        found = square.each_once(self._of(square))
+        mean = found.sum() / max(found.numel(), 1)
+        self._sizes.append(found.numel())
+        self._means.append(mean)
+        self._squares.append(torch.linalg.vector_norm(found - mean).square())
+
+    @property
+    def _shares(self) -> Tensor:
+        return torch.tensor(self._sizes).to(self._means[0]) / sum(self._sizes)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, a scalar."""
+        return (self._shares * torch.stack(self._means)).sum()
+
+    @property
+    def deviation(self) -> Tensor:
+        """The standard deviation, a scalar."""
+        between = (self._shares * (torch.stack(self._means) - self.mean).square()).sum()
+        return (torch.stack(self._squares).sum() / sum(self._sizes) + between).sqrt()
+
+
+def compare_pairs(vectors: Tensor, comparisons: Sequence[Comparison]) -> None:
+    """Show all pairs of class vectors, shape ``(K, d)``, to each of some comparisons, in one go."""
+    for square in squares_of_vectors(vectors):
+        for each in comparisons:
+            each.add(square)
+
+
+def squares_of_vectors(vectors: Tensor) -> Iterator[PairSquare]:
+    """Yield squares that cover all pairs i <= j of class vectors, shape ``(K, d)``."""
+    blocks = [ClassBlock(places, vectors[places]) for places in parts_of(len(vectors))]
+    for n, first in enumerate(blocks):
+        for second in blocks[n:]:
+            yield PairSquare(first, second)
 
 
 def squares_of_pairs(K: int) -> list[tuple[slice, slice]]:
     """Rows and columns of squares that cover all pairs i <= j of K classes, each pair once."""
-    parts = [slice(start, min(start + _SIDE, K)) for start in range(0, max(K, 1), _SIDE)]
+    parts = parts_of(K)
     return [(rows, columns) for n, rows in enumerate(parts) for columns in parts[n:]]
 
 
-def over_pairs(K: int, compare: Compare) -> Iterator[Tensor]:
-    """Yield what a function returns for all pairs i < j, some pairs at a time.
-
-    Args:
-        K: Number of classes.
-        compare: Receives the places of ``a`` classes and of ``b`` classes; returns a number for
-            each pair of them, shape ``(a, b)``.
-    """
-    for rows, columns in squares_of_pairs(K):
-        found = compare(rows, columns)
-        if rows == columns:
-            n = len(found)
-            i, j = torch.triu_indices(n, n, 1, device=found.device)
-            found = found[i, j]
-        yield found
-
-
-def mean_over_pairs(K: int, compare: Compare) -> Tensor:
-    """The mean over all pairs i < j of what a function returns, as in `over_pairs`.
-
-    Returns:
-        A scalar; NaN for fewer than two classes.
-
-    Example:
-        >>> v = torch.tensor([[1.0], [2.0], [3.0]])
-        >>> mean_over_pairs(3, lambda i, j: v[i] @ v[j].mT)
-        tensor(3.6667)
-    """
-    sums = torch.stack([found.sum() for found in over_pairs(K, compare)])
-    return sums.sum() / (K * (K - 1) / 2)
-
-
-def moments_over_pairs(K: int, compare: Compare) -> PairMoments:
-    """The mean and the population standard deviation over all pairs i < j, as in `over_pairs`.
-
-    Each number is computed once: squares have a mean and a spread of their own, which are pooled.
-
-    Returns:
-        `PairMoments`; NaN for fewer than two classes. A single pair has no spread: it is 0.
-
-    Example:
-        >>> v = torch.tensor([[1.0], [1.0], [2.0]])  # products 1, 2, 2
-        >>> tuple(moments_over_pairs(3, lambda i, j: v[i] @ v[j].mT))
-        (tensor(1.6667), tensor(0.4714))
-    """
-    sizes, means, squares = [], [], []
-    for found in over_pairs(K, compare):
-        sizes.append(found.numel())
-        means.append(found.sum() / max(found.numel(), 1))
-        squares.append((found - means[-1]).square().sum())
-    own, shares = torch.stack(means), torch.tensor(sizes).to(means[0]) / sum(sizes)
-    mean = (shares * own).sum()
-    within = torch.stack(squares).sum() / sum(sizes)
-    return PairMoments(mean, (within + (shares * (own - mean).square()).sum()).sqrt())
-
-
-def squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """``||u - v||^2`` for all pairs of vectors, shape ``(a, b)``, exact also for close ones.
-
-    They are computed from products, except where these would lose digits: of vectors that are
-    closer to one another than to the origin by far, the differences are taken.
-
-    Args:
-        first: Vectors u, about a common centre, shape ``(a, d)``.
-        second: Vectors v, shape ``(b, d)``.
-
-    Example:
-        >>> squared_distances(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0], [3.0, 1e-9]]))
-        tensor([[2.5000e+01, 1.0000e-18]])
-    """
-    norms = first.square().sum(1)[:, None] + second.square().sum(1)
-    squares = torch.addmm(norms, first, second.mT, alpha=-2)
-    i, j = (squares < _CLOSE * norms).nonzero(as_tuple=True)
-    at_once = max(_DIFFERENCES // first.shape[1], 1)
-    parts = zip(torch.split(i, at_once), torch.split(j, at_once), strict=True)
-    for own, other in parts:
-        squares[own, other] = (first[own] - second[other]).square().sum(1)
-    return squares
+def parts_of(K: int) -> list[slice]:
+    """Slices of K classes, which are compared with one another."""
+    return [slice(start, min(start + _SIDE, K)) for start in range(0, max(K, 1), _SIDE)]

@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_nc.functional.powers_of_two import scale_of
 
 _LARGE = 2**18  # numbers in the rows from which their products take more time than all else
+_ROWS = 2**20  # numbers in the rows that are there in float64 at a time
 _WIDE = 2**13  # from here on, many samples would be left to float64
 
 
@@ -40,54 +41,99 @@ class LinearDecision:
 
     Many and large rows are multiplied in float32 first, which takes half the time on a CPU, and a
     thirtieth on some cards. A sample is decided if the largest number leads by more than all
-    rounding errors together; the products of the few others are repeated in float64.
+    rounding errors together; the products of the few others are repeated in float64, of which no
+    copy of many rows is kept.
 
     A sum of d products in float32 is off by at most ``(d + 1) u sum_j |w_kj h_j|``, whatever the
     order, with ``u = 2^-24``. To round both factors to float32, and to add the bias, costs a few u
     more, and numbers too small for float32 count as zero.
 
     Args:
-        weight: Rows w_k, float64, shape ``(K, d)``.
+        weight: Rows w_k, any floating dtype, shape ``(K, d)``.
         bias: Biases b_k, float64, shape ``(K,)``; None without one.
+        origin: What is subtracted from each row, float64, shape ``(d,)``; None for nothing.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.weight, self.bias = weight, bias
-        self.single: tuple[Tensor, Tensor | None] | None = None
-        if weight.numel() >= _LARGE and weight.shape[1] <= _WIDE and _full_float32(weight.device):
-            self.single = weight.float(), None if bias is None else bias.float()
-            self._longest = torch.linalg.vector_norm(weight, dim=1).max()
-            self._bias = weight.new_zeros(()) if bias is None else bias.abs().max()
+    def __init__(self, weight: Tensor, bias: Tensor | None, origin: Tensor | None = None) -> None:
+        self.weight, self.bias, self.origin = weight.detach(), bias, origin
+        self.single: Tensor | None = None
+        if weight.numel() < _LARGE or weight.shape[1] > _WIDE or not _full_float32(weight.device):
+            return
+        as_they_are = weight.dtype == torch.float32 and origin is None
+        self.single = self.weight if as_they_are else torch.empty_like(weight, dtype=torch.float32)
+        longest = []
+        for part, rows in self._rows():
+            self.single[part] = rows
+            longest.append(torch.linalg.vector_norm(rows, dim=1).max())
+        self._longest = torch.stack(longest).max()
+        self._bias = self._longest.new_zeros(()) if bias is None else bias.abs().max()
 
-    def of(self, h: Tensor) -> tuple[Tensor, Tensor]:
+    def of(self, h: Tensor, unit: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
         """The row of each sample, shape ``(n,)``, and the numbers, float32 or 64, ``(n, K)``.
 
         Args:
-            h: Samples, float64, shape ``(n, d)``.
+            h: Samples in units of ``unit``, float64, shape ``(n, d)``.
+            unit: The unit, a power of two, by which biases are divided.
         """
+        bias = None if self.bias is None else self.bias / unit
         if self.single is None:
-            numbers = _affine(h, self.weight, self.bias)
+            numbers = self._exact(h, bias)
             return numbers.argmax(1), numbers
         with torch.autocast(h.device.type, enabled=False):
-            numbers = _affine(h.float(), *self.single)
+            numbers = _affine(h.float(), self.single, None if bias is None else bias.float())
         largest, chosen = numbers.max(1)
         numbers.scatter_(1, chosen[:, None], -torch.inf)
         second = numbers.amax(1)
         numbers.scatter_(1, chosen[:, None], largest[:, None])
         # a comparison with NaN is false
-        unclear = ~(largest.double() - second.double() > self._window(h))
+        unclear = ~(largest.double() - second.double() > self._window(h, self._bias / unit))
         if bool(unclear.any()):
-            chosen[unclear] = _affine(h[unclear], self.weight, self.bias).argmax(1)
+            chosen[unclear] = self._exact(h[unclear], bias).argmax(1)
         return chosen, numbers
 
-    def _window(self, h: Tensor) -> Tensor:
+    def _rows(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield rows in float64, less the origin, some at a time."""
+        step = max(_ROWS // self.weight.shape[1], 1)
+        for start in range(0, len(self.weight), step):
+            part = slice(start, start + step)
+            rows = self.weight[part].double()
+            yield part, rows if self.origin is None else rows - self.origin
+
+    def _exact(self, h: Tensor, bias: Tensor | None) -> Tensor:
+        """All numbers in float64, shape ``(n, K)``."""
+        found = [
+            _affine(h, rows, None if bias is None else bias[part]) for part, rows in self._rows()
+        ]
+        return torch.cat(found, 1)
+
+    def _window(self, h: Tensor, bias: Tensor) -> Tensor:
         """Twice the error of a number in float32, ``(n,)``; infinite where it may overflow."""
         d = h.shape[1]
         lengths = torch.linalg.vector_norm(h, dim=1)
-        largest = lengths * self._longest + self._bias
+        largest = lengths * self._longest + bias
         tiny = 2.0**-126 * (d + 1) * (1 + lengths + self._longest)
         error = (d + 8) * 2.0**-24 * largest + tiny
         return torch.where(largest < 2.0**120, 2.1 * error, torch.inf)
+
+
+class NearestCenter:
+    """Decides for the class ``argmin_k ||h - mu_k||``.
+
+    Args:
+        means: Class means, float64, shape ``(K, d)``.
+    """
+
+    def __init__(self, means: Tensor) -> None:
+        self.origin = means.mean(0)  # a large common offset would cost digits by cancellation
+        # h.m - ||m||^2 / 2 is largest for the class whose distance is smallest
+        step = max(_ROWS // means.shape[1], 1)
+        squares = [(m - self.origin).square().sum(1) for m in torch.split(means, step)]
+        self._decide = LinearDecision(means, torch.cat(squares) / -2, self.origin)
+
+    def of(self, features: Tensor) -> Tensor:
+        """The class of each sample, shape ``(n,)``."""
+        parts = _in_float64(features, len(self._decide.weight))
+        return torch.cat([self._decide.of(h - self.origin)[0] for h in parts])
 
 
 def classifier_decisions(
@@ -109,11 +155,7 @@ def classifier_decisions(
 
 def nearest_class_centers(features: Tensor, means: Tensor) -> Tensor:
     """The class ``argmin_k ||h - mu_k||`` of each sample, shape ``(N,)``."""
-    origin = means.mean(0)  # a large common offset would cost digits by cancellation
-    M = means - origin
-    # h.m - ||m||^2 / 2, which is largest for the class whose distance is smallest
-    decide = LinearDecision(M, -torch.linalg.vector_norm(M, dim=1).square() / 2)
-    return torch.cat([decide.of(h - origin)[0] for h in _in_float64(features, len(M))])
+    return NearestCenter(means).of(features)
 
 
 def _affine(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

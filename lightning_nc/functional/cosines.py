@@ -1,11 +1,11 @@
 """Centred class vectors, and the cosines between class vectors: of all pairs, or of groups."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_pairs import mean_over_pairs, over_pairs
+from lightning_nc.functional.class_pairs import PairSquare, compare_pairs
 from lightning_nc.functional.input_checks import check_vectors
 from lightning_nc.functional.powers_of_two import scale_of, scaled
 
@@ -31,6 +31,31 @@ def cosines(vectors: Tensor) -> Tensor:
     return units @ units.mT
 
 
+class CosineHistogram:
+    """How many pairs i < j have cosines in each of so many equal bins from -1 to 1.
+
+    It is a `Comparison`. Pairs with a zero vector are left out.
+
+    Args:
+        bins: Number of bins.
+    """
+
+    def __init__(self, bins: int) -> None:
+        self._bins = bins
+        self._counts: list[Tensor] = []
+
+    def add(self, square: PairSquare) -> None:
+        """Take some pairs."""
+        place = square.each_once(square.cosines).add(1).mul_(self._bins / 2).flatten()
+        place = place.clamp_(0, self._bins - 1).nan_to_num_(self._bins).long()
+        self._counts.append(place.bincount(minlength=self._bins + 1))
+
+    @property
+    def counts(self) -> Tensor:
+        """The number of pairs, float64, shape ``(bins,)``."""
+        return torch.stack(self._counts).sum(0)[: self._bins].double()
+
+
 def cosine_histogram(vectors: Tensor, bins: int) -> Tensor:
     """How many pairs i < j have cosines in each of so many equal bins from -1 to 1.
 
@@ -47,21 +72,22 @@ def cosine_histogram(vectors: Tensor, bins: int) -> Tensor:
         >>> cosine_histogram(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]), 3)
         tensor([1., 2., 0.], dtype=torch.float64)
     """
-    units = unit_vectors(vectors)
-    units = units[units.isfinite().all(1)]
-    counts = torch.zeros(bins, dtype=torch.int64, device=units.device)
-    for cosine in over_pairs(len(units), lambda i, j: units[i] @ units[j].mT):
-        place = cosine.flatten().add_(1).mul_(bins / 2).long()
-        counts += place.clamp_(0, bins - 1).bincount(minlength=bins)
-    return counts.double()
+    check_vectors(vectors)
+    histogram = CosineHistogram(bins)
+    compare_pairs(vectors, [histogram])
+    return histogram.counts
 
 
-def mean_over_cosines(
-    vectors: Tensor, of: Callable[[Tensor], Tensor] = lambda cosine: cosine
-) -> Tensor:
-    """The mean over all pairs i < j of a function of their cosine, or of the cosine itself."""
+def mean_over_cosines(vectors: Tensor) -> Tensor:
+    """The mean over all pairs i < j of their cosine, of which none is formed.
+
+    The sum of all unit vectors has the squared length K + 2 (sum of the cosines).
+    """
     units = unit_vectors(vectors)
-    return mean_over_pairs(len(units), lambda i, j: of(units[i] @ units[j].mT))
+    K = len(units)
+    if K < 2:
+        return units.new_tensor(torch.nan)
+    return (units.sum(0).square().sum() - units.square().sum()) / (K * (K - 1))
 
 
 def group_cosine(
@@ -114,4 +140,4 @@ def unit_vectors(vectors: Tensor) -> Tensor:
     """The vectors scaled to norm 1, in float64; NaN for a zero vector."""
     check_vectors(vectors)
     v = scaled(vectors, 1)
-    return v / torch.linalg.vector_norm(v, dim=1, keepdim=True)
+    return v.div_(torch.linalg.vector_norm(v, dim=1, keepdim=True))

@@ -3,9 +3,14 @@
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_pairs import moments_over_pairs, squared_distances
+from lightning_nc.functional.class_pairs import (
+    MomentsOverPairs,
+    PairSquare,
+    compare_pairs,
+    parts_of,
+)
 from lightning_nc.functional.cosines import centred, unit_vectors
-from lightning_nc.functional.input_checks import require_same_shape
+from lightning_nc.functional.input_checks import check_vectors, require_same_shape
 
 
 def hyperspherical_uniformity(vectors: Tensor) -> Tensor:
@@ -37,10 +42,21 @@ def hyperspherical_uniformity(vectors: Tensor) -> Tensor:
         NeurIPS 37; the kernel is that of Liu, Yu, Weller & Schoelkopf (2023), "Generalizing and
         decoupling neural collapse via hyperspherical uniformity gap", ICLR.
     """
-    u = unit_vectors(vectors)
-    logarithms = moments_over_pairs(len(u), lambda i, j: squared_distances(u[i], u[j]).log() / 2)
+    check_vectors(vectors)
+    logarithms = MomentsOverPairs(log_distances)
+    compare_pairs(vectors, [logarithms])
+    return uniformity_of(logarithms, len(vectors))
+
+
+def log_distances(square: PairSquare) -> Tensor:
+    """The logarithms of the distances between unit vectors, shape ``(a, b)``."""
+    return square.unit_squared_distances.log().div_(2)
+
+
+def uniformity_of(logarithms: MomentsOverPairs, K: int) -> Tensor:
+    """Return `hyperspherical_uniformity` from the moments of `log_distances` over K vectors."""
     spread = logarithms.deviation
-    return spread if len(u) > 2 else torch.full_like(spread, torch.nan)
+    return spread if K > 2 else torch.full_like(spread, torch.nan)
 
 
 def uniform_duality(means: Tensor, weight: Tensor) -> Tensor:
@@ -74,5 +90,11 @@ def uniform_duality(means: Tensor, weight: Tensor) -> Tensor:
         NeurIPS 37.
     """
     require_same_shape(means, weight)
-    cosines = (unit_vectors(centred(means)) * unit_vectors(weight)).sum(1)
+    return uniform_duality_of(centred(means), weight)
+
+
+def uniform_duality_of(M: Tensor, W: Tensor) -> Tensor:
+    """Return `uniform_duality` of centred class means and classifier rows."""
+    parts = parts_of(len(M))
+    cosines = torch.cat([(unit_vectors(M[part]) * unit_vectors(W[part])).sum(1) for part in parts])
     return (cosines - cosines.mean()).square().mean().sqrt()

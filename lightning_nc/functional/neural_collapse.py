@@ -10,17 +10,23 @@ from lightning_nc.functional.class_geometry import (
     class_geometry,
     undefined_without_signal,
 )
-from lightning_nc.functional.class_pairs import moments_over_pairs, squares_of_pairs
+from lightning_nc.functional.class_pairs import (
+    MomentsOverPairs,
+    PairSquare,
+    compare_pairs,
+    parts_of,
+    squares_of_pairs,
+)
 from lightning_nc.functional.class_sums import class_sums
 from lightning_nc.functional.classifier import classifier_decisions, nearest_class_centers
-from lightning_nc.functional.cosines import centred, mean_over_cosines, unit_vectors
+from lightning_nc.functional.cosines import centred, unit_vectors
 from lightning_nc.functional.input_checks import (
     check_features,
     check_vectors,
     require_every_class,
     require_same_shape,
 )
-from lightning_nc.functional.powers_of_two import in_units_of, scale_of, scaled
+from lightning_nc.functional.powers_of_two import in_units_of, scale_of
 
 _NO_LOSS = 1e-3  # a variance that is a larger share of the mean square has kept its digits
 
@@ -86,7 +92,7 @@ def equinorm(vectors: Tensor) -> Tensor:
         deep learning training", PNAS 117(40).
     """
     check_vectors(vectors)
-    norms = torch.linalg.vector_norm(scaled(vectors), dim=1)
+    norms = torch.linalg.vector_norm(_in_ordinary_units(vectors), dim=1)
     deviations = norms - norms.mean()
     return (deviations.square().sum() / (len(norms) - 1)).sqrt() / norms.mean()
 
@@ -115,17 +121,36 @@ def equiangularity(vectors: Tensor) -> Tensor:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
         deep learning training", PNAS 117(40).
     """
-    units = unit_vectors(vectors)
-    K, d = units.shape
+    check_vectors(vectors)
+    found = spread_without_pairs(vectors)
+    if found is None:
+        cosines = MomentsOverPairs(lambda square: square.cosines)
+        compare_pairs(vectors, [cosines])
+        found = cosines.deviation
+    return found
+
+
+def spread_without_pairs(vectors: Tensor) -> Tensor | None:
+    """Return `equiangularity` if it is known without all cosines, from products of columns.
+
+    So it is where vectors are many, for their dimensions, since cosines are far from 0 then.
+    """
+    K, d = vectors.shape
     if K <= 2:
-        return units.new_tensor(torch.nan)
-    if 2 * d < K:  # from products of columns, which are fewer; cosines are far from 0 then
-        pairs = K * (K - 1)
-        mean = (units.sum(0).square().sum() - K) / pairs
-        square = (torch.linalg.norm(units.mT @ units).square() - K) / pairs
-        if bool(square - mean.square() > _NO_LOSS * square):
-            return (square - mean.square()).sqrt()
-    return moments_over_pairs(K, lambda i, j: units[i] @ units[j].mT).deviation
+        return torch.full((), torch.nan, dtype=torch.float64, device=vectors.device)
+    if 2 * d >= K:
+        return None
+    total = torch.zeros(d, dtype=torch.float64, device=vectors.device)
+    products = total.new_zeros(d, d)
+    for part in parts_of(K):
+        u = unit_vectors(vectors[part])
+        total += u.sum(0)
+        products.addmm_(u.mT, u)
+    pairs = K * (K - 1)
+    mean = (total.square().sum() - K) / pairs
+    square = (torch.linalg.norm(products).square() - K) / pairs
+    kept_its_digits = bool(square - mean.square() > _NO_LOSS * square)
+    return (square - mean.square()).sqrt() if kept_its_digits else None
 
 
 def maximal_angle(vectors: Tensor) -> Tensor:
@@ -149,8 +174,16 @@ def maximal_angle(vectors: Tensor) -> Tensor:
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
         deep learning training", PNAS 117(40).
     """
-    widest = -1 / max(len(vectors) - 1, 1)
-    return mean_over_cosines(vectors, lambda cosine: (cosine - widest).abs())
+    check_vectors(vectors)
+    excess = MomentsOverPairs(beyond_widest_angle(len(vectors)))
+    compare_pairs(vectors, [excess])
+    return excess.mean
+
+
+def beyond_widest_angle(K: int) -> Callable[[PairSquare], Tensor]:
+    """How far the cosines between K vectors are from -1/(K-1), shape ``(a, b)``."""
+    widest = -1 / max(K - 1, 1)
+    return lambda square: (square.cosines - widest).abs_()
 
 
 def simplex_etf_error(means: Tensor) -> Tensor:
@@ -181,10 +214,14 @@ def simplex_etf_error(means: Tensor) -> Tensor:
         unconstrained features", NeurIPS 34, compare ``W W^T`` of the classifier, not centred, with
         the same simplex: another quantity.
     """
-    K = len(means)
-    M = scaled(centred(means))
+    return simplex_etf_error_of(centred(means))
+
+
+def simplex_etf_error_of(M: Tensor) -> Tensor:
+    """Return `simplex_etf_error` of centred class means."""
+    K, M = len(M), _in_ordinary_units(M)
     if 2 * M.shape[1] < K:  # no simplex: the error is large, and known from M^T M alone
-        alike = M.square().sum() / torch.linalg.norm(M.mT @ M) / (K - 1) ** 0.5
+        alike = torch.linalg.vector_norm(M).square() / torch.linalg.norm(M.mT @ M) / (K - 1) ** 0.5
         return (2 - 2 * alike).sqrt()
     norm = _norm_of_gram(M)
 
@@ -245,9 +282,20 @@ def self_duality(means: Tensor, weight: Tensor) -> Tensor:
         deep learning training", PNAS 117(40).
     """
     require_same_shape(means, weight)
-    M, W = scaled(centred(means)), scaled(weight)
-    difference = W / torch.linalg.norm(W) - M / torch.linalg.norm(M)
-    return difference.square().sum()
+    return self_duality_of(centred(means), weight)
+
+
+def self_duality_of(M: Tensor, W: Tensor) -> Tensor:
+    """Return `self_duality` of centred class means and classifier rows."""
+    M, W = _in_ordinary_units(M), _in_ordinary_units(W)
+    of_M, of_W = torch.linalg.norm(M), torch.linalg.norm(W)
+    differences = (W[part] / of_W - M[part] / of_M for part in parts_of(len(M)))
+    return torch.stack([each.square().sum() for each in differences]).sum()
+
+
+def _in_ordinary_units(vectors: Tensor) -> Tensor:
+    """Vectors in units of their `scale_of`, float64; those of ordinary size are not copied."""
+    return in_units_of(float(scale_of(vectors)), vectors).double()
 
 
 def nearest_class_center_mismatch(
@@ -301,19 +349,19 @@ def nearest_class_center_mismatch(
     return (decided != nearest_class_centers(features, sums / counts[:, None])).double().mean()
 
 
-def of_class_means(formula: Callable[[Tensor], Tensor], geometry: ClassGeometry) -> Tensor:
-    """Return an NC2 quantity of the centred class means of a layer.
+def undefined_without_angles(value: Tensor, geometry: ClassGeometry) -> Tensor:
+    """Return an NC2 quantity of centred class means, or NaN where it says nothing.
 
     Two centred means are always opposite, so the value is NaN for K = 2. It is also NaN if all
     means coincide up to rounding.
 
     Args:
-        formula: `equinorm`, `equiangularity`, `maximal_angle` or `simplex_etf_error`.
+        value: `equinorm`, `equiangularity`, `maximal_angle` or `simplex_etf_error` of the means.
         geometry: Class geometry of the layer.
     """
-    means, rank = geometry.means, geometry.rank
-    signal = rank if len(means) > 2 else torch.zeros_like(rank)
-    return undefined_without_signal(formula(centred(means)), signal)
+    rank = geometry.rank
+    signal = rank if len(geometry.means) > 2 else torch.zeros_like(rank)
+    return undefined_without_signal(value, signal)
 
 
 def variability_collapse_of(geometry: ClassGeometry) -> Tensor:

@@ -1,5 +1,6 @@
 """The directions along which class means differ, with the class weights of D and of NC1."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -86,18 +87,22 @@ def separating_directions(counts: Tensor, means: Tensor) -> SeparatingDirections
 
 def _whitening(coordinates: Tensor, weights: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
     """The map ``T = V S^-1`` of means in coordinates, shape ``(K, m)``, and the rank of these."""
-    A = coordinates - weights @ coordinates
-    A *= weights.sqrt()[:, None]
-    _, s, Vh = torch.linalg.svd(triangular_factor(A))
+    center = weights @ coordinates
+    roots = weights.sqrt()[:, None]
+    R = triangular_factor(coordinates, lambda part, rows: (rows - center).mul_(roots[part]))
+    _, s, Vh = torch.linalg.svd(R)
     kept = (s > 1e-12 * s[:1]) & (s > rounding)
     return Vh.mT * torch.where(kept, 1 / s, 0), kept.sum()
 
 
-def triangular_factor(A: Tensor) -> Tensor:
+def triangular_factor(
+    A: Tensor, of_rows: Callable[[slice, Tensor], Tensor] = lambda _, rows: rows
+) -> Tensor:
     """The upper triangular R with ``R^T R = A^T A``, by Householder reflections of blocks of rows.
 
     Args:
         A: Shape ``(K, m)``.
+        of_rows: Computes rows of the matrix that is meant from these rows of A, and their places.
 
     Returns:
         R, shape ``(min(K, m), m)``, or of up to m rows if blocks are short.
@@ -106,7 +111,8 @@ def triangular_factor(A: Tensor) -> Tensor:
         >>> triangular_factor(torch.tensor([[3.0], [4.0]])).abs()
         tensor([[5.]])
     """
-    R = A[:0]
-    for part in torch.split(A, max(_ROWS, 4 * A.shape[1])):
-        R = torch.linalg.qr(torch.cat([R, part]), mode="r").R
+    R, step = A[:0], max(_ROWS, 4 * A.shape[1])
+    for start in range(0, len(A), step):
+        part = slice(start, start + step)
+        R = torch.linalg.qr(torch.cat([R, of_rows(part, A[part])]), mode="r").R
     return R

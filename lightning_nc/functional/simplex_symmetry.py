@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from lightning_nc.functional.class_pairs import (
-    moments_over_pairs,
-    squared_distances,
-    squares_of_pairs,
+    MomentsOverPairs,
+    compare_pairs,
+    squares_of_vectors,
 )
 from lightning_nc.functional.cosines import centred
 from lightning_nc.functional.input_checks import check_vectors
@@ -85,10 +85,11 @@ def simplex_symmetry(values: Tensor, weight: Tensor | None = None) -> SimplexSym
     check_vectors(values)
     y, A = scaled(values), None if weight is None else scaled(weight)
     m, undefined = centred(y), y.new_tensor(torch.nan)
-    mean, spread = moments_over_pairs(len(m), lambda i, j: squared_distances(m[i], m[j]).sqrt())
+    distances = MomentsOverPairs(lambda square: square.squared_distances.sqrt())
+    compare_pairs(m, [distances])
     center = torch.linalg.norm(y.mean(0)) / y.square().sum(1).mean().sqrt()
     return SimplexSymmetry(
-        spread / mean,
+        distances.deviation / distances.mean,
         _spread_of_corner_products(m) if len(m) > 2 else undefined,
         center,
         undefined if A is None else _isometry(m, A),
@@ -110,9 +111,10 @@ def _spread_of_corner_products(m: Tensor) -> Tensor:
     K = len(m)
     mean = 2 * m.square().sum() / (K - 1)  # D
     squares, by_class = m.new_zeros(()), m.new_zeros(K)
-    for i, j in squares_of_pairs(K):
-        e = squared_distances(m[i], m[j]) - mean
-        if i == j:
+    for square in squares_of_vectors(m):
+        i, j = square.first.places, square.second.places
+        e = square.squared_distances - mean
+        if square.on_diagonal:
             e.fill_diagonal_(0)
             squares = squares + e.square().sum() / 2
             by_class[i] += e.sum(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from lightning_nc.arguments import require_layers, require_module_name, require_pooling
 from lightning_nc.figures import (
@@ -20,8 +21,8 @@ from lightning_nc.figures import (
 from lightning_nc.figures.canvas import Target
 from lightning_nc.figures.snapshot import Snapshot
 from lightning_nc.figures.tables import Lines, Table, cosine_tables
-from lightning_nc.functional.cosines import centred
 from lightning_nc.functional.simplex_plane import simplex_plane
+from lightning_nc.measures.last_layer import LastLayer
 from lightning_nc.measures.layer_collapse_quantities import LAYER_QUANTITIES, LayerCollapse
 from lightning_nc.measures.many_classes import cosine_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
@@ -83,11 +84,10 @@ class CollapseMeasure(Measure):
 
     def evaluate(self, answer: Answer) -> Evaluation:
         """Compute NC1 to NC4, and NC1, CDNV and NC4 of each layer."""
-        last = answer.classifier
-        assert last is not None
+        assert answer.classifier is not None
+        last = LastLayer(answer.classifier)
         W, means = last.weight, last.features.means
-        vectors = {"means": centred(means)} | ({} if W is None else {"weights": W})
-        arrays = cosine_arrays(vectors)
+        arrays = _cosines(last)
         if W is not None and len(W) > 2 and W.shape[1] > 1:
             arrays["plane"] = torch.stack(simplex_plane(means[:3], W[:3]))
         values = self.values_of(last)
@@ -98,7 +98,7 @@ class CollapseMeasure(Measure):
             }
         )
         notes = rank_note({**answer.layers, "the classifier's input": last.features})
-        notes |= _undefined(values, last) | _undefined_at_layers(layers)
+        notes |= _undefined(values, answer.classifier) | _undefined_at_layers(layers)
         return Evaluation(values, layers, arrays, notes)
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
@@ -160,6 +160,17 @@ def snapshots_of(timeline: Timeline) -> list[Snapshot]:
             title += f"\nthree of {len(each.counts)} classes"
             snapshots.append(Snapshot(means, rows, each.class_names[:3], title))
     return snapshots
+
+
+def _cosines(last: LastLayer) -> dict[str, Tensor]:
+    """The cosines of class means and of rows, as figures show them."""
+    if last.of_means.histogram is None:
+        rows = {} if last.weight is None else {"weights": last.weight}
+        return cosine_arrays({"means": last.centred_means, **rows})
+    histograms = {"histogram_of_means": last.of_means.histogram}
+    if last.weight is not None and last.of_rows.histogram is not None:
+        histograms["histogram_of_weights"] = last.of_rows.histogram
+    return histograms
 
 
 def _undefined(values: Mapping[str, float], last: ClassifierGeometry) -> dict[str, str]:

@@ -6,23 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_distance import class_distance_normalized_variance_of
 from lightning_nc.functional.class_geometry import undefined_without_signal
-from lightning_nc.functional.hyperspherical_uniformity import (
-    hyperspherical_uniformity,
-    uniform_duality,
-)
+from lightning_nc.functional.hyperspherical_uniformity import uniform_duality_of
 from lightning_nc.functional.neural_collapse import (
-    equiangularity,
     equinorm,
-    maximal_angle,
-    of_class_means,
-    self_duality,
-    simplex_etf_error,
+    self_duality_of,
+    simplex_etf_error_of,
+    undefined_without_angles,
     variability_collapse_of,
 )
+from lightning_nc.measures.last_layer import LastLayer
 from lightning_nc.measures.quantity import Curve, Panel, Quantity
-from lightning_nc.passes.request import ClassifierGeometry
 
 _NC1 = Panel(
     "NC1: samples collapse to class means",
@@ -51,35 +45,40 @@ _NC4 = Panel(
 )
 
 
-def _of_weights(formula: Callable[[Tensor], Tensor]) -> Callable[[ClassifierGeometry], Any]:
+def _of_means(value: Callable[[LastLayer], Any]) -> Callable[[LastLayer], Tensor]:
+    """An NC2 quantity of the class means."""
+    return lambda last: undefined_without_angles(value(last), last.features)
+
+
+def _of_weights(value: Callable[[LastLayer, Tensor], Any]) -> Callable[[LastLayer], Any]:
     """An NC2 quantity of the classifier rows; NaN for one logit, whose two rows are opposite."""
 
-    def of(last: ClassifierGeometry) -> Tensor | None:
+    def of(last: LastLayer) -> Tensor | None:
         W = last.weight
         if W is None:
             return None
         one_logit = len(W) == 2 and torch.equal(W[0], -W[1])
-        return W.new_tensor(torch.nan) if one_logit else formula(W)
+        return W.new_tensor(torch.nan) if one_logit else value(last, W)
 
     return of
 
 
 def _of_means_and_weights(
     formula: Callable[[Tensor, Tensor], Tensor],
-) -> Callable[[ClassifierGeometry], Any]:
+) -> Callable[[LastLayer], Any]:
     """A quantity of class means and rows; NaN if the head is not W h + b: rows differ in kind."""
 
-    def of(last: ClassifierGeometry) -> Tensor | None:
-        W, means = last.weight, last.features.means
-        if W is None or not last.is_affine:
+    def of(last: LastLayer) -> Tensor | None:
+        W = last.weight
+        if W is None or not last.classifier.is_affine:
             return None if W is None else W.new_tensor(torch.nan)
-        return undefined_without_signal(formula(means, W), last.features.rank)
+        return undefined_without_signal(formula(last.centred_means, W), last.features.rank)
 
     return of
 
 
-def _nearest_center_mismatch(last: ClassifierGeometry) -> Tensor | None:
-    share = last.mismatch
+def _nearest_center_mismatch(last: LastLayer) -> Tensor | None:
+    share = last.classifier.mismatch
     return None if share is None else undefined_without_signal(share, last.features.rank)
 
 
@@ -107,7 +106,7 @@ QUANTITIES = (
         worry="If it stays high: some classes, often majority classes, take more room.",
         best="low",
         chart=Curve(_NC2, "norms: means", compared=False),
-        of=lambda last: of_class_means(equinorm, last.features),
+        of=_of_means(lambda last: equinorm(last.centred_means)),
     ),
     Quantity(
         "nc2_equinorm_weights",
@@ -118,7 +117,7 @@ QUANTITIES = (
         worry="If it rises: the classifier increasingly favours some classes.",
         best="low",
         chart=Curve(_NC2, "rows", dashed=True, compared=False),
-        of=_of_weights(equinorm),
+        of=_of_weights(lambda last, W: equinorm(W)),
     ),
     Quantity(
         "nc2_equiangularity_means",
@@ -129,7 +128,7 @@ QUANTITIES = (
         worry="If it stays high: some pairs of classes are closer to each other than the rest.",
         best="low",
         chart=Curve(_NC2, "angles: means", compared=False),
-        of=lambda last: of_class_means(equiangularity, last.features),
+        of=_of_means(lambda last: last.of_means.equiangularity),
     ),
     Quantity(
         "nc2_equiangularity_weights",
@@ -140,7 +139,7 @@ QUANTITIES = (
         worry="If it rises while the spread for class means falls.",
         best="low",
         chart=Curve(_NC2, "rows", dashed=True, compared=False),
-        of=_of_weights(equiangularity),
+        of=_of_weights(lambda last, W: last.of_rows.equiangularity),
     ),
     Quantity(
         "nc2_maximal_angle_means",
@@ -151,7 +150,7 @@ QUANTITIES = (
         worry="If it stays high: the classes do not spread as far as they could.",
         best="low",
         chart=Curve(_NC2, "widest: means", compared=False),
-        of=lambda last: of_class_means(maximal_angle, last.features),
+        of=_of_means(lambda last: last.of_means.maximal_angle),
     ),
     Quantity(
         "nc2_maximal_angle_weights",
@@ -162,7 +161,7 @@ QUANTITIES = (
         worry="If it stays high while the distance for class means falls.",
         best="low",
         chart=Curve(_NC2, "rows", dashed=True, compared=False),
-        of=_of_weights(maximal_angle),
+        of=_of_weights(lambda last, W: last.of_rows.maximal_angle),
     ),
     Quantity(
         "nc2_etf_error",
@@ -176,7 +175,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC2, "simplex error"),
         headline=True,
-        of=lambda last: of_class_means(simplex_etf_error, last.features),
+        of=_of_means(lambda last: simplex_etf_error_of(last.centred_means)),
     ),
     Quantity(
         "nc3",
@@ -189,7 +188,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC3, "NC3"),
         headline=True,
-        of=_of_means_and_weights(self_duality),
+        of=_of_means_and_weights(self_duality_of),
     ),
     Quantity(
         "nc4",
@@ -213,7 +212,7 @@ QUANTITIES = (
         worry="If it stays high: some classes are much closer in direction than others.",
         best="low",
         chart=Curve(_NC2, "uniformity", compared=False),
-        of=lambda last: of_class_means(hyperspherical_uniformity, last.features),
+        of=_of_means(lambda last: last.of_means.uniformity),
     ),
     Quantity(
         "unc3",
@@ -225,7 +224,7 @@ QUANTITIES = (
         "not for others.",
         best="low",
         chart=Curve(_NC3, "UNC3", compared=False),
-        of=_of_means_and_weights(uniform_duality),
+        of=_of_means_and_weights(uniform_duality_of),
     ),
     Quantity(
         "accuracy",
@@ -239,7 +238,7 @@ QUANTITIES = (
             Panel("Accuracy on the probe", "Accuracy of the classifier.", terminal=True), "accuracy"
         ),
         headline=True,
-        of=lambda last: last.accuracy,
+        of=lambda last: last.classifier.accuracy,
     ),
     Quantity(
         "cdnv",
@@ -252,6 +251,6 @@ QUANTITIES = (
         "set collapses.",
         best="low",
         chart=Curve(_NC1, "CDNV", compared=False),
-        of=lambda last: class_distance_normalized_variance_of(last.features),
+        of=lambda last: undefined_without_signal(last.of_means.cdnv, last.features.rank),
     ),
 )

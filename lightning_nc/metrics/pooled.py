@@ -9,23 +9,22 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_nc.arguments import require_whole_number
-from lightning_nc.functional.class_distance import class_distance_normalized_variance_of
+from lightning_nc.functional.class_geometry import undefined_without_signal
 from lightning_nc.functional.class_moments import (
     ClassMoments,
     class_moments,
     geometry_of_moments,
     pool_moments,
 )
-from lightning_nc.functional.hyperspherical_uniformity import hyperspherical_uniformity
+from lightning_nc.functional.cosines import centred
 from lightning_nc.functional.input_checks import check_features, require_every_class
 from lightning_nc.functional.neural_collapse import (
-    equiangularity,
     equinorm,
-    maximal_angle,
-    of_class_means,
-    simplex_etf_error,
+    simplex_etf_error_of,
+    undefined_without_angles,
     variability_collapse_of,
 )
+from lightning_nc.functional.pair_quantities import pair_quantities
 from lightning_nc.functional.separation import fuzziness_of
 
 if TYPE_CHECKING:
@@ -170,14 +169,19 @@ class NeuralCollapse(_PooledMoments):
     def compute(self) -> dict[str, Tensor]:
         """Return NC1, NC2 of the means, and CDNV, over all samples of all processes."""
         geometry = geometry_of_moments(self._moments())
+        M = centred(geometry.means)
+        pairs = pair_quantities(M, geometry)
+        of_angles = {
+            "nc2_equinorm_means": equinorm(M),
+            "nc2_equiangularity_means": pairs.equiangularity,
+            "nc2_maximal_angle_means": pairs.maximal_angle,
+            "nc2_etf_error": simplex_etf_error_of(M),
+            "gnc2": pairs.uniformity,
+        }
         return {
             "nc1": variability_collapse_of(geometry),
-            "nc2_equinorm_means": of_class_means(equinorm, geometry),
-            "nc2_equiangularity_means": of_class_means(equiangularity, geometry),
-            "nc2_maximal_angle_means": of_class_means(maximal_angle, geometry),
-            "nc2_etf_error": of_class_means(simplex_etf_error, geometry),
-            "gnc2": of_class_means(hyperspherical_uniformity, geometry),
-            "cdnv": class_distance_normalized_variance_of(geometry),
+            **{name: undefined_without_angles(v, geometry) for name, v in of_angles.items()},
+            "cdnv": undefined_without_signal(pairs.cdnv, geometry.rank),
         }
 
 

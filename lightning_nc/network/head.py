@@ -18,7 +18,7 @@ class Head(NamedTuple):
     """The classifier at the time it ran.
 
     Attributes:
-        weight: W, float64, shape ``(R, d)``.
+        weight: W, in the precision that the network has it in, shape ``(R, d)``.
         bias: b, float64, shape ``(R,)``; None without one.
         is_plain: Whether the module is a linear layer or a convolution with these parameters.
         is_affine: Whether its output is W h + b; that of a cosine classifier, for example, is not,
@@ -71,8 +71,8 @@ def read_head(name: str, module: nn.Module, h: Any, output: Any) -> Head:
             f"The head '{name}' is a {type(module).__name__}: it is not an affine map of its "
             "input, and has no weight matrix. Measure without a head: head=False."
         )
-    exact_bias = None if bias is None else _exact(bias)
-    return Head(_exact(weight).flatten(1), exact_bias, plain, plain)
+    exact_bias = None if bias is None else _copy(bias).double()
+    return Head(_copy(weight).flatten(1), exact_bias, plain, plain)
 
 
 def _read_outputs(module: nn.Module, h: Any, output: Any) -> tuple[Tensor, Tensor] | None:
@@ -136,8 +136,8 @@ def _differ(expected: Tensor, output: Tensor) -> Tensor:
     return ~((expected - output).abs() <= 0.05 * expected.abs().max()).all(-1)
 
 
-def _exact(parameter: Any) -> Tensor:
-    """Return a float64 copy of a parameter, gathered if it is sharded."""
+def _copy(parameter: Any) -> Tensor:
+    """Return a copy of a parameter, gathered if it is sharded, on a device that has float64."""
     whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
     whole = whole.detach()
-    return (whole.cpu() if whole.device.type == "mps" else whole).double().clone()
+    return whole.cpu() if whole.device.type == "mps" else whole.clone()

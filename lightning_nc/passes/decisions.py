@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from lightning_nc.functional.classifier import LinearDecision, two_row_head
-from lightning_nc.functional.powers_of_two import scale_of
+from lightning_nc.functional.powers_of_two import in_units_of, scale_of
 from lightning_nc.network.head import Head, far_from
 from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.points import Point
 from lightning_nc.network.pooling import main_tensor
 from lightning_nc.network.positions import Positions, output_at
 
-_AT_ONCE = 2**23  # logits that are held at a time
+_AT_ONCE = 2**22  # logits that are held at a time
 
 
 def classifier_of(head: Head, point: Point, width: int) -> tuple[Tensor, Tensor | None]:
@@ -26,7 +26,8 @@ def classifier_of(head: Head, point: Point, width: int) -> tuple[Tensor, Tensor 
         width: Feature dimension d of that point.
 
     Returns:
-        Weight, shape ``(R, d)``, and bias, shape ``(R,)``; a one-logit head is read as two rows.
+        Weight, any floating dtype, shape ``(R, d)``, and bias, float64, shape ``(R,)``; a one-logit
+        head is read as two rows.
 
     Raises:
         ValueError: If the head has weights for another number of features.
@@ -41,55 +42,63 @@ def classifier_of(head: Head, point: Point, width: int) -> tuple[Tensor, Tensor 
             f"input has {width} per sample. Give a pool= that returns the features that a weight "
             f"row multiplies{'' if width % head.weight.shape[1] else over_positions}."
         )
-    return two_row_head(head.weight, head.bias) if len(head.weight) == 1 else head[:2]
+    if len(head.weight) == 1:
+        return two_row_head(head.weight.double(), head.bias)
+    return head.weight, head.bias
 
 
-def decisions(
-    features: Tensor,
-    head: Head,
-    point: Point,
-    outputs: Sequence[Any],
-    positions: Positions | None = None,
-    is_named: bool = False,
-) -> Tensor:
+class HeadDecisions:
     """What W h + b decides, and what the network's output decides.
 
     Args:
-        features: Features at the head's input, shape ``(n, d)``.
-        head: The head.
+        head: The head as it was when it ran.
         point: The point at its input.
-        outputs: What the network returned, and what the head returned. The first with a column per
-            row of the head, or with a single column for two rows, decides; but what a head that
-            was named returned decides if the network returned it among other outputs.
-        positions: Which positions are samples, if labels are of positions.
+        width: Feature dimension d of that point.
         is_named: Whether the head was named, rather than found.
-
-    Returns:
-        Of each sample the row chosen by W h + b, by the output, and by the output if a single
-        column holds probabilities; whether the output is something other than W h + b; and whether
-        a single column is no probability. Int64, shape ``(5, n)``.
     """
-    weight, bias = classifier_of(head, point, features.shape[1])
-    outputs = outputs[-1:] if is_named and _is_among(*outputs) else outputs
-    if positions is not None:
-        outputs = [output_at(output, positions, len(head.weight)) for output in outputs]
-    shaped = (_columns(main_tensor(output), len(features), len(weight)) for output in outputs)
-    output = next((z for z in shaped if z is not None), None)
-    # powers of two, by which very large or small numbers are divided; a factor decides nothing
-    of_h, of_W = scale_of(features), scale_of(weight)
-    W, b = weight / of_W, None if bias is None else bias / of_W / of_h
-    decide = LinearDecision(W, b)
-    rows = max(_AT_ONCE // len(weight), 1)
-    found = []
-    for start in range(0, len(features), rows):
-        part = slice(start, start + rows)
-        chosen, logits = decide.of(features[part].double() / of_h)
-        if output is None:
-            found.append(_compared(chosen, logits))
-            continue
-        z = output[part].to(logits.device, torch.promote_types(output.dtype, logits.dtype))
-        found.append(_compared(chosen, logits, z, z / of_W / of_h))
-    return torch.cat(found, 1)
+
+    def __init__(self, head: Head, point: Point, width: int, is_named: bool = False) -> None:
+        weight, bias = classifier_of(head, point, width)
+        self._rows_of_head, self._rows, self._is_named = len(head.weight), len(weight), is_named
+        # powers of two, by which very large or small numbers are divided; a factor decides nothing
+        self._unit = float(scale_of(weight))
+        b = None if bias is None else bias / self._unit
+        self._decide = LinearDecision(in_units_of(self._unit, weight), b)
+
+    def of(
+        self, features: Tensor, outputs: Sequence[Any], positions: Positions | None = None
+    ) -> Tensor:
+        """What is decided for the samples of a batch.
+
+        Args:
+            features: Features at the head's input, shape ``(n, d)``.
+            outputs: What the network returned, and what the head returned. The first with a column
+                per row of the head, or with a single column for two rows, decides; but what a head
+                that was named returned decides if the network returned it among other outputs.
+            positions: Which positions are samples, if labels are of positions.
+
+        Returns:
+            Of each sample the row chosen by W h + b, by the output, and by the output if a single
+            column holds probabilities; whether the output is something other than W h + b; and
+            whether a single column is no probability. Int64, shape ``(5, n)``.
+        """
+        outputs = outputs[-1:] if self._is_named and _is_among(*outputs) else outputs
+        if positions is not None:
+            outputs = [output_at(output, positions, self._rows_of_head) for output in outputs]
+        shaped = (_columns(main_tensor(output), len(features), self._rows) for output in outputs)
+        output = next((z for z in shaped if z is not None), None)
+        of_h = scale_of(features)
+        rows = max(_AT_ONCE // self._rows, 1)
+        found = []
+        for start in range(0, len(features), rows):
+            part = slice(start, start + rows)
+            chosen, logits = self._decide.of(features[part].double() / of_h, of_h)
+            if output is None:
+                found.append(_compared(chosen, logits))
+                continue
+            z = output[part].to(logits.device, torch.promote_types(output.dtype, logits.dtype))
+            found.append(_compared(chosen, logits, z, z / self._unit / of_h))
+        return torch.cat(found, 1)
 
 
 def _is_among(output: Any, of_head: Any) -> bool:
@@ -105,7 +114,7 @@ def _is_among(output: Any, of_head: Any) -> bool:
 def _compared(
     chosen: Tensor, logits: Tensor, output: Tensor | None = None, scaled: Tensor | None = None
 ) -> Tensor:
-    """What `decisions` returns for some samples; the scaled output has the unit of the logits."""
+    """What is decided for some samples; the scaled output has the unit of the logits."""
     no = torch.zeros_like(chosen)
     if output is None or scaled is None:
         return torch.stack([chosen, chosen, chosen, no, no])

@@ -1,6 +1,7 @@
 """A pass of two sweeps over the probe, each followed by one vote and one reduction."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,6 +11,12 @@ from torch import Tensor
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.batches import Samples
 from lightning_nc.network.points import Point
+from lightning_nc.passes.feature_cache import (
+    FeatureCache,
+    belongs_on_host,
+    free_megabytes,
+    megabytes_of_features,
+)
 from lightning_nc.passes.layer_batches import Centres, LayerBatch, ResidualBatch, centres_of
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
@@ -23,7 +30,7 @@ from lightning_nc.passes.sum_checks import (
     why_not_finite,
 )
 from lightning_nc.passes.sums import Sums
-from lightning_nc.passes.sweeps import FeatureCache, Reading, Swept, TakeBatch, sweep
+from lightning_nc.passes.sweeps import Reading, Swept, TakeBatch, sweep
 from lightning_nc.passes.totals import (
     classifier_at,
     combined,
@@ -57,6 +64,27 @@ class _FirstSweep(NamedTuple):
     sums: Sums
 
 
+@dataclass
+class _Found:
+    """What the groups measured so far have shown, by point.
+
+    Attributes:
+        layers: The geometry.
+        statistics: What requests declare.
+        classifiers: The classifiers, by the point at their input.
+        decided: What these decide for the samples of this process.
+        tallies: The tallies of requests.
+        broken: What failed after the last vote, so that it must not decide what is measured next.
+    """
+
+    layers: dict[Point, ClassGeometry] = field(default_factory=dict)
+    statistics: dict[Point, dict[str, Tensor]] = field(default_factory=dict)
+    classifiers: dict[Point, ClassifierGeometry] = field(default_factory=dict)
+    decided: dict[Point, Tensor] = field(default_factory=dict)
+    tallies: dict[Hashable, Tensor] = field(default_factory=dict)
+    broken: dict[Point, Exception] = field(default_factory=dict)
+
+
 class GeometryPass(MeasuringPass):
     """Measures the class geometry of layers, for several requests on one probe."""
 
@@ -66,69 +94,76 @@ class GeometryPass(MeasuringPass):
         Layers that do not fit into the memory budget together are measured in groups, one after
         another, with two sweeps each. Usually there is one group.
         """
-        layers: dict[Point, ClassGeometry] = {}
-        statistics: dict[Point, dict[str, Tensor]] = {}
-        classifiers: dict[Point, ClassifierGeometry] = {}
-        decided: dict[Point, Tensor] = {}
-        tallies: dict[Hashable, Tensor] = {}
-        # what fails from here on is not voted on, so it must not decide what is measured next
-        broken: dict[Point, Exception] = {}
+        found = _Found()
         group, groups = 0, 1
         while group < groups:
-            first = self._agree(partial(self._first_sweep, group))
-            group, groups = group + 1, len(first.plan.groups)
-            totals = first.sums.over_processes(self.all_reduce)
-            tallies |= _of(_TALLY, totals)
-            decided |= first.swept.decided
-            points = first.plan.with_geometry(first.points, self.failed)
-            centres: dict[Point, Centres] = {}
-            if points:
-                second = partial(self._second_sweep, first, points, totals, decided)
-                centres, sums = self._agree(second)
-                totals |= sums.over_processes(self.all_reduce)
-            flags: dict[Point, Tensor] = {}
-            for point in first.plan.needed(first.points, self.failed):
-                try:
-                    found = combined(first.plan.statistics[point], _of(point, totals))
-                    statistics[point] = declared_of(found)
-                    if point in centres:
-                        layers[point] = geometry_of(centres[point], found, statistics[point])
-                    if point in first.plan.last_layers:
-                        heads = first.swept.heads
-                        classifiers[point] = classifier_at(point, first.plan, heads, layers[point])
-                    if (point, ResidualSums.name) in totals:
-                        residuals = totals[point, ResidualSums.name]
-                        flags[point] = has_changed(layers[point], residuals)
-                except Exception as error:
-                    broken[point] = error
-            broken |= {point: why_changed(point) for point in where(flags)}
-        self._note(first.plan, broken)
-        return [
-            self._answer(n, first.plan, layers, statistics, classifiers, tallies)
-            for n in self._numbers
-        ]
+            plan = self._measure_group(group, found)
+            group, groups = group + 1, len(plan.groups)
+        self._note(plan, found.broken)
+        return [self._answer(n, plan, found) for n in self._numbers]
 
-    def _answer(
+    def _measure_group(self, group: int, found: _Found) -> Plan:
+        """Add what a group of layers shows; its features and its sums are not kept."""
+        first = self._agree(partial(self._first_sweep, group))
+        plan = first.plan
+        totals = first.sums.over_processes(self.all_reduce)
+        found.tallies |= _of(_TALLY, totals)
+        found.decided |= first.swept.decided
+        points = plan.with_geometry(first.points, self.failed)
+        centres: dict[Point, Centres] = {}
+        if points:
+            second = partial(self._second_sweep, first, points, totals, found.decided)
+            centres, sums = self._agree(second)
+            del second
+            totals |= sums.over_processes(self.all_reduce)
+            del sums
+        needed = plan.needed(first.points, self.failed)
+        self._read_totals(plan, needed, totals, centres, found)
+        del totals  # sums of residuals are as large as the classifier, which is copied now
+        for point in needed:
+            try:
+                if point in plan.last_layers:
+                    heads, layer = first.swept.heads, found.layers[point]
+                    found.classifiers[point] = classifier_at(point, plan, heads, layer)
+            except Exception as error:
+                found.broken.setdefault(point, error)
+        return plan
+
+    def _read_totals(
         self,
-        number: int,
         plan: Plan,
-        layers: Mapping[Point, ClassGeometry],
-        statistics: Mapping[Point, Mapping[str, Tensor]],
-        classifiers: Mapping[Point, ClassifierGeometry],
-        tallies: Mapping[Hashable, Tensor],
-    ) -> Answer | Exception:
+        points: Sequence[Point],
+        totals: Mapping[Hashable, Tensor],
+        centres: Mapping[Point, Centres],
+        found: _Found,
+    ) -> None:
+        """Add the statistics and the geometry of layers, as the sums of all processes show them."""
+        flags: dict[Point, Tensor] = {}
+        for point in points:
+            try:
+                sums = combined(plan.statistics[point], _of(point, totals))
+                found.statistics[point] = declared = declared_of(sums)
+                if point in centres:
+                    found.layers[point] = geometry_of(centres[point], sums, declared)
+                if ResidualSums.name in sums:
+                    flags[point] = has_changed(found.layers[point], sums[ResidualSums.name])
+            except Exception as error:
+                found.broken[point] = error
+        found.broken |= {point: why_changed(point) for point in where(flags)}
+
+    def _answer(self, number: int, plan: Plan, found: _Found) -> Answer | Exception:
         wanted = plan.wanted[number]
         if number in self.failed or wanted is None:
             return self.failed[number]
-        own = {point.name: layers[point] for point in wanted.layers if wanted.geometry}
-        last = None if wanted.classifier is None else classifiers[wanted.classifier]
+        own = {point.name: found.layers[point] for point in wanted.layers if wanted.geometry}
+        last = None if wanted.classifier is None else found.classifiers[wanted.classifier]
         compared = wanted.decisions if wanted.mismatches else None
         names = [each.name for each in wanted.statistics]
         return Answer(
             own,
             last,
             plan.counts,
-            tallies.get(number),
+            found.tallies.get(number),
             mismatches=(
                 {} if compared is None or last is None else mismatches_of(own, compared, last)
             ),
@@ -137,7 +172,7 @@ class GeometryPass(MeasuringPass):
             notes=wanted.notes,
             pooling=wanted.pooling,
             statistics={
-                point.name: {name: statistics[point][name] for name in names}
+                point.name: {name: found.statistics[point][name] for name in names}
                 for point in wanted.layers
                 if not wanted.geometry
             },
@@ -212,10 +247,11 @@ class GeometryPass(MeasuringPass):
         plan, failures = first.plan, first.swept.failures
         counts = plan.counts.to(first.sums.flat.device)
         centres = {p: centres_of(counts, totals[p, ClassSums.name]) for p in points}
-        # features that are read again may have changed; cached ones cannot
+        # features that are read again may have changed; cached ones cannot. Residuals are summed
+        # first, as they are projected for the others
         read_again: list[Statistic] = [ResidualSums()] if first.cache is None else []
         declared = {
-            p: [s for s in plan.statistics[p] if s.second_sweep] + read_again for p in points
+            p: read_again + [s for s in plan.statistics[p] if s.second_sweep] for p in points
         }
         sums = self._sums(self._shapes(declared, plan.num_classes, plan.widths))
         classes = plan.classes.to(sums.flat.device)
@@ -256,9 +292,11 @@ class GeometryPass(MeasuringPass):
         """A cache for the features of this process; None unless those of every process fit."""
         of_each = -(-len(plan.batches) // self.processes.world)
         largest = of_each * max(batch.size for batch in plan.batches)
-        if not FeatureCache.fits(widths, largest, self.probe.cache_mb, plan.bytes_each):
+        needed = megabytes_of_features(widths, largest, plan.bytes_each)
+        if needed > self.probe.cache_mb:
             return None
-        return FeatureCache(widths, sum(batch.size for batch in reading.own))
+        on_host = belongs_on_host(needed, free_megabytes(self.runner.device))
+        return FeatureCache(widths, sum(batch.size for batch in reading.own), on_host)
 
     def _shapes(
         self, declared: Mapping[Point, Sequence[Statistic]], K: int, widths: Mapping[Point, int]

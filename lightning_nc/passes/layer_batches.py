@@ -1,15 +1,15 @@
 """A batch of features at one layer, as statistics of the first and of the second sweep see it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple
 
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ProjectedResiduals, project_residuals
 from lightning_nc.functional.class_sums import class_counts, sum_by_class
-from lightning_nc.functional.classifier import nearest_class_centers
+from lightning_nc.functional.classifier import NearestCenter
 from lightning_nc.functional.powers_of_two import in_units_of, scale_of
 from lightning_nc.functional.separating_directions import (
     SeparatingDirections,
@@ -18,7 +18,8 @@ from lightning_nc.functional.separating_directions import (
 from lightning_nc.network.points import Point
 
 
-class Centres(NamedTuple):
+@dataclass(frozen=True)
+class Centres:
     """What is known of a layer after the first sweep.
 
     Attributes:
@@ -32,6 +33,11 @@ class Centres(NamedTuple):
     means: Tensor
     directions: SeparatingDirections
     scale: float
+
+    @cached_property
+    def nearest(self) -> NearestCenter:
+        """Decides for the nearest class mean, of samples in the same units."""
+        return NearestCenter(self.means)
 
 
 def centres_of(counts: Tensor, sums: Tensor) -> Centres:
@@ -91,7 +97,7 @@ class ResidualBatch(LayerBatch):
         centres: Class means and directions of the layer.
         decided: What classifiers decide for these samples, by the point at their input: class
             indices (-1 for classes that are not measured) in three rows, then two rows of flags,
-            as in `decisions`, shape ``(5, n)``.
+            as in `HeadDecisions`, shape ``(5, n)``.
         classes: As in `LayerBatch`.
     """
 
@@ -110,8 +116,15 @@ class ResidualBatch(LayerBatch):
     @cached_property
     def projected(self) -> ProjectedResiduals:
         """Residuals ``r_i = h_i - mu_{y_i}``, projected and squared in one step."""
+        return self._project(None)
+
+    def add_residuals(self, sums: Tensor) -> None:
+        """Add the residuals of each class to sums, ``(K, d)``, as they are projected."""
+        self.__dict__["projected"] = self._project(sums)  # what the property would compute
+
+    def _project(self, sums: Tensor | None) -> ProjectedResiduals:
         means, Q = self.centres.means, self.centres.directions.basis
-        return project_residuals(self.features, self.labels, means, Q)
+        return project_residuals(self.features, self.labels, means, Q, sums)
 
     @cached_property
     def squares_along(self) -> tuple[Tensor, Tensor]:
@@ -121,7 +134,7 @@ class ResidualBatch(LayerBatch):
     @cached_property
     def nearest(self) -> Tensor:
         """The class whose mean is nearest to each sample, shape ``(n,)``."""
-        return nearest_class_centers(self.features, self.centres.means)
+        return self.centres.nearest.of(self.features)
 
     @cached_property
     def residuals(self) -> Tensor:

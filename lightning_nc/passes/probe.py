@@ -62,8 +62,9 @@ class Probe:
             counts or collects sees training alone. Hooks that belong to the network always run:
             those defined in torch, Transformers, PEFT or Accelerate (pruning, weight and spectral
             norm, quantisation, adapters), and objects of classes derived from theirs.
-        cache_mb: Features up to this size in MB are kept for the second sweep; above it, the
-            network runs twice.
+        cache_mb: Features up to this size in MB are kept for the second sweep: on a card, or in
+            pinned memory of the host where they would fill half of what is free there. Above it,
+            the network runs twice.
         memory_mb: Limit in MB on the accumulators: three arrays of 8 K d bytes per layer. Layers
             that do not fit together are measured one group after another; a layer that does not
             fit alone is an error.

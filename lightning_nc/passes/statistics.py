@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_geometry import residual_blocks
-from lightning_nc.functional.class_sums import add_by_class, add_features, class_sums
+from lightning_nc.functional.class_sums import add_features, class_sums
 from lightning_nc.network.points import Point
 from lightning_nc.passes.layer_batches import LayerBatch, ResidualBatch
 from lightning_nc.passes.sums import Sums
@@ -158,9 +157,7 @@ class ResidualSums(Statistic):
 
     def add_to(self, total: Tensor, batch: ResidualBatch) -> None:
         """Add residuals to the rows of their classes alone."""
-        means, labels = batch.centres.means, batch.labels
-        for columns, r in residual_blocks(batch.features, labels, means):
-            add_by_class(total[:, columns], r, labels)
+        batch.add_residuals(total)
 
 
 class DecisionCounts(Statistic):

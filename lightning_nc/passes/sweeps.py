@@ -17,10 +17,8 @@ from lightning_nc.network.points import Point
 from lightning_nc.network.positions import Positions
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.unpacking import unpack_batch
-from lightning_nc.passes.decisions import decisions
+from lightning_nc.passes.decisions import HeadDecisions
 from lightning_nc.passes.probe import Probe
-
-_REPLAYED = 1024  # samples replayed at a time, so that (K, n) matrices stay small
 
 TakeBatch = Callable[[Point, Tensor, Tensor], None]
 
@@ -57,7 +55,7 @@ class Swept(NamedTuple):
 
     Attributes:
         heads: The heads as they were when they ran, by name.
-        decided: What the classifier at each point decides for the samples; see `decisions`.
+        decided: What the classifier at each point decides for the samples; see `HeadDecisions`.
         failures: What went wrong, by point or by name of the head.
     """
 
@@ -96,6 +94,7 @@ def sweep(
         return Swept({}, {}, {})
     held = runner.generators()
     decided: dict[Point, list[Tensor]] = {point: [] for point in heads}
+    deciding: dict[Point, HeadDecisions] = {}
     last: dict[Point, Tensor] = {}
     with capture(runner.model, points, set(heads.values()), runner.call) as watched:
 
@@ -114,10 +113,12 @@ def sweep(
                 take = partial(hand_on, batch.labels) if place < len(reading.own) else _ignore
                 output = watched.forward(batch.inputs, batch.items, take, batch.positions)
             for point, h in last.items():
-                head, outputs = heads[point], [output, watched.outputs[heads[point]]]
-                what = (watched.heads[head], point, outputs, batch.positions, head in named)
-                found = decisions(h, *what)
-                decided[point].append(found)
+                head = heads[point]
+                if point not in deciding:
+                    what = watched.heads[head], point, h.shape[1], head in named
+                    deciding[point] = HeadDecisions(*what)
+                outputs = [output, watched.outputs[head]]
+                decided[point].append(deciding[point].of(h, outputs, batch.positions))
             if all(point in watched.failures for point in points):
                 break
     joined = {point: torch.cat(parts, 1) for point, parts in decided.items() if parts}
@@ -238,56 +239,3 @@ def require_width(point: Point, features: Tensor, widths: Mapping[Point, int]) -
             f"{widths[point]} in the first, and features of varying size have no class means. Give "
             'layers=[...] without "input", pool= them to a fixed size, or pad all data alike.'
         )
-
-
-class FeatureCache:
-    """Features of a sweep, kept unchanged for the second sweep, so that the network runs once.
-
-    Args:
-        widths: Feature dimension of each point.
-        size: Number of samples in this process's batches.
-    """
-
-    def __init__(self, widths: Mapping[Point, int], size: int) -> None:
-        self.widths, self.size = widths, size
-        self._features: dict[Point, Tensor] = {}
-        self._filled = dict.fromkeys(widths, 0)
-        self._labels: dict[Point, list[Tensor]] = {point: [] for point in widths}
-
-    @staticmethod
-    def fits(widths: Mapping[Point, int], size: int, budget_mb: float, bytes_each: int) -> bool:
-        """Whether the features of ``size`` samples fit into a budget."""
-        return sum(widths.values()) * size * bytes_each <= budget_mb * 2**20
-
-    def keep(self, point: Point, features: Tensor, labels: Tensor) -> None:
-        """Store a copy of a batch, which the network cannot change later."""
-        if point not in self._features:
-            self._features[point] = features.new_empty(self.size, self.widths[point])
-        start = self._filled[point]
-        self._filled[point] = start + len(features)
-        self._features[point][start : self._filled[point]] = features
-        self._labels[point].append(labels)
-
-    def replay(
-        self,
-        points: Sequence[Point],
-        consume: TakeBatch,
-        failures: dict[Point | str, Exception],
-    ) -> None:
-        """Hand on what was kept, point by point, some samples at a time.
-
-        Args:
-            points: The points to hand on.
-            consume: As in `sweep`.
-            failures: What went wrong, by point; points that failed are left out.
-        """
-        for point in points:
-            if point in failures or point not in self._features:
-                continue
-            features, labels = self._features[point], torch.cat(self._labels[point])
-            try:
-                for start in range(0, len(labels), _REPLAYED):
-                    part = slice(start, start + _REPLAYED)
-                    consume(point, features[part], labels[part])
-            except Exception as error:
-                failures[point] = error

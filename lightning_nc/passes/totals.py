@@ -46,10 +46,11 @@ def geometry_of(
         totals: All sums of the layer.
         declared: Those that requests declare.
     """
-    counts, means, directions, scale = centres
     own = {each.name: totals[each.name].clone() for each in GEOMETRY}
-    rank = directions.rank
-    return ClassGeometry(counts, means, rank, **own, statistics=declared, scale=scale)
+    rank, scale = centres.directions.rank, centres.scale
+    return ClassGeometry(
+        centres.counts, centres.means, rank, **own, statistics=declared, scale=scale
+    )
 
 
 def classifier_at(
@@ -72,7 +73,7 @@ def classifier_at(
     mismatches, correct = _decisive(geometry, DecisionCounts(point), head.is_affine)
     return ClassifierGeometry(
         geometry,
-        weight[classes],
+        weight[classes].double(),
         None if bias is None else bias[classes],
         mismatches.sum() / geometry.counts.sum(),
         correct / geometry.counts,

@@ -30,6 +30,7 @@ import lightning_nc
 from lightning_nc.functional import separation_fuzziness
 from lightning_nc.functional.separation import fuzziness_of
 from lightning_nc.measures.equi_separation import SeparationMeasure
+from lightning_nc.measures.last_layer import LastLayer
 from lightning_nc.measures.neural_collapse import CollapseMeasure
 from lightning_nc.network.runner import plain_runner
 from lightning_nc.passes.agreement import Processes
@@ -154,7 +155,7 @@ def measure(model, loader, features, head=False):
     request = [(collapse if is_last else law).request()]
     (found,) = GeometryPass(plain_runner(model), lambda: loader, probe, request, Processes()).run()
     layer = found.classifier.features if is_last else found.layers["hidden"]
-    values = collapse.values_of(found.classifier) if is_last else {}
+    values = collapse.values_of(LastLayer(found.classifier)) if is_last else {}
     values["D"] = fuzziness_of(layer)
     assert all(0 <= value < float("inf") for value in values.values()), values
     return float(values["D"])

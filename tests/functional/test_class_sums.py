@@ -16,8 +16,11 @@ from lightning_nc.functional import (
     simplex_etf_error,
     simplex_symmetry,
 )
+from lightning_nc.functional.class_distance import class_distance_normalized_variance_of
+from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.functional.class_sums import sum_by_class
-from lightning_nc.functional.cosines import cosine_histogram
+from lightning_nc.functional.cosines import centred, cosine_histogram
+from lightning_nc.functional.pair_quantities import pair_quantities
 from tests import reference
 from tests.functional import cases
 
@@ -60,6 +63,44 @@ def test_pairs_in_many_squares_give_what_one_square_gives(monkeypatch):
     monkeypatch.setattr(class_pairs, "_DIFFERENCES", 14)
     assert len(class_pairs.squares_of_pairs(7)) == 10
     assert_allclose(list(values()), whole, rtol=1e-12)
+
+
+ALL_PAIRS = {
+    "anywhere": lambda: torch.randn(7, 5).double(),
+    "more than dimensions": lambda: torch.randn(17, 3).double(),
+    "two alike": lambda: torch.tensor([[1, 0, 0], [1, 1e-7, 0], [0, 1, 0], [0, 0, 2]]).double(),
+    "of many sizes": lambda: torch.logspace(-6, 0, 7).double()[:, None] * torch.randn(7, 5),
+    "one is zero": lambda: torch.eye(5, 4).double(),
+}
+
+
+@pytest.mark.parametrize("of", ALL_PAIRS)
+def test_all_pairs_are_compared_in_one_go(of, monkeypatch):
+    monkeypatch.setattr(class_pairs, "_SIDE", 3)
+    M = centred(ALL_PAIRS[of]())
+    n = torch.ones(len(M)).double()
+    geometry = ClassGeometry(n, M, torch.tensor(2), n, n, squares=torch.arange(len(M)).double())
+    made = []
+    monkeypatch.setattr(class_pairs, "PairSquare", counted(class_pairs.PairSquare, made))
+    found = pair_quantities(M, geometry, bins=20)
+    parts = -(-len(M) // 3)
+    assert len(made) == parts * (parts + 1) / 2  # products are formed once
+    apart = equiangularity(M), maximal_angle(M), hyperspherical_uniformity(M)
+    apart += class_distance_normalized_variance_of(geometry), cosine_histogram(M, 20)
+    for together, alone in zip(found, apart, strict=True):
+        assert_allclose(together, alone, rtol=1e-13)
+    v = geometry.squares.numpy()
+    i, j = np.triu_indices(len(M), 1)
+    distances = np.square(M.numpy()[i] - M.numpy()[j]).sum(1)
+    assert_allclose(found.cdnv, np.mean((v[i] + v[j]) / 2 / distances), rtol=1e-9)
+
+
+def counted(kind, made):
+    def of(*arguments):
+        made.append(kind(*arguments))
+        return made[-1]
+
+    return of
 
 
 def test_the_histogram_of_cosines_is_that_of_all_pairs(monkeypatch):

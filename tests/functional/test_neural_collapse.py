@@ -18,7 +18,8 @@ from lightning_nc.functional import (
     variability_collapse,
 )
 from lightning_nc.functional.classifier import two_row_head
-from lightning_nc.functional.neural_collapse import of_class_means
+from lightning_nc.functional.cosines import centred
+from lightning_nc.functional.neural_collapse import undefined_without_angles
 from tests import precise, reference
 from tests.fashion_mnist import needs_fashion_mnist
 from tests.functional import cases
@@ -111,7 +112,8 @@ def test_a_simplex_etf_is_ideal(simplex_etf):
 
 def simplex_geometry(means):
     geometry = class_geometry(means, torch.arange(len(means)))
-    return [of_class_means(formula, geometry) for formula in OF_VECTORS]
+    M = centred(geometry.means)
+    return [undefined_without_angles(formula(M), geometry) for formula in OF_VECTORS]
 
 
 def test_two_classes_have_no_simplex_to_speak_of():
@@ -140,6 +142,7 @@ def test_two_vectors_have_one_angle_and_a_zero_vector_none():
     assert hyperspherical_uniformity(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).isnan()
     for function in (equiangularity, maximal_angle, hyperspherical_uniformity):
         assert function(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).isnan()
+        assert function(torch.tensor([0.0, 1.0, -1.0])[:, None]).isnan()  # more than dimensions
     assert equinorm(torch.zeros(3, 2)).isnan()
     assert simplex_etf_error(torch.full((3, 2), 0.5)).isnan()
     assert self_duality(torch.ones(3, 2), torch.zeros(3, 2)).isnan()

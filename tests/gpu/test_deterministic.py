@@ -6,9 +6,11 @@ from torch.utils.data import TensorDataset
 
 from lightning_nc import functional, metrics
 from lightning_nc.measures.measure_network import measure
+from lightning_nc.passes import geometry_pass
+from lightning_nc.passes.feature_cache import FeatureCache
 from lightning_nc.passes.probe import Probe
 from tests.gpu import networks
-from tests.gpu.device import device, only_our_warnings
+from tests.gpu.device import device, on_cuda, only_our_warnings
 from tests.gpu.given import clusters
 from tests.traces import difference
 
@@ -31,6 +33,23 @@ def test_a_measurement_is_the_same_twice(classes, cache_mb):
     first, second = (measure(net, probe, layers=layers) for _ in range(2))
     assert difference(first.values, second.values) is None
     assert difference(first.arrays, second.arrays) is None
+
+
+def test_features_kept_on_the_host_give_the_same_bits(monkeypatch):
+    net, data = network(10), TensorDataset(*clusters(10, EACH[10], d=6))
+    probe = Probe(data, "p", samples_per_class=None, batch_size=250)
+    on_device = measure(net, probe, layers=["entry", "first", "features"])
+    monkeypatch.setattr(geometry_pass, "free_megabytes", lambda device: 0)
+    kept = []
+    keep = FeatureCache.keep
+    monkeypatch.setattr(FeatureCache, "keep", lambda *args: kept.append(args[0]) or keep(*args))
+    on_host = measure(net, probe, layers=["entry", "first", "features"])
+    assert difference(on_device.values, on_host.values) is None
+    features = [each for cache in kept for each in cache._features.values()]
+    assert features
+    for each in features:
+        assert each.device.type == "cpu"
+        assert each.is_pinned() == on_cuda()
 
 
 @pytest.mark.parametrize("classes", CLASSES)

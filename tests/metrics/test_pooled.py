@@ -1,4 +1,3 @@
-import contextlib
 import math
 import pickle
 
@@ -11,7 +10,9 @@ from torchmetrics import MetricCollection
 
 from lightning_nc.functional import class_geometry, separation_fuzziness, variability_collapse
 from lightning_nc.measures import CollapseMeasure
+from lightning_nc.measures.last_layer import LastLayer
 from lightning_nc.metrics import NeuralCollapse, SeparationFuzziness
+from lightning_nc.passes.request import ClassifierGeometry
 from tests import precise, reference
 from tests.fashion_mnist import needs_fashion_mnist
 from tests.functional import cases
@@ -191,16 +192,9 @@ def test_one_pass_gives_what_two_passes_give(clusters):
 
 
 def test_every_logged_quantity_of_features_alone_is_a_value_of_the_metric():
-    class Features:
-        """A last layer of which nothing but the features is known."""
-
-        features = class_geometry(*cases.PLAIN["balanced"]())
-
-    of_features = set()
-    for row in CollapseMeasure.quantities:
-        with contextlib.suppress(AttributeError):
-            row.of(Features())
-            of_features.add(row.name)
+    features = class_geometry(*cases.PLAIN["balanced"]())
+    last = LastLayer(ClassifierGeometry(features))  # nothing else is known
+    of_features = {row.name for row in CollapseMeasure.quantities if row.of(last) is not None}
     assert of_features == set(metric_values())
 
 

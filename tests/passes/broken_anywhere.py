@@ -23,7 +23,7 @@ PASSES = {
 # cannot tell the others; these functions do nothing else
 COMMUNICATES = ("passes/agreement.py", "passes/sums.py", "passes/shared_buffers.py")
 BETWEEN = ("run", "_answers", "_agree", "_numbers", "all_reduce", "needed", "_of", "_answer")
-BETWEEN += ("with_geometry", "geometry_at", "_alive")
+BETWEEN += ("with_geometry", "geometry_at", "_alive", "_measure_group", "_read_totals")
 
 
 def place_of(code):
