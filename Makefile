@@ -31,7 +31,7 @@ lint: .venv/.dev ## Check style
 types: .venv/.dev ## Check types
 	$(BIN)/mypy
 
-tables: .venv/.dev ## Write the tables of quantities, and of projects, in README.md, docs/ and docstrings
+tables: .venv/.dev ## Write the tables of quantities, and of projects, in docs/ and docstrings
 	$(BIN)/python docs/make_tables.py
 	$(BIN)/python docs/make_reproductions.py
 	$(BIN)/python -m tests.projects.table
