@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # the tests of a module run in one process, since they share objects that are slow to make
 PARALLEL := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help demo test test-fast lint types tables bench soak gpu gpu-table examples screenshots clean
+.PHONY: help demo test test-fast lint types tables docs bench soak gpu gpu-table examples screenshots clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -35,6 +35,9 @@ tables: .venv/.dev ## Write the tables of quantities, and of projects, in docs/ 
 	$(BIN)/python docs/make_tables.py
 	$(BIN)/python docs/make_reproductions.py
 	$(BIN)/python -m tests.projects.table
+
+docs: .venv/.dev ## Build the site of the documents into .artifacts/site; a warning is an error
+	$(BIN)/python docs/make_site.py
 
 bench: .venv/.dev ## Measure the cost of measurements, as ratios within one run
 	$(BIN)/python -m tests.benchmarks.measurement_cost

@@ -1,7 +1,8 @@
 """Generate all tables and lists of logged quantities from the rows of the measures.
 
-``python docs/make_tables.py`` rewrites the tables of docs/keys.md and docs/numbers.md and the lists in
-the docstrings of the callbacks; ``--check`` changes nothing and fails if anything is out of date.
+``python docs/make_tables.py`` rewrites the tables of docs/keys.md and docs/numbers.md and the lists
+in the docstrings of the callbacks; ``--check`` changes nothing and fails if anything is out of
+date.
 """
 
 import argparse

@@ -96,6 +96,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC1, "NC1"),
         headline=True,
+        function="functional.variability_collapse",
         of=lambda last: variability_collapse_of(last.features),
     ),
     Quantity(
@@ -107,6 +108,7 @@ QUANTITIES = (
         worry="If it stays high: some classes, often majority classes, take more room.",
         best="low",
         chart=Curve(_NC2, "norms: means", compared=False),
+        function="functional.equinorm",
         of=lambda last: of_class_means(equinorm, last.features),
     ),
     Quantity(
@@ -118,6 +120,7 @@ QUANTITIES = (
         worry="If it rises: the classifier increasingly favours some classes.",
         best="low",
         chart=Curve(_NC2, "rows", dashed=True, compared=False),
+        function="functional.equinorm",
         of=_of_weights(equinorm),
     ),
     Quantity(
@@ -129,6 +132,7 @@ QUANTITIES = (
         worry="If it stays high: some pairs of classes are closer to each other than the rest.",
         best="low",
         chart=Curve(_NC2, "angles: means", compared=False),
+        function="functional.equiangularity",
         of=lambda last: of_class_means(equiangularity, last.features),
     ),
     Quantity(
@@ -140,6 +144,7 @@ QUANTITIES = (
         worry="If it rises while the spread for class means falls.",
         best="low",
         chart=Curve(_NC2, "rows", dashed=True, compared=False),
+        function="functional.equiangularity",
         of=_of_weights(equiangularity),
     ),
     Quantity(
@@ -151,6 +156,7 @@ QUANTITIES = (
         worry="If it stays high: the classes do not spread as far as they could.",
         best="low",
         chart=Curve(_NC2, "widest: means", compared=False),
+        function="functional.maximal_angle",
         of=lambda last: of_class_means(maximal_angle, last.features),
     ),
     Quantity(
@@ -162,6 +168,7 @@ QUANTITIES = (
         worry="If it stays high while the distance for class means falls.",
         best="low",
         chart=Curve(_NC2, "rows", dashed=True, compared=False),
+        function="functional.maximal_angle",
         of=_of_weights(maximal_angle),
     ),
     Quantity(
@@ -176,6 +183,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC2, "simplex error"),
         headline=True,
+        function="functional.simplex_etf_error",
         of=lambda last: of_class_means(simplex_etf_error, last.features),
     ),
     Quantity(
@@ -189,6 +197,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC3, "NC3"),
         headline=True,
+        function="functional.self_duality",
         of=_of_means_and_weights(self_duality),
     ),
     Quantity(
@@ -201,6 +210,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC4, "NC4"),
         headline=True,
+        function="functional.nearest_class_center_mismatch",
         of=_nearest_center_mismatch,
     ),
     Quantity(
@@ -213,6 +223,7 @@ QUANTITIES = (
         worry="If it stays high: some classes are much closer in direction than others.",
         best="low",
         chart=Curve(_NC2, "uniformity", compared=False),
+        function="functional.hyperspherical_uniformity",
         of=lambda last: of_class_means(hyperspherical_uniformity, last.features),
     ),
     Quantity(
@@ -225,6 +236,7 @@ QUANTITIES = (
         "not for others.",
         best="low",
         chart=Curve(_NC3, "UNC3", compared=False),
+        function="functional.uniform_duality",
         of=_of_means_and_weights(uniform_duality),
     ),
     Quantity(
@@ -252,6 +264,7 @@ QUANTITIES = (
         "set collapses.",
         best="low",
         chart=Curve(_NC1, "CDNV", compared=False),
+        function="functional.class_distance_normalized_variance",
         of=lambda last: class_distance_normalized_variance_of(last.features),
     ),
 )
