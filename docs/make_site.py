@@ -105,7 +105,10 @@ def quantities(family: Family, module: str) -> str:
     parts = [heading(family.title), family.question]
     parts += [f":py:obj:`lightning_nc.{name}` measures it::\n\n{example}"]
     parts += [f".. image:: ../figures/{figure_of(family)}\n   :alt: {family.title}\n"]
-    parts += [quantity(key, row) for key, row in keys_of(family)]
+    told: set[str] = set()
+    for key, row in keys_of(family):
+        parts.append(quantity(key, row, repeated=row.function in told))
+        told.add(row.function)
     return "\n\n".join(parts) + "\n"
 
 
@@ -121,10 +124,10 @@ def figure_of(family: Family) -> str:
     return re.findall(r"\(figures/([\w.]+)\)", section)[0]
 
 
-def quantity(key: str, row: Quantity) -> str:
-    """The part of a page that is about one quantity."""
+def quantity(key: str, row: Quantity, repeated: bool) -> str:
+    """The part of a page that is about one quantity; a formula that stands above is named."""
     title = typeset(row.label)
-    if row.symbol and not row.label.startswith(row.symbol):
+    if row.symbol and row.symbol not in row.label.split():
         title += f" ({typeset(row.symbol)})"
     if "{layer}" in key:
         title += ", at each layer"
@@ -134,7 +137,10 @@ def quantity(key: str, row: Quantity) -> str:
     said["Drawn in"] = f"{row.chart.panel.title}. {row.chart.panel.caption}" if row.chart else ""
     parts += ["\n".join(f":{name}: {typeset(text)}" for name, text in said.items() if text)]
     if row.function:
-        parts += [f"Computed by :py:obj:`lightning_nc.{row.function}`:", formula(row.function)]
+        end = ", as above." if repeated else ":"
+        parts.append(f"Computed by :py:obj:`lightning_nc.{row.function}`{end}")
+    if row.function and not repeated:
+        parts.append(formula(row.function))
     return "\n\n".join(parts)
 
 
@@ -156,7 +162,7 @@ def reference(name: str) -> str:
     """The reference of a module: every public name."""
     path = "lightning_nc" if name == "lightning_nc" else f"lightning_nc.{name}"
     module = importlib.import_module(path)
-    parts = [heading(path), inspect.getdoc(module) or ""]
+    parts = [heading(path), f".. py:currentmodule:: {path}", inspect.getdoc(module) or ""]
     for each in public(module):
         found = getattr(module, each)
         if not inspect.isclass(found):
