@@ -39,6 +39,7 @@ ROOMS = {
         ("callbacks", "measures", "passes", "network", "functional"),
         {"torch", "jsonargparse", "yaml"},
     ),
+    "demo": (("callbacks",), {"torch", "pytorch_lightning", "sklearn"}),
     "factory": (("callbacks",), set()),
     "metrics": (("arguments", "functional"), {"torch", "torchmetrics"}),
     "report": (
@@ -81,7 +82,7 @@ def wrong_imports(room, source):
 def rooms_and_files():
     for path in sorted(PACKAGE.rglob("*.py")):
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if room not in ("__init__", "__main__"):  # the public page, and the demo
+        if room not in ("__init__", "__main__"):  # the public page, and the commands
             yield room, path
 
 
@@ -172,7 +173,7 @@ def test_the_formulas_load_no_lightning():
 def test_what_is_optional_is_imported_where_it_is_used():
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.name == "__main__.py":
-            continue  # the demo
+            continue  # the commands
         statements = ast.parse(path.read_text()).body
         at_import = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
         names = imported("\n".join(map(ast.unparse, at_import)))

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_nc import MeasureCallback, check
-from lightning_nc.__main__ import DigitsClassifier
+from lightning_nc.demo import DigitsClassifier
 from tests import nets
 
 ROOT = Path(__file__).parents[1]

@@ -62,6 +62,6 @@ def test_a_wrong_folder_is_a_sentence_and_exit_status_2(wrong, tmp_path, capsys)
 )
 def test_without_a_command_or_with_demo_the_demo_runs(arguments, expected, monkeypatch):
     given = []
-    monkeypatch.setattr(command, "_demo", lambda *options: given.append(options))
+    monkeypatch.setattr(command, "run_demo", lambda *options: given.append(options))
     command.main(arguments)
     assert given == [expected]
