@@ -84,6 +84,7 @@ def run_demo(epochs: int, output: Path) -> None:
     except ModuleNotFoundError as missing:
         sys.exit(f"{missing}. The demo needs: pip install 'lightning-neural-collapse[demo]'")
 
+    torch.set_num_threads(1)  # faster than several on matrices as small as these
     pixels, digits = load_digits(return_X_y=True)
     images, labels = torch.tensor(pixels / 16).float(), torch.tensor(digits)
     at = sorted({0, *(min(2**k, epochs) for k in range(12))})
