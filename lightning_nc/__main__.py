@@ -42,8 +42,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _add_demo_options(parser: argparse.ArgumentParser, defaults: bool = True) -> None:
-    given = {"epochs": 100, "output": Path("lightning_logs")} if defaults else {}
-    parser.add_argument("--epochs", type=int, help="epochs of the demo (default: 100)")
+    given = {"epochs": 40, "output": Path("lightning_logs")} if defaults else {}
+    parser.add_argument("--epochs", type=int, help="epochs of the demo (default: 40)")
     parser.add_argument(
         "--output", type=Path, help="folder for the demo's logs (default: lightning_logs)"
     )

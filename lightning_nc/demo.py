@@ -1,5 +1,6 @@
 """The demo: all four families on scikit-learn's digits, and a table of what was measured."""
 
+import math
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -87,15 +88,15 @@ def run_demo(epochs: int, output: Path) -> None:
     torch.set_num_threads(1)  # faster than several on matrices as small as these
     pixels, digits = load_digits(return_X_y=True)
     images, labels = torch.tensor(pixels / 16).float(), torch.tensor(digits)
-    at = sorted({0, *(min(2**k, epochs) for k in range(12))})
+    at = sorted({0, *(min(4**k, epochs) for k in range(6))})
     balanced: list[MeasureCallback] = [
         EquiSeparation(epochs=at),
         NeuralCollapse(epochs=at),
         LocalElasticity(epochs=at, samples_per_class=2),
     ]
     _train(images, labels, balanced, loggers[0], epochs)
-    minority = MinorityCollapse(epochs=at)
     kept = _imbalanced(labels)
+    minority = MinorityCollapse(epochs=at, class_counts=labels[kept].bincount().tolist())
     _train(images[kept], labels[kept], [minority], loggers[1], epochs)
     folders = [logger.log_dir for logger in loggers]
     print(
@@ -144,5 +145,5 @@ def _print_table(callbacks: list[MeasureCallback]) -> None:
     for measured in zip(*(callback.history for callback in callbacks), strict=True):
         values = {key: value for each in measured for key, value in each.values.items()}
         cells = [f"{measured[0].epochs_completed:g}"]
-        cells += [f"{values[key]:.4f}" for key in _COLUMNS.values()]
+        cells += [f"{values.get(key, math.nan):.4f}" for key in _COLUMNS.values()]
         print("".join(f"{cell:>10}" for cell in cells))

@@ -54,7 +54,7 @@ def test_a_wrong_folder_is_a_sentence_and_exit_status_2(wrong, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], (100, Path("lightning_logs"))),
+        ([], (40, Path("lightning_logs"))),
         (["--epochs", "4", "--output", "X"], (4, Path("X"))),
         (["demo", "--epochs", "4", "--output", "X"], (4, Path("X"))),
         (["--epochs", "4", "demo"], (4, Path("lightning_logs"))),
