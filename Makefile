@@ -1,4 +1,6 @@
 PYTHON ?= python3
+PYTHON_LOWEST ?= python3.10
+PYTHON_NEWEST ?= python3.13
 BIN := .venv/bin
 # constraints.txt pins torch, so that everyone develops on the same release
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -11,11 +13,11 @@ export PYTHONDONTWRITEBYTECODE :=
 # the tests of a module run in one process, since they share objects that are slow to make
 PARALLEL := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help demo test test-fast lint types tables bench soak gpu gpu-table examples screenshots clean
+.PHONY: help demo test test-fast lint types tables docs build test-lowest test-newest bench soak gpu gpu-table examples screenshots clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/.demo ## Train on scikit-learn's digits with two callbacks and show their results (2 minutes)
+demo: .venv/.demo ## Train on scikit-learn's digits and show what all four families measure (a minute)
 	$(BIN)/python -m lightning_nc
 
 test: .venv/.dev ## Run all tests and doctests, in two processes
@@ -31,10 +33,31 @@ lint: .venv/.dev ## Check style
 types: .venv/.dev ## Check types
 	$(BIN)/mypy
 
-tables: .venv/.dev ## Write the tables of quantities, and of projects, in README.md, docs/ and docstrings
+tables: .venv/.dev ## Write the tables of quantities, and of projects, in docs/ and docstrings
 	$(BIN)/python docs/make_tables.py
 	$(BIN)/python docs/make_reproductions.py
 	$(BIN)/python -m tests.projects.table
+
+docs: .venv/.dev ## Build the site of the documents into .artifacts/site; a warning is an error
+	$(BIN)/python docs/make_site.py
+
+build: .venv/.dev ## Build what is released into dist/, and check it
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+# an environment of its own each; a bare torch brings CUDA's libraries (several GB), unless
+# PIP_EXTRA_INDEX_URL names an index with builds for CPUs
+test-lowest: ## Run the fast tests on Python 3.10 with the lowest versions that are supported
+	$(PYTHON_LOWEST) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --constraint constraints-lowest.txt --editable ".[dev]"
+	.venv-lowest/bin/python -m pytest -m "not slow" $(PARALLEL) $(PYTEST_ARGS)
+
+test-newest: ## Run the fast tests on Python 3.13 with the newest version of everything
+	$(PYTHON_NEWEST) -m venv .venv-newest
+	.venv-newest/bin/pip install --quiet --upgrade --editable ".[dev]"
+	.venv-newest/bin/python -m pytest -m "not slow" $(PARALLEL) $(PYTEST_ARGS)
 
 bench: .venv/.dev ## Measure the cost of measurements, as ratios within one run
 	$(BIN)/python -m tests.benchmarks.measurement_cost
@@ -87,7 +110,7 @@ screenshots: .venv/.dev ## Take screenshots of TensorBoard and of reports in hea
 		--screenshot=docs/figures/report.png file://$(CURDIR)/.artifacts/demo.html
 
 clean: ## Remove the virtual environment and caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .venv-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -1,7 +1,8 @@
 """Generate all tables and lists of logged quantities from the rows of the measures.
 
-``python docs/make_tables.py`` rewrites the tables of README.md and docs/numbers.md and the lists in
-the docstrings of the callbacks; ``--check`` changes nothing and fails if anything is out of date.
+``python docs/make_tables.py`` rewrites the tables of docs/keys.md and docs/numbers.md and the lists
+in the docstrings of the callbacks; ``--check`` changes nothing and fails if anything is out of
+date.
 """
 
 import argparse
@@ -46,8 +47,8 @@ def keys_of(family: Family) -> Iterator[tuple[str, Quantity]]:
         yield f"{family.name}_layers/{{p}}/{{layer}}{name}", row
 
 
-def readme_table() -> str:
-    """The table of README.md: every key, what it means, and its ideal."""
+def keys_table() -> str:
+    """The table of docs/keys.md: every key, what it means, and its ideal."""
     rows = [
         (f"`{key}`", row.meaning, row.ideal) for family in FAMILIES for key, row in keys_of(family)
     ]
@@ -105,7 +106,7 @@ def docstring_list(family: Family) -> str:
 def written() -> dict[Path, str]:
     """The files with generated parts, by path, with the text that they should have."""
     files = {}
-    for name in ("README.md", "docs/numbers.md"):
+    for name in ("docs/keys.md", "docs/numbers.md"):
         files[ROOT / name] = MARKED.sub(_table, (ROOT / name).read_text())
     for module, measure in CALLBACKS.items():
         path, listed = PACKAGE / f"{module}.py", docstring_list(Family.of(measure))
@@ -115,7 +116,7 @@ def written() -> dict[Path, str]:
 
 def _table(match: re.Match[str]) -> str:
     start, name, end = match.groups()
-    return start + (readme_table() if name == "all" else numbers_table(name)) + end
+    return start + (keys_table() if name == "all" else numbers_table(name)) + end
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """What the documents say is there, is there."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -49,6 +50,16 @@ def test_every_row_says_what_there_is_to_say(callback_class):
         assert row.of is not None
     assert any(row.headline for row in measure.quantities)
     assert any(row.chart for row in measure.quantities)
+
+
+ROWS = [row for m in MEASURES for row in (*m.quantities, *m.layer_quantities) if row.function]
+
+
+@pytest.mark.parametrize("function", sorted({row.function for row in ROWS}))
+def test_the_function_of_a_row_is_public_and_has_an_example_and_a_source(function):
+    module, name = function.split(".")
+    found = getattr(importlib.import_module(f"lightning_nc.{module}"), name)
+    assert {"Example:", "Source:"} <= set(found.__doc__.split())
 
 
 @pytest.mark.parametrize("measure", MEASURES)

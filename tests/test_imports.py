@@ -39,6 +39,7 @@ ROOMS = {
         ("callbacks", "measures", "passes", "network", "functional"),
         {"torch", "jsonargparse", "yaml"},
     ),
+    "demo": (("callbacks",), {"torch", "pytorch_lightning", "sklearn"}),
     "factory": (("callbacks",), set()),
     "integrations": (
         ("callbacks", "measures", "passes", "network", "guards"),
@@ -85,7 +86,7 @@ def wrong_imports(room, source):
 def rooms_and_files():
     for path in sorted(PACKAGE.rglob("*.py")):
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if room not in ("__init__", "__main__"):  # the public page, and the demo
+        if room not in ("__init__", "__main__"):  # the public page, and the commands
             yield room, path
 
 
@@ -176,7 +177,7 @@ def test_the_formulas_load_no_lightning():
 def test_what_is_optional_is_imported_where_it_is_used():
     for path in sorted(PACKAGE.rglob("*.py")):
         if path.name in ("__main__.py", "hf.py"):
-            continue  # the demo, and what is a callback of Transformers
+            continue  # the commands, and what is a callback of Transformers
         statements = ast.parse(path.read_text()).body
         at_import = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
         names = imported("\n".join(map(ast.unparse, at_import)))

@@ -1,7 +1,10 @@
-"""What the README shows can be run as it stands."""
+"""What README.md and the pages it leads to show can be run as it stands."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,20 +14,57 @@ from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_nc import MeasureCallback, check
-from lightning_nc.__main__ import DigitsClassifier
+from lightning_nc.demo import DigitsClassifier
 from tests import nets
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-WITH_NUMBERS = [block for block in BLOCKS if re.search(r"# [\d.]+$", block, re.MULTILINE)]
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+NAMES = ("options", "seeing", "own_measures", "theory")
+PAGES = {name: (ROOT / f"docs/{name}.md").read_text() for name in NAMES}
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+BLOCKS = [
+    pytest.param(block, id=f"{name} {number}")
+    for name, page in PAGES.items()
+    for number, block in enumerate(PYTHON.findall(page))
+]
+WITH_NUMBERS = [block for block in BLOCKS if re.search(r"# [\d.]+$", block.values[0], re.MULTILINE)]
 
 
 def namespace():
     return {"Trainer": Trainer, "dataset": nets.vectors()}
 
 
+def test_the_readme_is_short_and_names_every_callback():
+    assert len((ROOT / "README.md").read_bytes()) <= 6000
+    for kind in nets.CALLBACKS:
+        assert f"| `{kind.__name__}` |" in README
+
+
+@pytest.mark.slow
+def test_the_first_run_is_a_program_as_it_stands(tmp_path):
+    (program,) = PYTHON.findall(README)
+    (tmp_path / "first_run.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "first_run.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(re.search(r"tensor\(([\d.e-]+)", done.stdout)[1]) < 0.5
+    assert "nc2_etf_error " in done.stdout  # the table of GeometrySummary
+    assert "lightning_nc" not in done.stderr  # no warning of ours
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)", README))))
+def test_links_of_the_readme_lead_to_files(link):
+    assert (ROOT / link).is_file()
+
+
 def test_the_table_before_training_is_what_comes_out():
-    (shown,) = re.findall(r"```text\n(layers .*?)```", README, re.DOTALL)
+    (shown,) = re.findall(r"```text\n(layers .*?)```", PAGES["options"], re.DOTALL)
     images, labels = load_digits(return_X_y=True)
     data = TensorDataset(torch.tensor(images / 16).float(), torch.tensor(labels))
     found = str(check(DigitsClassifier(), DataLoader(data, 128)))
@@ -32,7 +72,7 @@ def test_the_table_before_training_is_what_comes_out():
     assert re.sub(times, "...", shown.rstrip("\n")) == re.sub(times, "...", found)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize("block", BLOCKS)
 def test_every_block_runs(block):
     names = namespace()
     exec(block, names)

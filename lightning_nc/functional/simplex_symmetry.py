@@ -21,7 +21,7 @@ class SimplexSymmetry(NamedTuple):
 
     Attributes:
         distances: Spread (std / mean) of ``||y_i - y_l||`` over pairs.
-        angles: Spread (std / |mean|) of ``<y_i - y_l, y_l - y_j>`` over distinct i, l, j.
+        angles: Spread (``std / |mean|``) of ``<y_i - y_l, y_l - y_j>`` over distinct i, l, j.
         center: ``||mean_i y_i||`` relative to the root mean square of ``||y_i||``.
         isometry: Spread (std / mean) of the singular values of A on the span of the centred
             values.

@@ -43,6 +43,7 @@ QUANTITIES = (
             r"$\rho$",
         ),
         headline=True,
+        function="functional.separation_law",
         of=lambda found: found.law.rho,
     ),
     Quantity(
@@ -66,6 +67,7 @@ QUANTITIES = (
             "r",
         ),
         headline=True,
+        function="functional.separation_law",
         of=lambda found: found.law.pearson_r,
     ),
     Quantity(
@@ -81,6 +83,7 @@ QUANTITIES = (
             Panel("Half-life", "Number of layers over which D halves; negative if D grows."),
             "layers",
         ),
+        function="functional.separation_law",
         of=lambda found: found.law.half_life,
     ),
     Quantity(
@@ -92,6 +95,7 @@ QUANTITIES = (
         worry="At 1 or above, the last layer separates the classes no better than the first.",
         best="low",
         worry_above=1.0,
+        function="functional.separation_ability",
         of=lambda found: separation_ability(found.D),
     ),
 )
@@ -116,6 +120,7 @@ LAYER_QUANTITIES = (
             ),
             "D",
         ),
+        function="functional.separation_fuzziness",
         of=fuzziness_of,
     ),
 )

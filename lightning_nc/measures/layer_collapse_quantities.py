@@ -45,6 +45,7 @@ LAYER_QUANTITIES = (
             ),
             "NC1",
         ),
+        function="functional.variability_collapse",
         of=lambda layer: variability_collapse_of(layer.features),
     ),
     Quantity(
@@ -63,6 +64,7 @@ LAYER_QUANTITIES = (
             ),
             "CDNV",
         ),
+        function="functional.class_distance_normalized_variance",
         of=lambda layer: class_distance_normalized_variance_of(layer.features),
     ),
     Quantity(
@@ -83,6 +85,7 @@ LAYER_QUANTITIES = (
             ),
             "NC4",
         ),
+        function="functional.nearest_class_center_mismatch",
         of=_nearest_center_mismatch,
     ),
 )

@@ -48,6 +48,7 @@ QUANTITIES = (
         worry_below=0.5,
         chart=Curve(_RATIO, "different samples"),
         headline=True,
+        function="functional.relative_ratio",
         of=lambda found: relative_ratio(found.kernel, found.labels),
     ),
     Quantity(
@@ -60,6 +61,7 @@ QUANTITIES = (
         "separately.",
         best="high",
         chart=Curve(_RATIO, "with self pairs", compared=False),
+        function="functional.relative_ratio",
         of=lambda found: relative_ratio(found.kernel, found.labels, self_pairs=True),
     ),
     Quantity(
@@ -71,6 +73,7 @@ QUANTITIES = (
         caveat="That it is above the effect between classes is no evidence of local elasticity: "
         "in untrained networks it is, too.",
         chart=Curve(_EFFECT, "within classes"),
+        function="functional.class_effects",
         of=lambda found: _effects(found).intra,
     ),
     Quantity(
@@ -80,6 +83,7 @@ QUANTITIES = (
         "Mean change of a logit at samples of other classes, per unit step.",
         worry="If it reaches the effect within classes.",
         chart=Curve(_EFFECT, "between classes", dashed=True),
+        function="functional.class_effects",
         of=lambda found: _effects(found).inter,
     ),
     Quantity(
@@ -91,6 +95,7 @@ QUANTITIES = (
         ideal="1",
         worry="If it is not above the value between classes.",
         caveat="Logged only with relative_similarity=True.",
+        function="functional.relative_similarity",
         of=lambda found: (effects := _effects_of_loss(found)) and effects.intra,
     ),
     Quantity(
@@ -102,6 +107,7 @@ QUANTITIES = (
         ideal="small",
         worry="If it reaches the value within classes.",
         caveat="Logged only with relative_similarity=True.",
+        function="functional.relative_similarity",
         of=lambda found: (effects := _effects_of_loss(found)) and effects.inter,
     ),
     Quantity(

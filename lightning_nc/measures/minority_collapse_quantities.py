@@ -118,6 +118,7 @@ QUANTITIES = (
         worry_above=0.95,
         chart=Curve(_COSINE, "rows"),
         headline=True,
+        function="functional.group_cosine",
         of=_of_minority(lambda found: group_cosine(found.W, found.B)),
     ),
     Quantity(
@@ -130,6 +131,7 @@ QUANTITIES = (
         "classes together.",
         caveat="Logged only with theory=True. The model has no BatchNorm, bias or weight decay.",
         chart=Curve(_COSINE, "predicted", dashed=True),
+        function="theory.layer_peeled_model",
         of=lambda found: found.prediction and found.prediction.predicted_cos,
     ),
     Quantity(
@@ -141,6 +143,7 @@ QUANTITIES = (
         worry="If it approaches 1: the features themselves do not tell the minority classes apart.",
         worry_above=0.95,
         chart=Curve(_COSINE, "class means", compared=False),
+        function="functional.group_cosine",
         of=_of_minority(lambda found: group_cosine(found.M, found.B)),
     ),
     Quantity(
@@ -151,6 +154,7 @@ QUANTITIES = (
         ideal="-1/(K-1)",
         worry="If it rises as well: the problem is not limited to minority classes.",
         chart=Curve(_COSINE, "majority rows", compared=False),
+        function="functional.group_cosine",
         of=_of_minority(lambda found: group_cosine(found.W, found.A)),
     ),
     Quantity(
@@ -185,6 +189,7 @@ QUANTITIES = (
         worry="Above the critical R, minority rows coincide in the model: oversample minority "
         "classes.",
         chart=Curve(_IMBALANCE, "R"),
+        function="functional.imbalance_ratio",
         of=_of_minority(lambda found: found.ratio),
     ),
     Quantity(
@@ -195,6 +200,7 @@ QUANTITIES = (
         worry="If the imbalance R is above it.",
         caveat="Logged only with theory=True.",
         chart=Curve(_IMBALANCE, "critical R", dashed=True),
+        function="theory.critical_imbalance",
         of=lambda found: found.prediction and found.prediction.critical_ratio,
     ),
     Quantity(
@@ -203,6 +209,7 @@ QUANTITIES = (
         "Energy of rows",
         "Mean squared norm of the classifier rows, E_W in the layer-peeled model.",
         worry="If it grows without bound: weight decay does not limit the classifier.",
+        function="functional.classifier_energy",
         of=lambda found: classifier_energy(found.W),
     ),
     Quantity(

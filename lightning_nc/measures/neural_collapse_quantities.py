@@ -95,6 +95,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC1, "NC1"),
         headline=True,
+        function="functional.variability_collapse",
         of=lambda last: variability_collapse_of(last.features),
     ),
     Quantity(
@@ -106,6 +107,7 @@ QUANTITIES = (
         worry="If it stays high: some classes, often majority classes, take more room.",
         best="low",
         chart=Curve(_NC2, "norms: means", compared=False),
+        function="functional.equinorm",
         of=_of_means(lambda last: equinorm(last.centred_means)),
     ),
     Quantity(
@@ -117,6 +119,7 @@ QUANTITIES = (
         worry="If it rises: the classifier increasingly favours some classes.",
         best="low",
         chart=Curve(_NC2, "rows", dashed=True, compared=False),
+        function="functional.equinorm",
         of=_of_weights(lambda last, W: equinorm(W)),
     ),
     Quantity(
@@ -128,6 +131,7 @@ QUANTITIES = (
         worry="If it stays high: some pairs of classes are closer to each other than the rest.",
         best="low",
         chart=Curve(_NC2, "angles: means", compared=False),
+        function="functional.equiangularity",
         of=_of_means(lambda last: last.of_means.equiangularity),
     ),
     Quantity(
@@ -139,6 +143,7 @@ QUANTITIES = (
         worry="If it rises while the spread for class means falls.",
         best="low",
         chart=Curve(_NC2, "rows", dashed=True, compared=False),
+        function="functional.equiangularity",
         of=_of_weights(lambda last, W: last.of_rows.equiangularity),
     ),
     Quantity(
@@ -150,6 +155,7 @@ QUANTITIES = (
         worry="If it stays high: the classes do not spread as far as they could.",
         best="low",
         chart=Curve(_NC2, "widest: means", compared=False),
+        function="functional.maximal_angle",
         of=_of_means(lambda last: last.of_means.maximal_angle),
     ),
     Quantity(
@@ -161,6 +167,7 @@ QUANTITIES = (
         worry="If it stays high while the distance for class means falls.",
         best="low",
         chart=Curve(_NC2, "rows", dashed=True, compared=False),
+        function="functional.maximal_angle",
         of=_of_weights(lambda last, W: last.of_rows.maximal_angle),
     ),
     Quantity(
@@ -175,6 +182,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC2, "simplex error"),
         headline=True,
+        function="functional.simplex_etf_error",
         of=_of_means(lambda last: simplex_etf_error_of(last.centred_means)),
     ),
     Quantity(
@@ -188,6 +196,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC3, "NC3"),
         headline=True,
+        function="functional.self_duality",
         of=_of_means_and_weights(self_duality_of),
     ),
     Quantity(
@@ -200,6 +209,7 @@ QUANTITIES = (
         best="low",
         chart=Curve(_NC4, "NC4"),
         headline=True,
+        function="functional.nearest_class_center_mismatch",
         of=_nearest_center_mismatch,
     ),
     Quantity(
@@ -212,6 +222,7 @@ QUANTITIES = (
         worry="If it stays high: some classes are much closer in direction than others.",
         best="low",
         chart=Curve(_NC2, "uniformity", compared=False),
+        function="functional.hyperspherical_uniformity",
         of=_of_means(lambda last: last.of_means.uniformity),
     ),
     Quantity(
@@ -224,6 +235,7 @@ QUANTITIES = (
         "not for others.",
         best="low",
         chart=Curve(_NC3, "UNC3", compared=False),
+        function="functional.uniform_duality",
         of=_of_means_and_weights(uniform_duality_of),
     ),
     Quantity(
@@ -251,6 +263,7 @@ QUANTITIES = (
         "set collapses.",
         best="low",
         chart=Curve(_NC1, "CDNV", compared=False),
+        function="functional.class_distance_normalized_variance",
         of=lambda last: undefined_without_signal(last.of_means.cdnv, last.features.rank),
     ),
 )

@@ -40,6 +40,7 @@ QUANTITIES = (
             r"$\rho$",
         ),
         headline=True,
+        function="functional.separation_law",
         of=lambda found: found.law.rho,
     ),
     Quantity(
@@ -61,6 +62,7 @@ QUANTITIES = (
             "r",
         ),
         headline=True,
+        function="functional.separation_law",
         of=lambda found: found.law.pearson_r,
     ),
     Quantity(
@@ -72,6 +74,7 @@ QUANTITIES = (
         worry="At 1 or above, the last layer predicts the next token no better than the first.",
         best="low",
         worry_above=1.0,
+        function="functional.separation_ability",
         of=lambda found: separation_ability(found.PR),
     ),
 )
@@ -97,6 +100,7 @@ LAYER_QUANTITIES = (
             ),
             "PR",
         ),
+        function="functional.prediction_residual",
         of=residual_of,
     ),
 )

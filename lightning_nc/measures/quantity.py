@@ -63,6 +63,8 @@ class Quantity:
         worry_above: Values from this one on are marked in the report.
         chart: Where it is drawn; None if it is not.
         headline: Whether it is among the first numbers of a page.
+        function: The public function that has its formula, an example and its source, such as
+            ``"functional.equinorm"``; empty if the meaning says it all.
         of: Computes the value from what the measure passes to its rows; it returns None if nothing
             is to be logged, such as a prediction that was not requested.
 
@@ -84,6 +86,7 @@ class Quantity:
     worry_above: float | None = None
     chart: Curve | None = None
     headline: bool = False
+    function: str = ""
     of: Callable[[Any], Tensor | float | None] | None = None
 
     def cost(self, value: float) -> float:
@@ -131,7 +134,7 @@ class Quantity:
         return cls(**known)
 
 
-_TEXTS = ("name", "symbol", "label", "meaning", "ideal", "worry", "caveat")
+_TEXTS = ("name", "symbol", "label", "meaning", "ideal", "worry", "caveat", "function")
 
 
 def require_text(name: str, value: Any) -> str:

@@ -51,7 +51,7 @@ def lp_ball_minimizer(num_classes: int, p: float) -> BallMinimizer:
         >>> round(alpha**2, 12), round(beta / alpha, 12)
         (0.75, -0.333333333333)
 
-        For p = 3 and five classes |beta| = alpha / 2, and alpha^3 (1 + 4/8) = 1:
+        For p = 3 and five classes ``|beta| = alpha / 2``, and ``alpha^3 (1 + 4/8) = 1``:
 
         >>> alpha, beta = lp_ball_minimizer(5, p=3)
         >>> round(alpha**3, 12), beta / alpha

@@ -138,7 +138,13 @@ class Blocks(torch.fx.Tracer):
 
 def exported(net):
     sizes = ({0: torch.export.Dim("samples")},)
-    return torch.export.unflatten(torch.export.export(net.eval(), (X[:4],), dynamic_shapes=sizes))
+    program = torch.export.export(net.eval(), (X[:4],), dynamic_shapes=sizes)
+    try:
+        return torch.export.unflatten(program)
+    except RuntimeError as error:  # torch 2.6 cannot, for a network that is a Sequential
+        if "is not a descendant of parent module" not in str(error):
+            raise
+        pytest.skip(str(error))
 
 
 def graph_of_blocks(net):

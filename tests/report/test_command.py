@@ -54,7 +54,7 @@ def test_a_wrong_folder_is_a_sentence_and_exit_status_2(wrong, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], (100, Path("lightning_logs"))),
+        ([], (40, Path("lightning_logs"))),
         (["--epochs", "4", "--output", "X"], (4, Path("X"))),
         (["demo", "--epochs", "4", "--output", "X"], (4, Path("X"))),
         (["--epochs", "4", "demo"], (4, Path("lightning_logs"))),
@@ -62,6 +62,6 @@ def test_a_wrong_folder_is_a_sentence_and_exit_status_2(wrong, tmp_path, capsys)
 )
 def test_without_a_command_or_with_demo_the_demo_runs(arguments, expected, monkeypatch):
     given = []
-    monkeypatch.setattr(command, "_demo", lambda *options: given.append(options))
+    monkeypatch.setattr(command, "run_demo", lambda *options: given.append(options))
     command.main(arguments)
     assert given == [expected]

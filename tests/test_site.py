@@ -1,0 +1,128 @@
+"""The site of the documents builds without a warning, and leads to all there is."""
+
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+from functools import cached_property
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import torch
+from matplotlib.image import imread
+
+import lightning_nc
+from lightning_nc.measures import MEASURES
+from tests.report.test_screenshot import FLAGS, absent, chromium
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+ARTIFACTS = Path(os.environ.get("TEST_ARTIFACTS", ROOT / ".artifacts"))
+
+
+class Page(HTMLParser):
+    """What a page links to, what it loads, and which anchors it has."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.loads, self.anchors = set(), set(), {""}
+        self.text = path.read_text(encoding="utf-8")
+        self.feed(self.text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.anchors.add(given.get("id"))
+        if tag == "a" and given.get("href"):
+            self.links.add(given["href"])
+        if tag == "link" and given.get("rel") == "stylesheet":
+            self.loads.add(given["href"])
+        if tag in ("img", "script") and given.get("src"):
+            self.loads.add(given["src"])
+
+
+class Site:
+    """The pages in a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    @cached_property
+    def pages(self):
+        return {path.resolve(): Page(path) for path in self.folder.rglob("*.html")}
+
+    def __getitem__(self, name):
+        return self.pages[(self.folder / name).resolve()]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "make_site.py")],
+        env=os.environ | {"SITE_FOLDER": str(folder), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Site(folder / "site")
+
+
+def test_every_link_within_the_site_leads_somewhere(site):
+    assert len(site.pages) > 20
+    for path, page in site.pages.items():
+        for link in page.links | page.loads:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert target.exists(), f"{path.name}: {link}"
+            if target in site.pages and parts.fragment:
+                anchors = site.pages[target].anchors
+                assert unquote(parts.fragment) in anchors, f"{path.name}: {link}"
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    loaded = {address for page in site.pages.values() for address in page.loads}
+    assert loaded
+    assert not {address for address in loaded if urlsplit(address).netloc}
+
+
+@pytest.mark.parametrize("module", ["lightning_nc", "functional", "metrics", "theory"])
+def test_every_public_name_is_in_the_reference(site, module):
+    path = module if module == "lightning_nc" else f"lightning_nc.{module}"
+    found = importlib.import_module(path)
+    given = lightning_nc.__all__ if found is lightning_nc else vars(found)
+    names = [name for name in given if not name.startswith("_")]
+    public = {name for name in names if not inspect.ismodule(getattr(found, name))}
+    assert len(public) > 1
+    assert {f"{path}.{name}" for name in public} <= site[f"api/{module}.html"].anchors
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_every_quantity_has_its_part_of_a_page_with_a_formula(site, measure):
+    text = site[f"quantities/{measure.family}.html"].text
+    for row in measure.quantities:
+        assert f"{measure.family}/{{p}}/{row.name}<" in text
+    assert "<math" in text
+    assert "https://" in text  # the paper
+
+
+@pytest.mark.skipif(absent, reason="no chromium")
+def test_a_browser_shows_a_page(site, tmp_path):
+    assert chromium is not None, "REQUIRE_CHROMIUM is set, and there is no chromium"
+    ARTIFACTS.mkdir(exist_ok=True, parents=True)
+    picture = ARTIFACTS / "site_page.png"
+    picture.unlink(missing_ok=True)
+    own = [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}"]
+    page = (site.folder / "quantities" / "separation.html").as_uri()
+    command = [chromium, *FLAGS, *own, "--window-size=1400,1500", page]
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    pixels = torch.from_numpy(imread(picture).copy())[..., :3]
+    assert pixels.shape[:2] == (1500, 1400)
+    rows_with_ink = ((pixels.amin(-1) < 0.5).any(1)).float().mean()
+    assert rows_with_ink > 0.3  # words and figures all the way down
