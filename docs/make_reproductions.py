@@ -48,7 +48,7 @@ def page() -> str:
     """The whole page."""
     kept = results()
     rows = sorted((row for each in kept for row in summary(each)), key=lambda row: order(row[0]))
-    head = ("claim", "example", "verdict", "numbers")
+    head = ("claim", "in the talk or the paper", "verdict here", "numbers", "example")
     judged = {each["example"] for each in kept}
     others = [path for path in sorted((ROOT / "examples").glob("*.py")) if path.stem not in judged]
     parts = [INTRODUCTION, table(head, rows), *(section(each) for each in kept), OTHERS]
@@ -69,7 +69,8 @@ def summary(kept: dict[str, Any]) -> Iterable[tuple[str, ...]]:
     """A row for each claim of an example."""
     name = kept["example"]
     for verdict in kept["verdicts"]:
-        yield verdict["claim"], f"[{name}](#{name})", said(verdict), verdict["numbers"]
+        link = f"[{name}](#{name})"
+        yield verdict["claim"], verdict["talk"], said(verdict), verdict["numbers"], link
 
 
 def section(kept: dict[str, Any]) -> str:
