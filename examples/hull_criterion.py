@@ -184,7 +184,8 @@ def main() -> int:
     differs = (
         "The talk has two small examples and an outlook on pre-trained models, without networks on "
         "data. Features, activation and steps were chosen after four trials with one seed: in 9 "
-        "components hardly any sample is in a hull. The factor is that of NC1 in the terminal phase."
+        "components hardly any sample is in a hull. The factor is that of NC1 in the terminal "
+        "phase."
     )
     same = dict.fromkeys(NETWORKS, values[MEETING])
     apart = dict.fromkeys(NETWORKS, values[TRAINED])
