@@ -12,9 +12,10 @@ class mean (NC4)::
 A perceptron, a VGG-like network and a ResNet-like one train on 100 images per class of FashionMNIST
 and of scikit-learn's digits, by SGD with momentum and weight decay. As in the paper, all quantities
 are measured on the whole training set, with the network in evaluation mode. While the learning rate
-is high, the collapse may break down for some epochs (see `configure_optimizers`). The exit status is 1
-unless, in every run, from the start of the terminal phase to the end NC1 falls at least tenfold and
-NC2 and NC3 fall by the factor stated below; and unless NC4 falls where it is not 0 at the start.
+is high, the collapse may break down for some epochs (see `configure_optimizers`). The exit status
+is 1 unless, in every run, from the start of the terminal phase to the end NC1 falls at least
+tenfold and NC2 and NC3 fall by the factor stated below; and unless NC4 falls where it is not 0 at
+the start.
 
 Source:
     Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of deep
