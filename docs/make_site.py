@@ -44,6 +44,9 @@ def gather() -> None:
     shutil.copytree(ROOT / "docs" / "figures", SOURCE / "figures")
     shutil.copytree(ROOT / "docs" / "_static", SOURCE / "_static")
     shutil.copy(ROOT / "CITATION.cff", SOURCE)
+    (SOURCE / "examples").mkdir()
+    for notebook in ROOT.glob("examples/*.ipynb"):
+        shutil.copy(notebook, SOURCE / "examples")  # for download
     for page in ROOT.glob("docs/*.md"):
         write(page.name, in_site(page.read_text(encoding="utf-8")))
     for name, page in ABOVE.items():
