@@ -17,7 +17,7 @@ PARALLEL := --numprocesses 2 --dist loadscope --no-loadscope-reorder
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/.demo ## Train on scikit-learn's digits and show what all four families measure (a minute)
+demo: .venv/.demo ## Train on scikit-learn's digits and show what the four families for classifiers measure (a minute)
 	$(BIN)/python -m lightning_nc
 
 test: .venv/.dev ## Run all tests and doctests, in two processes

@@ -44,6 +44,9 @@ def gather() -> None:
     shutil.copytree(ROOT / "docs" / "figures", SOURCE / "figures")
     shutil.copytree(ROOT / "docs" / "_static", SOURCE / "_static")
     shutil.copy(ROOT / "CITATION.cff", SOURCE)
+    (SOURCE / "examples").mkdir()
+    for notebook in ROOT.glob("examples/*.ipynb"):
+        shutil.copy(notebook, SOURCE / "examples")  # for download
     for page in ROOT.glob("docs/*.md"):
         write(page.name, in_site(page.read_text(encoding="utf-8")))
     for name, page in ABOVE.items():
@@ -154,7 +157,9 @@ def formula(function: str) -> str:
     for section in ("Example", "Source"):
         body = re.search(rf"^{section}:\n((?:    .*\n|\n)+)", text + "\n", re.MULTILINE)
         if body:
-            parts.append(f"*{section}:* " + inspect.cleandoc(body[1]))
+            lines = inspect.cleandoc(body[1])
+            # lines of a session are a block of their own, also without a sentence before them
+            parts.append(f"*{section}:*" + ("\n\n" if lines.startswith(">>>") else " ") + lines)
     return linked("\n\n".join(filter(None, parts)))
 
 
@@ -185,7 +190,8 @@ def public(module: ModuleType) -> list[str]:
 def gallery() -> str:
     """Every figure of an example, with what the example shows."""
     parts = [
-        "# Gallery\n\nFigures that the examples make. [What is claimed and found](reproductions.md)"
+        "# Gallery\n\nFigures that the examples make. A heading says what an example is about. "
+        "[What is claimed and found](reproductions.md) says what came out: some claims fail."
     ]
     for figure in sorted(SOURCE.glob("figures/*.png")):
         example = ROOT / "examples" / f"{figure.stem}.py"

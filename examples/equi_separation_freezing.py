@@ -1,4 +1,4 @@
-r"""Equi-separation implies better generalization: training all layers against half at a time.
+r"""Equi-separation and generalization: training all layers against half at a time.
 
 A network of `feed_forward` with 20 layers is trained as a whole. Another one is frozen in part: the
 bottom 10 layers are trained while the others are fixed at random, then the top 10 while the bottom

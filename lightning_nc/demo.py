@@ -103,10 +103,11 @@ def run_demo(epochs: int, output: Path) -> None:
         f"\nFigures:      {', '.join(str(Path(each, 'csv', 'figures')) for each in folders)}"
         f"\nEvent files:  tensorboard --logdir {output}"
         f"\nHTML page:    python -m lightning_nc report {output}"
-        "\n\nrho, r      each layer multiplies the fuzziness D by about rho; r = -1: exactly"
+        "\n\nrho, r      each layer multiplies the fuzziness D by about rho, exactly so if r = -1"
         "\nNC1 to NC4  fall towards 0 as the classes collapse to a simplex"
         "\nelastic     share of a step's effect that stays in its class: above 1/2"
-        "\nminority    cosine of the rows of rare digits, when trained on few of these: 1 is merged"
+        "\nminority    cosine of the classifier's rows of rare digits, in a second network that"
+        "\n            is trained on few of these: at 1 they have merged"
     )
     _print_table([*balanced, minority])
 

@@ -171,8 +171,8 @@ class Check:
     def _time(self) -> str:
         share = self.seconds / max(self.epoch_seconds, 1e-9)
         return (
-            f"about {duration(self.seconds)} for a measurement without figures, {share:.2g} of "
-            f"the {duration(self.epoch_seconds)} for an epoch (estimated from one batch)"
+            f"about {duration(self.seconds)} for a measurement without figures, {share:.2g} times "
+            f"an epoch, which takes {duration(self.epoch_seconds)} (estimated from one batch)"
         )
 
     def _said_of(self, family: Family) -> str:

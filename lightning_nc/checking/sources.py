@@ -33,8 +33,9 @@ def from_paths(model: str, data: str | None) -> Subject:
     network = _imported(model)
     if not isinstance(network, nn.Module):
         raise NotFound(
-            f"{model} is a {type(network).__name__}, not a module. Give the path of a module or "
-            "of a class or function that makes one without arguments: mypackage.train:make_model."
+            f"{model} is of type {type(network).__name__}, not a module. Give the path of a "
+            "module or of a class or function that makes one without arguments: "
+            "mypackage.train:make_model."
         )
     return Subject(network, _training_data(network if data is None else _imported(data)))
 
@@ -107,12 +108,14 @@ def _resolved(path: str) -> Any:
 def _training_data(source: Any) -> Any:
     """The training loader of a datamodule or module; any other source as it is."""
     make = getattr(source, "train_dataloader", None)
+    # Lightning's own, which only raises, if the module or datamodule has none
+    missing = make is None or getattr(make, "__module__", "").endswith(".core.hooks")
+    if missing and (make is not None or isinstance(source, nn.Module)):
+        raise NotFound(
+            f"{type(source).__name__} has no train_dataloader(). Give the path of a loader or "
+            "datamodule, too: check mypackage.train:model mypackage.train:loader"
+        )
     if make is None:
-        if isinstance(source, nn.Module):
-            raise NotFound(
-                f"{type(source).__name__} has no train_dataloader(). Give the path of a loader or "
-                "datamodule, too: check mypackage.train:model mypackage.train:loader"
-            )
         return source
     source.prepare_data()
     source.setup("fit")

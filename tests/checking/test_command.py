@@ -159,11 +159,12 @@ def wrong_argument(root):
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda root: (["project.train:number", "project.train:loader"], "is a int, not a module"),
+        lambda root: (["project.train:number", "project.train:loader"], "type int, not a module"),
         lambda root: (["project.train:nothing", "project.train:loader"], "'nothing'"),
         lambda root: (["nowhere:net", "project.train:loader"], "No module named 'nowhere'"),
         lambda root: (["project.train", "project.train:loader"], "names no object"),
         lambda root: (["project.train:net"], "no train_dataloader()"),
+        lambda root: (["project.train:Model"], "Model has no train_dataloader()"),
         lambda root: (["project.train:net", "project.train:number"], "source of a Probe must"),
         lambda root: (["--config", "none.yaml"], "none.yaml"),
         lambda root: ([], "give either"),

@@ -44,7 +44,7 @@ def page(found):
             " No card was at hand: these numbers are from the same suite on a CPU at small sizes. "
             "They show that it runs, and say little about cost."
         )
-    parts = ["# Benchmarks", first]
+    parts = ["# Benchmarks by `make gpu`", first]
     for each in sorted(found, key=lambda each: not each["facts"]["cuda"]):
         parts += machine(each)
     return "\n\n".join(parts) + "\n"

@@ -27,7 +27,7 @@ def test_the_page_tells_numbers_causes_and_that_there_was_no_card(tmp_path):
     page = tmp_path / "page.md"
     table.main([str(tmp_path / "cpu.json"), "--output", str(page)])
     text = page.read_text()
-    assert text.startswith("# Benchmarks\n")
+    assert text.startswith("# Benchmarks by `make gpu`\n")
     assert "`make gpu`" in text.split("\n\n")[1]
     assert "No card was at hand" in text.split("\n\n")[1]
     assert "| exact | 1 | 1 | 1 |" in text
