@@ -81,6 +81,9 @@ def test_figures_are_drawn_on_axes_that_are_given(run):
     assert figure.get_suptitle() == ""  # the title of a figure is its owner's
     with pytest.raises(ValueError, match=r"has 2 axes, got 1. Give as many: ax=plt.subplots\(1, 2"):
         nc.plot("cosines", ax=left)
+    for whole in (figure, plt.figure().subfigures()):
+        with pytest.raises(ValueError, match=r"axes, got a (Sub)?Figure. Give its axes: ax=figure"):
+            law.plot(ax=whole)
 
 
 def test_axes_are_those_of_values_and_not_of_colour_bars(run):
@@ -131,6 +134,9 @@ def test_callbacks_and_measurements_are_one_readable_line(run):
         == f"<History of 3 measurements, the last {repr(last)[len('<Measurement ') :]}"
     )
     assert repr(History(Rows())) == "<History of 0 measurements>"
+    one = Rows()
+    one.append(last)
+    assert repr(History(one)).startswith("<History of 1 measurement, the last after 2 epochs, ")
     found = measure(nets.mlp(), nets.vectors())
     assert repr(found).startswith(f"<NetworkMeasurement of {int(found.counts.sum())} samples: ")
     for each in (law, nc, last, law.history, found):
