@@ -178,7 +178,7 @@ def _measurement(found: Found, probe: str, seconds: float) -> Measurement:
         counts=on_its_own(found.answer.counts),
         seconds=seconds,
         stage="measure",
-        pooling=found.answer.pooling,
+        pooling=dict(found.answer.pooling),
         classes=found.answer.class_names,
     )
 

@@ -51,7 +51,9 @@ SOURCES = {
     "tensors": (X, Y),
     "arrays of other types": (X.double().numpy(), Y.int().numpy()),
     "an array that cannot be written to": (np.broadcast_to(X.numpy(), X.shape), Y.tolist()),
+    "arrays stored backwards": (X.numpy()[::-1].astype(">f4")[::-1], Y.flip(0).numpy()[::-1]),
     "one batch": [(X, Y)],
+    "an empty batch, and others": [(X[:0], Y[:0]), (X, Y)],
     "batches of different length": [(X[part], Y[part]) for part in CUT],
     "a tuple of batches": tuple([X[part].numpy(), Y[part].numpy()] for part in CUT),
     "samples": [(x, int(y)) for x, y in zip(X, Y, strict=True)],
@@ -108,6 +110,7 @@ class Stream(IterableDataset):
         (iter(LOADER), r"may not return the same samples again.*list\(batches\)"),
         (DataLoader(Stream(), 16), r"may not return the same samples again.*list\(batches\)"),
         ((X.numpy().tolist, Y), r"cannot be read from .*Give a DataLoader or Dataset, a list"),
+        ((X.numpy(), np.array(["a", "b", "c"])[Y]), r"must be numbers, got .*U1.*return_inverse"),
         ([X], "Cannot tell inputs from labels"),
     ],
 )
