@@ -2,6 +2,7 @@
 
 import math
 import sys
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -12,6 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_nc import EquiSeparation, MinorityCollapse, NeuralCollapse, measure
 from lightning_nc import measure_checkpoints as measured
+from lightning_nc.measures import progress
 from lightning_nc.measures.history import History
 from lightning_nc.measures.rows import Rows
 from lightning_nc.metrics import NeuralCollapse as CollapseMetric
@@ -79,6 +81,9 @@ def test_figures_are_drawn_on_axes_that_are_given(run):
     assert figure.get_suptitle() == ""  # the title of a figure is its owner's
     with pytest.raises(ValueError, match=r"has 2 axes, got 1. Give as many: ax=plt.subplots\(1, 2"):
         nc.plot("cosines", ax=left)
+    for whole in (figure, plt.figure().subfigures()):
+        with pytest.raises(ValueError, match=r"axes, got a (Sub)?Figure. Give its axes: ax=figure"):
+            law.plot(ax=whole)
 
 
 def test_axes_are_those_of_values_and_not_of_colour_bars(run):
@@ -129,6 +134,9 @@ def test_callbacks_and_measurements_are_one_readable_line(run):
         == f"<History of 3 measurements, the last {repr(last)[len('<Measurement ') :]}"
     )
     assert repr(History(Rows())) == "<History of 0 measurements>"
+    one = Rows()
+    one.append(last)
+    assert repr(History(one)).startswith("<History of 1 measurement, the last after 2 epochs, ")
     found = measure(nets.mlp(), nets.vectors())
     assert repr(found).startswith(f"<NetworkMeasurement of {int(found.counts.sum())} samples: ")
     for each in (law, nc, last, law.history, found):
@@ -191,6 +199,17 @@ def test_checkpoints_are_measured_in_order_and_the_network_is_as_before(run, cap
     assert frame["step"].tolist() == [3, 6]
 
 
+def test_checkpoints_are_measured_without_a_word_where_no_progress_is_wanted(
+    run, monkeypatch, capsys
+):
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    _, folder = run
+    model = nets.Classifier(nets.mlp())
+    measured(folder, nets.vectors(), model, progress=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_checkpoints_of_other_kinds_are_measured_or_told(run, tmp_path):
     net = nets.mlp()
     torch.save(net.state_dict(), tmp_path / "a.ckpt")
@@ -206,6 +225,12 @@ def test_checkpoints_of_other_kinds_are_measured_or_told(run, tmp_path):
 
     loaded = measured(tmp_path, nets.vectors(), load, head=False, pattern="a*", progress=False)
     assert loaded.equals(frame)
+    torch.save(nets.Classifier(net), tmp_path / "whole.ckpt")  # an nn.Module is no mapping
+    whole = partial(torch.load, weights_only=False)
+    options = {"head": False, "pattern": "whole*", "weights_only": False, "progress": False}
+    of_module = measured(tmp_path, nets.vectors(), whole, **options)
+    assert math.isnan(of_module["step"][0])
+    assert of_module["separation/data/total"][0] == frame["separation/data/total"][0]
     with pytest.raises(FileNotFoundError, match=r"no files '\*\.pt' in"):
         measured(tmp_path, nets.vectors(), net, pattern="*.pt")
     with pytest.warns(RuntimeWarning, match="leaves out b"), pytest.raises(UnpicklingError):

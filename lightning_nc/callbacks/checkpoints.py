@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
@@ -81,6 +81,7 @@ def measure_checkpoints(
     rows: list[dict[str, Any]] = []
     failed: list[Exception] = []
     options: dict[str, Any] = {"layers": layers, "head": head, "pool": pool, "measures": measures}
+    options["progress"] = None if progress else False  # of the passes through one network
     with _loading(model) as network_of:
         for path in tqdm(paths, "checkpoints", disable=not progress):
             name = str(path.relative_to(folder))
@@ -123,7 +124,7 @@ def _loading(model: Network) -> Iterator[Callable[[Path, Any], nn.Module]]:
 def _counters_of(checkpoint: Any) -> dict[str, float]:
     """Epochs completed and step at the time of a checkpoint; NaN where it does not tell them."""
     epochs, step = math.nan, math.nan
-    if "state_dict" in checkpoint:
+    if isinstance(checkpoint, Mapping) and "state_dict" in checkpoint:  # else weights, or a module
         try:
             epochs, step = of_checkpoint(checkpoint)
         except Exception:  # Lightning has other counters

@@ -226,19 +226,23 @@ def _log_to_all(
     # not `trainer.log_dir`: without loggers it is the same folder, and it communicates
     folder = trainer.default_root_dir
 
-    def save_for(logger: Any) -> None:
-        saved = save(folder, logger) is not None
+    def save_for(loggers: Sequence[Any]) -> None:
+        saved = save(folder, next(iter(loggers), None)) is not None
         where = f"are in {Path(folder, 'figures')}"
         if not saved:
             where = f"are not kept, since {folder} is no folder of this machine, either"
-        if logger is not None and not (saved and takes_files(logger)):
-            name = type(logger).__name__
-            say_once(
-                trainer, told, f"place in {name}", f"{name} has no place for {what}, which {where}."
-            )
+        for logger in loggers:
+            if not (saved and takes_files(logger)):
+                name = type(logger).__name__
+                text = f"{name} has no place for {what}, which {where}."
+                say_once(trainer, told, f"place in {name}", text)
 
-    for logger in without or ([] if trainer.loggers else [None]):
-        safely(trainer, told, "write a figure", partial(save_for, logger))
+    groups = [[logger] for logger in without if takes_files(logger)]
+    plain = [logger for logger in without if not takes_files(logger)]
+    if plain or not trainer.loggers:
+        groups.append(plain)  # one file for all of them
+    for loggers in groups:
+        safely(trainer, told, "write a figure", partial(save_for, loggers))
 
 
 def _log_tables(

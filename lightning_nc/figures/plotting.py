@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from lightning_nc.figures.canvas import DPI, Target, require_matplotlib
+from lightning_nc.figures.canvas import DPI, Target, has_figure_of_its_own, require_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,9 +29,12 @@ def plotted(drawing: Callable[..., Any], ax: Target = None) -> Plot:
         bars are part of these.
 
     Raises:
-        ValueError: If the number of axes given is another one.
+        ValueError: If what is given is no axes, or another number of them.
     """
     if ax is not None:
+        if has_figure_of_its_own(ax):
+            kind = type(ax).__name__
+            raise ValueError(f"ax must be axes, got a {kind}. Give its axes: ax=figure.subplots().")
         return drawing(ax), ax
     require_matplotlib()
     from matplotlib import pyplot as plt

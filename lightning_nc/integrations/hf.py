@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -65,6 +65,8 @@ class GeometryCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Measure before training."""
+        # made once, since Accelerate keeps each loader that it prepares
+        self._val_loader = cache(self.trainer.get_eval_dataloader)
         for record in self._records:
             record.begin_run("fit", fresh=state.global_step == 0)
         if state.global_step == 0:
@@ -96,7 +98,8 @@ class GeometryCallback(TrainerCallback):
         values: dict[str, float] = {}
         for probe in dict.fromkeys(record.probe for record in due):
             of_probe = [record for record in due if record.probe == probe]
-            values |= _measured(self.trainer, of_probe, moment, _Process(state), given)
+            known = given | {"val_loader": self._val_loader}
+            values |= _measured(self.trainer, of_probe, moment, _Process(state), known)
         if values:
             # logging clears the order to log, which other callbacks may have given
             ordered = control.should_log
@@ -170,7 +173,7 @@ def _with_data(probe: Probe, trainer: Any, given: dict[str, Any]) -> Probe:
     if probe.source == "train":
         return replace(probe, source=given["train_dataloader"], name=probe.key)
     if probe.source == "val" and trainer.eval_dataset is not None:
-        return replace(probe, source=trainer.get_eval_dataloader(), name=probe.key)
+        return replace(probe, source=given["val_loader"](), name=probe.key)
     raise ValueError(
         f'The Trainer has no data for a probe on "{probe.source}": give its eval_dataset for '
         '"val", or a Probe(dataset, name="my_probe").'

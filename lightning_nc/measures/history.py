@@ -75,8 +75,8 @@ class History(Sequence[Measurement]):
     def __repr__(self) -> str:
         if not len(self):
             return "<History of 0 measurements>"
-        last = self[-1]
-        return f"<History of {len(self)} measurements, the last {repr(last).partition(' ')[2]}"
+        many = f"{len(self)} measurement{'s' * (len(self) != 1)}"
+        return f"<History of {many}, the last {repr(self[-1]).partition(' ')[2]}"
 
     def _repr_html_(self) -> str:
         """The quantities of all measurements as a table, in a notebook, without those of layers."""

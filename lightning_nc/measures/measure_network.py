@@ -29,17 +29,18 @@ class NetworkMeasurement(Measurement):
     """The result of `measure`: the values of all measures, and their figures.
 
     Attributes:
-        measures: What was measured: each measure with the name of the probe.
+        measures: What was measured: each measure with its own measurement, of which its figures
+            are drawn, since several measures may have arrays of one name.
     """
 
-    measures: Sequence[tuple[Measure, str]] = ()
+    measures: Sequence[tuple[Measure, Timeline]] = ()
 
     def drawings(self) -> dict[str, Drawing]:
         """Functions that draw the figures, by ``family/name``."""
         return {
             f"{each.family}/{name}": drawing
-            for each, probe in self.measures
-            for name, drawing in _drawings(each, Timeline(each.family, probe, [self])).items()
+            for each, timeline in self.measures
+            for name, drawing in _drawings(each, timeline).items()
         }
 
     def plot(self, name: str | None = None, ax: Target = None) -> Plot:
@@ -97,9 +98,9 @@ def measure(
 
     Raises:
         TypeError: If data cannot be read or unpacked.
-        ValueError: If layers, head, labels or features do not fit; the message says what was found
-            and what to do. If none of these is given, a measure that does not fit is left out with
-            a warning, unless none fits.
+        ValueError: If two measures have the same keys, or layers, head, labels or features do not
+            fit; the message says what was found and what to do. If none of these is given, a
+            measure that does not fit is left out with a warning, unless none fits.
 
     Example:
         >>> import torch
@@ -132,6 +133,7 @@ def measure(
         raise ValueError(
             "layers=, head= and pool= do not apply to measures=: give them to each measure."
         )
+    _require_own_keys(chosen)
     if not chosen:
         raise ValueError("Nothing to measure: layers=None and head=False leave out both measures.")
     with passes_shown(progress) as advance:
@@ -146,19 +148,50 @@ def measure(
     texts += [f"measure(): {note}" for each in found for note in each.notes]
     for text in dict.fromkeys(texts):
         warnings.warn(text, RuntimeWarning, stacklevel=4)  # two frames are of the decorators
-    evaluations = [each.evaluation for each in found]
+    seconds = time.perf_counter() - started
+    own = [_measurement(each, probe.key, seconds) for each in found]
+    largest = max(own, key=lambda each: int(each.counts.sum()))  # local elasticity is of few
     return NetworkMeasurement(
         epochs_completed=0,
         step=0,
-        values={k: value for each in found for k, value in each.values(probe.key).items()},
-        arrays={k: on_its_own(v) for each in evaluations for k, v in each.arrays.items()},
-        counts=on_its_own(found[0].answer.counts),
-        seconds=time.perf_counter() - started,
+        values={key: value for each in own for key, value in each.values.items()},
+        arrays={name: array for each in own for name, array in each.arrays.items()},
+        counts=largest.counts,
+        seconds=seconds,
         stage="measure",
-        classes=found[0].answer.class_names,
-        pooling={k: words for each in found for k, words in each.answer.pooling.items()},
-        measures=[(each.measure, probe.key) for each in found],
+        classes=largest.classes,
+        pooling={layer: words for each in own for layer, words in each.pooling.items()},
+        measures=[
+            (each.measure, Timeline(each.measure.family, probe.key, [measurement]))
+            for each, measurement in zip(found, own, strict=True)
+        ],
     )
+
+
+def _measurement(found: Found, probe: str, seconds: float) -> Measurement:
+    """The measurement of one of the measures."""
+    return Measurement(
+        epochs_completed=0,
+        step=0,
+        values=found.values(probe),
+        arrays={name: on_its_own(array) for name, array in found.evaluation.arrays.items()},
+        counts=on_its_own(found.answer.counts),
+        seconds=seconds,
+        stage="measure",
+        pooling=dict(found.answer.pooling),
+        classes=found.answer.class_names,
+    )
+
+
+def _require_own_keys(measures: Sequence[Measure]) -> None:
+    """Raise if two measures would have the same keys."""
+    families = [each.family for each in measures]
+    for family in families:
+        if families.count(family) > 1:
+            raise ValueError(
+                f"{families.count(family)} of the measures would have the keys {family}/...: "
+                "measure each of them by a call of its own."
+            )
 
 
 def _the_law_and_collapse(

@@ -60,7 +60,7 @@ def source_of(data: Any, model: nn.Module) -> Any:
         model: The network; floating-point arrays of NumPy are read in the type of its parameters.
 
     Raises:
-        TypeError: If the data can be read only once, or not at all.
+        TypeError: If the data can be read only once, or not at all, or are no numbers.
         ValueError: If parts of a batch differ in length, or batches in anything but their length.
 
     Example:
@@ -87,7 +87,7 @@ def source_of(data: Any, model: nn.Module) -> Any:
     if not data or not _is_batch(data[0]):
         return data
     samples = BatchedSamples([_as_tensors(each, dtype) for each in data])
-    return DataLoader(samples, batch_size=samples.ends[0])
+    return DataLoader(samples, batch_size=max(map(_size_of, samples.batches)) or 1)
 
 
 def _is_stream(data: Any) -> bool:
@@ -120,7 +120,14 @@ def _as_tensors(batch: Any, dtype: torch.dtype) -> Any:
 
     def converted(part: Any) -> Any:
         if isinstance(part, np.ndarray):
-            part = torch.from_numpy(part if part.flags.writeable else part.copy())
+            if part.dtype.kind not in "biufc":
+                raise TypeError(
+                    f"Inputs and labels must be numbers, got an array of {part.dtype}. Labels are "
+                    "class indices: np.unique(labels, return_inverse=True)[1]."
+                )
+            # torch wants memory in its own order, which may be written to
+            native = np.require(part, part.dtype.newbyteorder("="), ["C", "W"])
+            part = torch.from_numpy(native)
             return part.to(dtype) if part.is_floating_point() else part
         numbers = isinstance(part, list | tuple) and all(isinstance(x, int | float) for x in part)
         return torch.tensor(part) if numbers else part

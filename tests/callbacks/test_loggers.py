@@ -280,7 +280,7 @@ def test_a_logger_that_takes_no_figures_leaves_them_in_the_folder_of_the_run(
 ):
     used = [NeuralCollapse()]
     with caplog.at_level("INFO"):
-        nets.fit(tmp_path, used, logger=[kind(), CSVLogger(tmp_path / "csv")])
+        nets.fit(tmp_path, used, logger=[kind(), kind(), CSVLogger(tmp_path / "csv")])
     for folder in (tmp_path, next(tmp_path.rglob("metrics.csv")).parent):
         for tag, steps in figures(used).items():
             files = sorted((folder / "figures" / tag).iterdir())

@@ -105,6 +105,12 @@ def test_the_log_has_every_value_of_each_measurement_under_the_keys_of_lightning
     assert "elasticity/val/relative_ratio" not in rows[1]
 
 
+def test_no_measurement_leaves_a_loader_with_accelerate(runs):
+    without, trainer, (*_, elasticity) = runs
+    assert len(elasticity.history) == 2  # of validation data
+    assert len(trainer.accelerator._dataloaders) == len(without.accelerator._dataloaders) + 1
+
+
 def test_the_values_are_those_of_measure(runs):
     _, trainer, (_, collapse, _) = runs
     loader = DataLoader(Sentences(), 8, collate_fn=trainer.data_collator)

@@ -3,6 +3,7 @@
 import time
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,15 @@ from lightning.fabric import Fabric
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
-from lightning_nc import Probe, callbacks_for, check, measure
+from lightning_nc import (
+    LocalElasticity,
+    MinorityCollapse,
+    NeuralCollapse,
+    Probe,
+    callbacks_for,
+    check,
+    measure,
+)
 from lightning_nc.measures import progress
 from tests import nets
 
@@ -42,7 +51,9 @@ SOURCES = {
     "tensors": (X, Y),
     "arrays of other types": (X.double().numpy(), Y.int().numpy()),
     "an array that cannot be written to": (np.broadcast_to(X.numpy(), X.shape), Y.tolist()),
+    "arrays stored backwards": (X.numpy()[::-1].astype(">f4")[::-1], Y.flip(0).numpy()[::-1]),
     "one batch": [(X, Y)],
+    "an empty batch, and others": [(X[:0], Y[:0]), (X, Y)],
     "batches of different length": [(X[part], Y[part]) for part in CUT],
     "a tuple of batches": tuple([X[part].numpy(), Y[part].numpy()] for part in CUT),
     "samples": [(x, int(y)) for x, y in zip(X, Y, strict=True)],
@@ -99,6 +110,7 @@ class Stream(IterableDataset):
         (iter(LOADER), r"may not return the same samples again.*list\(batches\)"),
         (DataLoader(Stream(), 16), r"may not return the same samples again.*list\(batches\)"),
         ((X.numpy().tolist, Y), r"cannot be read from .*Give a DataLoader or Dataset, a list"),
+        ((X.numpy(), np.array(["a", "b", "c"])[Y]), r"must be numbers, got .*U1.*return_inverse"),
         ([X], "Cannot tell inputs from labels"),
     ],
 )
@@ -175,3 +187,25 @@ def test_warnings_name_the_line_that_measures():
         warnings.simplefilter("always")
         measure(network(), LOADER, measures=callbacks_for())
     assert {each.filename for each in told} == {__file__}
+
+
+def test_each_figure_is_of_its_own_measure_and_counts_are_those_of_most_samples():
+    net = nn.Sequential(network(), nn.Linear(3, 3))
+    collapse = NeuralCollapse(head="0.8")
+    expected, _ = measure(net, LOADER, measures=[collapse]).plot("cosines")
+    others = [
+        LocalElasticity(max_classes=2),
+        collapse,
+        MinorityCollapse([1, 2], head="1", class_counts=[20, 5, 5]),
+    ]
+    found = measure(net, LOADER, measures=others)
+    shown, _ = found.plot("nc/cosines")
+    for one, other in zip(shown.axes, expected.axes, strict=True):
+        assert (one.images[0].get_array() == other.images[0].get_array()).all()
+    plt.close("all")
+    assert found.counts.tolist() == [20, 20, 20]
+
+
+def test_measures_with_the_same_keys_are_refused():
+    with pytest.raises(ValueError, match=r"^2 of the measures would have the keys nc/\.\.\.: "):
+        measure(network(), LOADER, measures=[NeuralCollapse(), NeuralCollapse(layers=["0"])])
