@@ -25,7 +25,7 @@ def callbacks_for(
     figures: Figures = True,
     on_error: OnError = "warn",
     without: Sequence[str] = (),
-) -> list[Any]:
+) -> list[Any]:  # of a list of `MeasureCallback`, type checkers say that it is none of `Callback`
     """Return a callback of every family for classifiers, for one probe.
 
     These are `EquiSeparation`, `NeuralCollapse` and `MinorityCollapse`, which share one pass, and
