@@ -76,24 +76,26 @@ _HOMES = {
 __all__ = sorted(name for names in _HOMES.values() for name in names)
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
-    if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
+if not TYPE_CHECKING:  # which would take any name for one of ours
 
-        try:
-            return version("lightning-neural-collapse")
-        except PackageNotFoundError:  # a checkout that is not installed
-            return "0+unknown"
-    for home, names in _HOMES.items():
-        if name in names:
-            found = getattr(import_module(f"lightning_nc.{home}"), name)
-            if home == "callbacks":
-                from lightning_nc.callbacks.lightning_base import follow_imports
+    def __getattr__(name: str) -> Any:
+        """Import a public name on first use."""
+        if name == "__version__":
+            from importlib.metadata import PackageNotFoundError, version
 
-                follow_imports()
-            return found
-    raise AttributeError(f"module 'lightning_nc' has no attribute '{name}'")
+            try:
+                return version("lightning-neural-collapse")
+            except PackageNotFoundError:  # a checkout that is not installed
+                return "0+unknown"
+        for home, names in _HOMES.items():
+            if name in names:
+                found = getattr(import_module(f"lightning_nc.{home}"), name)
+                if home == "callbacks":
+                    from lightning_nc.callbacks.lightning_base import follow_imports
+
+                    follow_imports()
+                return found
+        raise AttributeError(f"module 'lightning_nc' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:

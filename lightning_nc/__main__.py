@@ -63,7 +63,9 @@ def _report(parser: argparse.ArgumentParser, run_dir: Path, page: Path) -> None:
         parser.exit(2, f"{error}\n")
     except ModuleNotFoundError as missing:
         parser.exit(
-            2, f"{missing}. The report needs: pip install 'lightning-neural-collapse[plot]'\n"
+            2,
+            f"The report needs {missing.name}, which cannot be imported. Run pip install "
+            "'lightning-neural-collapse[plot]'.\n",
         )
     names = shown(", ".join(run.name for run in runs))
     said = f"{page}: {len(runs)} run{'s' * (len(runs) > 1)} ({names})"

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from lightning_nc.callbacks.equi_separation import EquiSeparation
 from lightning_nc.callbacks.local_elasticity import LocalElasticity
@@ -24,7 +25,7 @@ def callbacks_for(
     figures: Figures = True,
     on_error: OnError = "warn",
     without: Sequence[str] = (),
-) -> list[MeasureCallback]:
+) -> list[Any]:  # of a list of `MeasureCallback`, type checkers say that it is none of `Callback`
     """Return a callback of every family for classifiers, for one probe.
 
     These are `EquiSeparation`, `NeuralCollapse` and `MinorityCollapse`, which share one pass, and

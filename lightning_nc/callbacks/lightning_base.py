@@ -16,7 +16,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytorch_lightning import Callback as CallbackBase
+    from lightning.pytorch import Callback as OfLightning
+    from pytorch_lightning import Callback as OfPyTorchLightning
+
+    # To a type checker it is always a callback of both, so that either Trainer takes it. Hooks of
+    # the two differ in the Trainer that they are given. Without ``lightning`` that base is unknown.
+    class CallbackBase(OfLightning, OfPyTorchLightning):  # type: ignore[misc]
+        """A callback for the Trainers of both namespaces."""
+
 else:
 
     def _callback_classes() -> tuple[type[Any], ...]:

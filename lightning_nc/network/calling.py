@@ -9,7 +9,8 @@ from torch import nn
 
 from lightning_nc.network.nesting import described, floating_tensor_in
 
-Forward = str | Callable[[nn.Module, Any], Any]
+# the module is of the class of the user, whose function may say so
+Forward = str | Callable[[Any, Any], Any]
 
 
 class Calling(NamedTuple):

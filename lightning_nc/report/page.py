@@ -23,7 +23,7 @@ from lightning_nc.report.runs import Run, Series
 from lightning_nc.report.tables import bookkeeping_table, family_table, layers_table
 
 _MOST_REMARKS = 100
-_LAWS = ("separation", "next_token")  # families whose values per layer can obey a law
+_OF_LAW = {"rho", "pearson_r"}  # quantities of a law that the values per layer can obey
 
 
 def report_page(runs: Sequence[Run], remarks: Sequence[str] = ()) -> str:
@@ -128,7 +128,8 @@ def _depth_figures(family: Family, runs: Mapping[str, Series]) -> Iterator[str]:
     runs = {run: series for run, series in runs.items() if series.layers}
     if not one_each or not runs:
         return
-    label, law = family.layer_quantities[0].label, family.name in _LAWS
+    label = family.layer_quantities[0].label
+    law = {row.name for row in family.quantities} >= _OF_LAW
     if len(runs) > 1:
         unknown = [run for run, series in runs.items() if not series.in_depth]
         caption = "The last measurement of each run. "

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,23 @@ def test_a_wrong_folder_is_a_sentence_and_exit_status_2(wrong, tmp_path, capsys)
     assert sentence in said
     assert str(folder) in said
     assert "give the " in said
+    assert not page.exists()
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "matplotlib.figure"])
+def test_without_matplotlib_a_sentence_says_what_to_install(
+    module, run, tmp_path, capsys, monkeypatch
+):
+    for name in [name for name in sys.modules if name.startswith("matplotlib")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)  # which makes its import fail
+    page = tmp_path / "page.html"
+    with pytest.raises(SystemExit) as exit_:
+        command.main(["report", str(run[0]), "--output", str(page)])
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("The report needs matplotlib")
+    assert said.endswith("Run pip install 'lightning-neural-collapse[plot]'.\n")
     assert not page.exists()
 
 
