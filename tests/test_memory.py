@@ -149,29 +149,43 @@ def peak():
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
 
-def measured(K, d):
-    data = TensorDataset(torch.arange(K), torch.arange(K))
+def measured(K, d, times=1, cache_mb=0):
+    labels = torch.arange(K).repeat(times)
+    data = TensorDataset(labels, labels)
     hidden = nn.Sequential(nn.Embedding(K, 8), nn.Linear(8, d), nn.ReLU())
     model = nn.Sequential(hidden, nn.Linear(d, K)).eval()
     with torch.no_grad():
         for tokens in data.tensors[0].split(50):
             model(tokens)
     before = peak()
-    probe = lightning_nc.Probe(data, "p", samples_per_class=None, batch_size=50, cache_mb=0)
+    probe = lightning_nc.Probe(
+        data, "p", samples_per_class=None, batch_size=50, cache_mb=cache_mb
+    )
     values = lightning_nc.measure(model, probe, measures=[CollapseMeasure()]).values
     assert 0 < values["nc/p/nc3"] < 4 and 0 < values["nc/p/gnc2"] < float("inf"), values
     return (peak() - before) / (8 * K * d / 2**20)
 
 torch.manual_seed(0)
 measured(100, 16)  # what the first measurement imports
-print(measured(8000, 256))
 """
 
 
 @pytest.mark.slow
-def test_many_classes_with_a_head_take_less_than_six_arrays_of_class_means():
-    arrays = printed_by("-W", "ignore", "-c", MANY_CLASSES_WITH_A_HEAD, **FREED_AT_ONCE)
-    assert 2 < arrays < 6  # means, rows and one more; the rest is the batch and first uses
+def test_many_classes_with_a_head_take_less_than_five_arrays_of_class_means():
+    script = MANY_CLASSES_WITH_A_HEAD + "print(measured(8000, 256))"
+    arrays = printed_by("-W", "ignore", "-c", script, **FREED_AT_ONCE)
+    # 4.56 at two trials: means, centred means and rows; the head in float32 is half of one, and a
+    # square of pairs, with what is computed of it, one more
+    assert 3 < arrays < 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache_mb", [0, 100])
+def test_memory_does_not_grow_with_the_number_of_batches(cache_mb):
+    of_960_batches = f"print(measured(2000, 64, 24, {cache_mb}))"
+    # as the allocator works: it took 0.6 MB more for each batch of which small tensors were kept
+    megabytes = printed_by("-W", "ignore", "-c", MANY_CLASSES_WITH_A_HEAD + of_960_batches)
+    assert megabytes < 100  # an array of class means takes one
 
 
 # The cosines between 20,000 class means would take 3.2 GB as a matrix.

@@ -36,7 +36,8 @@ class ClassBlock:
         self._is_ordinary = bool((self._unit == 1).all())
         own = torch.linalg.vector_norm(self.scaled, dim=1)
         self.lengths = self._unit[:, 0] * own
-        self.inverse = 1 / torch.where(own == 0, 1, own)
+        self._norms = torch.where(own == 0, 1, own)[:, None]
+        self.inverse = 1 / self._norms[:, 0]
         self.has_zero = bool((own == 0).any())
 
     @property
@@ -51,7 +52,8 @@ class ClassBlock:
 
     def units(self, places: Tensor) -> Tensor:
         """Some of the vectors, scaled to norm 1."""
-        return self.scaled[places] * self.inverse[places, None]
+        # not times the inverse: in one dimension, this is 1 or -1 and nothing between
+        return self.scaled[places] / self._norms[places]
 
 
 class PairSquare:
@@ -147,33 +149,36 @@ class MomentsOverPairs:
     """
 
     def __init__(self, of: Callable[[PairSquare], Tensor]) -> None:
-        self._of = of
-        self._sizes: list[int] = []
-        self._means: list[Tensor] = []
-        self._squares: list[Tensor] = []
+        self._of, self._size = of, 0
+        # changed in place: a number kept of every square would hold its place among the arrays
+        # that are freed, and these take new memory then, as much as all pairs together
+        self._sum = torch.zeros((), dtype=torch.float64)
+        self._squares = torch.zeros_like(self._sum)
 
     def add(self, square: PairSquare) -> None:
         """Take some pairs."""
         found = square.each_once(self._of(square))
-        mean = found.sum() / max(found.numel(), 1)
-        self._sizes.append(found.numel())
-        self._means.append(mean)
-        self._squares.append(torch.linalg.vector_norm(found - mean).square())
-
-    @property
-    def _shares(self) -> Tensor:
-        return torch.tensor(self._sizes).to(self._means[0]) / sum(self._sizes)
+        before, size = self._size, found.numel()
+        self._sum, self._squares = self._sum.to(found.device), self._squares.to(found.device)
+        if size == 0:
+            return
+        total = found.sum()
+        mean = total / size
+        self._squares += torch.linalg.vector_norm(found - mean).square()
+        if before:
+            self._squares += (mean - self.mean).square() * (before * size / (before + size))
+        self._sum += total
+        self._size += size
 
     @property
     def mean(self) -> Tensor:
         """The mean, a scalar."""
-        return (self._shares * torch.stack(self._means)).sum()
+        return self._sum / self._size
 
     @property
     def deviation(self) -> Tensor:
         """The standard deviation, a scalar."""
-        between = (self._shares * (torch.stack(self._means) - self.mean).square()).sum()
-        return (torch.stack(self._squares).sum() / sum(self._sizes) + between).sqrt()
+        return (self._squares / self._size).sqrt()
 
 
 def compare_pairs(vectors: Tensor, comparisons: Sequence[Comparison]) -> None:

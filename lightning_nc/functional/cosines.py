@@ -42,18 +42,19 @@ class CosineHistogram:
 
     def __init__(self, bins: int) -> None:
         self._bins = bins
-        self._counts: list[Tensor] = []
+        self._counts = torch.zeros(bins + 1, dtype=torch.int64)  # in the last one what is left out
 
     def add(self, square: PairSquare) -> None:
         """Take some pairs."""
         place = square.each_once(square.cosines).add(1).mul_(self._bins / 2).flatten()
         place = place.clamp_(0, self._bins - 1).nan_to_num_(self._bins).long()
-        self._counts.append(place.bincount(minlength=self._bins + 1))
+        self._counts = self._counts.to(place.device)
+        self._counts += place.bincount(minlength=self._bins + 1)
 
     @property
     def counts(self) -> Tensor:
         """The number of pairs, float64, shape ``(bins,)``."""
-        return torch.stack(self._counts).sum(0)[: self._bins].double()
+        return self._counts[: self._bins].double()
 
 
 def cosine_histogram(vectors: Tensor, bins: int) -> Tensor:

@@ -199,7 +199,7 @@ def simplex_etf_error(means: Tensor) -> Tensor:
 
     Returns:
         A float64 scalar in [0, sqrt(2 - 2 / sqrt(K-1))], hence 0 for any two means and at most 1.15
-        for ten, where all means are on a line; NaN if all means coincide.
+        for ten, where all means are on a line; NaN if all means coincide, or for a single one.
 
     Example:
         Four corners of a square: G has diagonal blocks [[1, -1], [-1, 1]] and norm sqrt(8).
@@ -224,11 +224,12 @@ def simplex_etf_error_of(M: Tensor) -> Tensor:
         alike = torch.linalg.vector_norm(M).square() / torch.linalg.norm(M.mT @ M) / (K - 1) ** 0.5
         return (2 - 2 * alike).sqrt()
     norm = _norm_of_gram(M)
+    on_axes = 1 / max(K - 1, 1) ** 0.5  # a single mean is centred, so that its norm is 0
 
     def without_simplex(G: Tensor, on_diagonal: bool) -> Tensor:
-        difference = G / norm + 1 / K / (K - 1) ** 0.5
+        difference = G / norm + on_axes / K
         if on_diagonal:
-            difference.diagonal().sub_(1 / (K - 1) ** 0.5)
+            difference.diagonal().sub_(on_axes)
         return difference
 
     return _norm_of_gram(M, without_simplex)

@@ -26,17 +26,19 @@ class FeatureCache:
         self.widths, self.size, self.on_host = widths, size, on_host
         self._features: dict[Point, Tensor] = {}
         self._filled = dict.fromkeys(widths, 0)
-        self._labels: dict[Point, list[Tensor]] = {point: [] for point in widths}
+        self._labels: dict[Point, Tensor] = {}
 
     def keep(self, point: Point, features: Tensor, labels: Tensor) -> None:
         """Store a copy of a batch, which the network cannot change later."""
         if point not in self._features:
             self._features[point] = self._room(self.widths[point], features)
+            self._labels[point] = labels.new_empty(self.size)
         start = self._filled[point]
         self._filled[point] = start + len(features)
-        kept = self._features[point][start : self._filled[point]]
-        kept.copy_(features, non_blocking=True)  # in the order of the device's work
-        self._labels[point].append(labels)
+        part = slice(start, self._filled[point])
+        # in the order of the device's work
+        self._features[point][part].copy_(features, non_blocking=True)
+        self._labels[point][part] = labels
 
     def replay(
         self,
@@ -54,10 +56,11 @@ class FeatureCache:
         for point in points:
             if point in failures or point not in self._features:
                 continue
-            features, labels = self._features[point], torch.cat(self._labels[point])
+            features, labels = self._features[point], self._labels[point]
+            filled = self._filled[point]
             try:
-                for start in range(0, len(labels), _REPLAYED):
-                    part = slice(start, start + _REPLAYED)
+                for start in range(0, filled, _REPLAYED):
+                    part = slice(start, min(start + _REPLAYED, filled))
                     h = features[part].to(labels.device, non_blocking=True)
                     consume(point, h, labels[part])
             except Exception as error:

@@ -93,7 +93,11 @@ def sweep(
     if not points:
         return Swept({}, {}, {})
     held = runner.generators()
-    decided: dict[Point, list[Tensor]] = {point: [] for point in heads}
+    size = sum(batch.size for batch in reading.own)
+    # as a whole: small tensors kept of every batch would hold their places among the activations
+    # that are freed, and these take new memory then, batch by batch
+    decided: dict[Point, Tensor] = {}
+    done = dict.fromkeys(heads, 0)
     deciding: dict[Point, HeadDecisions] = {}
     last: dict[Point, Tensor] = {}
     with capture(runner.model, points, set(heads.values()), runner.call) as watched:
@@ -118,11 +122,15 @@ def sweep(
                     what = watched.heads[head], point, h.shape[1], head in named
                     deciding[point] = HeadDecisions(*what)
                 outputs = [output, watched.outputs[head]]
-                decided[point].append(deciding[point].of(h, outputs, batch.positions))
+                found = deciding[point].of(h, outputs, batch.positions)
+                if point not in decided:
+                    decided[point] = found.new_empty(len(found), size)
+                decided[point][:, done[point] : done[point] + len(h)] = found
+                done[point] += len(h)
             if all(point in watched.failures for point in points):
                 break
-    joined = {point: torch.cat(parts, 1) for point, parts in decided.items() if parts}
-    return Swept(watched.heads, joined, watched.failures)
+    decided = {point: rows[:, : done[point]] for point, rows in decided.items()}
+    return Swept(watched.heads, decided, watched.failures)
 
 
 def _ignore(_point: Point, _features: Tensor) -> None:

@@ -140,9 +140,13 @@ def test_two_vectors_have_one_angle_and_a_zero_vector_none():
     assert maximal_angle(torch.eye(2)) == 1
     assert hyperspherical_uniformity(torch.eye(2)).isnan()
     assert hyperspherical_uniformity(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).isnan()
+    assert hyperspherical_uniformity(torch.tensor([[49.0], [1.0], [-50.0]])).isnan()
     for function in (equiangularity, maximal_angle, hyperspherical_uniformity):
         assert function(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).isnan()
         assert function(torch.tensor([0.0, 1.0, -1.0])[:, None]).isnan()  # more than dimensions
+    for function in (equinorm, equiangularity, maximal_angle, hyperspherical_uniformity):
+        assert function(torch.ones(1, 2)).isnan()  # no pair at all
+    assert simplex_etf_error(torch.ones(1, 2)).isnan()
     assert equinorm(torch.zeros(3, 2)).isnan()
     assert simplex_etf_error(torch.full((3, 2), 0.5)).isnan()
     assert self_duality(torch.ones(3, 2), torch.zeros(3, 2)).isnan()
