@@ -15,6 +15,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "reproductions.md", ROOT / "docs" / "results"
+OF_TESTS = ROOT / "docs" / "claims_of_tests.json"  # claims that need no training
 sys.path.insert(0, str(ROOT / "examples"))  # the examples import each other by name
 
 from verdicts import failed_controls  # noqa: E402
@@ -23,8 +24,16 @@ INTRODUCTION = """# What the talks and papers show, reproduced
 
 An example judged each claim by numbers that it measured; `make examples` measures them again. The
 same judgement is made of controls without the phenomenon, where the claim must fail. "Not found" is
-what these runs do not show. `make tables` makes this page from the files in [results](results).
+what these runs do not show. Claims that follow from formulas are asserted by tests. `make tables`
+makes this page from the files in [results](results).
 """
+
+TESTED = """## Claims that tests assert
+
+They follow from formulas, which `make test` computes. The tests of the last column show that the
+claim fails where its condition does.
+"""
+KINDS_OF_TESTS = ("tests", "controls")
 
 OTHERS = """## Examples that judge without keeping results
 
@@ -47,12 +56,27 @@ def order(claim: str) -> tuple[int, str]:
 def page() -> str:
     """The whole page."""
     kept = results()
-    rows = sorted((row for each in kept for row in summary(each)), key=lambda row: order(row[0]))
-    head = ("claim", "in the talk or the paper", "verdict here", "numbers", "example")
+    of_tests = json.loads(OF_TESTS.read_text())
+    rows = [row for each in kept for row in summary(each)]
+    link = "[tests](#claims-that-tests-assert)"
+    rows += [(each["claim"], each["talk"], "holds", "asserted", "", link) for each in of_tests]
+    rows.sort(key=lambda row: order(row[0]))
+    head = ("claim", "in the talk or the paper", "verdict here", "numbers", "seeds", "example")
     judged = {each["example"] for each in kept}
     others = [path for path in sorted((ROOT / "examples").glob("*.py")) if path.stem not in judged]
-    parts = [INTRODUCTION, table(head, rows), *(section(each) for each in kept), OTHERS]
+    parts = [INTRODUCTION, table(head, rows), tested(of_tests)]
+    parts += [*(section(each) for each in kept), OTHERS]
     return "\n".join([*parts, *filter(None, map(unjudged, others))])
+
+
+def tested(claims: list[dict[str, Any]]) -> str:
+    """The tests that assert claims."""
+    head = ("claim", "asserted by", "and without it")
+    rows = [
+        (each["claim"], *(", ".join(f"`{test}`" for test in each[key]) for key in KINDS_OF_TESTS))
+        for each in claims
+    ]
+    return f"{TESTED}\n{table(head, rows)}"
 
 
 def unjudged(example: Path) -> str:
@@ -70,7 +94,8 @@ def summary(kept: dict[str, Any]) -> Iterable[tuple[str, ...]]:
     name = kept["example"]
     for verdict in kept["verdicts"]:
         link = f"[{name}](#{name})"
-        yield verdict["claim"], verdict["talk"], said(verdict), verdict["numbers"], link
+        seeds = str(len(kept["seeds"]))
+        yield verdict["claim"], verdict["talk"], said(verdict), verdict["numbers"], seeds, link
 
 
 def section(kept: dict[str, Any]) -> str:

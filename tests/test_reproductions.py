@@ -47,6 +47,22 @@ def test_it_is_known_what_a_result_was_made_with(kept):
     assert kept["seeds"]
 
 
+CLAIMS = json.loads((ROOT / "docs" / "claims_of_tests.json").read_text())
+
+
+@pytest.mark.parametrize("name", [t for c in CLAIMS for t in (*c["tests"], *c["controls"])])
+def test_the_tests_that_assert_claims_exist(name):
+    file, _, function = name.partition("::")
+    assert f"\ndef {function}(" in (ROOT / file).read_text()
+
+
+def test_every_claim_is_judged():
+    judged = [v["claim"] for path in RESULTS for v in json.loads(path.read_text())["verdicts"]]
+    numbers = {int(each.rstrip("abcdefghi")) for each in (*judged, *(c["claim"] for c in CLAIMS))}
+    assert numbers == set(range(1, 55))
+    assert all(each["controls"] for each in CLAIMS)
+
+
 def test_other_seeds_join_those_that_are_kept(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
     monkeypatch.syspath_prepend(ROOT / "examples")
