@@ -77,7 +77,7 @@ gpu-table: ## Write docs/benchmarks.md from the results of `make gpu` that are k
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m tests.gpu.table docs/benchmarks/*.json
 
 # a claim that is not found makes an example fail, and the others run all the same
-examples: .venv/.dev ## Reproduce the talks' and papers' figures, and write docs/reproductions.md (two hours)
+examples: .venv/.dev ## Reproduce the talks' and papers' figures, and write docs/reproductions.md (several hours)
 	-$(BIN)/python examples/equi_separation_fashion_mnist.py
 	-$(BIN)/python examples/equi_separation_panels.py
 	-$(BIN)/python examples/equi_separation_architectures.py
