@@ -4,7 +4,8 @@ import argparse
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,21 +103,35 @@ def train_quietly(
         callbacks: Callbacks of the Trainer.
         accelerator: Accelerator of the Trainer; small networks train faster on a CPU than a GPU.
     """
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers")
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")
-    warnings.filterwarnings("ignore", module="pytorch_lightning", category=FutureWarning)
-    trainer = pl.Trainer(
-        accelerator=accelerator,
-        max_epochs=epochs,
-        callbacks=[*callbacks],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=sys.stdout.isatty(),
-    )
-    trainer.fit(model, loader)
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator=accelerator,
+            max_epochs=epochs,
+            callbacks=[*callbacks],
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=sys.stdout.isatty(),
+        )
+        trainer.fit(model, loader)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's hints to itself."""
+    names = ("pytorch_lightning", "lightning.pytorch", "lightning.fabric")
+    logs = {log: log.level for log in map(logging.getLogger, names)}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers")
+        warnings.filterwarnings("ignore", ".*LeafSpec.*")
+        warnings.filterwarnings("ignore", module="pytorch_lightning", category=FutureWarning)
+        for log in logs:
+            log.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for log, level in logs.items():
+                log.setLevel(level)
 
 
 def use_one_thread() -> None:

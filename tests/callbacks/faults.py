@@ -65,13 +65,13 @@ class Unspeakable(Exception):
 
 
 def to_a_full_disk(drawings):
-    def save(savefig, path):
+    def pixels():
         with open("/dev/full", "wb") as full:
-            savefig(full)
+            full.write(b"0")
 
     def draw(drawing):
         figure = drawing()
-        figure.savefig = functools.partial(save, figure.savefig)
+        figure.canvas.buffer_rgba = pixels
         return figure
 
     return {tag: functools.partial(draw, drawing) for tag, drawing in drawings.items()}
