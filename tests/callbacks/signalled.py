@@ -118,7 +118,9 @@ def train(
     place = Place(folder, rank)
     data = Data(place, where == "reading")
     probe = Probe(data, "own", batch_size=BATCH, num_workers=workers, batch_norm=batch_norm)
-    measuring = NeuralCollapse(probe=probe, figures=where == "a figure", on_error="raise")
+    measuring = NeuralCollapse(
+        probe=probe, figures="all" if where == "a figure" else False, on_error="raise"
+    )
     torch.manual_seed(4)
     net = nets.mlp()
     net[7] = Pausing()
