@@ -130,7 +130,7 @@ CASES = {
     "a stream": (
         {"loader": Stream()},
         TypeError,
-        ["Stream", "map-style", "Probe(source=dataset"],
+        ["Stream", "map-style", "list(batches)"],
     ),
     "a Trainer's loader without a Trainer": (
         {"loader": Probe("train")},

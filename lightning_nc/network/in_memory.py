@@ -71,7 +71,8 @@ def source_of(data: Any, model: nn.Module) -> Any:
     if _is_stream(data):
         raise TypeError(
             f"A {type(data).__name__} may not return the same samples again, and a measurement "
-            "reads data more than once. Give a list of its batches: list(batches)."
+            "reads data more than once. Give a map-style dataset, or a list of its batches: "
+            "list(batches)."
         )
     if not isinstance(data, tuple | list | Mapping):
         return data
