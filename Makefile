@@ -105,7 +105,7 @@ screenshots: .venv/.dev ## Take screenshots of TensorBoard and of reports in hea
 	REQUIRE_CHROMIUM=1 $(BIN)/python -m pytest -q tests/report tests/callbacks/test_loggers_tensorboard_server.py
 	rm -rf .artifacts/demo
 	$(BIN)/python -m lightning_nc --output .artifacts/demo
-	$(BIN)/python -m lightning_nc report .artifacts/demo --output .artifacts/demo.html
+	$(BIN)/python -m lightning_nc report .artifacts/demo/digits --output .artifacts/demo.html
 	chromium --headless --no-sandbox --hide-scrollbars --window-size=1200,1980 \
 		--screenshot=docs/figures/report.png file://$(CURDIR)/.artifacts/demo.html
 
