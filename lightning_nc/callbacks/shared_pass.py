@@ -8,33 +8,22 @@ from typing import Any
 import torch
 
 from lightning_nc.callbacks.epoch_metrics import compute_with_others
-from lightning_nc.callbacks.failures import (
-    count_failures,
-    names_of,
-    tell_of_failures,
-    without_inapplicable,
-)
+from lightning_nc.callbacks.failures import names_of, tell_of_failures
 from lightning_nc.callbacks.messages import say_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
 from lightning_nc.callbacks.progress import progress_line
-from lightning_nc.callbacks.publishing import (
-    publish_figures_and_tables,
-    publish_values,
-)
+from lightning_nc.callbacks.publishing import publish_figures_and_tables, publish_values
 from lightning_nc.callbacks.record import Record
+from lightning_nc.callbacks.recording import add_to_records
 from lightning_nc.callbacks.strategies import trainer_processes
-from lightning_nc.callbacks.telling import tell_of_measurement
 from lightning_nc.callbacks.trainer_access import stage_of, trainer_loader, trainer_runner
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.signals import signals_held
-from lightning_nc.measures.measure import Evaluation
-from lightning_nc.measures.measurement import Measurement
+from lightning_nc.measures.together import Found, evaluated
 from lightning_nc.passes.agreement import Interrupted, MissedMeeting
 from lightning_nc.passes.meeting import meeting_place
 from lightning_nc.passes.request import Answer
-
-Found = tuple[Answer, Evaluation] | Exception
 
 
 class _BreakOff(Exception):
@@ -93,18 +82,7 @@ def _measure(
     started = time.perf_counter()
     found = _found(trainer, pl_module, records, moment, interrupted)
     seconds = time.perf_counter() - started
-    measured: list[tuple[Record, Measurement]] = []
-    for record, each in zip(records, found, strict=True):
-        record.attempts += 1
-        if not isinstance(each, Exception):
-            measurement = record.add(*each, moment, seconds)
-            measured.append((record, measurement))
-            tell_of_measurement(trainer, record, *each)
-    failed = [(r, e) for r, e in zip(records, found, strict=True) if isinstance(e, Exception)]
-    failed = without_inapplicable(trainer, failed, moment)
-    count_failures(failed, moment)
-    values = {key: value for _, each in measured for key, value in each.values.items()}
-    values |= {record.prefix + "failures": float(record.failures) for record, _ in failed}
+    measured, failed, values = add_to_records(trainer, records, found, moment, seconds)
     if values:
         publish_values(trainer, records[0].told, everything, values, moment)
     for record, measurement in measured:
@@ -122,7 +100,7 @@ def _found(
     records: Sequence[Record],
     moment: Moment,
     interrupted: Callable[[], bool],
-) -> list[Found]:
+) -> list[Found | Exception]:
     """Return the answer and its evaluation for each callback, or its error."""
     try:
         answers = _answers(trainer, pl_module, records, moment, interrupted)
@@ -131,17 +109,12 @@ def _found(
     except Exception as error:
         records[0].plans.clear()  # the data may have changed since
         return [_kept(error, records)] * len(records)
-    return [_evaluated(record, answer) for record, answer in zip(records, answers, strict=True)]
-
-
-def _evaluated(record: Record, answer: Answer | Exception) -> Found:
-    """Evaluate an answer; all processes have the same sums, so a failure occurs on all of them."""
-    if isinstance(answer, Exception):
-        return _kept(answer, [record])
-    try:
-        return answer, record.measure.evaluate(answer)
-    except Exception as error:
-        return _kept(error, [record])
+    # all processes have the same sums, so an evaluation fails on all of them
+    found = [evaluated(record.measure, a) for record, a in zip(records, answers, strict=True)]
+    return [
+        _kept(each, [record]) if isinstance(each, Exception) else each
+        for record, each in zip(records, found, strict=True)
+    ]
 
 
 def _kept(error: Exception, records: Sequence[Record]) -> Exception:

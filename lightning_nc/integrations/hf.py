@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
@@ -10,17 +10,12 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from lightning_nc.callbacks.failures import (
-    count_failures,
-    tell_how_often,
-    tell_of_failures,
-    without_inapplicable,
-)
+from lightning_nc.callbacks.failures import tell_how_often, tell_of_failures
 from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.callbacks.messages import safely
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.record import Record
-from lightning_nc.callbacks.telling import tell_of_measurement
+from lightning_nc.callbacks.recording import add_to_records
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.measures.together import Found, measured_together
 from lightning_nc.network.runner import plain_runner
@@ -127,7 +122,7 @@ def _measured(
     moment: Moment,
     process: _Process,
     given: dict[str, Any],
-) -> dict[str, float]:
+) -> Mapping[str, float]:
     """Measure once for callbacks with equal probes, and return the values under their keys."""
     started = time.perf_counter()
     try:
@@ -135,20 +130,9 @@ def _measured(
     except Exception as error:
         found = [error] * len(records)
     seconds = time.perf_counter() - started
-    values: dict[str, float] = {}
-    failed: list[tuple[Record, Exception]] = []
-    for record, each in zip(records, found, strict=True):
-        record.attempts += 1
-        if isinstance(each, Exception):
-            failed.append((record, each))
-            continue
-        measurement = record.add(each.answer, each.evaluation, moment, seconds)
-        values |= measurement.values
-        tell_of_measurement(process, record, each.answer, each.evaluation)
-    failed = without_inapplicable(process, failed, moment)
-    count_failures(failed, moment)
+    _, failed, values = add_to_records(process, records, found, moment, seconds)
     tell_of_failures(process, failed, moment)
-    return values | {record.prefix + "failures": float(record.failures) for record, _ in failed}
+    return values
 
 
 def _found(

@@ -57,11 +57,12 @@ def measured_together(
         requests = [measures[n].request() for n in of_kind]
         one_pass = kind(runner, lambda: probe.source, probe, requests, Processes())
         for n, answer in zip(of_kind, one_pass.run(), strict=True):
-            found[n] = _evaluated(measures[n], answer)
+            found[n] = evaluated(measures[n], answer)
     return [found[n] for n in range(len(measures))]
 
 
-def _evaluated(measure: Measure, answer: Answer | Exception) -> Found | Exception:
+def evaluated(measure: Measure, answer: Answer | Exception) -> Found | Exception:
+    """What a measure makes of an answer, or why it cannot."""
     if isinstance(answer, Exception):
         return answer
     try:
