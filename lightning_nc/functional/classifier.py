@@ -62,7 +62,7 @@ class LinearDecision:
         as_they_are = weight.dtype == torch.float32 and origin is None
         self.single = self.weight if as_they_are else torch.empty_like(weight, dtype=torch.float32)
         longest = []
-        for part, rows in self._rows():
+        for part, rows in _rows_of(weight, origin):
             self.single[part] = rows
             longest.append(torch.linalg.vector_norm(rows, dim=1).max())
         self._longest = torch.stack(longest).max()
@@ -91,18 +91,11 @@ class LinearDecision:
             chosen[unclear] = self._exact(h[unclear], bias).argmax(1)
         return chosen, numbers
 
-    def _rows(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield rows in float64, less the origin, some at a time."""
-        step = max(_ROWS // self.weight.shape[1], 1)
-        for start in range(0, len(self.weight), step):
-            part = slice(start, start + step)
-            rows = self.weight[part].double()
-            yield part, rows if self.origin is None else rows - self.origin
-
     def _exact(self, h: Tensor, bias: Tensor | None) -> Tensor:
         """All numbers in float64, shape ``(n, K)``."""
         found = [
-            _affine(h, rows, None if bias is None else bias[part]) for part, rows in self._rows()
+            _affine(h, rows, None if bias is None else bias[part])
+            for part, rows in _rows_of(self.weight, self.origin)
         ]
         return torch.cat(found, 1)
 
@@ -126,8 +119,7 @@ class NearestCenter:
     def __init__(self, means: Tensor) -> None:
         self.origin = means.mean(0)  # a large common offset would cost digits by cancellation
         # h.m - ||m||^2 / 2 is largest for the class whose distance is smallest
-        step = max(_ROWS // means.shape[1], 1)
-        squares = [(m - self.origin).square().sum(1) for m in torch.split(means, step)]
+        squares = [m.square().sum(1) for _, m in _rows_of(means, self.origin)]
         self._decide = LinearDecision(means, torch.cat(squares) / -2, self.origin)
 
     def of(self, features: Tensor) -> Tensor:
@@ -156,6 +148,15 @@ def classifier_decisions(
 def nearest_class_centers(features: Tensor, means: Tensor) -> Tensor:
     """The class ``argmin_k ||h - mu_k||`` of each sample, shape ``(N,)``."""
     return NearestCenter(means).of(features)
+
+
+def _rows_of(weight: Tensor, origin: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+    """Yield rows in float64, less the origin if there is one, some at a time."""
+    step = max(_ROWS // weight.shape[1], 1)
+    for start in range(0, len(weight), step):
+        part = slice(start, start + step)
+        rows = weight[part].detach().double()
+        yield part, rows if origin is None else rows - origin
 
 
 def _affine(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
