@@ -112,19 +112,21 @@ class ResidualBatch(LayerBatch):
         features = in_units_of(centres.scale, features)
         super().__init__(features, labels, len(centres.counts), classes)
         self.centres, self.decided = centres, decided
+        self._projected: ProjectedResiduals | None = None
 
-    @cached_property
+    @property
     def projected(self) -> ProjectedResiduals:
         """Residuals ``r_i = h_i - mu_{y_i}``, projected and squared in one step."""
-        return self._project(None)
+        return self._project(None) if self._projected is None else self._projected
 
     def add_residuals(self, sums: Tensor) -> None:
         """Add the residuals of each class to sums, ``(K, d)``, as they are projected."""
-        self.__dict__["projected"] = self._project(sums)  # what the property would compute
+        self._project(sums)
 
     def _project(self, sums: Tensor | None) -> ProjectedResiduals:
         means, Q = self.centres.means, self.centres.directions.basis
-        return project_residuals(self.features, self.labels, means, Q, sums)
+        self._projected = project_residuals(self.features, self.labels, means, Q, sums)
+        return self._projected
 
     @cached_property
     def squares_along(self) -> tuple[Tensor, Tensor]:
