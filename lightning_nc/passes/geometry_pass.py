@@ -1,14 +1,12 @@
 """A pass of two sweeps over the probe, each followed by one vote and one reduction."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.batches import Samples
 from lightning_nc.network.points import Point
 from lightning_nc.passes.feature_cache import (
@@ -17,27 +15,15 @@ from lightning_nc.passes.feature_cache import (
     free_megabytes,
     megabytes_of_features,
 )
+from lightning_nc.passes.found_layers import FoundLayers, sums_of
 from lightning_nc.passes.layer_batches import Centres, LayerBatch, ResidualBatch, centres_of
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
-from lightning_nc.passes.request import Answer, ClassifierGeometry
+from lightning_nc.passes.request import Answer
 from lightning_nc.passes.statistics import ClassSums, ResidualSums, Statistic, add_each
-from lightning_nc.passes.sum_checks import (
-    has_changed,
-    not_finite,
-    where,
-    why_changed,
-    why_not_finite,
-)
+from lightning_nc.passes.sum_checks import not_finite, why_not_finite
 from lightning_nc.passes.sums import Sums
 from lightning_nc.passes.sweeps import Reading, Swept, TakeBatch, sweep
-from lightning_nc.passes.totals import (
-    classifier_at,
-    combined,
-    declared_of,
-    geometry_of,
-    mismatches_of,
-)
 
 _TALLY = "tally"  # place of the tallies of requests; all keys of sums are (place, name)
 
@@ -64,27 +50,6 @@ class _FirstSweep(NamedTuple):
     sums: Sums
 
 
-@dataclass
-class _Found:
-    """What the groups measured so far have shown, by point.
-
-    Attributes:
-        layers: The geometry.
-        statistics: What requests declare.
-        classifiers: The classifiers, by the point at their input.
-        decided: What these decide for the samples of this process.
-        tallies: The tallies of requests.
-        broken: What failed after the last vote, so that it must not decide what is measured next.
-    """
-
-    layers: dict[Point, ClassGeometry] = field(default_factory=dict)
-    statistics: dict[Point, dict[str, Tensor]] = field(default_factory=dict)
-    classifiers: dict[Point, ClassifierGeometry] = field(default_factory=dict)
-    decided: dict[Point, Tensor] = field(default_factory=dict)
-    tallies: dict[Hashable, Tensor] = field(default_factory=dict)
-    broken: dict[Point, Exception] = field(default_factory=dict)
-
-
 class GeometryPass(MeasuringPass):
     """Measures the class geometry of layers, for several requests on one probe."""
 
@@ -94,7 +59,7 @@ class GeometryPass(MeasuringPass):
         Layers that do not fit into the memory budget together are measured in groups, one after
         another, with two sweeps each. Usually there is one group.
         """
-        found = _Found()
+        found = FoundLayers()
         group, groups = 0, 1
         while group < groups:
             plan = self._measure_group(group, found)
@@ -102,12 +67,12 @@ class GeometryPass(MeasuringPass):
         self._note(plan, found.broken)
         return [self._answer(n, plan, found) for n in self._numbers]
 
-    def _measure_group(self, group: int, found: _Found) -> Plan:
+    def _measure_group(self, group: int, found: FoundLayers) -> Plan:
         """Add what a group of layers shows; its features and its sums are not kept."""
         first = self._agree(partial(self._first_sweep, group))
         plan = first.plan
         totals = first.sums.over_processes(self.all_reduce)
-        found.tallies |= _of(_TALLY, totals)
+        found.tallies |= sums_of(_TALLY, totals)
         found.decided |= first.swept.decided
         points = plan.with_geometry(first.points, self.failed)
         centres: dict[Point, Centres] = {}
@@ -118,65 +83,16 @@ class GeometryPass(MeasuringPass):
             totals |= sums.over_processes(self.all_reduce)
             del sums
         needed = plan.needed(first.points, self.failed)
-        self._read_totals(plan, needed, totals, centres, found)
+        found.read_totals(plan, needed, totals, centres)
         del totals  # sums of residuals are as large as the classifier, which is copied now
-        for point in needed:
-            try:
-                if point in plan.last_layers:
-                    heads, layer = first.swept.heads, found.layers[point]
-                    found.classifiers[point] = classifier_at(point, plan, heads, layer)
-            except Exception as error:
-                found.broken.setdefault(point, error)
+        found.read_heads(plan, needed, first.swept.heads)
         return plan
 
-    def _read_totals(
-        self,
-        plan: Plan,
-        points: Sequence[Point],
-        totals: Mapping[Hashable, Tensor],
-        centres: Mapping[Point, Centres],
-        found: _Found,
-    ) -> None:
-        """Add the statistics and the geometry of layers, as the sums of all processes show them."""
-        flags: dict[Point, Tensor] = {}
-        for point in points:
-            try:
-                sums = combined(plan.statistics[point], _of(point, totals))
-                found.statistics[point] = declared = declared_of(sums)
-                if point in centres:
-                    found.layers[point] = geometry_of(centres[point], sums, declared)
-                if ResidualSums.name in sums:
-                    flags[point] = has_changed(found.layers[point], sums[ResidualSums.name])
-            except Exception as error:
-                found.broken[point] = error
-        found.broken |= {point: why_changed(point) for point in where(flags)}
-
-    def _answer(self, number: int, plan: Plan, found: _Found) -> Answer | Exception:
+    def _answer(self, number: int, plan: Plan, found: FoundLayers) -> Answer | Exception:
         wanted = plan.wanted[number]
         if number in self.failed or wanted is None:
             return self.failed[number]
-        own = {point.name: found.layers[point] for point in wanted.layers if wanted.geometry}
-        last = None if wanted.classifier is None else found.classifiers[wanted.classifier]
-        compared = wanted.decisions if wanted.mismatches else None
-        names = [each.name for each in wanted.statistics]
-        return Answer(
-            own,
-            last,
-            plan.counts,
-            found.tallies.get(number),
-            mismatches=(
-                {} if compared is None or last is None else mismatches_of(own, compared, last)
-            ),
-            classes=plan.classes,
-            class_names=plan.class_names,
-            notes=wanted.notes,
-            pooling=wanted.pooling,
-            statistics={
-                point.name: {name: found.statistics[point][name] for name in names}
-                for point in wanted.layers
-                if not wanted.geometry
-            },
-        )
+        return found.answer_to(wanted, plan, found.tallies.get(number))
 
     def _first_sweep(self, group: int) -> _FirstSweep:
         """Sum the samples and the features of each class, at the points of a group."""
@@ -315,11 +231,6 @@ def _of_all_features(statistics: Sequence[Statistic]) -> list[str]:
     """
     names = [each.name for each in statistics]
     return [ClassSums.name] if ClassSums.name in names else names
-
-
-def _of(place: Hashable, totals: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
-    """The sums of one place, by name."""
-    return {name: total for (at, name), total in totals.items() if at == place}
 
 
 def _as_classes(rows: Tensor, classes: Tensor) -> Tensor:
