@@ -1,8 +1,11 @@
 """The networks and data of the examples of collapse: three kinds of networks, on two data sets."""
 
+import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from example_setup import CrossEntropyModule, options_of, parsed
 from fashion_mnist import FOLDER, choose, subset
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -26,6 +29,34 @@ def samples(data: str, per_class: int, seed: int, folder: Path = FOLDER) -> Tens
     images, labels = (torch.as_tensor(each) for each in load_digits(return_X_y=True))
     chosen = choose(labels, per_class, seed)
     return TensorDataset((images[chosen] / 8 - 1).float().view(-1, 1, 8, 8), labels[chosen])
+
+
+def options_of_runs(
+    doc: str | None, short: str, networks: Iterable[str], data_sets: Iterable[str], epochs: int
+) -> argparse.ArgumentParser:
+    """Return a parser with the options of an example that trains networks on data sets.
+
+    Args:
+        doc: The docstring of the example.
+        short: What ``--short`` leaves out.
+        networks: The kinds that can be chosen, all by default.
+        data_sets: The data sets that can be chosen, all by default.
+        epochs: Default of ``--epochs``.
+    """
+    parser = options_of(doc, seeds=(0, 1, 2), fashion_mnist=True, short=short)
+    add = parser.add_argument
+    add("--networks", nargs="+", choices=[*networks], default=[*networks])
+    add("--data-sets", nargs="+", choices=[*data_sets], default=[*data_sets])
+    add("--epochs", type=int, default=epochs, help="the learning rate schedule scales with it")
+    return parser
+
+
+def parsed_runs(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line; the short form is a perceptron on digits with one seed."""
+    options = parsed(parser)
+    if options.short:
+        options.networks, options.data_sets, options.seeds = ["MLP"], ["digits"], [0]
+    return options
 
 
 def features(kind: str, size: int, width: int = 16, convolutions: int = 1) -> nn.Sequential:
@@ -79,6 +110,18 @@ def features_of_paper(kind: str) -> nn.Sequential:
         blocks += [BasicBlock(before, after, stride=after // before), BasicBlock(after, after, 1)]
     pool = nn.AdaptiveAvgPool2d(1)
     return nn.Sequential(convolution(1, 64), nn.ReLU(), *blocks, pool, nn.Flatten())
+
+
+class LinearOnFeatures(CrossEntropyModule):
+    """Features and a linear classifier of ten classes."""
+
+    def __init__(self, network: nn.Module, width: int) -> None:
+        super().__init__()
+        self.features, self.classifier = network, nn.Linear(width, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.classifier(self.features(images))
 
 
 def hidden(before: int, after: int = 256) -> nn.Sequential:

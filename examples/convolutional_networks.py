@@ -19,7 +19,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from collapsing_networks import convolution
-from example_setup import train_quietly
+from example_setup import CrossEntropyModule, thirds_of, train_quietly
 from fashion_mnist import FOLDER, subset, whole_batches
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
@@ -148,7 +148,7 @@ def fully_connected(width: int) -> list[Layer]:
 OTHERS = {"AlexNet": alexnet, "VGG13": vgg13, "DenseNet": densenet}
 
 
-class Network(pl.LightningModule):
+class Network(CrossEntropyModule):
     """Features and a linear classifier.
 
     Args:
@@ -167,16 +167,10 @@ class Network(pl.LightningModule):
         """Return the logits."""
         return self.classifier(self.features(images.repeat(1, COPIES, 1, 1)))
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Return the cross-entropy."""
-        images, labels = batch
-        return nn.functional.cross_entropy(self(images), labels)
-
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[MultiStepLR]]:
         """Divide the learning rate by 10 after one third and after two thirds of the epochs."""
         optimizer = torch.optim.Adam(self.parameters(), RATE, weight_decay=WEIGHT_DECAY)
-        milestones = [round(self.epochs * part / 3) for part in (1, 2)]
-        return [optimizer], [MultiStepLR(optimizer, milestones, gamma=0.1)]
+        return [optimizer], [MultiStepLR(optimizer, thirds_of(self.epochs), gamma=0.1)]
 
 
 def layers_of(network: nn.Module) -> list[str]:

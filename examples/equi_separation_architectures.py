@@ -24,7 +24,6 @@ import sys
 from itertools import product
 from typing import Any
 
-import torch
 from convolutional_networks import (
     BATCH,
     COPIES,
@@ -36,12 +35,9 @@ from convolutional_networks import (
     WEIGHT_DECAY,
     train,
 )
-from example_setup import options_of, parsed, results_folder, save
+from example_setup import draw_laws, options_of, parsed, results_folder, save
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from verdicts import Run, Values, Verdict, conclude, number, span
-
-from lightning_nc.figures import draw_law
 
 NAME = "equi_separation_architectures"
 LINE, LEFT = -0.98, 0.5  # r at most, and what is left of D at most
@@ -82,13 +78,10 @@ def draw(values: Values) -> Figure:
     first = {name: next(iter(seeds.values())) for name, seeds in values.items()}
     figure = Figure(figsize=(10.4, 8.6), dpi=100, layout="constrained")
     grid = figure.subplots(3, 3)
-    panels = [(name, "blocks", name) for name in OTHERS]
-    panels += [(name, "layers", f"{name}: layers") for name in RESIDUAL]
-    panels += [(name, "blocks", f"{name}: blocks") for name in RESIDUAL]
-    for axes, (name, modules, title) in zip(grid.flat, panels, strict=True):
-        draw_law(axes, torch.tensor(first[name][modules]["D"]))
-        axes.set_title(title, fontsize="medium")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    laws = {name: first[name]["blocks"]["D"] for name in OTHERS}
+    for modules in ("layers", "blocks"):
+        laws |= {f"{name}: {modules}": first[name][modules]["D"] for name in RESIDUAL}
+    draw_laws(grid.flat, laws)
     for axes in grid[:, 0]:
         axes.set_ylabel("$D$")
     figure.supxlabel("module (0: raw input)", fontsize="medium")

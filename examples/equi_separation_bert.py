@@ -29,7 +29,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from example_setup import options_of, parsed, results_folder, save, train_quietly
+from example_setup import (
+    CrossEntropyModule,
+    options_of,
+    parsed,
+    results_folder,
+    save,
+    train_quietly,
+)
 from fashion_mnist import whole_batches
 from feed_forward import FeedForward, Setting
 from matplotlib.figure import Figure
@@ -100,7 +107,7 @@ def pieces(seed: int) -> tuple[Tensor, Tensor]:
     return tokens, torch.arange(MODULES).repeat_interleave(PIECES)
 
 
-class Bert(pl.LightningModule):
+class Bert(CrossEntropyModule):
     """BERT and a linear classifier of its first token, or of the average of all.
 
     Args:
@@ -119,11 +126,6 @@ class Bert(pl.LightningModule):
         """Return the logits."""
         states = self.bert(tokens).last_hidden_state
         return self.classifier(states[:, 0] if self.reads == "CLS" else states.mean(1))
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Return the cross-entropy."""
-        tokens, labels = batch
-        return nn.functional.cross_entropy(self(tokens), labels)
 
     def configure_optimizers(self) -> dict[str, object]:
         """AdamW, whose learning rate rises for a tenth of the steps and falls to zero."""

@@ -24,15 +24,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from example_setup import options_of, parsed, results_folder, save
+from example_setup import draw_laws, options_of, parsed, results_folder, save
 from feed_forward import EPOCHS, LEARNING_RATES, Setting
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from trainings import Trainings
 from verdicts import Run, Values, Verdict, conclude, number, span
-
-from lightning_nc.figures import draw_law
 
 NAME = "equi_separation_settings"
 LAYERS = (4, 8, 20)
@@ -151,11 +147,8 @@ def draw(values: Values) -> Figure:
     rows = -(-len(shown) // 3)
     figure = Figure(figsize=(9.6, 2.5 * rows + 0.5), dpi=100, layout="constrained")
     grid = figure.subplots(rows, 3, sharey=True)
-    for axes, (name, seeds) in zip(grid.flat, shown.items(), strict=False):
-        draw_law(axes, torch.tensor(next(iter(seeds.values()))["D"]))
-        axes.set_title(name.replace(" images per class", ""), fontsize="medium")
-        axes.set_xlabel("")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    first = {name: next(iter(seeds.values()))["D"] for name, seeds in shown.items()}
+    draw_laws(grid.flat, {n.replace(" images per class", ""): D for n, D in first.items()})
     for axes in grid[:, 0]:
         axes.set_ylabel("$D$")
     figure.supxlabel("layer (0: raw input)", fontsize="medium")

@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,11 @@ import torch
 from fashion_mnist import FOLDER
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor, nn
 from verdicts import RESULTS, ROOT
+
+from lightning_nc.figures import draw_law
 
 # the palette of Okabe and Ito, which colour-blind readers can tell apart
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#999999"
@@ -85,6 +89,28 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def results_folder(options: argparse.Namespace) -> Path:
     """Where the file of results goes: docs/results, or beside a figure put elsewhere."""
     return RESULTS if options.output == FIGURES else options.output
+
+
+class CrossEntropyModule(pl.LightningModule):
+    """A classifier that learns by cross-entropy; what it is and how it is optimized is to add."""
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
+        """Return the cross-entropy."""
+        inputs, labels = batch
+        return nn.functional.cross_entropy(self(inputs), labels)
+
+
+def thirds_of(epochs: int) -> list[int]:
+    """The epochs after one third and after two thirds of a training."""
+    return [round(epochs / 3), round(2 * epochs / 3)]
+
+
+def draw_laws(grid: Iterable[Axes], laws: Mapping[str, Sequence[float]]) -> None:
+    """Draw the law of D, given by title, on the axes of a grid."""
+    for axes, (title, D) in zip(grid, laws.items(), strict=False):
+        draw_law(axes, torch.tensor(D))
+        axes.set_title(title, fontsize="medium")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def train_quietly(

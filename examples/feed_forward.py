@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from example_setup import train_quietly
+from example_setup import CrossEntropyModule, thirds_of, train_quietly
 from fashion_mnist import FOLDER, choose, whole_batches
 from image_sets import test_images, training_images
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from torch.utils.data import Subset, TensorDataset
 from lightning_nc import EquiSeparation, Measurement, NeuralCollapse, Probe
 from lightning_nc.functional import separation_law
 
-EPOCHS, MILESTONES = 600, (200, 400)
+EPOCHS = 600
 LEARNING_RATES = {
     "sgd": {4: 0.3, 8: 0.03, 20: 0.01},
     "momentum": {4: 0.3, 8: 0.01, 20: 0.001},
@@ -93,7 +93,7 @@ class Setting:
     @property
     def milestones(self) -> list[int]:
         """Epochs after which the learning rate is divided by 10."""
-        return [round(epoch * self.epochs / EPOCHS) for epoch in MILESTONES]
+        return thirds_of(self.epochs)
 
 
 class HiddenLayer(nn.Sequential):
@@ -110,7 +110,7 @@ class HiddenLayer(nn.Sequential):
         )
 
 
-class FeedForward(pl.LightningModule):
+class FeedForward(CrossEntropyModule):
     """Hidden layers and a linear classifier."""
 
     def __init__(self, setting: Setting, pixels: int = 100) -> None:
@@ -125,11 +125,6 @@ class FeedForward(pl.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
         return self.classifier(self.hidden(images))
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Return the cross-entropy."""
-        images, labels = batch
-        return nn.functional.cross_entropy(self(images), labels)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[MultiStepLR]]:
         """Divide the learning rate by 10 after one third and after two thirds of the epochs."""

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from collapsing_networks import features, features_of_paper
-from example_setup import train_quietly
+from collapsing_networks import LinearOnFeatures, features, features_of_paper
+from example_setup import thirds_of, train_quietly
 from fashion_mnist import whole_batches
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
@@ -30,30 +30,19 @@ class Run(NamedTuple):
     values: dict[str, float]
 
 
-class Classifier(pl.LightningModule):
-    """Features and a linear classifier."""
+class Classifier(LinearOnFeatures):
+    """A classifier trained by SGD with a falling learning rate."""
 
     def __init__(self, network: nn.Sequential, width: int, epochs: int, decay: float) -> None:
-        super().__init__()
+        super().__init__(network, width)
         self.epochs, self.decay = epochs, decay
-        self.features, self.classifier = network, nn.Linear(width, K)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits."""
-        return self.classifier(self.features(images))
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Return the cross-entropy."""
-        images, labels = batch
-        return nn.functional.cross_entropy(self(images), labels)
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[MultiStepLR]]:
         """Divide the learning rate by 10 after one third and after two thirds of the epochs."""
         optimizer = torch.optim.SGD(
             self.parameters(), RATE, momentum=MOMENTUM, weight_decay=self.decay
         )
-        thirds = [round(self.epochs / 3), round(2 * self.epochs / 3)]
-        return [optimizer], [MultiStepLR(optimizer, thirds, gamma=0.1)]
+        return [optimizer], [MultiStepLR(optimizer, thirds_of(self.epochs), gamma=0.1)]
 
 
 def imbalanced(

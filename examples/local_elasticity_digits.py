@@ -26,7 +26,16 @@ from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from example_setup import BLUE, ORANGE, options_of, parsed, results_folder, save, train_quietly
+from example_setup import (
+    BLUE,
+    ORANGE,
+    CrossEntropyModule,
+    options_of,
+    parsed,
+    results_folder,
+    save,
+    train_quietly,
+)
 from fashion_mnist import choose, whole_batches
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -75,7 +84,7 @@ class AccuracyOverEpochs(pl.Callback):
         self.values.append(float(right.double().mean()))
 
 
-class Classifier(pl.LightningModule):
+class Classifier(CrossEntropyModule):
     """A network trained with cross-entropy."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -85,11 +94,6 @@ class Classifier(pl.LightningModule):
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
         return self.network(x)
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        """Return the cross-entropy."""
-        x, y = batch
-        return nn.functional.cross_entropy(self(x), y)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return an Adam optimizer."""

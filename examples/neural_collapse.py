@@ -28,13 +28,17 @@ import sys
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from collapsing_networks import features, samples
+from collapsing_networks import (
+    LinearOnFeatures,
+    features,
+    options_of_runs,
+    parsed_runs,
+    samples,
+)
 from example_setup import (
     BLUE,
     GREEN,
     ORANGE,
-    options_of,
-    parsed,
     results_folder,
     save,
     train_quietly,
@@ -51,6 +55,9 @@ NAME = "neural_collapse"
 NETWORKS = {"MLP": BLUE, "VGG": ORANGE, "ResNet": GREEN}
 DATA_SETS = {"FashionMNIST": "-", "digits": "--"}
 RATE, DECAY, BATCH = 0.05, 5e-3, 250
+OPTIMIZER = (
+    f"SGD, rate {RATE} falling as a cosine, momentum 0.9, weight decay {DECAY}, batches of {BATCH}"
+)
 FALL = 10  # smallest factor by which NC1 falls in the terminal phase
 SHRINK = 1.2  # ... and NC2 and NC3, of which the paper says only that they fall
 MISMATCH = 0.25  # largest share of NC4 at the start that is left at the end
@@ -65,18 +72,13 @@ KEPT = ("nc1", *NC2, "nc3", "nc4", "accuracy")
 Series = list[dict[str, float]]  # one dict of values per measured epoch
 
 
-class Classifier(pl.LightningModule):
-    """Features and a linear classifier."""
+class Classifier(LinearOnFeatures):
+    """A classifier that records its training error."""
 
     def __init__(self, network: nn.Sequential, width: int, epochs: int) -> None:
-        super().__init__()
+        super().__init__(network, width)
         self.epochs = epochs
         self.training_error: list[float] = []
-        self.features, self.classifier = network, nn.Linear(width, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits."""
-        return self.classifier(self.features(images))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         """Return the cross-entropy, and log the error on the training batches."""
@@ -224,8 +226,7 @@ def measure(options: argparse.Namespace) -> Run:
     settings = {
         "networks": ", ".join(options.networks),
         "data": f"{', '.join(options.data_sets)}, {options.per_class} images per class",
-        "optimizer": f"SGD, rate {RATE} falling as a cosine, momentum 0.9, weight decay {DECAY}, "
-        f"batches of {BATCH}",
+        "optimizer": OPTIMIZER,
         "epochs": options.epochs,
     }
     differs = (
@@ -244,15 +245,10 @@ def measure(options: argparse.Namespace) -> Run:
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     short = "the perceptron on digits, one seed, 200 epochs"
-    parser = options_of(__doc__, seeds=(0, 1, 2), fashion_mnist=True, short=short)
-    add = parser.add_argument
-    add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    add("--data-sets", nargs="+", choices=DATA_SETS, default=list(DATA_SETS))
-    add("--per-class", type=int, default=100, help="images of each class")
-    add("--epochs", type=int, default=400, help="the learning rate schedule scales with it")
-    options = parsed(parser)
+    parser = options_of_runs(__doc__, short, NETWORKS, DATA_SETS, epochs=400)
+    parser.add_argument("--per-class", type=int, default=100, help="images of each class")
+    options = parsed_runs(parser)
     if options.short:
-        options.networks, options.data_sets, options.seeds = ["MLP"], ["digits"], [0]
         options.epochs = 200
     return options
 

@@ -41,14 +41,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from collapsing_networks import features, samples
+from collapsing_networks import features, options_of_runs, parsed_runs, samples
 from example_setup import (
     BLUE,
     GREEN,
     ORANGE,
     PINK,
-    options_of,
-    parsed,
     results_folder,
     save,
     train_quietly,
@@ -56,7 +54,7 @@ from example_setup import (
 from fashion_mnist import whole_batches
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from neural_collapse import BATCH, DECAY, RATE, Classifier
+from neural_collapse import BATCH, OPTIMIZER, Classifier
 from torch import Tensor, nn
 from verdicts import Run, Values, Verdict, conclude, number, span
 
@@ -267,8 +265,7 @@ def measure(options: argparse.Namespace) -> tuple[Run, Figure]:
     settings = {
         "networks": ", ".join(options.networks),
         "data": f"{', '.join(options.data_sets)}, 100 images per class",
-        "optimizer": f"SGD, rate {RATE} falling as a cosine, momentum 0.9, weight decay {DECAY}, "
-        f"batches of {BATCH}",
+        "optimizer": OPTIMIZER,
         "epochs": options.epochs,
     }
     differs = (
@@ -287,15 +284,7 @@ def measure(options: argparse.Namespace) -> tuple[Run, Figure]:
 def parse() -> argparse.Namespace:
     """Parse the command line."""
     short = "the perceptron on digits, one seed"
-    parser = options_of(__doc__, seeds=(0, 1, 2), fashion_mnist=True, short=short)
-    add = parser.add_argument
-    add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    add("--data-sets", nargs="+", choices=DATA_SETS, default=list(DATA_SETS))
-    add("--epochs", type=int, default=100, help="the learning rate schedule scales with it")
-    options = parsed(parser)
-    if options.short:
-        options.networks, options.data_sets, options.seeds = ["MLP"], ["digits"], [0]
-    return options
+    return parsed_runs(options_of_runs(__doc__, short, NETWORKS, DATA_SETS, epochs=100))
 
 
 def main() -> int:
