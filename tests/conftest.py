@@ -1,6 +1,8 @@
 """What all tests share: warnings are errors, fixed seeds, and two sets of features."""
 
+import importlib
 import sys
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -48,6 +50,13 @@ def no_open_figures():
 def fixed_seeds():
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """Imports a module of the examples, which import each other by name."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    return importlib.import_module
 
 
 @pytest.fixture

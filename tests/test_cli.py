@@ -1,9 +1,6 @@
 """Callbacks by LightningCLI: from the command line and from a configuration in YAML."""
 
 import inspect
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import docstring_parser
@@ -15,6 +12,7 @@ import lightning_nc
 from lightning_nc import MeasureCallback
 from tests import nets
 from tests.callbacks.scripts.cli import cli_of
+from tests.programs import run_python
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
@@ -75,14 +73,8 @@ def states_after_fit(folder, namespace, arguments):
     """What the callbacks of a program in a process of its own have measured, by state key."""
     quiet = [f"--trainer.{key}={value}" for key, value in QUIET.items()]
     told = ["fit", f"--trainer.default_root_dir={folder}", "--trainer.max_epochs=3", *quiet]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(SCRIPT), namespace, *told, *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
+    program = ["-W", "ignore", SCRIPT, namespace, *told, *arguments]
+    done = run_python(*program, cwd=folder, timeout=180)
     assert done.returncode == 0, done.stderr
     return torch.load(folder / "states.pt", weights_only=True)
 

@@ -1,31 +1,18 @@
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.fashion_mnist import needs_fashion_mnist
+from tests.programs import run_python
 
-ROOT = Path(__file__).parent.parent
-
-
-def run(*command, timeout=1200):
-    # one thread: tests run side by side, and threads that wait for a core cost more than they do
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+LONG = 1200  # seconds
 
 
 @pytest.mark.slow
 def test_the_demo_shows_a_table_and_says_where_the_figures_are(tmp_path):
-    demo = run("-m", "lightning_nc", "--epochs", "4", "--output", str(tmp_path))
+    demo = run_python(
+        "-m", "lightning_nc", "--epochs", "4", "--output", str(tmp_path), timeout=LONG
+    )
     assert demo.returncode == 0, demo.stderr
     head, *rows = [line.split() for line in demo.stdout.splitlines()[-4:]]
     assert head[-2:] == ["elastic", "minority"]  # the table is the end
@@ -38,7 +25,7 @@ def test_the_demo_shows_a_table_and_says_where_the_figures_are(tmp_path):
 
 
 def reproduce(name, tmp_path, *options):
-    example = run(f"examples/{name}.py", "--output", str(tmp_path), *options)
+    example = run_python(f"examples/{name}.py", "--output", str(tmp_path), *options, timeout=LONG)
     assert example.returncode == 0, example.stdout + example.stderr
     assert (tmp_path / f"{name}.png").stat().st_size > 20_000
 
@@ -68,6 +55,6 @@ def test_the_law_of_next_token_prediction_is_measured_in_a_gpt(tmp_path):
     # as small as this, it need not obey the law
     smaller = ["--characters", "100000", "--merges", "20", "--blocks", "3", "--probe", "60"]
     options = [*smaller, "--epochs", "2", "--output", str(tmp_path)]
-    example = run("examples/next_token_law.py", *options)
+    example = run_python("examples/next_token_law.py", *options, timeout=LONG)
     assert "yes: classes become compact" in example.stdout, example.stdout + example.stderr
     assert (tmp_path / "next_token_law.png").stat().st_size > 20_000

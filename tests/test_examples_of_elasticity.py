@@ -5,7 +5,8 @@ import json
 import pytest
 
 from tests.fashion_mnist import needs_fashion_mnist
-from tests.test_examples import reproduce, run
+from tests.programs import run_python
+from tests.test_examples import LONG, reproduce
 
 
 @pytest.mark.slow
@@ -33,7 +34,8 @@ def test_neurashed_is_reproduced(tmp_path):
     ],
 )
 def test_a_short_form_shows_some_of_its_claims(name, options, claims, tmp_path):
-    example = run(f"examples/{name}.py", "--output", str(tmp_path), "--short", *options)
+    told = ["--output", tmp_path, "--short", *options]
+    example = run_python(f"examples/{name}.py", *told, timeout=LONG)
     assert (tmp_path / f"{name}.png").stat().st_size > 20_000, example.stdout + example.stderr
     verdicts = json.loads((tmp_path / f"{name}.json").read_text())["verdicts"]
     assert claims <= {each["claim"] for each in verdicts if each["holds"]}, example.stdout

@@ -1,18 +1,10 @@
 """The networks of the examples of equi-separation; their trainings take too long for a test."""
 
-import importlib
-
 import pytest
 import torch
 
 from lightning_nc import find_blocks
 from tests.fashion_mnist import needs_fashion_mnist
-from tests.test_examples import ROOT
-
-
-def example(name, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "examples")  # they import each other by name
-    return importlib.import_module(name)
 
 
 @pytest.mark.parametrize(
@@ -26,8 +18,8 @@ def example(name, monkeypatch):
         ("ResNet, mixed blocks", 4, 10),
     ],
 )
-def test_the_modules_of_convolutional_networks_are_found(kind, modules, layers, monkeypatch):
-    networks = example("convolutional_networks", monkeypatch)
+def test_the_modules_of_convolutional_networks_are_found(kind, modules, layers, example):
+    networks = example("convolutional_networks")
     network = networks.Network(kind, epochs=1)
     images = torch.randn(4, 1, networks.SIZE, networks.SIZE)
     assert network(images).shape == (4, 10)
@@ -36,8 +28,8 @@ def test_the_modules_of_convolutional_networks_are_found(kind, modules, layers, 
 
 
 @needs_fashion_mnist
-def test_a_residual_network_is_measured_over_blocks_and_over_layers(monkeypatch):
-    networks = example("convolutional_networks", monkeypatch)
+def test_a_residual_network_is_measured_over_blocks_and_over_layers(example):
+    networks = example("convolutional_networks")
     before, after = networks.train("ResNet, blocks of 2 layers", seed=0, epochs=1)
     for measured in (before, after):
         over_blocks, over_layers = (measured[name]["D"] for name in ("blocks", "layers"))
@@ -45,8 +37,8 @@ def test_a_residual_network_is_measured_over_blocks_and_over_layers(monkeypatch)
     assert after["accuracy"] > before["accuracy"]
 
 
-def test_pieces_of_text_are_of_ten_modules_and_depend_on_the_seed(monkeypatch):
-    bert = example("equi_separation_bert", monkeypatch)
+def test_pieces_of_text_are_of_ten_modules_and_depend_on_the_seed(example):
+    bert = example("equi_separation_bert")
     tokens, labels = bert.pieces(0)
     assert labels.bincount().tolist() == [bert.PIECES] * bert.MODULES
     assert tokens[:, 0].unique().tolist() == [bert.CLS]
@@ -56,8 +48,8 @@ def test_pieces_of_text_are_of_ten_modules_and_depend_on_the_seed(monkeypatch):
 
 
 @pytest.mark.parametrize("reads", ["CLS", "average"])
-def test_a_small_bert_gives_a_point_per_layer(reads, monkeypatch):
-    bert = example("equi_separation_bert", monkeypatch)
+def test_a_small_bert_gives_a_point_per_layer(reads, example, monkeypatch):
+    bert = example("equi_separation_bert")
     monkeypatch.setattr(bert, "MODULES", 3)
     monkeypatch.setattr(bert, "PIECES", 8)
     before, after = bert.train_bert(reads, seed=0, epochs=1)

@@ -1,6 +1,5 @@
 """The networks, data and kept trainings of the examples on the law of equi-separation."""
 
-import importlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +8,6 @@ import pytest
 import torch
 
 from lightning_nc.functional import separation_fuzziness
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-@pytest.fixture
-def example(monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLES)  # they import each other by name
-    return importlib.import_module
 
 
 def weights(module):

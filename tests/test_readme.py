@@ -1,10 +1,7 @@
 """What README.md and the pages it leads to show can be run as it stands."""
 
 import ast
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_nc import MeasureCallback, check
 from lightning_nc.demo import DigitsClassifier
 from tests import nets
+from tests.programs import run_python
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -44,14 +42,7 @@ def test_the_readme_is_short_and_names_every_callback():
 def test_the_first_run_is_a_program_as_it_stands(tmp_path):
     (program,) = PYTHON.findall(README)
     (tmp_path / "first_run.py").write_text(program)
-    done = subprocess.run(
-        [sys.executable, "first_run.py"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_python("first_run.py", cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
     assert float(re.search(r"tensor\(([\d.e-]+)", done.stdout)[1]) < 0.5
     assert "nc2_etf_error " in done.stdout  # the table of GeometrySummary

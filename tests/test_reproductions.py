@@ -13,8 +13,7 @@ RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
 
 
 @pytest.fixture(params=RESULTS, ids=lambda path: path.stem)
-def kept(request, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "examples")  # they import each other by name
+def kept(request, example):  # what is kept is judged by the examples
     return json.loads(request.param.read_text())
 
 
@@ -63,9 +62,8 @@ def test_every_claim_is_judged():
     assert all(each["controls"] for each in CLAIMS)
 
 
-def test_other_seeds_join_those_that_are_kept(monkeypatch):
+def test_other_seeds_join_those_that_are_kept(example, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
-    monkeypatch.syspath_prepend(ROOT / "examples")
     from merge_results import merged
 
     kept = json.loads((ROOT / "docs" / "results" / "equi_separation_panels.json").read_text())

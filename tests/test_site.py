@@ -4,7 +4,6 @@ import importlib
 import inspect
 import os
 import subprocess
-import sys
 from functools import cached_property
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +15,7 @@ from matplotlib.image import imread
 
 import lightning_nc
 from lightning_nc.measures import MEASURES
+from tests.programs import run_python
 from tests.report.test_screenshot import FLAGS, absent, chromium
 
 pytestmark = pytest.mark.slow
@@ -61,13 +61,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "make_site.py")],
-        env=os.environ | {"SITE_FOLDER": str(folder), "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = run_python(ROOT / "docs" / "make_site.py", SITE_FOLDER=str(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     return Site(folder / "site")
 

@@ -1,12 +1,11 @@
 """What the documents show passes a type checker, as a project that has this package installed."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.programs import run_python
 
 ROOT = Path(__file__).parents[1]
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -48,14 +47,8 @@ def errors(tmp_path_factory):
         for namespace in NAMESPACES:
             file = folder / f"{name}_{namespace.replace('.', '_')}.py"
             file.write_text(program.replace("pytorch_lightning", namespace))
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={CACHE}", "."],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},  # where an installed package would be
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
+    mypy = ["-m", "mypy", "--strict", "--config-file=", f"--cache-dir={CACHE}", "."]
+    done = run_python(*mypy, cwd=folder, timeout=900)
     lines = [line for line in done.stdout.splitlines() if ": error: " in line]
     assert f"(checked {2 * len(programs)} source files)" in done.stdout, done.stderr
     return {name: [line for line in lines if line.startswith(f"{name}_")] for name in programs}

@@ -1,8 +1,6 @@
 """The command, as users start it, in a project of their own."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from lightning_nc import __main__ as command
 from lightning_nc.checking import check, sources
 from tests import nets
+from tests.programs import run_python
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
@@ -125,21 +124,8 @@ def test_a_configuration_that_lightning_cli_has_saved_is_read():
 
 
 def test_the_command_in_a_process_of_its_own(project):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "lightning_nc",
-            "check",
-            "project.train:Model",
-            "project.train:Data",
-        ],
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = ["-m", "lightning_nc", "check", "project.train:Model", "project.train:Data"]
+    done = run_python(*command, cwd=project, timeout=300)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^head +classifier$", done.stdout, re.M)
     assert re.search("^MinorityCollapse +does not apply: .* no minority", done.stdout, re.M)

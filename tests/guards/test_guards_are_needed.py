@@ -6,7 +6,7 @@ import torch
 
 from lightning_nc.guards import buffers, generators, hooks, modes, parameters
 from lightning_nc.guards import unobtrusive as guards
-from lightning_nc.passes import geometry_pass
+from lightning_nc.passes import found_layers
 from tests.guards import (
     test_checksum,
     test_guards,
@@ -161,7 +161,7 @@ CASES = {
         test_guards.test_tensors_made_inside_can_be_kept_although_inference_mode_is_on_outside,
     ),
     "residual sums": (
-        (geometry_pass, "has_changed", _never),
+        (found_layers, "has_changed", _never),
         lambda inside: test_measure.test_a_network_random_beyond_all_seeds_is_found_out(
             test_measure.make_noisy(), test_measure.make_images()
         ),
