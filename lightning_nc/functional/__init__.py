@@ -36,7 +36,6 @@ from lightning_nc.functional.neural_collapse import (
     nearest_class_center_mismatch as nearest_class_center_mismatch,
 )
 from lightning_nc.functional.neural_collapse import self_duality as self_duality
-from lightning_nc.functional.neural_collapse import simplex_etf_error as simplex_etf_error
 from lightning_nc.functional.neural_collapse import variability_collapse as variability_collapse
 from lightning_nc.functional.next_token_prediction import (
     prediction_residual as prediction_residual,
@@ -49,6 +48,7 @@ from lightning_nc.functional.separation import separation_ability as separation_
 from lightning_nc.functional.separation import separation_fuzziness as separation_fuzziness
 from lightning_nc.functional.separation import separation_law as separation_law
 from lightning_nc.functional.separation import separation_sensitivity as separation_sensitivity
+from lightning_nc.functional.simplex_etf import simplex_etf_error as simplex_etf_error
 from lightning_nc.functional.simplex_plane import SimplexPlane as SimplexPlane
 from lightning_nc.functional.simplex_plane import simplex_plane as simplex_plane
 from lightning_nc.functional.simplex_symmetry import SimplexSymmetry as SimplexSymmetry

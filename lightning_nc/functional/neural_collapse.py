@@ -15,7 +15,6 @@ from lightning_nc.functional.class_pairs import (
     PairSquare,
     compare_pairs,
     parts_of,
-    squares_of_pairs,
 )
 from lightning_nc.functional.class_sums import class_sums
 from lightning_nc.functional.classifier import classifier_decisions, nearest_class_centers
@@ -26,7 +25,7 @@ from lightning_nc.functional.input_checks import (
     require_every_class,
     require_same_shape,
 )
-from lightning_nc.functional.powers_of_two import in_units_of, scale_of
+from lightning_nc.functional.powers_of_two import in_ordinary_units, in_units_of, scale_of
 
 _NO_LOSS = 1e-3  # a variance that is a larger share of the mean square has kept its digits
 
@@ -92,7 +91,7 @@ def equinorm(vectors: Tensor) -> Tensor:
         deep learning training", PNAS 117(40).
     """
     check_vectors(vectors)
-    norms = torch.linalg.vector_norm(_in_ordinary_units(vectors), dim=1)
+    norms = torch.linalg.vector_norm(in_ordinary_units(vectors), dim=1)
     deviations = norms - norms.mean()
     return (deviations.square().sum() / (len(norms) - 1)).sqrt() / norms.mean()
 
@@ -186,71 +185,6 @@ def beyond_widest_angle(K: int) -> Callable[[PairSquare], Tensor]:
     return lambda square: (square.cosines - widest).abs_()
 
 
-def simplex_etf_error(means: Tensor) -> Tensor:
-    r"""NC2: the distance of the class means' Gram matrix from that of a simplex ETF; ideal 0.
-
-    .. math:: \left\lVert \frac{G}{\lVert G \rVert_F}
-        - \frac{I - \mathbf 1 \mathbf 1^\top / K}{\sqrt{K-1}} \right\rVert_F, \quad G = M M^\top
-
-    where M has the rows ``mu_k - mu_G``; the means are centred here.
-
-    Args:
-        means: Class means, shape ``(K, d)``.
-
-    Returns:
-        A float64 scalar in [0, sqrt(2 - 2 / sqrt(K-1))], hence 0 for any two means and at most 1.15
-        for ten, where all means are on a line; NaN if all means coincide, or for a single one.
-
-    Example:
-        Four corners of a square: G has diagonal blocks [[1, -1], [-1, 1]] and norm sqrt(8).
-
-        >>> square = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-        >>> simplex_etf_error(square)  # sqrt(2 - 2 * sqrt(2 / 3))
-        tensor(0.6058, dtype=torch.float64)
-
-    Source:
-        Wu & Papyan (2024), "Linguistic collapse: neural collapse in (large) language models",
-        NeurIPS 37, by their code. Zhu et al. (2021), "A geometric analysis of neural collapse with
-        unconstrained features", NeurIPS 34, compare ``W W^T`` of the classifier, not centred, with
-        the same simplex: another quantity.
-    """
-    return simplex_etf_error_of(centred(means))
-
-
-def simplex_etf_error_of(M: Tensor) -> Tensor:
-    """Return `simplex_etf_error` of centred class means."""
-    K, M = len(M), _in_ordinary_units(M)
-    if 2 * M.shape[1] < K:  # no simplex: the error is large, and known from M^T M alone
-        alike = torch.linalg.vector_norm(M).square() / torch.linalg.norm(M.mT @ M) / (K - 1) ** 0.5
-        return (2 - 2 * alike).sqrt()
-    norm = _norm_of_gram(M)
-    on_axes = 1 / max(K - 1, 1) ** 0.5  # a single mean is centred, so that its norm is 0
-
-    def without_simplex(G: Tensor, on_diagonal: bool) -> Tensor:
-        difference = G / norm + on_axes / K
-        if on_diagonal:
-            difference.diagonal().sub_(on_axes)
-        return difference
-
-    return _norm_of_gram(M, without_simplex)
-
-
-def _norm_of_gram(
-    M: Tensor, of: Callable[[Tensor, bool], Tensor] = lambda G, on_diagonal: G
-) -> Tensor:
-    """The Frobenius norm of a symmetric function of ``G = M M^T``, of which squares are formed.
-
-    Args:
-        M: Shape ``(K, d)``.
-        of: Receives a square of G, and whether it is on the diagonal.
-    """
-    norm = M.new_zeros(())
-    for i, j in squares_of_pairs(len(M)):
-        own = torch.linalg.norm(of(M[i] @ M[j].mT, i == j))
-        norm = torch.hypot(norm, own if i == j else 2**0.5 * own)  # for its mirror image, too
-    return norm
-
-
 def self_duality(means: Tensor, weight: Tensor) -> Tensor:
     r"""NC3: the squared distance of classifier and class means, each of unit norm; ideal 0.
 
@@ -288,15 +222,10 @@ def self_duality(means: Tensor, weight: Tensor) -> Tensor:
 
 def self_duality_of(M: Tensor, W: Tensor) -> Tensor:
     """Return `self_duality` of centred class means and classifier rows."""
-    M, W = _in_ordinary_units(M), _in_ordinary_units(W)
+    M, W = in_ordinary_units(M), in_ordinary_units(W)
     of_M, of_W = torch.linalg.norm(M), torch.linalg.norm(W)
     differences = (W[part] / of_W - M[part] / of_M for part in parts_of(len(M)))
     return torch.stack([each.square().sum() for each in differences]).sum()
-
-
-def _in_ordinary_units(vectors: Tensor) -> Tensor:
-    """Vectors in units of their `scale_of`, float64; those of ordinary size are not copied."""
-    return in_units_of(float(scale_of(vectors)), vectors).double()
 
 
 def nearest_class_center_mismatch(

@@ -42,3 +42,8 @@ def scaled(vectors: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
 def in_units_of(scale: float, features: Tensor) -> Tensor:
     """Features in units of a power of two; features of ordinary size are not copied."""
     return features if scale == 1 else features.double() / scale
+
+
+def in_ordinary_units(vectors: Tensor) -> Tensor:
+    """Vectors in units of their `scale_of`, float64; those of ordinary size are not copied."""
+    return in_units_of(float(scale_of(vectors)), vectors).double()

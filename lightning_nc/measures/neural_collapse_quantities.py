@@ -11,10 +11,10 @@ from lightning_nc.functional.hyperspherical_uniformity import uniform_duality_of
 from lightning_nc.functional.neural_collapse import (
     equinorm,
     self_duality_of,
-    simplex_etf_error_of,
     undefined_without_angles,
     variability_collapse_of,
 )
+from lightning_nc.functional.simplex_etf import simplex_etf_error_of
 from lightning_nc.measures.last_layer import LastLayer
 from lightning_nc.measures.quantity import Curve, Panel, Quantity
 

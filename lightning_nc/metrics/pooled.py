@@ -20,12 +20,12 @@ from lightning_nc.functional.cosines import centred
 from lightning_nc.functional.input_checks import check_features, require_every_class
 from lightning_nc.functional.neural_collapse import (
     equinorm,
-    simplex_etf_error_of,
     undefined_without_angles,
     variability_collapse_of,
 )
 from lightning_nc.functional.pair_quantities import pair_quantities
 from lightning_nc.functional.separation import fuzziness_of
+from lightning_nc.functional.simplex_etf import simplex_etf_error_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
