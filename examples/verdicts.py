@@ -138,8 +138,15 @@ def number(value: float | None) -> float:
 def span(values: Sequence[float | None], digits: int = 3) -> str:
     """The smallest and the largest of some values, as text; one value if there is one."""
     numbers = [number(value) for value in values] or [math.nan]
-    ends = dict.fromkeys(f"{end:.{digits}g}" for end in (min(numbers), max(numbers)))
+    ends = dict.fromkeys(brief(end, digits) for end in (min(numbers), max(numbers)))
     return " to ".join(ends)
+
+
+def brief(value: float, digits: int) -> str:
+    """A number as text; 1 and -1 are bounds, to which nothing else is rounded."""
+    while abs(float(f"{value:.{digits}g}")) == 1 != abs(value) and digits < DIGITS:
+        digits += 1
+    return f"{value:.{digits}g}"
 
 
 def commit() -> str:

@@ -54,7 +54,7 @@ def test_the_predictions_of_the_layer_peeled_model_are_those_expected(tmp_path):
 def test_the_law_of_next_token_prediction_is_measured_in_a_gpt(tmp_path):
     # as small as this, it need not obey the law
     smaller = ["--characters", "100000", "--merges", "20", "--blocks", "3", "--probe", "60"]
-    options = [*smaller, "--epochs", "2", "--output", str(tmp_path)]
+    options = [*smaller, "--epochs", "2", "--seeds", "0", "--output", str(tmp_path)]
     example = run_python("examples/next_token_law.py", *options, timeout=LONG)
-    assert "yes: classes become compact" in example.stdout, example.stdout + example.stderr
+    assert "yes: CDNV falls" in example.stdout, example.stdout + example.stderr
     assert (tmp_path / "next_token_law.png").stat().st_size > 20_000

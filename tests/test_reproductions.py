@@ -58,7 +58,7 @@ def test_the_tests_that_assert_claims_exist(name):
 def test_every_claim_is_judged():
     judged = [v["claim"] for path in RESULTS for v in json.loads(path.read_text())["verdicts"]]
     numbers = {int(each.rstrip("abcdefghi")) for each in (*judged, *(c["claim"] for c in CLAIMS))}
-    assert numbers == set(range(1, 55))
+    assert numbers == set(range(1, 56))
     assert all(each["controls"] for each in CLAIMS)
 
 
@@ -82,3 +82,10 @@ def test_other_seeds_join_those_that_are_kept(example, monkeypatch):
     assert merged(of(first), of(*others)) == kept
     with pytest.raises(SystemExit, match="settings of the two files are not the same"):
         merged(kept, kept | {"settings": {}})
+
+
+def test_what_is_not_1_is_not_shown_as_1(example):
+    span = example("verdicts").span
+    assert span([0.996, 1.0], 2) == "0.996 to 1"
+    assert span([-0.99962, -0.9959]) == "-0.9996 to -0.996"
+    assert span([None]) == "nan"

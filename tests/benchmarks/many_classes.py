@@ -5,12 +5,13 @@
 Features are made batch by batch: an embedding of the class and of another token, a linear layer and
 a ReLU. They are not cached, so that a measurement reads them twice. It finds D; up to 4096
 features, as last layers have, also NC1, NC2, CDNV and GNC2, and with a head NC3 and NC4. Each row
-runs in a process of its own, on one thread: the peak is what that process took beyond sweeps of the
-bare network and a small measurement, in arrays of K x d numbers in float64 where these are large.
-Beside are two other routes, of which one batch is timed: to the class sums by the dense K x N
-matrix of class members, and to D by the d x d scatter and its pseudo-inverse. The features of a row
-"repeated" are copies of fewer ones, as many as a quarter of the first block of ResNet-50 has, and
-their D must be that of the few.
+runs in a process of its own, on one thread, whose time is counted (not that in which other programs
+had the core). The peak is what that process took beyond sweeps of the bare network and a small
+measurement, in arrays of K x d numbers in float64 where these are large. Beside are two other
+routes, of which one batch is timed: to the class sums by the dense K x N matrix of class members,
+and to D by the d x d scatter and its pseudo-inverse. The features of a row "repeated" are copies of
+fewer ones, as many as a quarter of the first block of ResNet-50 has, and their D must be that of
+the few.
 """
 
 import argparse
@@ -136,9 +137,9 @@ def peak_mb():
 
 
 def seconds(work):
-    started = time.perf_counter()
+    started = time.process_time()
     work()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 @torch.no_grad()
@@ -202,9 +203,9 @@ def row(size):
     read(model, loader)
     twice = seconds(lambda: [read(model, loader) for _ in range(2)])
     before = peak_mb()
-    started = time.perf_counter()
+    started = time.process_time()
     D = measure(model, loader, size.features, size.head)
-    taken = time.perf_counter() - started
+    taken = time.process_time() - started
     peak, array = peak_mb() - before, 8 * size.classes * size.features / 2**20
     by_members, by_scatter = other_routes(model, loader, size)
     if size.copies > 1:
