@@ -15,8 +15,8 @@ from lightning_nc.network.labels import class_indices, dataset_labels, innermost
 from lightning_nc.network.points import Point
 from lightning_nc.network.positions import Positions, are_of_positions
 from lightning_nc.network.runner import Runner
-from lightning_nc.network.trace import trace
-from lightning_nc.passes.draw import draw_positions, draw_samples
+from lightning_nc.network.trace import Trace, trace
+from lightning_nc.passes.draw import Drawn, draw_positions, draw_samples
 from lightning_nc.passes.places import Places
 from lightning_nc.passes.plan import (
     Plan,
@@ -65,20 +65,17 @@ def make_plan(
     _, inputs, targets = next(unpacked_batches(runner, reading))
     with runner.precision():
         found = trace(runner.model, inputs, runner.call)
-    positions = None
-    if are_of_positions(targets, found.output_shape):
-        reading = reading._replace(of_positions=True)
-        positions = Positions.of(targets, probe.ignore_index).to(runner.device)
-        last = found.last_weighted()
-        drawn = draw_positions(runner, reading, order, None if last is None else last.rows)
-    else:
-        drawn = draw_samples(runner, reading, order, class_indices(targets), found)
+    reading, positions, drawn = _drawn(runner, reading, order, targets, found)
     classes = drawn.classes
 
     places = Places(runner, reading, found, inputs, drawn)
     failures = dict(failed)
     wanted = places.of_all(requests, failures)
     widths, bytes_each, broken = _widths(runner, inputs, len(first.indices), positions, wanted)
+
+    def takes(point: Point, statistics: Mapping[Point, Sequence[Statistic]]) -> float:
+        return megabytes_of(len(classes), widths[point], statistics[point], processes)
+
     statistics: dict[Point, list[Statistic]] = {}
     for number, each in enumerate(wanted):
         if each is not None:
@@ -87,8 +84,7 @@ def make_plan(
                 with_its_own = dict(statistics)
                 add_statistics(with_its_own, each)
                 for point in each.points:
-                    summed = with_its_own[point]
-                    megabytes = megabytes_of(len(classes), widths[point], summed, processes)
+                    megabytes = takes(point, with_its_own)
                     _require_memory(point, len(classes), widths[point], megabytes, probe)
                 statistics = with_its_own
             except Exception as error:
@@ -97,8 +93,6 @@ def make_plan(
     # classifiers come first: layers of any group are compared with their decisions
     classifiers = [each.classifier for each in met if each.classifier is not None]
     needed = dict.fromkeys([*classifiers, *(point for each in met for point in each.points)])
-    widths = {point: widths[point] for point in needed}
-    takes = {p: megabytes_of(len(classes), widths[p], statistics[p], processes) for p in needed}
     plan = Plan(
         source_size=len(order),
         source=_reference(innermost(samples.dataset)),
@@ -111,12 +105,27 @@ def make_plan(
         wanted=wanted,
         failures={n: error for n, error in failures.items() if n not in failed},
         statistics={point: statistics[point] for point in needed},
-        groups=groups_within(probe.memory_mb, takes),
-        widths=widths,
+        groups=groups_within(
+            probe.memory_mb, {point: takes(point, statistics) for point in needed}
+        ),
+        widths={point: widths[point] for point in needed},
         bytes_each=bytes_each,
         digest=0,
     )
     return plan._replace(digest=digest_of(plan))
+
+
+def _drawn(
+    runner: Runner, reading: Reading, order: Tensor, targets: Any, found: Trace
+) -> tuple[Reading, Positions | None, Drawn]:
+    """What is measured: samples, or positions where labels are of these."""
+    if not are_of_positions(targets, found.output_shape):
+        return reading, None, draw_samples(runner, reading, order, class_indices(targets), found)
+    reading = reading._replace(of_positions=True)
+    positions = Positions.of(targets, reading.probe.ignore_index).to(runner.device)
+    last = found.last_weighted()
+    drawn = draw_positions(runner, reading, order, None if last is None else last.rows)
+    return reading, positions, drawn
 
 
 def still_holds(plan: Plan, samples: Samples) -> bool:
