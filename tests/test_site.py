@@ -94,7 +94,16 @@ def test_every_public_name_is_in_the_reference(site, module):
     names = [name for name in given if not name.startswith("_")]
     public = {name for name in names if not inspect.ismodule(getattr(found, name))}
     assert len(public) > 1
-    assert {f"{path}.{name}" for name in public} <= site[f"api/{module}.html"].anchors
+    pages = [page for where, page in site.pages.items() if where.parent.name == "api"]
+    assert {f"{path}.{name}" for name in public} <= set().union(*(page.anchors for page in pages))
+
+
+def test_the_reference_begins_with_what_users_look_for(site):
+    first = site["api/lightning_nc.html"]
+    sought = ["EquiSeparation", "measure", "measure_checkpoints", "Probe"]
+    places = [first.text.index(f'id="lightning_nc.{name}"') for name in sought]
+    assert places == sorted(places)
+    assert "lightning_nc.Answer" not in first.anchors
 
 
 @pytest.mark.parametrize("measure", MEASURES)
