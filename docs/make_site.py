@@ -210,9 +210,8 @@ def described(path: str, found: Any, name: str) -> str:
     if not inspect.isclass(found):
         return f".. autofunction:: {path}.{name}"
     left_out = [*getattr(found, "_fields", ())]  # of a tuple, which Attributes describe
-    if issubclass(
-        found, Callback
-    ):  # hooks, which Lightning calls, and what our base class describes
+    if issubclass(found, Callback):
+        # hooks, which Lightning calls, and what our base class describes
         left_out += [n for base in found.__mro__[1:] for n in vars(base) if not n.startswith("_")]
     members = f"   :members:\n   :exclude-members: {', '.join(left_out)}"
     return f".. autoclass:: {path}.{name}\n{members}"
