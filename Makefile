@@ -101,13 +101,13 @@ examples: .venv/.dev ## Reproduce the talks' and papers' figures, and write docs
 	-$(BIN)/python examples/next_token_law.py
 	$(BIN)/python docs/make_reproductions.py
 
-screenshots: .venv/.dev ## Take screenshots of TensorBoard and of reports in headless Chromium
-	REQUIRE_CHROMIUM=1 $(BIN)/python -m pytest -q tests/report tests/callbacks/test_loggers_tensorboard_server.py
+screenshots: .venv/.dev ## Take pictures of the site, TensorBoard, notebooks and a report in headless Chromium
+	REQUIRE_CHROMIUM=1 $(BIN)/python -m pytest -q -k browser tests/test_site.py tests/test_notebooks.py \
+		tests/report/test_screenshot.py tests/callbacks/test_loggers_tensorboard_server.py
 	rm -rf .artifacts/demo
 	$(BIN)/python -m lightning_nc --output .artifacts/demo
 	$(BIN)/python -m lightning_nc report .artifacts/demo/digits --output .artifacts/demo.html
-	chromium --headless --no-sandbox --hide-scrollbars --window-size=1200,1980 \
-		--screenshot=docs/figures/report.png file://$(CURDIR)/.artifacts/demo.html
+	$(BIN)/python -m tests.browser .artifacts/demo.html 1200,1980 docs/figures/report.png
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .venv-lowest .venv-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis

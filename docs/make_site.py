@@ -14,9 +14,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from make_tables import CALLBACKS, keys_of, typeset
 from papers import linked
+from pytorch_lightning import Callback
 from sphinx.cmd.build import build_main
 
 import lightning_nc
@@ -28,7 +30,25 @@ FOLDER = Path(os.environ.get("SITE_FOLDER", ROOT / ".artifacts"))
 SOURCE, SITE = FOLDER / "site-source", FOLDER / "site"
 ABOVE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 ABOVE |= {"SECURITY.md": "security.md", "CITATION.cff": "CITATION.cff"}
-MODULES = ("lightning_nc", "functional", "metrics", "theory")
+# pages of the reference: a title, and names in parts; None is for all names of the module
+CALLBACKS_AND_MEASURE = {
+    "Callbacks": "EquiSeparation NeuralCollapse MinorityCollapse LocalElasticity NextTokenLaw "
+    "callbacks_for GeometrySummary",
+    "Without a Trainer": "measure measure_checkpoints Measurement check",
+    "Samples and layers": "Probe next_token find_blocks spatial_mean first_token last_token "
+    "masked_mean",
+}
+OF_ONES_OWN = {
+    "What a measure is": "Measure Quantity Curve Panel Evaluation MeasureCallback",
+    "What a pass gives to it": "Request Statistic Answer",
+}
+REFERENCE = {
+    "lightning_nc": ("Callbacks, measure, Probe", CALLBACKS_AND_MEASURE),
+    "metrics": ("lightning_nc.metrics", None),
+    "functional": ("lightning_nc.functional", None),
+    "theory": ("lightning_nc.theory", None),
+    "own_measures": ("For measures of your own", OF_ONES_OWN),
+}
 PARTS = {
     "Guide": "recipes options seeing projects own_measures",
     "Quantities": "numbers keys papers",
@@ -55,11 +75,11 @@ def gather() -> None:
     write("index.md", in_site((ROOT / "README.md").read_text(encoding="utf-8")) + contents())
     families = [Family.of(measure) for measure in CALLBACKS.values()]
     append("numbers.md", toctree("Each quantity", (f"quantities/{f.name}" for f in families)))
-    append("reference.md", toctree("Public names", (f"api/{name}" for name in MODULES)))
+    append("reference.md", toctree("Public names", (f"api/{name}" for name in REFERENCE)))
     for name, family in zip(CALLBACKS, families, strict=True):
         write(f"quantities/{family.name}.rst", quantities(family, name))
-    for name in MODULES:
-        write(f"api/{name}.rst", reference(name))
+    for name, (title, parts) in REFERENCE.items():
+        write(f"api/{name}.rst", reference(title, parts))
     write("gallery.md", gallery())
 
 
@@ -80,7 +100,14 @@ def in_site(text: str) -> str:
     text = re.sub(r"\]\((?:docs/|\.\./)", "](", text)
     for name, page in ABOVE.items():
         text = text.replace(f"]({name}", f"]({page}")
+    # long names of examples may break after a part of them
+    text = re.sub(r"\[(\w+)\]\(#\1\)", lambda m: f"[{broken(m[1])}](#{m[1]})", text)
     return text.replace("[results](results)", "`docs/results`")  # files that are not in the site
+
+
+def broken(name: str) -> str:
+    """A name in which a browser may begin a new line after each underscore."""
+    return name.replace("_", "_&#8203;")
 
 
 def contents() -> str:
@@ -163,28 +190,37 @@ def formula(function: str) -> str:
     return linked("\n\n".join(filter(None, parts)))
 
 
-def reference(name: str) -> str:
-    """The reference of a module: every public name."""
-    path = "lightning_nc" if name == "lightning_nc" else f"lightning_nc.{name}"
-    module = importlib.import_module(path)
-    parts = [heading(path), f".. py:currentmodule:: {path}", inspect.getdoc(module) or ""]
-    for each in public(module):
-        found = getattr(module, each)
-        if not inspect.isclass(found):
-            parts.append(f".. autofunction:: {path}.{each}")
-            continue
-        fields = ", ".join(getattr(found, "_fields", ()))  # of a tuple, which Attributes describe
-        parts.append(f".. autoclass:: {path}.{each}\n   :members:\n   :exclude-members: {fields}")
-    return "\n\n".join(parts) + "\n"
+def reference(title: str, parts: dict[str, str] | None) -> str:
+    """A page of the reference: names of the package in parts, or all names of the module."""
+    module = lightning_nc if parts else importlib.import_module(title)
+    path = module.__name__
+    text = [heading(title), f".. py:currentmodule:: {path}"]
+    if parts is OF_ONES_OWN:
+        text.append(":doc:`../own_measures` shows how to write one.")
+    else:
+        text.append(inspect.getdoc(module) or "")
+    for part, names in (parts or {"": " ".join(public(module))}).items():
+        text += [heading(part, "-")] * bool(part)
+        text += [described(path, getattr(module, each), each) for each in names.split()]
+    return "\n\n".join(text) + "\n"
+
+
+def described(path: str, found: Any, name: str) -> str:
+    """The directive that shows the docstring of a public name."""
+    if not inspect.isclass(found):
+        return f".. autofunction:: {path}.{name}"
+    left_out = [*getattr(found, "_fields", ())]  # of a tuple, which Attributes describe
+    if issubclass(found, Callback):
+        # hooks, which Lightning calls, and what our base class describes
+        left_out += [n for base in found.__mro__[1:] for n in vars(base) if not n.startswith("_")]
+    members = f"   :members:\n   :exclude-members: {', '.join(left_out)}"
+    return f".. autoclass:: {path}.{name}\n{members}"
 
 
 def public(module: ModuleType) -> list[str]:
-    """The public names of a module."""
-    own = getattr(module, "__all__", None)
-    if own is not None:
-        return sorted(own)
+    """The public names of a module, in its order."""
     names = [name for name, found in vars(module).items() if not inspect.ismodule(found)]
-    return sorted(name for name in names if not name.startswith("_"))
+    return [name for name in names if not name.startswith("_")]
 
 
 def gallery() -> str:

@@ -48,7 +48,7 @@ ROOMS = {
     "metrics": (("arguments", "functional"), {"torch", "torchmetrics", "matplotlib"}),
     "report": (
         ("measures", "figures"),
-        {"torch", "numpy", "matplotlib", "tensorboard", "google"},  # protobuf, which it brings
+        {"torch", "numpy", "matplotlib", "jinja2", "tensorboard", "google"},  # protobuf
     ),
 }
 LIGHTNING = ["lightning.pytorch", "pytorch_lightning", "torchmetrics"]

@@ -3,6 +3,8 @@
 import math
 import sys
 from functools import partial
+from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -19,6 +21,7 @@ from lightning_nc.measures.rows import Rows
 from lightning_nc.metrics import NeuralCollapse as CollapseMetric
 from lightning_nc.metrics import SeparationFuzziness
 from tests import nets
+from tests.browser import needs_chromium, picture
 from tests.functional import cases
 
 ROOT = Path(__file__).parents[1]
@@ -237,15 +240,47 @@ def test_checkpoints_of_other_kinds_are_measured_or_told(run, tmp_path):
         measured(tmp_path, nets.vectors(), net, pattern="b*", progress=False)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
-def test_notebooks_run_show_their_figures_and_are_stored_without_outputs(path):
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def run_notebook(request):
+    """A notebook that has run, and the kinds of data that each cell of code shows."""
     nbformat = pytest.importorskip("nbformat")
-    book = nbformat.read(path, as_version=4)
+    book = nbformat.read(request.param, as_version=4)
+    assert not any(cell.get("outputs") for cell in book.cells), "it is stored without outputs"
+    return request.param.stem, book, executed(book)
+
+
+@pytest.mark.slow
+def test_notebooks_run_and_show_their_figures(run_notebook):
+    _, book, shown = run_notebook
     cells = [cell for cell in book.cells if cell.cell_type == "code"]
-    assert not any(cell.outputs for cell in cells)
-    shown = executed(book)
     for cell, kinds in zip(cells, shown, strict=True):
         assert ("image/png" in kinds) == (".plot(" in cell.source), cell.source
-        assert not any("lightning_nc" in out.get("text", "") for out in cell.outputs), cell.outputs
+        said = "".join(out.get("text", "") for out in cell.outputs)
+        assert "lightning_nc" not in said, said
+        if find_spec("ipywidgets"):  # otherwise libraries that Lightning imports warn
+            assert "TqdmWarning" not in said, said
     assert "text/html" in shown[-1] | shown[-2]
+
+
+def html_of(book):
+    """What a notebook shows, without the program that shows notebooks."""
+    for cell in book.cells:
+        yield f"<pre style='background: #eee'>{escape(cell.source)}</pre>"
+        for out in cell.get("outputs", []):
+            data = out.get("data", {})
+            if "image/png" in data:
+                yield f'<img src="data:image/png;base64,{data["image/png"]}">'
+            elif "text/html" in data:
+                yield data["text/html"]
+            else:
+                yield f"<pre>{escape(out.get('text', data.get('text/plain', '')))}</pre>"
+
+
+@pytest.mark.slow
+@needs_chromium
+def test_a_browser_shows_the_cells_of_a_notebook(run_notebook, tmp_path):
+    name, book, _ = run_notebook
+    page = tmp_path / "notebook.html"
+    page.write_text("\n".join(["<meta charset=utf-8>", *html_of(book)]), encoding="utf-8")
+    pixels = picture(page.as_uri(), f"notebook_{name}", "900,4000")
+    assert (pixels.max(axis=2) - pixels.min(axis=2) > 0.2).mean() > 0.001  # colour

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,11 @@ def test_what_is_built_is_sound_and_its_sources_pass_tests_of_their_own(tmp_path
     (sources,) = tmp_path.glob("*.tar.gz")
     run(sys.executable, "-m", "twine", "check", "--strict", wheel, sources, cwd=tmp_path)
     run(sys.executable, "-m", "check_wheel_contents", wheel, cwd=tmp_path)
+    with zipfile.ZipFile(wheel) as archive:
+        released = set(archive.namelist())
+    data = {path for path in (ROOT / "lightning_nc").rglob("templates/*") if path.is_file()}
+    assert data
+    assert {path.relative_to(ROOT).as_posix() for path in data} <= released
     with tarfile.open(sources) as archive:
         archive.extractall(tmp_path, filter="data")
     folder = tmp_path / sources.name.removesuffix(".tar.gz")

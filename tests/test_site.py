@@ -2,26 +2,21 @@
 
 import importlib
 import inspect
-import os
-import subprocess
 from functools import cached_property
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import torch
-from matplotlib.image import imread
 
 import lightning_nc
 from lightning_nc.measures import MEASURES
+from tests.browser import needs_chromium, picture, share_of_rows_with_ink
 from tests.programs import run_python
-from tests.report.test_screenshot import FLAGS, absent, chromium
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-ARTIFACTS = Path(os.environ.get("TEST_ARTIFACTS", ROOT / ".artifacts"))
 
 
 class Page(HTMLParser):
@@ -94,7 +89,16 @@ def test_every_public_name_is_in_the_reference(site, module):
     names = [name for name in given if not name.startswith("_")]
     public = {name for name in names if not inspect.ismodule(getattr(found, name))}
     assert len(public) > 1
-    assert {f"{path}.{name}" for name in public} <= site[f"api/{module}.html"].anchors
+    pages = [page for where, page in site.pages.items() if where.parent.name == "api"]
+    assert {f"{path}.{name}" for name in public} <= set().union(*(page.anchors for page in pages))
+
+
+def test_the_reference_begins_with_what_users_look_for(site):
+    first = site["api/lightning_nc.html"]
+    sought = ["EquiSeparation", "measure", "measure_checkpoints", "Probe"]
+    places = [first.text.index(f'id="lightning_nc.{name}"') for name in sought]
+    assert places == sorted(places)
+    assert "lightning_nc.Answer" not in first.anchors
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -106,17 +110,9 @@ def test_every_quantity_has_its_part_of_a_page_with_a_formula(site, measure):
     assert "https://" in text  # the paper
 
 
-@pytest.mark.skipif(absent, reason="no chromium")
-def test_a_browser_shows_a_page(site, tmp_path):
-    assert chromium is not None, "REQUIRE_CHROMIUM is set, and there is no chromium"
-    ARTIFACTS.mkdir(exist_ok=True, parents=True)
-    picture = ARTIFACTS / "site_page.png"
-    picture.unlink(missing_ok=True)
-    own = [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={picture}"]
-    page = (site.folder / "quantities" / "separation.html").as_uri()
-    command = [chromium, *FLAGS, *own, "--window-size=1400,1500", page]
-    subprocess.run(command, check=True, capture_output=True, timeout=600)
-    pixels = torch.from_numpy(imread(picture).copy())[..., :3]
-    assert pixels.shape[:2] == (1500, 1400)
-    rows_with_ink = ((pixels.amin(-1) < 0.5).any(1)).float().mean()
-    assert rows_with_ink > 0.3  # words and figures all the way down
+@needs_chromium
+@pytest.mark.parametrize("name", ["index", "api/lightning_nc", "quantities/separation"])
+def test_a_browser_shows_a_page(site, name):
+    page = (site.folder / f"{name}.html").as_uri()
+    pixels = picture(page, f"site_{name.replace('/', '_')}", "1400,1500")
+    assert share_of_rows_with_ink(pixels) > 0.3

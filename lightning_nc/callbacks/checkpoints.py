@@ -14,6 +14,7 @@ from torch import nn
 
 from lightning_nc.callbacks.moments import of_checkpoint
 from lightning_nc.measures.measure_network import measure
+from lightning_nc.measures.progress import bar_of_tqdm
 from lightning_nc.measures.shown import Frame, frame_of
 from lightning_nc.network.points import Layers, Pool
 
@@ -68,8 +69,6 @@ def measure_checkpoints(
         frame = measure_checkpoints("lightning_logs/version_0", val_loader, Classifier())
         frame.plot("epochs_completed", "nc/data/nc1", logy=True)
     """
-    from tqdm import tqdm
-
     frame_of([])  # without pandas, nothing is measured
     folder, measures = Path(folder), None if measures is None else list(measures)
     paths = sorted(folder.glob(pattern))
@@ -83,7 +82,7 @@ def measure_checkpoints(
     options: dict[str, Any] = {"layers": layers, "head": head, "pool": pool, "measures": measures}
     options["progress"] = None if progress else False  # of the passes through one network
     with _loading(model) as network_of:
-        for path in tqdm(paths, "checkpoints", disable=not progress):
+        for path in bar_of_tqdm()(paths, "checkpoints", disable=not progress):
             name = str(path.relative_to(folder))
             try:
                 checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only)

@@ -1,6 +1,7 @@
 """A table of the measured quantities, printed at the end of training."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from lightning_nc.callbacks.lightning_base import CallbackBase
@@ -22,9 +23,10 @@ class GeometrySummary(CallbackBase):
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Print the table, on the first process."""
         if trainer.is_global_zero:
-            lines = [line for record in records_of(trainer) for line in _lines_of(record)]
+            records = records_of(trainer)
+            lines = [line for record in records for line in _lines_of(record)]
             if lines:
-                print("\n".join(lines))
+                print("\n".join([*lines, "", _duration_of(records)]))
 
 
 def _lines_of(record: Record) -> list[str]:
@@ -40,9 +42,20 @@ def _lines_of(record: Record) -> list[str]:
         if key in last.values:
             cells = [_shown(each.values.get(key, math.nan)) for each in (first, last)]
             lines.append(f"  {row.name:<42}" + "".join(f"{cell:>14}" for cell in cells))
-    seconds = sum(fitted.series("seconds"))
-    lines.append(f"  {len(fitted)} measurements in {seconds:.3g} s, {record.failures} skipped")
+    lines.append(f"  {len(fitted)} measurements, {record.failures} skipped")
     return lines
+
+
+def _duration_of(records: Iterable[Record]) -> str:
+    """Return a line on the duration of all passes; one that callbacks share counts once."""
+    passes = {
+        measured
+        for fitted in (record.fitted() for record in records)
+        for measured in zip(
+            fitted.series("epochs_completed"), fitted.series("seconds"), strict=True
+        )
+    }
+    return f"All measurements together took {sum(seconds for _, seconds in passes):.3g} s."
 
 
 def _when(measurement: Measurement) -> str:

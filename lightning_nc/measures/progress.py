@@ -2,10 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from typing import Any
 
 from torch import distributed
 
 SECONDS = 1.0  # shorter measurements show nothing
+
+
+def bar_of_tqdm() -> Any:
+    """Return tqdm's class of bars; without ipywidgets, ``tqdm.auto`` warns in every notebook."""
+    if find_spec("ipywidgets") is None:
+        from tqdm import tqdm
+    else:
+        from tqdm.auto import tqdm
+    return tqdm
 
 
 class PassesLine:
@@ -17,10 +28,9 @@ class PassesLine:
     """
 
     def __init__(self, text: str, shown: bool | None = True) -> None:
-        from tqdm.auto import tqdm
-
         hidden = None if shown is None else not shown
-        self.line = tqdm(desc=text, unit=" passes", leave=False, delay=SECONDS, disable=hidden)
+        options = {"unit": " passes", "leave": False, "delay": SECONDS, "disable": hidden}
+        self.line = bar_of_tqdm()(desc=text, **options)
 
     def advance(self) -> None:
         """Count one pass; a display that fails does not fail the measurement."""

@@ -17,6 +17,9 @@ from lightning_nc.report.runs import Series
 
 ZERO = "exact-zero"  # id of the markers of zeros on logarithmic axes
 _LETTERS = 40  # longest name of a run in a legend
+_WIDTH, _LOW, _HIGH = 3.4, 2.5, 3.0  # inches; the page shows all figures equally wide
+_FONT = 8  # points, of all letters
+_LETTERS_OF_A_LINE = 56
 _STYLES = ("-", "--", ":", "-.")  # one after the other, whenever the colours repeat
 
 
@@ -72,16 +75,16 @@ def depth_svg(series: Series, label: str, law: bool) -> str:
     D = torch.tensor(list(series.layers.values()), dtype=torch.double).mT
     D = D.where(D > 0, torch.nan)
     figure = layers_over_epochs_figure(list(series.layers), series.epochs, list(D), "", label)
-    figure.set_size_inches(4.0, 3.4)
+    figure.set_size_inches(_WIDTH, _HIGH)
     (axes,) = figure.axes
     (bar,) = axes.child_axes
-    bar.tick_params(labelsize=8)
     _plain(axes)
+    _small_letters(bar)
     if law and series.in_depth:
         draw_law(axes, D[-1])
         for text in axes.texts:  # above the axes, since no corner of them is free in every run
             one_line = "last: " + text.get_text().replace("\n", ", ")
-            text.set(text=one_line, position=(0, 1.02), ha="left", va="bottom", fontsize=8)
+            text.set(text=one_line, position=(0, 1.02), ha="left", va="bottom", fontsize=_FONT)
     return _svg(figure)
 
 
@@ -95,7 +98,7 @@ def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
     Returns:
         The SVG.
     """
-    figure, axes = _figure(3.4)
+    figure, axes = _figure(_HIGH)
     axes.set_yscale("log")
     named = _short(runs)
     for number, (run, series) in enumerate(runs.items()):
@@ -205,16 +208,16 @@ def _epochs_axis(axes: Any, epochs: Sequence[float]) -> None:
 def _legend(figure: Any, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
-        columns = 1 if max(map(len, labels)) > 28 else 2 if len(handles) < 7 else 3
+        columns = max(1, _LETTERS_OF_A_LINE // (7 + max(map(len, labels))))  # 7 for its sample
         figure.legend(
-            handles, labels, loc="outside upper left", ncols=columns, frameon=False, fontsize=8
+            handles, labels, loc="outside upper left", ncols=columns, frameon=False, fontsize=_FONT
         )
 
 
-def _figure(height: float = 2.8) -> tuple[Any, Any]:
+def _figure(height: float = _LOW) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.0, height), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     axes = figure.subplots()
     axes.grid(True, which="major", alpha=0.3)
     _plain(axes)
@@ -222,9 +225,15 @@ def _figure(height: float = 2.8) -> tuple[Any, Any]:
 
 
 def _plain(axes: Any) -> None:
-    """Reduce spines and labels to suit the small pictures of a page."""
+    """Reduce spines and letters to suit the small pictures of a page."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(which="both", labelsize=8)
+    _small_letters(axes)
+
+
+def _small_letters(axes: Any) -> None:
+    axes.tick_params(which="both", labelsize=_FONT)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_size(_FONT)
 
 
 def _svg(figure: Any) -> str:

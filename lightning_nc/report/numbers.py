@@ -3,11 +3,9 @@
 import math
 import re
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
 
 from lightning_nc.measures.quantity import Quantity
-from lightning_nc.report.remarks import shown
 
 _MINUS = "\N{MINUS SIGN}"
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -66,20 +64,11 @@ def for_people(value: float) -> str:
     return text.replace("-", _MINUS)
 
 
-def to_html(text: str) -> str:
-    """Escape text for HTML, on one line.
-
-    Args:
-        text: Plain text, also of others, such as names of folders and probes.
-    """
-    return escape(shown(text))
-
-
 def typeset(text: str) -> str:
-    """Escape text for HTML, with a Greek rho and true minus signs.
+    """Return text with a Greek rho and true minus signs.
 
     Args:
         text: Plain text.
     """
-    greek = re.sub(r"\brho\b", "\N{GREEK SMALL LETTER RHO}", to_html(text))
+    greek = re.sub(r"\brho\b", "\N{GREEK SMALL LETTER RHO}", text)
     return re.sub(r"(?<![^\s(K])-(?=\d)", _MINUS, greek)

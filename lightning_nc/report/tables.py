@@ -1,56 +1,68 @@
-"""Tables of the page: quantities with their meaning, layers, and the cost of measuring."""
+"""Rows of the page's tables: quantities with their meaning, layers, and the cost of measuring."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from lightning_nc.measures.family import Family
 from lightning_nc.measures.quantity import Quantity
-from lightning_nc.report.cells import cell, number
-from lightning_nc.report.numbers import summary, to_html, typeset
-from lightning_nc.report.runs import Series
+from lightning_nc.report.numbers import Summary, summary
+from lightning_nc.report.runs import Run, Series
 
 
-def family_table(family: Family, probe: str, runs: Mapping[str, Series]) -> str:
-    """Return HTML of the quantities: first, best and last value, meaning, and when to worry.
+class Row(NamedTuple):
+    """A quantity, with its first, best and last value by the name of the run."""
+
+    key: str
+    quantity: Quantity
+    of_runs: dict[str, Summary]
+
+
+class Cost(NamedTuple):
+    """What the measurements of one family cost one run."""
+
+    title: str
+    family: str
+    measurements: int
+    failures: int
+    seconds: float
+    longest: float
+
+
+def of_quantities(family: Family, probe: str, runs: Mapping[str, Series]) -> list[Row]:
+    """Return a row for each quantity that at least one run logged.
 
     Args:
         family: The family of the quantities.
         probe: The name of the probe.
         runs: Measurements by the name of the run.
     """
-    rows = [
-        _rows(f"{family.name}/{probe}/{quantity.name}", quantity, of_runs)
-        for quantity in family.quantities
-        if (
-            of_runs := {
-                r: (s.epochs, s.values[quantity.name])
-                for r, s in runs.items()
-                if quantity.name in s.values
-            }
-        )
-    ]
-    return _table(rows, len(runs) > 1)
+    rows = []
+    for quantity in family.quantities:
+        name = quantity.name
+        having = {run: series for run, series in runs.items() if name in series.values}
+        of_runs = {run: summary(quantity, s.epochs, s.values[name]) for run, s in having.items()}
+        if of_runs:
+            rows.append(Row(f"{family.name}/{probe}/{name}", quantity, of_runs))
+    return rows
 
 
-def layers_table(family: Family, probe: str, runs: Mapping[str, Series]) -> str:
-    """Return HTML of the first, best and last value at each layer, in order of depth.
+def of_layers(family: Family, probe: str, runs: Mapping[str, Series]) -> list[Row]:
+    """Return a row for each layer, in order of depth.
 
     Args:
         family: The family of the values.
         probe: The name of the probe.
         runs: Measurements by the name of the run.
     """
-    layers = {layer: None for series in runs.values() for layer in series.layers}
-    rows = [
-        _rows(
-            f"{family.name}_layers/{probe}/{layer}",
-            _of_layer(family, layer),
-            {r: (s.epochs, s.layers[layer]) for r, s in runs.items() if layer in s.layers},
-        )
-        for layer in layers
-    ]
-    return _table(rows, len(runs) > 1)
+    rows = []
+    for layer in {layer: None for series in runs.values() for layer in series.layers}:
+        quantity = _of_layer(family, layer)
+        having = {run: series for run, series in runs.items() if layer in series.layers}
+        of_runs = {run: summary(quantity, s.epochs, s.layers[layer]) for run, s in having.items()}
+        rows.append(Row(f"{family.name}_layers/{probe}/{layer}", quantity, of_runs))
+    return rows
 
 
 def _of_layer(family: Family, key: str) -> Quantity:
@@ -61,60 +73,22 @@ def _of_layer(family: Family, key: str) -> Quantity:
     return replace(row, label=f"{row.label} at {layer}")
 
 
-def bookkeeping_table(runs: Mapping[tuple[str, str], Series]) -> str:
-    """Return HTML of the number of measurements, failures and seconds.
+def costs(probe: str, runs: Sequence[Run], families: Iterable[Family]) -> list[Cost]:
+    """Return the number of measurements, failures and seconds of each family in each run.
 
     Args:
-        runs: Measurements by the name of the run and the family.
+        probe: The name of the probe.
+        runs: One run or several.
+        families: Families of their quantities.
     """
+    titles = {family.name: family.title for family in families}
     rows = []
-    for (run, family), series in runs.items():
-        seconds = [s for s in series.values.get("seconds", []) if math.isfinite(s)]
-        failed = number(float(series.failures), series.failures > 0)
-        cells = (
-            ("measurements", number(float(len(series.epochs)))),
-            ("failures", failed),
-            ("total seconds", number(sum(seconds))),
-            ("longest", number(max(seconds, default=math.nan))),
-        )
-        data = "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in cells)
-        rows.append(
-            f'<tr data-key="{to_html(family)}"><th scope="row">{to_html(run)}</th>{data}</tr>'
-        )
-    heads = ("", "measurements", "failures", "total seconds", "longest")
-    return _framed(heads, [f"<tbody>{''.join(rows)}</tbody>"], "numbers")
-
-
-def _rows(
-    key: str,
-    quantity: Quantity,
-    runs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-) -> str:
-    """HTML of a quantity, with a row per run; runs have epochs and values."""
-    worry = f'<p class="when"><i>When to worry:</i> {typeset(quantity.worry)}</p>'
-    meaning = (
-        f'<th scope="rowgroup" rowspan="{len(runs)}"><b>{typeset(quantity.label)}</b> '
-        f"<code>{to_html(key)}</code><p>{typeset(quantity.meaning)}</p>"
-        f"{worry if quantity.worry else ''}</th>"
-    )
-    ideal = f'<td data-label="ideal" rowspan="{len(runs)}">{typeset(quantity.ideal) or "·"}</td>'
-    rows = []
-    for run, (epochs, values) in runs.items():
-        of_run = summary(quantity, epochs, values)
-        worrying = quantity.is_worrying(of_run.last.value)
-        cells = f'<td class="run" data-label="run">{to_html(run)}</td>' if len(runs) > 1 else ""
-        cells += cell("first", of_run.first) + cell("best", of_run.best)
-        cells += cell("last", of_run.last, worrying)
-        rows.append(f'<tr data-run="{to_html(run)}">{meaning}{cells}{ideal}</tr>')
-        meaning = ideal = ""
-    return f'<tbody data-key="{to_html(key)}">{"".join(rows)}</tbody>'
-
-
-def _table(rows: Sequence[str], several: bool) -> str:
-    heads = ("quantity", *(["run"] if several else []), "first", "best", "last", "ideal")
-    return _framed(heads, rows, "quantities")
-
-
-def _framed(heads: Sequence[str], bodies: Sequence[str], kind: str) -> str:
-    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    return f'<table class="{kind}"><thead><tr>{head}</tr></thead>{"".join(bodies)}</table>'
+    for run in runs:
+        for (name, of_probe), series in run.series.items():
+            if of_probe == probe:
+                title = f"{run.name}: {titles[name]}" if len(runs) > 1 else titles[name]
+                seconds = [s for s in series.values.get("seconds", []) if math.isfinite(s)]
+                longest = max(seconds, default=math.nan)
+                counted = len(series.epochs), series.failures
+                rows.append(Cost(title, name, *counted, sum(seconds), longest))
+    return rows

@@ -2,9 +2,7 @@
 
 import io
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -17,19 +15,10 @@ from matplotlib.image import imread
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from tests import nets
+from tests.browser import needs_chromium, picture
 from tests.callbacks import records
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(*nets.only_our_warnings)]
-
-# kept after a run, to be looked at
-ARTIFACTS = Path(os.environ.get("TEST_ARTIFACTS", Path(__file__).parents[2] / ".artifacts"))
-CHROMIUM = shutil.which("chromium")
-ABSENT = CHROMIUM is None and "REQUIRE_CHROMIUM" not in os.environ  # CI fails without it
-OPTIONS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    *("--no-proxy-server", "--hide-scrollbars", "--window-size=1400,2200"),
-]
 
 
 class Server:
@@ -119,24 +108,13 @@ def test_the_server_has_every_image(served):
         assert imread(io.BytesIO(png), format="png").std() > 0.01
 
 
-@pytest.mark.skipif(ABSENT, reason="no Chromium")
+@needs_chromium
 @pytest.mark.parametrize("page", ["timeseries", "custom_scalars", "images"])
-def test_the_page_is_drawn(page, served, tmp_path):
+def test_a_browser_shows_the_dashboard(page, served):
     server, _, _ = served
-    ARTIFACTS.mkdir(exist_ok=True, parents=True)
-    shot = ARTIFACTS / f"tensorboard_{page}.png"
-    shot.unlink(missing_ok=True)
-    subprocess.run(
-        [
-            *(CHROMIUM, *OPTIONS, f"--user-data-dir={tmp_path / 'new'}"),
-            *("--virtual-time-budget=20000", f"--screenshot={shot}", f"{server.url}#{page}"),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=180,
-    )
-    pixels = imread(shot)[100:, :, :3]  # below the bar on top
-    if page == "timeseries":  # its lines are dark
+    wait = "--virtual-time-budget=20000"
+    pixels = picture(f"{server.url}#{page}", f"tensorboard_{page}", "1400,2200", wait)[100:]
+    if page == "timeseries":  # its lines are dark; the bar on top is left out
         drawn = pixels.max(axis=2) < 0.4
     else:
         drawn = pixels.max(axis=2) - pixels.min(axis=2) > 0.2  # colour

@@ -286,6 +286,16 @@ def test_a_summary_has_the_first_and_the_last_value_of_every_quantity(tmp_path, 
     assert not any("seconds" in line or "net.2" in line for line in lines)
 
 
+def test_a_summary_counts_the_time_of_a_shared_pass_once(tmp_path, capsys):
+    law, nc = EquiSeparation(figures=False), NeuralCollapse(figures=False)
+    alone = NeuralCollapse(probe=Probe(name="mine"), figures=False)
+    nets.fit(tmp_path, [law, nc, alone, GeometrySummary()])
+    assert law.history.series("seconds") == nc.history.series("seconds")
+    took = sum(sum(each.history.series("seconds")) for each in (law, alone))
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if "together" in each]
+    assert line == f"All measurements together took {took:.3g} s."
+
+
 @pytest.fixture
 def slow_display(monkeypatch):
     for module in (progress, plain_progress):

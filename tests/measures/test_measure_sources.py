@@ -1,5 +1,6 @@
 """What `measure` takes as data and as networks: the same numbers from each, or one sentence."""
 
+import sys
 import time
 import warnings
 
@@ -180,6 +181,13 @@ def test_passes_are_counted_where_asked_for_or_where_there_is_a_terminal(monkeyp
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert "measure: 4 passes" in told()
     assert told(progress=False) == ""
+
+
+def test_bars_are_text_where_there_are_no_widgets(monkeypatch):
+    # in notebooks, the import of tqdm.auto warns that it finds none
+    for module in ("ipywidgets", "tqdm.auto"):
+        monkeypatch.setitem(sys.modules, module, None)  # which makes its import fail
+    progress.PassesLine("measure", shown=True).close()
 
 
 def test_warnings_name_the_line_that_measures():

@@ -4,7 +4,7 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_nc import EquiSeparation, LocalElasticity, MinorityCollapse, NeuralCollapse
-from lightning_nc.report import page
+from lightning_nc.report import pictures
 from lightning_nc.report.page import report_page
 from lightning_nc.report.runs import read_runs
 from tests import nets
@@ -41,4 +41,4 @@ def drawn(run):
 def without_pictures(monkeypatch):
     """Pages of words and tables alone: to draw takes most of the time."""
     for draw in ("panel_svg", "depth_svg", "depth_of_runs_svg"):
-        monkeypatch.setattr(page, draw, lambda *_: "<svg></svg>")
+        monkeypatch.setattr(pictures, draw, lambda *_: "<svg></svg>")

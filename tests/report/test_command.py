@@ -52,11 +52,10 @@ def test_a_wrong_folder_is_a_sentence_and_exit_status_2(wrong, tmp_path, capsys)
     assert not page.exists()
 
 
-@pytest.mark.parametrize("module", ["matplotlib", "matplotlib.figure"])
-def test_without_matplotlib_a_sentence_says_what_to_install(
-    module, run, tmp_path, capsys, monkeypatch
-):
-    for name in [name for name in sys.modules if name.startswith("matplotlib")]:
+@pytest.mark.parametrize("module", ["matplotlib", "matplotlib.figure", "jinja2"])
+def test_what_is_missing_is_named_with_what_to_install(module, run, tmp_path, capsys, monkeypatch):
+    package = module.partition(".")[0]
+    for name in [name for name in sys.modules if name.startswith(package)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)  # which makes its import fail
     page = tmp_path / "page.html"
@@ -64,7 +63,7 @@ def test_without_matplotlib_a_sentence_says_what_to_install(
         command.main(["report", str(run[0]), "--output", str(page)])
     assert exit_.value.code == 2
     said = capsys.readouterr().err
-    assert said.startswith("The report needs matplotlib")
+    assert said.startswith(f"The report needs {package}")
     assert said.endswith("Run pip install 'lightning-neural-collapse[plot]'.\n")
     assert not page.exists()
 
