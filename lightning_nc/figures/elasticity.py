@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lightning_nc.figures.canvas import Target, canvas, clipped, colour_bar, label_classes, literal
+from lightning_nc.figures.canvas import (
+    Target,
+    canvas,
+    clipped,
+    colour_bar,
+    head,
+    label_classes,
+    literal,
+)
 from lightning_nc.functional.local_elasticity import normalised_kernel
 
 if TYPE_CHECKING:
@@ -45,7 +53,7 @@ def similarity_figure(
         label_classes(axis, middles, names)
     axes.set_xlabel("class")
     axes.set_ylabel("class")
-    label = "$K(a, b) / \\sqrt{K(a, a)\\,K(b, b)}$"
-    colour_bar(figure, image, [axes], on, label)
-    axes.set_title(literal(title))
+    label = "K(a, b) / √(K(a, a) K(b, b))"
+    colour_bar(figure, image, [axes], on, label, ticks=[-1, -0.5, 0, 0.5, 1])
+    head(axes, literal(title))
     return figure
