@@ -167,18 +167,15 @@ def thinned(count: int, most: int) -> list[int]:
     return list(range(0, count, max(1, -(-count // most))))
 
 
-def label_classes(axis: Any, places: Sequence[float], names: Sequence[str]) -> None:
-    """Label an axis with the names of classes.
+def label_classes(axes: Any, places: Sequence[float], names: Sequence[str]) -> None:
+    """Name classes along the vertical axis, where long names have room and need no slant.
 
     Args:
-        axis: The ``xaxis`` or ``yaxis`` of matplotlib axes.
-        places: Where the names stand on it.
+        axes: Matplotlib axes.
+        places: Where the names stand.
         names: A name for each place; dollar signs are printed as they are.
     """
-    axis.set_ticks(places, names, parse_math=False)
-    if axis.axis_name == "x" and max(map(len, names)) > 3:
-        for label in axis.get_ticklabels():
-            label.set(rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(places, names, parse_math=False)
 
 
 def clipped(name: str) -> str:
