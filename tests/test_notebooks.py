@@ -91,7 +91,7 @@ def test_figures_are_drawn_on_axes_that_are_given(run):
 
 def test_axes_are_those_of_values_and_not_of_colour_bars(run):
     (law, nc), _ = run
-    assert law.plot("epochs")[1].get_ylabel() == "separation fuzziness $D$"
+    assert law.plot("epochs")[1].get_ylabel() == "separation fuzziness D"
     figure, both = nc.plot("cosines")
     assert [each.get_title() for each in both] == ["centred class means", "classifier rows"]
     assert figure is both[0].figure

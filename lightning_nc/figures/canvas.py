@@ -18,11 +18,12 @@ Target: TypeAlias = "Figure | Axes | Sequence[Axes] | np.ndarray[Any, Any] | Non
 COLOURS = POINTS, LINE, THIRD, *_ = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
 DPI = 120
-FUZZINESS = "separation fuzziness $D$"
+# no mathematics in labels, which takes long to lay out
+FUZZINESS = "separation fuzziness D"
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LETTERS = 18  # longest name below an axis
-_TICKS = 12  # most names below an axis
+_TICKS = 10  # most names below an axis
 
 
 def require_matplotlib() -> None:
@@ -43,9 +44,7 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def canvas(
-    columns: int, size: tuple[float, float], on: Target = None, outside: bool = False
-) -> tuple["Figure", Any]:
+def canvas(columns: int, size: tuple[float, float], on: Target = None) -> tuple["Figure", Any]:
     """Return a figure and its axes in one row.
 
     Args:
@@ -53,7 +52,6 @@ def canvas(
         size: Width and height of the figure in inches.
         on: Where to draw: an empty figure, which is given this size, or axes of a figure, of which
             only these are drawn on; None for a new figure, which pyplot does not know.
-        outside: Whether there will be a legend beside the axes, with which the layout takes longer.
 
     Returns:
         The figure, and an array of its axes, shape ``(columns,)``.
@@ -78,7 +76,7 @@ def canvas(
     figure: Any = Figure(dpi=DPI) if on is None else on
     if on is None:
         FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained" if outside else RowLayout())
+    figure.set_layout_engine(RowLayout())
     figure.set_size_inches(size)
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
@@ -107,10 +105,24 @@ def colour_bar(
     return figure.colorbar(mapped, ax=list(all_axes), label=label, **ticks)
 
 
+def legend_below(figure: Any, axes: Any, on: Target) -> None:
+    """Write the legend of axes below all axes of the row, unless the figure is the user's."""
+    if has_figure_of_its_own(on):
+        known = axes.get_legend_handles_labels()
+        figure.legend(*known, loc="lower center", ncols=3, fontsize="small")
+    else:
+        axes.legend(fontsize="small")
+
+
 def entitle(figure: Any, title: str, on: Target) -> None:
     """Write a title above all axes, unless the figure is the user's."""
     if has_figure_of_its_own(on):
         figure.suptitle(title, fontsize="medium")
+
+
+def head(axes: Any, title: str) -> None:
+    """Write a title above axes, at a fixed height: matplotlib measures all ticks to find one."""
+    axes.set_title(title, y=1)
 
 
 def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None:
@@ -128,23 +140,19 @@ def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None
 
 
 def logarithmic(axis: Any) -> None:
-    """Make an axis logarithmic, with labels that are no mathematics, which takes long to lay out.
+    """Make an axis logarithmic, with few ticks, and labels that are no mathematics: both take long.
 
     Args:
         axis: The ``xaxis`` or ``yaxis`` of matplotlib axes.
     """
+    from matplotlib.ticker import NullLocator
 
-    def between(value: float, _place: int) -> str:
-        """Label what lies between powers of ten only where these would be too few."""
-        low, high = axis.get_view_interval()
-        return f"{value:.4g}" if high < 10 * low else ""
-
-    from lightning_nc.figures.layout import FewMinorTicks
+    from lightning_nc.figures.layout import FewLogTicks
 
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(FewLogTicks())
     axis.set_major_formatter(_power_of_ten)
-    axis.set_minor_formatter(between)
-    axis.set_minor_locator(FewMinorTicks())
+    axis.set_minor_locator(NullLocator())
 
 
 def _power_of_ten(value: float, _place: int) -> str:
@@ -159,18 +167,15 @@ def thinned(count: int, most: int) -> list[int]:
     return list(range(0, count, max(1, -(-count // most))))
 
 
-def label_classes(axis: Any, places: Sequence[float], names: Sequence[str]) -> None:
-    """Label an axis with the names of classes.
+def label_classes(axes: Any, places: Sequence[float], names: Sequence[str]) -> None:
+    """Name classes along the vertical axis, where long names have room and need no slant.
 
     Args:
-        axis: The ``xaxis`` or ``yaxis`` of matplotlib axes.
-        places: Where the names stand on it.
+        axes: Matplotlib axes.
+        places: Where the names stand.
         names: A name for each place; dollar signs are printed as they are.
     """
-    axis.set_ticks(places, names, parse_math=False)
-    if axis.axis_name == "x" and max(map(len, names)) > 3:
-        for label in axis.get_ticklabels():
-            label.set(rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(places, names, parse_math=False)
 
 
 def clipped(name: str) -> str:
@@ -200,7 +205,7 @@ def label_epochs(axes: Any) -> None:
     if right - left < 1:
         middle = round((left + right) / 2)
         axes.set_xlim(middle - 1, middle + 1)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes.set_xlabel("epochs completed")
 
 

@@ -15,8 +15,9 @@ from lightning_nc.figures.canvas import (
     clipped,
     colour_bar,
     entitle,
-    has_figure_of_its_own,
+    head,
     label_classes,
+    legend_below,
     literal,
     logarithmic,
     thinned,
@@ -24,8 +25,6 @@ from lightning_nc.figures.canvas import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_BARS = 50  # most bars
 
 
 def cosine_figure(
@@ -46,20 +45,20 @@ def cosine_figure(
         border: First row and column of the second group of classes, marked by a line.
         on: Where to draw, see `canvas`.
     """
-    figure, all_axes = canvas(len(cosines), (4.0 * len(cosines) + 0.8, 4.3), on)
+    figure, all_axes = canvas(len(cosines), (4.0 * len(cosines) + 0.8, 4.1), on)
     for axes, (name, matrix) in zip(all_axes, cosines.items(), strict=True):
         K = len(matrix)
         image = axes.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
-        ticks = thinned(K, 10)
-        for axis in (axes.xaxis, axes.yaxis):
-            label_classes(axis, ticks, [clipped(classes[k]) for k in ticks])
-        axes.set_xlabel("class, largest first" if by_size else "class")
-        axes.set_title(name)
+        axes.set(xticks=[], yticks=[])
+        head(axes, name)
         if border is not None:
             axes.axhline(border - 0.5, color="black", linewidth=1)
             axes.axvline(border - 0.5, color="black", linewidth=1)
-    all_axes[0].set_ylabel("class")
-    colour_bar(figure, image, all_axes, on, "cosine")
+    # rows and columns of all matrices are the same classes
+    shown = thinned(K, 10)
+    label_classes(all_axes[0], shown, [clipped(classes[k]) for k in shown])
+    all_axes[0].set_ylabel("class, largest first" if by_size else "class")
+    colour_bar(figure, image, all_axes, on, "cosine", ticks=[-1, 0, 1])
     ideal = f"ideal off the diagonal: -1/(K-1) = {-1 / (K - 1):.3f}"
     entitle(figure, f"{literal(title)}; {ideal}", on)
     return figure
@@ -77,27 +76,24 @@ def cosine_histogram_figure(
         K: Number of classes.
         on: Where to draw, see `canvas`.
     """
-    figure, all_axes = canvas(len(histograms), (4.0 * len(histograms) + 0.8, 3.6), on, outside=True)
+    figure, all_axes = canvas(len(histograms), (4.0 * len(histograms) + 0.8, 3.6), on)
     for axes, (name, groups) in zip(all_axes, histograms.items(), strict=True):
         for (group, counts), colour in zip(groups.items(), COLOURS, strict=False):
             if counts.any():
-                edges, shares = np.linspace(-1, 1, len(counts) + 1), counts / counts.sum()
-                look = {"color": colour, "label": group or None, "fill": len(groups) == 1}
-                axes.stairs(shares.numpy(), edges, linewidth=1.5, **look)
-        label = f"simplex: $-1/(K-1)$ = {-1 / (K - 1):.2g}"
+                middles = np.linspace(-1, 1, 2 * len(counts) + 1)[1::2]
+                shares = counts / counts.sum()
+                look = {"color": colour, "label": group or None, "drawstyle": "steps-mid"}
+                axes.plot(middles, shares.numpy(), **look)
+        label = f"simplex: -1/(K-1) = {-1 / (K - 1):.2g}"
         axes.axvline(-1 / (K - 1), color="black", linestyle=":", linewidth=1, label=label)
         logarithmic(axes.yaxis)
         axes.set_xlim(-1, 1)
-        axes.set_xticks([-1, -0.5, 0, 0.5, 1])
+        axes.set_xticks([-1, 0, 1])
         axes.set_xlabel("cosine")
         axes.grid(True, which="major", alpha=0.3)
-        axes.set_title(name)
+        head(axes, name)
     all_axes[0].set_ylabel("share of pairs of classes")
-    if has_figure_of_its_own(on):
-        known = all_axes[0].get_legend_handles_labels()
-        figure.legend(*known, loc="outside lower center", ncols=3, fontsize="small")
-    else:
-        all_axes[0].legend(fontsize="small")
+    legend_below(figure, all_axes[0], on)
     entitle(figure, literal(f"{title}; {K} classes"), on)
     return figure
 
@@ -120,34 +116,31 @@ def class_size_figure(
         title: Title of the figure.
         on: Where to draw, see `canvas`.
     """
-    figure, all_axes = canvas(len(norms), (4.6 * len(norms), 3.4), on)
+    figure, all_axes = canvas(len(norms), (4.0 * len(norms) + 0.8, 3.6), on)
     known = bool(class_counts.isfinite().all())
     order = class_counts.argsort(descending=True, stable=True)
-    places = np.arange(len(order))
-    many = len(order) > _BARS
     for axes, (name, of_class) in zip(all_axes, norms.items(), strict=True):
+        finite = of_class.where(of_class.isfinite(), 0)[order]
         for group, colour in ((0, POINTS), (1, LINE)):
-            of_group = (minority[order] == group).numpy()
-            label = ("minority" if group else "majority") if known else None
+            of_group = minority[order] == group
             if of_group.any():
-                style = {"color": colour if known else "0.6", "label": label}
-                where, heights = places[of_group], of_class[order][of_group].numpy()
-                if many:  # bars would be thin, and take long to draw
-                    axes.plot(where, heights, ".", markersize=2, **style)
-                else:
-                    axes.bar(where, heights, **style)
-        if many:
-            axes.set_ylim(bottom=0)
-        shown = thinned(len(places), 12)
-        sizes = [f": {class_counts[order[k]]:g}" if known else "" for k in shown]
-        named = [f"{clipped(classes[int(order[k])])}{n}" for k, n in zip(shown, sizes, strict=True)]
-        label_classes(axes.xaxis, shown, named)
-        axes.set_xlabel("class and number of training samples" if known else "class")
-        axes.margins(y=0.25)  # room for the legend
-        axes.set_title(name)
-    all_axes[0].set_ylabel("norm")
+                label = ("minority" if group else "majority") if known else None
+                style = {"color": colour if known else "0.6", "label": label, "linewidth": 0}
+                # one outline of all bars, since as many patches take long
+                lengths = finite[of_group].numpy()[:, None] * (0, 1, 1, 0)
+                edges = np.nonzero(of_group.numpy())[0][:, None] + (-0.4, -0.4, 0.4, 0.4)
+                axes.fill_betweenx(edges.ravel(), lengths.ravel(), **style)
+        axes.set(yticks=[], ylim=(len(order) - 0.4, -0.6), xlabel="norm")
+        axes.set_xlim(left=0)
+        axes.locator_params("x", nbins=3)
+        head(axes, name)
+    shown = thinned(len(order), 10)
+    sizes = [f": {class_counts[order[k]]:g}" if known else "" for k in shown]
+    named = [f"{clipped(classes[int(order[k])])}{n}" for k, n in zip(shown, sizes, strict=True)]
+    label_classes(all_axes[0], shown, named)
+    all_axes[0].set_ylabel("class and number of training samples" if known else "class")
     if known:
-        all_axes[-1].legend(markerscale=4 if many else 1)
+        legend_below(figure, all_axes[0], on)
     entitle(figure, literal(title), on)
     return figure
 
@@ -173,14 +166,14 @@ def prediction_figure(
         on: Where to draw, see `canvas`.
     """
     figure, (axes,) = canvas(1, (5.0, 3.6), on)
-    axes.axhline(simplex, color="0.6", linestyle=":", label="balanced: $-1/(K-1)$")
+    axes.axhline(simplex, color="0.6", linestyle=":", label="balanced: -1/(K-1)")
     axes.plot(ratios, predicted, "-", color=LINE, label="layer-peeled model")
     axes.plot([ratio], [cosine], "o", color=POINTS, label="measured", zorder=3)
     logarithmic(axes.xaxis)
     axes.set_ylim(-1.05 if min(cosine, simplex) < -0.5 else -0.55, 1.05)
-    axes.set_xlabel("imbalance $R$ (majority : minority class size)")
+    axes.set_xlabel("imbalance R (majority : minority class size)")
     axes.set_ylabel("mean cosine of minority classifier rows")
     axes.grid(True, alpha=0.3)
     axes.legend()
-    axes.set_title(literal(title))
+    head(axes, literal(title))
     return figure

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lightning_nc.figures.canvas import Target, canvas, clipped, colour_bar, label_classes, literal
+from lightning_nc.figures.canvas import (
+    Target,
+    canvas,
+    clipped,
+    colour_bar,
+    head,
+    label_classes,
+    literal,
+)
 from lightning_nc.functional.local_elasticity import normalised_kernel
 
 if TYPE_CHECKING:
@@ -26,7 +34,7 @@ def similarity_figure(
         title: Title of the figure.
         on: Where to draw, see `canvas`.
     """
-    figure, (axes,) = canvas(1, (5.4, 4.6), on)
+    figure, (axes,) = canvas(1, (5.4, 4.3), on)
     order = labels.argsort(stable=True)
     normalised = normalised_kernel(kernel)[order][:, order]
     image = axes.imshow(normalised.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
@@ -35,17 +43,16 @@ def similarity_figure(
     counts = counts[shown]
     ends = counts.cumsum(0)
     few = len(shown) <= _LINES  # lines between more classes would hide the entries
-    for end in ends[:-1].tolist() if few else ():
-        axes.axhline(end - 0.5, color="black", linewidth=0.6)
-        axes.axvline(end - 0.5, color="black", linewidth=0.6)
+    borders = (ends[:-1] - 0.5).tolist() if few else []
+    axes.hlines(borders, -0.5, len(labels) - 0.5, color="black", linewidth=0.6)
+    axes.vlines(borders, -0.5, len(labels) - 0.5, color="black", linewidth=0.6)
     every = -(-len(shown) // 15)
     names = [clipped(classes[int(k)]) for k in shown[::every]]
     middles = (ends - counts / 2 - 0.5)[::every].tolist()
-    for axis in (axes.xaxis, axes.yaxis):
-        label_classes(axis, middles, names)
-    axes.set_xlabel("class")
+    axes.set_xticks([])  # columns are the same classes as rows
+    label_classes(axes, middles, names)
     axes.set_ylabel("class")
-    label = "$K(a, b) / \\sqrt{K(a, a)\\,K(b, b)}$"
-    colour_bar(figure, image, [axes], on, label)
-    axes.set_title(literal(title))
+    label = "K(a, b) / √(K(a, a) K(b, b))"
+    colour_bar(figure, image, [axes], on, label, ticks=[-1, -0.5, 0, 0.5, 1])
+    head(axes, literal(title))
     return figure

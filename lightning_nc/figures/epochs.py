@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_nc.figures.canvas import COLOURS, Target, canvas, label_epochs, literal, logarithmic
+from lightning_nc.figures.canvas import (
+    COLOURS,
+    Target,
+    canvas,
+    head,
+    label_epochs,
+    literal,
+    logarithmic,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +47,7 @@ def collapse_figure(
         axes.axvspan(terminal, max(epochs), color="0.93", zorder=-1)
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(fontsize="small")
-    axes.set_title(literal(title))
+    head(axes, literal(title))
     return figure
 
 
@@ -70,5 +78,5 @@ def over_epochs_figure(
     axes.set_ylabel(label)
     axes.grid(True, alpha=0.3)
     axes.legend(fontsize="small")
-    axes.set_title(literal(title))
+    head(axes, literal(title))
     return figure

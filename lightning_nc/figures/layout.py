@@ -4,18 +4,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.layout_engine import LayoutEngine
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 _PAD = 5  # points around the figure, and between its parts
 
 
-class FewMinorTicks(LogLocator):
-    """Two ticks between powers of ten, and more where these would be too few."""
+class FewLogTicks(LogLocator):
+    """Ticks at powers of ten, and between them only where these would be too few."""
 
     def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-        """The places of the ticks of an interval."""
-        self.set_params(subs=range(2, 10) if vmax < 10 * vmin else (2, 5))
-        return super().tick_values(vmin, vmax)
+        """The places of the ticks of an interval, without matplotlib's one beyond either end."""
+        low, high = sorted((vmin, vmax))
+        if low > 0 and high < 10 * low:
+            places = MaxNLocator(4).tick_values(low, high)
+        else:
+            self.set_params(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=6)
+            places = super().tick_values(low, high)
+        return [place for place in places if low <= place <= high]
 
 
 class RowLayout(LayoutEngine):
@@ -33,7 +38,8 @@ class RowLayout(LayoutEngine):
         rooms = []
         for axes in fig.axes:
             axes.apply_aspect()
-            inner, outer = axes.get_window_extent(), axes.get_tightbbox()
+            inner = axes.get_window_extent()
+            outer = axes.get_tightbbox(bbox_extra_artists=axes.child_axes)
             rooms.append(
                 (
                     max(inner.x0 - outer.x0, 0),
@@ -46,12 +52,14 @@ class RowLayout(LayoutEngine):
         pad, (width, height) = _PAD * fig.dpi / 72, fig.bbox.size
         titles = [text.get_window_extent().height for text in fig.texts]
         above = max(top) + pad + sum(titles) + pad * len(titles)
+        legends = [legend.get_window_extent().height for legend in fig.legends]
+        below = max(bottom) + pad + sum(legends) + pad * len(legends)
         between = max((a + b for a, b in zip(right, left[1:], strict=False)), default=0) + pad
         free = width - left[0] - right[-1] - 2 * pad - (len(rooms) - 1) * between
         fig.subplots_adjust(
             left=(left[0] + pad) / width,
             right=1 - (right[-1] + pad) / width,
-            bottom=(max(bottom) + pad) / height,
+            bottom=below / height,
             top=1 - above / height,
             wspace=between / max(free / len(rooms), 1),
         )

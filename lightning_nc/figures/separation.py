@@ -17,11 +17,11 @@ from lightning_nc.figures.canvas import (
     canvas,
     clipped,
     colour_bar,
+    head,
     in_legend,
     label_depth,
     literal,
     logarithmic,
-    require_matplotlib,
 )
 from lightning_nc.functional.separation import separation_law
 
@@ -53,7 +53,7 @@ def separation_figure(
     figure, (axes,) = canvas(1, (5.4, 4.0), on)
     draw_law(axes, fuzziness, reference)
     label_depth(axes, names, label)
-    axes.set_title(literal(title))
+    head(axes, literal(title))
     return figure
 
 
@@ -155,7 +155,7 @@ def class_quantiles_figure(
         end = (len(names) - 1, float(quantiles[level][-1]))
         style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
         axes.annotate(clipped(name), end, xytext=(0, 3), ha="right", **style)
-    _add_all_classes(axes, names, fuzziness, "$D$ of all", title)
+    _add_all_classes(axes, names, fuzziness, "D of all", title)
     return figure
 
 
@@ -177,7 +177,7 @@ def separation_comparison_figure(
     logarithmic(axes.yaxis)
     label_depth(axes, names)
     axes.legend(fontsize="small")
-    axes.set_title(literal(title))
+    head(axes, literal(title))
     return figure
 
 
@@ -199,29 +199,31 @@ def layers_over_epochs_figure(
         label: Label of the value.
         on: Where to draw, see `canvas`.
     """
-    require_matplotlib()
-    from matplotlib import colormaps
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     figure, (axes,) = canvas(1, (5.8, 4.0), on)
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import Normalize
+    from matplotlib.ticker import FuncFormatter
+
     # shades follow the number of the measurement, since later epochs are often measured more
     # sparsely; the end of the map is left out, since its yellow is pale on white
     last = max(len(epochs) - 1, 1)
-    colours, scale = colormaps["viridis"], Normalize(0, last / 0.9)
-    depth = np.arange(len(names))
-    for number, D in enumerate(values):
-        shade = colours(scale(number))
-        axes.plot(depth, D.numpy(), _line(names, "."), color=shade, linewidth=1)
-    if any(bool((D > 0).any()) for D in values):
+    depth, numbers = np.arange(len(names)), np.arange(len(epochs))
+    lines = np.stack([np.column_stack((depth, D.numpy())) for D in values])
+    shades: dict[str, Any] = {"cmap": "viridis", "norm": Normalize(0, last / 0.9)}
+    drawn = LineCollection(list(lines), array=numbers, linewidths=1, **shades)
+    axes.add_collection(drawn)
+    if len(names) <= _MARKERS:
+        axes.scatter(*lines.reshape(-1, 2).T, 8, numbers.repeat(len(names)), **shades)
+    axes.autoscale_view()
+    if bool((lines[..., 1] > 0).any()):
         logarithmic(axes.yaxis)
     label_depth(axes, names, label)
-    shown = sorted(set(np.linspace(0, len(epochs) - 1, 10).round().astype(int).tolist()))
-    mapped = ScalarMappable(scale, colours)
-    bar = colour_bar(figure, mapped, [axes], on, "epochs completed", ticks=shown)
-    bar.ax.set_yticklabels([f"{epochs[number]:g}" for number in shown])
+    shown = sorted({0, len(epochs) // 2, len(epochs) - 1})
+    in_epochs = FuncFormatter(lambda number, _place: f"{epochs[round(number)]:g}")
+    of_bar: dict[str, Any] = {"ticks": shown, "format": in_epochs}
+    bar = colour_bar(figure, drawn, [axes], on, "epochs completed", **of_bar)
     bar.ax.set_ylim(0, last)
-    axes.set_title(literal(title))
+    head(axes, literal(title))
     return figure
 
 
@@ -235,9 +237,9 @@ def _add_all_classes(
         logarithmic(axes.yaxis)
     label_depth(axes, names)
     axes.legend(fontsize="small")
-    axes.set_title(literal(title))
+    head(axes, literal(title))
 
 
-def _line(names: Sequence[str], marker: str = "o") -> str:
+def _line(names: Sequence[str]) -> str:
     """The format of a line against depth: with a marker for each layer, unless there are many."""
-    return f"{marker}-" if len(names) <= _MARKERS else "-"
+    return "o-" if len(names) <= _MARKERS else "-"

@@ -14,6 +14,7 @@ from lightning_nc.figures.canvas import (
     Target,
     canvas,
     clipped,
+    head,
     literal,
     require_matplotlib,
 )
@@ -95,4 +96,4 @@ def _draw(axes: Any, snapshot: Snapshot) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.legend(loc="upper right", fontsize="small", ncols=3)
-    axes.set_title(literal(title))
+    head(axes, literal(title))

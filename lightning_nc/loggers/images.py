@@ -100,5 +100,9 @@ def _pixels(figure: Any) -> np.ndarray[Any, Any]:
 
         FigureCanvasAgg(figure)
     if figure.stale:
-        figure.canvas.draw()
+        from matplotlib import rc_context
+
+        # fitting letters to pixels takes a tenth of the time, and is hardly seen
+        with rc_context({"text.hinting": "none"}):
+            figure.canvas.draw()
     return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])

@@ -57,7 +57,15 @@ def others() -> dict[str, Callable[[], Any]]:
     """Figures whose size does not depend on layers or classes."""
     falling = {name: [0.9**epoch for epoch in EPOCHS] for name in ("NC1", "NC2", "NC3", "NC4")}
     plane = torch.tensor([[0.0, 1.0], [-0.9, -0.5], [0.9, -0.5]])
+    D = 10 * 0.01 ** torch.linspace(0, 1, 8, dtype=torch.float64)
+    names, by_class = list("01234567"), D[:, None] * torch.linspace(0.5, 2, 10).double()
+    kernel, labels = torch.eye(50).double(), torch.arange(50) // 5
+    ten = [f"{k}" for k in range(10)]
     return {
+        "law of 10 classes": partial(
+            figures.class_separation_figure, names, by_class, D, ten, "by class"
+        ),
+        "kernel of 10 classes": partial(figures.similarity_figure, kernel, labels, ten, "kernel"),
         "collapse over epochs": partial(figures.collapse_figure, EPOCHS, falling, 20, "collapse"),
         "snapshot": partial(
             figures.snapshot_figure, Snapshot(plane, plane * 0.9, ["0", "1", "2"], "snapshot")

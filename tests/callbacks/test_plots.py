@@ -109,11 +109,11 @@ def test_the_figure_over_epochs_has_a_line_per_measured_epoch(tmp_path):
     callback = EquiSeparation(figures=False)
     nets.fit(tmp_path, [callback], max_epochs=3)
     _, axes = callback.plot("epochs")
-    shown = [line.get_ydata().tolist() for line in axes.get_lines()]
+    shown = [line.vertices[:, 1].tolist() for line in axes.collections[0].get_paths()]
     layers = [key for key in callback.history[0].values if key.startswith("separation_layers")]
     assert shown == [[m.values[key] for key in layers] for m in callback.history]
     first_two = nets.drawings(callback, 1)["separation/train/epochs"]().axes[0]
-    assert len(first_two.get_lines()) == 2  # those of later epochs are not in it
+    assert len(first_two.collections[0].get_paths()) == 2  # those of later epochs are not in it
     assert axes.get_yscale() == "log"
 
 
