@@ -16,7 +16,7 @@ PYTHON = sys.executable, "-m"
 
 
 def run(*command, cwd):
-    done = subprocess.run([*command], cwd=cwd, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([*command], cwd=cwd, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
