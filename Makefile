@@ -47,16 +47,16 @@ build: .venv/.dev ## Build what is released into dist/, and check it
 	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist/*.whl
 
-# an environment of its own each; a bare torch brings CUDA's libraries (several GB), unless
-# PIP_EXTRA_INDEX_URL names an index with builds for CPUs
+# an environment of its own each, 8 GB: a bare torch brings CUDA's libraries, unless PIP_EXTRA_INDEX_URL
+# names an index with builds for CPUs
 test-lowest: ## Run the fast tests on Python 3.10 with the lowest versions that are supported
 	$(PYTHON_LOWEST) -m venv .venv-lowest
-	.venv-lowest/bin/pip install --quiet --constraint constraints-lowest.txt --editable ".[dev]"
+	.venv-lowest/bin/pip install --quiet --no-compile --constraint constraints-lowest.txt --editable ".[dev]"
 	.venv-lowest/bin/python -m pytest -m "not slow" $(PARALLEL) $(PYTEST_ARGS)
 
 test-newest: ## Run the fast tests on Python 3.13 with the newest version of everything
 	$(PYTHON_NEWEST) -m venv .venv-newest
-	.venv-newest/bin/pip install --quiet --upgrade --editable ".[dev]"
+	.venv-newest/bin/pip install --quiet --no-compile --upgrade --editable ".[dev]"
 	.venv-newest/bin/python -m pytest -m "not slow" $(PARALLEL) $(PYTEST_ARGS)
 
 bench: .venv/.dev ## Measure the cost of measurements, as ratios within one run

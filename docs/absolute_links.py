@@ -40,12 +40,13 @@ def urls(address: str, tag: str) -> str:
 
 
 def main(root: Path, address: str, tag: str) -> None:
-    """Rewrite both files."""
+    """Rewrite both files, once."""
     readme, project = root / "README.md", root / "pyproject.toml"
     readme.write_text(absolute(readme.read_text(), address, tag))
-    project.write_text(
-        project.read_text().replace("[project.scripts]", f"{urls(address, tag)}\n[project.scripts]")
-    )
+    settings = project.read_text()
+    if "[project.urls]" not in settings:
+        before = "[project.scripts]"
+        project.write_text(settings.replace(before, f"{urls(address, tag)}\n{before}"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The demo: all four families on scikit-learn's digits, and a table of what was measured."""
 
 import math
+import shutil
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -99,10 +100,12 @@ def run_demo(epochs: int, output: Path) -> None:
     minority = MinorityCollapse(epochs=at, class_counts=labels[kept].bincount().tolist())
     _train(images[kept], labels[kept], [minority], loggers[1], epochs)
     folders = [logger.log_dir for logger in loggers]
+    # `make demo` activates no environment, and without one `python` may be another
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
     print(
         f"\nFigures:      {', '.join(str(Path(each, 'csv', 'figures')) for each in folders)}"
-        f"\nEvent files:  tensorboard --logdir {output}"
-        f"\nHTML page:    python -m lightning_nc report {output}"
+        f"\nEvent files:  {python} -m tensorboard.main --logdir {output}"
+        f"\nHTML page:    {python} -m lightning_nc report {output}"
         "\n\nrho, r      each layer multiplies the fuzziness D by about rho, exactly so if r = -1"
         "\nNC1 to NC4  fall towards 0 as the classes collapse to a simplex"
         "\nelastic     share of a step's effect that stays in its class: above 1/2"

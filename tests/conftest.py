@@ -15,7 +15,9 @@ from tests.functional import cases
 torch.set_num_threads(1)
 
 # Warnings that others raise and we cannot avoid: a filter, and whose it is and why.
-IGNORED_WARNINGS = []
+IGNORED_WARNINGS = [
+    "ignore:Guards may run slower on Python 3.13.0",  # of torch, where it compiles a network
+]
 
 hypothesis.settings.register_profile(
     "deterministic",

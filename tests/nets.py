@@ -60,6 +60,7 @@ GEOMETRY = [kind for kind in CALLBACKS if kind().measure.passes is GeometryPass]
 only_our_warnings = (
     "ignore",
     "error::RuntimeWarning",
+    "ignore:Guards may run slower on Python 3.13.0",  # of torch
     # expected in tiny data, in which some classes lie on opposite sides
     "ignore:LocalElasticity on .*gradients of .* took a backward pass for each sample",
     "ignore:LocalElasticity on .*relative_ratio.*the mean kernel between classes is not positive",

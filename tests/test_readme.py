@@ -16,7 +16,8 @@ from tests import nets
 from tests.programs import run_python
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+ABSOLUTE = re.compile(r"(?<=\]\()https://[^)]+?/(?:raw|blob)/[^/]+/")  # as a release has them
+README = ABSOLUTE.sub("", (ROOT / "README.md").read_text())
 NAMES = ("options", "seeing", "own_measures", "theory")
 PAGES = {name: (ROOT / f"docs/{name}.md").read_text() for name in NAMES}
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -33,7 +34,7 @@ def namespace():
 
 
 def test_the_readme_is_short_and_names_every_callback():
-    assert len((ROOT / "README.md").read_bytes()) <= 6000
+    assert len(README.encode()) <= 6000
     for kind in nets.CALLBACKS:
         assert f"| `{kind.__name__}` |" in README
 
