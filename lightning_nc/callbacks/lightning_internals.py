@@ -7,6 +7,7 @@ one by one.
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -130,6 +131,18 @@ def _takes_all(metric: Any) -> bool:
     if metric.is_tensor:
         return metric.meta.sync.should and not metric.meta.sync.rank_zero_only
     return metric.value.sync_on_compute and metric.value._computed is None
+
+
+def compared_callbacks(frame: FrameType) -> list[Any]:
+    """Return the callbacks of a Trainer that is being made, if a function compares their keys.
+
+    Without its name, two callbacks with one key are refused in the words of Lightning.
+
+    Args:
+        frame: The frame of the function that asks for a key.
+    """
+    compares = frame.f_code.co_name == "_validate_callbacks_list"
+    return list(frame.f_locals.get("callbacks", [])) if compares else []
 
 
 def is_checkpoint(watcher: Any) -> bool:

@@ -1,6 +1,9 @@
 """The base class of all callbacks: a measure with a schedule."""
 
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from lightning_nc.callbacks import moments
@@ -8,6 +11,7 @@ from lightning_nc.callbacks.epoch_metrics import announce_computing, stop_announ
 from lightning_nc.callbacks.failures import tell_how_often
 from lightning_nc.callbacks.final_figures import log_final_figures
 from lightning_nc.callbacks.lightning_base import CallbackBase
+from lightning_nc.callbacks.lightning_internals import compared_callbacks
 from lightning_nc.callbacks.messages import safely, say_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_at_setup, give_to_monitors
@@ -157,13 +161,7 @@ class MeasureCallback(CallbackBase):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse what cannot be measured and callbacks with the same keys, and begin a run."""
-        prefix = self.record.prefix
-        same = [record for record in records_of(trainer) if record.prefix == prefix]
-        if len(same) > 1:
-            raise ValueError(
-                f"{len(same)} callbacks would log the keys {prefix}...; give their probes "
-                f'different names: Probe(source=..., name="other").'
-            )
+        _require_own_keys(self.record, trainer.callbacks)
         require_processes(trainer, type(self).__name__)
         self.record.begin_run(stage, fresh=trainer.global_step == 0)
         if stage == "fit":
@@ -178,7 +176,7 @@ class MeasureCallback(CallbackBase):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure before training or, on resuming, what is still due; restore monitored values."""
-        for callback in _ours(trainer):  # this one may measure for others, too
+        for callback in _ours(trainer.callbacks):  # this one may measure for others, too
             callback.begin_training(trainer)
         self._at(trainer, pl_module, moments.start_of_training)
         give_to_monitors(trainer, self.record.fitted().last_finite())
@@ -213,9 +211,24 @@ class MeasureCallback(CallbackBase):
         log_final_figures(trainer, self.record)
         tell_how_often(trainer, self.record)
 
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Log the figures of the last measurement of a run that ends by an exception.
+
+        Whatever fails here, the exception is raised. A process that is told to end may have little
+        time, so that films are left out.
+        """
+        with suppress(Exception):  # where warnings are errors, those on a figure
+            log = partial(log_final_figures, trainer, self.record, films=False)
+            self._attempt(trainer, "log the last figures", log)
+
     @property
     def state_key(self) -> str:
-        """The key of the state; unique, since no two callbacks may log the same keys."""
+        """The key of the state; unique, since no two callbacks may log the same keys.
+
+        Raises:
+            ValueError: If a Trainer that is being made has another callback with the same keys.
+        """
+        _require_own_keys(self.record, compared_callbacks(sys._getframe(1)))
         own = {} if type(self) is not MeasureCallback else {"family": self.measure.family}
         return self._generate_state_key(**own, probe=self.probe.key)
 
@@ -272,8 +285,20 @@ class MeasureCallback(CallbackBase):
 
 def records_of(trainer: Any) -> list[Record]:
     """Return the records of our callbacks in a Trainer, in their order."""
-    return [callback.record for callback in _ours(trainer)]
+    return [callback.record for callback in _ours(trainer.callbacks)]
 
 
-def _ours(trainer: Any) -> list[MeasureCallback]:
-    return [each for each in trainer.callbacks if isinstance(each, MeasureCallback)]
+def _ours(callbacks: Sequence[Any]) -> list[MeasureCallback]:
+    return [each for each in callbacks if isinstance(each, MeasureCallback)]
+
+
+def _require_own_keys(record: Record, callbacks: Sequence[Any]) -> None:
+    """Refuse callbacks of which another would log the keys of a record."""
+    same = [each for each in _ours(callbacks) if each.record.prefix == record.prefix]
+    if len(same) > 1:
+        source = record.probe.source
+        shown = f'"{source}"' if isinstance(source, str) else "..."
+        raise ValueError(
+            f"{len(same)} callbacks would log the keys {record.prefix}...; give their probes "
+            f'different names: {record.name}(probe=Probe({shown}, name="other")).'
+        )

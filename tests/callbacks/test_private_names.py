@@ -5,6 +5,7 @@ import contextlib
 import sys
 import warnings
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from pytorch_lightning.loops.progress import (
     _ReadyCompletedTracker,
 )
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+from pytorch_lightning.trainer.connectors import callback_connector
 from pytorch_lightning.trainer.connectors.data_connector import _DataLoaderSource
 from pytorch_lightning.trainer.connectors.logger_connector import result
 from pytorch_lightning.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
@@ -63,6 +65,7 @@ OF_TORCHMETRICS = {"value", "sync_on_compute"}  # of metrics that are logged
 PUBLIC = {
     *("fit_loop", "global_step", "on_before_batch_transfer", "state", "fn"),
     *("global_rank", "world_size", "get", "Tensor"),
+    *("f_code", "co_name", "f_locals"),  # of Python
 }
 
 
@@ -238,6 +241,14 @@ def test_without_the_names_of_results_no_metric_is_pending(owner, name, monkeypa
     with without(monkeypatch, owner, name):
         assert name == "_get_cache" or pending_metrics(results) == []
         compute_metric(results, "training_step.loss")
+
+
+def test_without_the_name_of_what_compares_keys_lightning_refuses_equal_ones(monkeypatch):
+    compare = callback_connector._validate_callbacks_list
+    renamed = FunctionType(compare.__code__.replace(co_name="other"), compare.__globals__)
+    monkeypatch.setattr(callback_connector, compare.__name__, renamed)
+    with pytest.raises(RuntimeError, match="more than one stateful callback"):
+        Trainer(callbacks=[NeuralCollapse(), NeuralCollapse()], logger=False)
 
 
 def test_without_the_prefix_of_a_logger_its_keys_have_none(tmp_path, monkeypatch):
