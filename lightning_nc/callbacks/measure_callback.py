@@ -133,7 +133,7 @@ class MeasureCallback(CallbackBase):
 
         Args:
             name: Name of the figure; by default the first one that is logged.
-            measurement: Index into `history`; large arrays are kept only for the last measurement.
+            measurement: Index into `history`; see `Measurement.arrays` for those that are kept.
             ax: Axes to draw on, as many as the figure has; by default those of a new figure.
 
         Returns:
@@ -152,11 +152,12 @@ class MeasureCallback(CallbackBase):
         try:
             return plotted(drawing_of(drawings, name), ax)
         except KeyError as missing:
-            if missing.args[0] not in self.history[-1].arrays:
+            if timeline.last.arrays.keys() >= self.history[-1].arrays.keys():
                 raise
             raise ValueError(
                 f"Measurement {measurement} no longer has {missing}: arrays of more than 1,000 "
-                "numbers are kept only for the last one. Plot measurement=-1."
+                "numbers are kept only for the last one, and others for at most 1,000 "
+                "measurements. Plot measurement=-1."
             ) from None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
