@@ -17,7 +17,8 @@ from lightning_nc.guards.generators import generators_kept
 def log_final_figures(trainer: Any, record: Record, films: bool = True) -> None:
     """Log what a measure shows once, on the first process, without communication.
 
-    A run that was resumed and has measured nothing since logs nothing: its figures were logged.
+    A run that was resumed and has measured nothing since logs nothing: its figures were logged when
+    it ended before, also by an exception.
 
     Args:
         trainer: The Trainer.
