@@ -14,16 +14,27 @@ from lightning_nc.guards.generators import generators_kept
 
 
 @generators_kept()  # plotting may use random numbers
-def log_final_figures(trainer: Any, record: Record) -> None:
-    """Log what a measure shows once, on the first process, without communication."""
+def log_final_figures(trainer: Any, record: Record, films: bool = True) -> None:
+    """Log what a measure shows once, on the first process, without communication.
+
+    A run that was resumed and has measured nothing since logs nothing: its figures were logged when
+    it ended before, also by an exception.
+
+    Args:
+        trainer: The Trainer.
+        record: The record of the callback.
+        films: Whether to make films, which take longer than figures.
+    """
     fitted = record.fitted()
-    if not (fitted and record.figures and trainer.is_global_zero):
+    if len(fitted) == record.concluded or not (record.figures and trainer.is_global_zero):
         return
+    record.concluded = len(fitted)
     timeline, measure, prefix = record.timeline_of(fitted), record.measure, record.prefix
     step = timeline.last.step
     if record.drawn != timeline.last.epochs_completed:
         publish_figures_of(trainer, record, timeline)
     figures = lambda: tagged(prefix, measure.draw_at_end(timeline))  # noqa: E731
     publish_figures(trainer, record.told, figures, step)
-    publish_films(trainer, record.told, lambda: tagged(prefix, measure.films(timeline)), step)
+    if films:
+        publish_films(trainer, record.told, lambda: tagged(prefix, measure.films(timeline)), step)
     publish_tables(trainer, record, timeline)

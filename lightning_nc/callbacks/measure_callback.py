@@ -1,6 +1,8 @@
 """The base class of all callbacks: a measure with a schedule."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from lightning_nc.callbacks import moments
@@ -129,7 +131,7 @@ class MeasureCallback(CallbackBase):
 
         Args:
             name: Name of the figure; by default the first one that is logged.
-            measurement: Index into `history`; large arrays are kept only for the last measurement.
+            measurement: Index into `history`; see `Measurement.arrays` for those that are kept.
             ax: Axes to draw on, as many as the figure has; by default those of a new figure.
 
         Returns:
@@ -148,22 +150,17 @@ class MeasureCallback(CallbackBase):
         try:
             return plotted(drawing_of(drawings, name), ax)
         except KeyError as missing:
-            if missing.args[0] not in self.history[-1].arrays:
+            if timeline.last.arrays.keys() >= self.history[-1].arrays.keys():
                 raise
             raise ValueError(
                 f"Measurement {measurement} no longer has {missing}: arrays of more than 1,000 "
-                "numbers are kept only for the last one. Plot measurement=-1."
+                "numbers are kept only for the last one, and others for at most 1,000 "
+                "measurements. Plot measurement=-1."
             ) from None
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse what cannot be measured and callbacks with the same keys, and begin a run."""
-        prefix = self.record.prefix
-        same = [record for record in records_of(trainer) if record.prefix == prefix]
-        if len(same) > 1:
-            raise ValueError(
-                f"{len(same)} callbacks would log the keys {prefix}...; give their probes "
-                f'different names: Probe(source=..., name="other").'
-            )
+        _require_own_keys(self.record, trainer.callbacks)
         require_processes(trainer, type(self).__name__)
         self.record.begin_run(stage, fresh=trainer.global_step == 0)
         if stage == "fit":
@@ -178,7 +175,7 @@ class MeasureCallback(CallbackBase):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure before training or, on resuming, what is still due; restore monitored values."""
-        for callback in _ours(trainer):  # this one may measure for others, too
+        for callback in _ours(trainer.callbacks):  # this one may measure for others, too
             callback.begin_training(trainer)
         self._at(trainer, pl_module, moments.start_of_training)
         give_to_monitors(trainer, self.record.fitted().last_finite())
@@ -213,9 +210,22 @@ class MeasureCallback(CallbackBase):
         log_final_figures(trainer, self.record)
         tell_how_often(trainer, self.record)
 
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Log the figures of the last measurement of a run that ends by an exception.
+
+        Whatever fails here, the exception is raised. A process that is told to end may have little
+        time, so that films are left out.
+        """
+        with suppress(Exception):  # where warnings are errors, those on a figure
+            log = partial(log_final_figures, trainer, self.record, films=False)
+            self._attempt(trainer, "log the last figures", log)
+
     @property
     def state_key(self) -> str:
-        """The key of the state; unique, since no two callbacks may log the same keys."""
+        """The key of the state; unique, since no two callbacks may log the same keys.
+
+        Lightning refuses two callbacks of one class with the same key: give their probes names.
+        """
         own = {} if type(self) is not MeasureCallback else {"family": self.measure.family}
         return self._generate_state_key(**own, probe=self.probe.key)
 
@@ -272,8 +282,20 @@ class MeasureCallback(CallbackBase):
 
 def records_of(trainer: Any) -> list[Record]:
     """Return the records of our callbacks in a Trainer, in their order."""
-    return [callback.record for callback in _ours(trainer)]
+    return [callback.record for callback in _ours(trainer.callbacks)]
 
 
-def _ours(trainer: Any) -> list[MeasureCallback]:
-    return [each for each in trainer.callbacks if isinstance(each, MeasureCallback)]
+def _ours(callbacks: Sequence[Any]) -> list[MeasureCallback]:
+    return [each for each in callbacks if isinstance(each, MeasureCallback)]
+
+
+def _require_own_keys(record: Record, callbacks: Sequence[Any]) -> None:
+    """Refuse callbacks of which another would log the keys of a record."""
+    same = [each for each in _ours(callbacks) if each.record.prefix == record.prefix]
+    if len(same) > 1:
+        source = record.probe.source
+        shown = f'"{source}"' if isinstance(source, str) else "..."
+        raise ValueError(
+            f"{len(same)} callbacks would log the keys {record.prefix}...; give their probes "
+            f'different names: {record.name}(probe=Probe({shown}, name="other")).'
+        )

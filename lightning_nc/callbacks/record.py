@@ -56,6 +56,8 @@ class Record:
         skipped: The epochs completed at the skipped measurements of this run.
         missed: The number of measurements missed by a process since the last one all came to.
         drawn: Epochs completed at the last measurement of ``fit`` whose figures were logged.
+        concluded: The number of measurements of ``fit`` that are not of this run, or whose final
+            figures were logged.
         figure_seconds: How long figures of the last measurement took on this process.
         runs: How often a Trainer was set up with this record.
         stage: The stage of the run; None before the first run.
@@ -90,6 +92,7 @@ class Record:
         self.measured: set[float] = set()
         self.failures = self.missed = self.runs = self.attempts = 0
         self.drawn: float | None = None
+        self.concluded = 0
         self.figure_seconds = 0.0
         self.causes: dict[str, Cause] = {}
         self.skipped: set[float] = set()
@@ -128,6 +131,7 @@ class Record:
                 self._go_on_with(Rows())
             self.failures = 0
             self.told.clear()
+        self.concluded = len(self.fitted())
 
     def due(self, moment: Moment) -> bool:
         """Whether to measure at this moment."""
@@ -243,4 +247,5 @@ class Record:
 
     def _go_on_with(self, rows: Rows) -> None:
         self.rows = rows
-        self.measured = {*self.fitted().series("epochs_completed")}
+        fitted = self.fitted()
+        self.measured, self.concluded = {*fitted.series("epochs_completed")}, len(fitted)

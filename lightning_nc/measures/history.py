@@ -64,7 +64,7 @@ class History(Sequence[Measurement]):
             return NotImplemented
         if len(other) != len(self) or not all(isinstance(one, Measurement) for one in other):
             return False
-        mine, theirs = Rows(), Rows()
+        mine, theirs = Rows(most=len(self) + 1), Rows(most=len(self) + 1)  # with all arrays
         for one, another in zip(self, other, strict=True):
             mine.append(one)
             theirs.append(another)

@@ -29,8 +29,10 @@ class NetworkMeasurement(Measurement):
     """The result of `measure`: the values of all measures, and their figures.
 
     Attributes:
+        arrays: Tensors behind the figures, under keys as those of the values, such as
+            ``"nc/data/plane"``, since several measures may have arrays of one name.
         measures: What was measured: each measure with its own measurement, of which its figures
-            are drawn, since several measures may have arrays of one name.
+            are drawn, and whose arrays have their plain names.
     """
 
     measures: Sequence[tuple[Measure, Timeline]] = ()
@@ -155,7 +157,11 @@ def measure(
         epochs_completed=0,
         step=0,
         values={key: value for each in own for key, value in each.values.items()},
-        arrays={name: array for each in own for name, array in each.arrays.items()},
+        arrays={
+            f"{each.measure.family}/{probe.key}/{name}": array
+            for each, measurement in zip(found, own, strict=True)
+            for name, array in measurement.arrays.items()
+        },
         counts=largest.counts,
         seconds=seconds,
         stage="measure",

@@ -20,8 +20,9 @@ class Measurement:
             within an epoch.
         step: The step under which it was logged.
         values: Scalars under their logged keys; NaN where undefined.
-        arrays: Tensors behind the figures, on the CPU; a callback keeps those of more than 1,000
-            numbers only for its last measurement.
+        arrays: Tensors behind the figures, on the CPU. A callback keeps those of more than 1,000
+            numbers only for its last measurement, and of more than 1,000 measurements those of
+            every 2nd, 4th, 8th ... and of the last.
         counts: Samples per class, n_k, shape ``(K,)``: compare D only at equal n_k.
         seconds: Duration of the measurement.
         stage: ``"fit"``, ``"validate"``, ``"test"``, or ``"measure"`` without a Trainer.

@@ -2,7 +2,8 @@
 
 Measurements of a run have the same keys and arrays of the same shapes, with few exceptions. What is
 the same is kept once, as a `Layout`; the rest is numbers. So a long history consists of three
-objects, and appending to it or writing it to a checkpoint does not touch what is there already.
+objects, and appending to it or writing it to a checkpoint does not touch what is there already. Its
+single numbers are all kept; of a long one, some measurements keep their arrays.
 """
 
 import math
@@ -17,8 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_nc.measures.measurement import Measurement, is_large
+from lightning_nc.measures.measurement import Measurement
 
+MOST = 1_000  # measurements that keep their arrays
 HEAD = ("epochs_completed", "step", "seconds")  # the first numbers of each row
 # the fields of a measurement that are no numbers
 WORDS = [f for f in fields(Measurement) if f.name not in (*HEAD, "values", "arrays", "counts")]
@@ -92,13 +94,15 @@ class Growing:
 class Rows:
     """Measurements in the order in which they were taken.
 
-    What is there is never rewritten, and a measurement that is interrupted while it is appended is
-    not there.
+    Of more than 1,000 measurements every 2nd, 4th, 8th ... and the last keep their arrays, and all
+    their single numbers. Memory once shared is never rewritten, and a measurement that is
+    interrupted while it is appended is not there.
 
     Args:
         layouts: The layouts that occur.
         layout_of: The number of the layout of each measurement.
         numbers: The rows of all measurements, one after another.
+        most: How many measurements keep their arrays at most, besides the last.
 
     Attributes:
         places: The places of the measurements of each stage.
@@ -109,7 +113,9 @@ class Rows:
         layouts: Sequence[Layout] = (),
         layout_of: Sequence[int] | npt.NDArray[Any] = (),
         numbers: Sequence[float] | npt.NDArray[Any] = (),
+        most: int = MOST,
     ) -> None:
+        self.most = most
         numbered, all_numbers = np.array(layout_of, np.int64), np.array(numbers, np.float64)
         sizes = np.array([each.size for each in layouts], np.int64)[numbered]
         self.layouts = list(layouts)
@@ -120,7 +126,7 @@ class Rows:
         for stage in {each.words["stage"] for each in layouts}:
             of_stage = [each.words["stage"] == stage for each in layouts]
             self.places[stage] = np.flatnonzero(np.array(of_stage)[numbered]).tolist()
-        self._whole: tuple[int, Measurement] | None = None  # the last one, with its large arrays
+        self._whole: tuple[int, Measurement] | None = None  # the last one, with all its arrays
 
     def __len__(self) -> int:
         return self._lengths[0]
@@ -141,14 +147,28 @@ class Rows:
         return self._numbers.buffer[: self._lengths[1]]
 
     @property
-    def large(self) -> dict[str, Tensor]:
-        """The large arrays of the last measurement."""
-        arrays = self.measurement(len(self) - 1).arrays if len(self) else {}
-        return {name: array for name, array in arrays.items() if is_large(array)}
+    def only_of_last(self) -> dict[str, Tensor]:
+        """The arrays of the last measurement that are not kept in its row."""
+        if not len(self):
+            return {}
+        kept = {each.name for each in self.layouts[self.layout_of[-1]].arrays}
+        arrays = self.measurement(len(self) - 1).arrays
+        return {name: array for name, array in arrays.items() if name not in kept}
+
+    def every(self, length: int) -> int:
+        """Every how many-th of so many measurements keeps its arrays: a power of two."""
+        parts = max(-(-length // self.most), 1)
+        return 1 << (parts - 1).bit_length()
 
     def append(self, measurement: Measurement) -> None:
-        """Append a measurement; its large arrays are kept until the next one is appended."""
-        (place, start), small = self._lengths, measurement.without_large_arrays()
+        """Append a measurement; until the next one is appended it keeps all its arrays."""
+        every = self.every(len(self) + 1)
+        if every > self.every(len(self)):
+            vars(self).update(vars(self.thinned(every)))  # in one step, or not at all
+        place, start = self._lengths
+        small = measurement.without_large_arrays()
+        if place % every:
+            small = replace(measurement, arrays={})
         layout = Layout.of(small)
         known = (n for n in reversed(range(len(self.layouts))) if self.layouts[n] == layout)
         number = next(known, len(self.layouts))
@@ -166,8 +186,26 @@ class Rows:
         self._whole = place, measurement
         self._lengths = place + 1, start + len(row)
 
+    def thinned(self, every: int) -> "Rows":
+        """Return the measurements, of which every n-th and the last keep their arrays."""
+        layouts, bare = list(self.layouts), []
+        for layout in self.layouts:
+            without = replace(layout, arrays=layout.arrays[:1])  # the counts
+            if without not in layouts:
+                layouts.append(without)
+            bare.append(layouts.index(without))
+        drops = np.arange(len(self)) % every > 0
+        layout_of = np.where(drops, np.array(bare, np.int64)[self.layout_of], self.layout_of)
+        sizes = np.array([each.size for each in layouts], np.int64)
+        before, after = sizes[self.layout_of], sizes[layout_of]
+        within = np.arange(len(self.numbers)) - np.repeat(self.starts, before)
+        kept = self.numbers[within < np.repeat(after, before)]
+        thinned = Rows(layouts, layout_of, kept, self.most)
+        thinned.keep_with_last(self.measurement(len(self) - 1).arrays if len(self) else {})
+        return thinned
+
     def keep_with_last(self, arrays: Mapping[str, Tensor]) -> None:
-        """Give the last measurement its large arrays back."""
+        """Give the last measurement arrays back that are not kept in its row."""
         if len(self):
             last = self.measurement(len(self) - 1)
             self._whole = len(self) - 1, replace(last, arrays={**last.arrays, **arrays})
@@ -189,14 +227,14 @@ class Rows:
         return found
 
     def begins(self, other: "Rows") -> bool:
-        """Whether the other rows begin with these, bit for bit."""
-        if self.layouts != other.layouts[: len(self.layouts)]:
+        """Whether the other rows begin with these, bit for bit but for arrays not kept since."""
+        if len(other) < len(self):
             return False
-        pairs = [
-            (self.layout_of, other.layout_of),
-            (self.numbers.view(np.int64), other.numbers.view(np.int64)),
-        ]
-        return all(np.array_equal(mine, theirs[: len(mine)]) for mine, theirs in pairs)
+        mine = self.thinned(other.every(len(other)))
+        pairs = {*zip(mine.layout_of.tolist(), other.layout_of.tolist(), strict=False)}
+        same = all(mine.layouts[one] == other.layouts[another] for one, another in pairs)
+        theirs = other.numbers[: len(mine.numbers)].view(np.int64)
+        return same and np.array_equal(mine.numbers.view(np.int64), theirs)
 
     def _read(self, place: int) -> Measurement:
         layout = self.layouts[self.layout_of[place]]

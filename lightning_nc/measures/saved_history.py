@@ -37,7 +37,7 @@ def state_of(rows: Rows) -> dict[str, Any]:
         ],
         "layout_of": torch.from_numpy(rows.layout_of),
         "numbers": torch.from_numpy(rows.numbers),
-        "large": rows.large,
+        "large": rows.only_of_last,
     }
 
 
@@ -69,7 +69,8 @@ def _all_rows_of(state: Any) -> Rows:
     sizes = np.array([each.size for each in layouts], np.int64)[layout_of]
     if sizes.sum() != len(numbers):
         raise ValueError(f"it has {len(numbers)} numbers instead of {sizes.sum()}")
-    return Rows(layouts, layout_of, numbers)
+    rows = Rows(layouts, layout_of, numbers)
+    return rows.thinned(rows.every(len(rows)))  # earlier releases kept all arrays
 
 
 def _layout_of(state: Any) -> Layout:
@@ -163,7 +164,7 @@ def _valid(rows: Rows) -> tuple[Rows, list[str]]:
     sizes = np.array([each.size for each in rows.layouts], np.int64)[rows.layout_of]
     kept = Rows(rows.layouts, rows.layout_of[good], numbers[np.repeat(good, sizes)])
     if good[-1]:
-        kept.keep_with_last(rows.large)
+        kept.keep_with_last(rows.only_of_last)
     return kept, [_some(int((~good).sum()), len(rows))]
 
 

@@ -30,7 +30,7 @@ def announcement(wanted: KernelRequest, directions: int, samples: int, seconds: 
         wanted: What is compared.
         directions: The number of output directions, over all processes.
         samples: The number of samples m.
-        seconds: How long it takes: what it has taken so far and `expected_seconds`.
+        seconds: How long it takes: the checks and `expected_seconds`.
     """
     if seconds < _LONG:
         return ""

@@ -132,7 +132,9 @@ class GradientPass(MeasuringPass):
 
         def foresee(each: float) -> None:
             so_far = time.perf_counter() - begun
-            seconds = so_far + expected_seconds(wanted, len(own), each)
+            # steps on the loss are compared in a forward pass of their own, which is checked, too
+            checks = (2 if wanted.relative_similarity else 1) * so_far
+            seconds = checks + expected_seconds(wanted, len(own), each)
             if text := announcement(wanted, len(v), network.m, seconds):
                 runner.announce(text)
 

@@ -106,7 +106,8 @@ def sweep(
             # devices without float64 accumulate on the CPU
             h = features.cpu() if features.device.type == "mps" else features
             require_width(point, h, reading.widths)
-            if point in heads and heads[point] in watched.heads:
+            head = heads.get(point)
+            if head in watched.heads and head in watched.outputs:
                 last[point] = h.clone()  # the output is not known yet
             consume(point, h, labels.to(h.device))
 
@@ -117,12 +118,16 @@ def sweep(
                 take = partial(hand_on, batch.labels) if place < len(reading.own) else _ignore
                 output = watched.forward(batch.inputs, batch.items, take, batch.positions)
             for point, h in last.items():
-                head = heads[point]
-                if point not in deciding:
-                    what = watched.heads[head], point, h.shape[1], head in named
-                    deciding[point] = HeadDecisions(*what)
-                outputs = [output, watched.outputs[head]]
-                found = deciding[point].of(h, outputs, batch.positions)
+                outputs = [output, watched.outputs[heads[point]]]
+                try:
+                    if point not in deciding:
+                        head = watched.heads[heads[point]]
+                        is_named = heads[point] in named
+                        deciding[point] = HeadDecisions(head, point, h.shape[1], is_named)
+                    found = deciding[point].of(h, outputs, batch.positions)
+                except Exception as error:
+                    watched.failures[point] = error  # only those need it who ask for decisions
+                    continue
                 if point not in decided:
                     decided[point] = found.new_empty(len(found), size)
                 decided[point][:, done[point] : done[point] + len(h)] = found

@@ -3,9 +3,11 @@
 import os
 import tempfile
 import warnings
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import torch
+from pytorch_lightning import Callback
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -32,6 +34,13 @@ class BrokenHere(nets.Blobs):
         return super().__getitem__(index)
 
 
+class Stop(Callback):
+    """Fails after the first epoch."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        raise OSError("the disk is gone")
+
+
 def network(K=3):
     """With BatchNorm layers whose running statistics are not those of a batch."""
     torch.manual_seed(4)
@@ -53,6 +62,27 @@ def train(world, callbacks, freeze=0, counts=(12, 9, 9), **options):
         torch.manual_seed(8)
         run.fit(module, DataLoader(nets.vectors(counts), 5, shuffle=True))
     return module, run
+
+
+def watching(function, counted):
+    """The function, which appends the names of the collectives that are called in it."""
+
+    def counting(name, original):
+        def call(*args, **kwargs):
+            counted.append(name)
+            return original(*args, **kwargs)
+
+        return call
+
+    def watched(*args, **kwargs):
+        names = [name for name in COLLECTIVES if hasattr(torch.distributed, name)]
+        with ExitStack() as patches:
+            for name in names:
+                new = counting(name, getattr(torch.distributed, name))
+                patches.enter_context(patch.object(torch.distributed, name, new))
+            return function(*args, **kwargs)
+
+    return watched
 
 
 def measured(
@@ -77,30 +107,7 @@ def measured(
     else:
         used = [LocalElasticity(**options, **elastic)]
     counted = []
-
-    def counting(name, original):
-        def call(*args, **kwargs):
-            counted.append(name)
-            return original(*args, **kwargs)
-
-        return call
-
-    measure_together = measure_callback.measure_together
-
-    def watched(*args):
-        names = [name for name in COLLECTIVES if hasattr(torch.distributed, name)]
-        patches = [
-            patch.object(torch.distributed, name, counting(name, getattr(torch.distributed, name)))
-            for name in names
-        ]
-        for one in patches:
-            one.start()
-        try:
-            measure_together(*args)
-        finally:
-            for one in patches:
-                one.stop()
-
+    watched = watching(measure_callback.measure_together, counted)
     # DDP refuses SyncBatchNorm on CPUs, where its frozen layers work all the same
     refusal = patch.object(DistributedDataParallel, "_passing_sync_batchnorm_handle")
     with refusal, patch.object(measure_callback, "measure_together", watched):
@@ -196,4 +203,17 @@ def train_all(world):
         train(world, [NeuralCollapse(probe=broken, on_error="raise")])
     except Exception as error:
         notes["raised"] = f"{type(error).__name__}: {error}"
+    notes["stopped"] = stopped(world)
     return weights, notes
+
+
+def stopped(world):
+    """How a run ends that fails, which figures it leaves, and the collectives that these cost."""
+    callback, counted, ended = NeuralCollapse(figures="last"), [], None
+    watched = watching(measure_callback.log_final_figures, counted)
+    with patch.object(measure_callback, "log_final_figures", watched):
+        try:
+            train(world, [callback, Stop()])
+        except OSError as error:
+            ended = str(error)
+    return ended, callback.record.drawn, counted

@@ -99,3 +99,8 @@ def test_a_failure_on_one_process_stops_both_if_asked(trained_by_two):
     cause = "process 1 raised OSError: the disk of this process is gone"
     assert first["raised"] == f"MeasurementError: {cause}"
     assert second["raised"] == "OSError: the disk of this process is gone"
+
+
+def test_the_first_process_draws_for_a_run_that_fails_without_communication(trained_by_two):
+    ends = [notes["stopped"] for _, notes in trained_by_two]
+    assert ends == [("the disk is gone", 1.0, []), ("the disk is gone", None, [])]

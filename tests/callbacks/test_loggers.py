@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from PIL import Image
+from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
@@ -21,6 +22,7 @@ from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse
 from lightning_nc.measures import neural_collapse
 from tests import nets
 from tests.callbacks import records
+from tests.callbacks.scripts.train import train
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
@@ -431,6 +433,53 @@ def test_figures_are_those_of_the_first_second_fourth_eighth_and_last_measuremen
     seconds = callback.history.series("separation/train/figure_seconds")
     after = [number + 1 for number in CADENCES[which] if number < 11]
     assert [number for number, each in enumerate(seconds, 1) if each > 0] == after
+
+
+@pytest.mark.parametrize("deed", ["fail", "interrupt", "terminate"])
+def test_a_run_that_ends_by_an_exception_has_the_figures_of_its_last_measurement(deed, tmp_path):
+    callback = EquiSeparation(figures="last")
+    fate = {"deed": deed, "where": "batch"}
+    with pytest.raises((OSError, SystemExit)):
+        train(tmp_path, [callback], fate, logger=CSVLogger(tmp_path))
+    assert [m.epochs_completed for m in callback.history] == [0, 1, 2]
+    for name in ("law", "classes"):
+        (figure,) = tmp_path.rglob(f"separation/train/{name}/*.png")
+        assert figure.name == f"step_{callback.history[-1].step:08d}.png"
+
+
+def test_a_figure_that_cannot_be_drawn_hides_no_exception(tmp_path):
+    broken = nets.through(EquiSeparation(figures="last"), "draw", lambda _: 1 / 0)
+    other = NeuralCollapse(figures="last")
+    fate = {"deed": "fail", "where": "batch"}
+    # here warnings are errors
+    with pytest.raises(OSError, match="the disk is gone") as raised:
+        train(tmp_path, [broken, other], fate, logger=CSVLogger(tmp_path))
+    assert raised.value.__context__ is None
+    assert list(tmp_path.rglob("nc/train/*/*.png"))
+
+
+def test_final_figures_are_logged_once_whoever_fails_afterwards(tmp_path):
+    class Late(Callback):
+        def on_train_end(self, trainer, pl_module):
+            raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        nets.fit(tmp_path, [NeuralCollapse(), Late()], logger=CSVLogger(tmp_path))
+    figures = [path.name for path in tmp_path.rglob("*.png")]
+    assert not [name for name in figures if "-" in name]  # as a second one of a step is called
+    assert len(list(tmp_path.rglob("*.gif"))) == 1
+
+
+@pytest.mark.parametrize(("due", "drawn"), [([0, 1, 2], 0), ([0, 1, 2, 4], 1)])
+def test_a_resumed_run_draws_again_only_if_it_measures_again(due, drawn, tmp_path):
+    first, again = (NeuralCollapse(epochs=due, figures="last") for _ in range(2))
+    run = train(tmp_path, [first], max_epochs=3)
+    run.save_checkpoint(tmp_path / "first.ckpt")
+    options = {"ckpt_path": tmp_path / "first.ckpt", "logger": CSVLogger(tmp_path / "again")}
+    train(tmp_path, [again], **options)
+    assert [m.epochs_completed for m in again.history] == due
+    assert len(list((tmp_path / "again").rglob("nc/train/epochs/*.png"))) == drawn
+    assert len(list((tmp_path / "again").rglob("*.gif"))) == drawn
 
 
 def test_every_validation_of_its_own_has_its_figures(tmp_path):

@@ -56,9 +56,11 @@ def short():
 
 def test_a_state_has_as_many_objects_whatever_the_length(short, long):
     one, other = short.state_dict(), long.state_dict()
-    assert objects_in(one) == objects_in(other) < 200
-    for name in ("layout_of", "numbers"):
-        assert len(other["history"][name]) == 100 * len(one["history"][name])
+    # the layout of measurements that have lost their arrays comes with the first of them
+    assert objects_in(one) < 200
+    assert objects_in(other) < 2 * objects_in(one)
+    assert len(other["history"]["layout_of"]) == 100 * len(one["history"]["layout_of"])
+    assert len(other["history"]["numbers"]) < 100 * len(one["history"]["numbers"])
 
 
 def test_making_a_state_copies_no_number(long):

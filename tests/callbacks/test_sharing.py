@@ -1,6 +1,8 @@
 """Callbacks with equal probes share one pass over the data."""
 
+import lightning.pytorch
 import pytest
+import pytorch_lightning
 import torch
 from pytorch_lightning import Callback
 
@@ -126,9 +128,15 @@ def test_two_callbacks_that_would_log_the_same_keys_are_refused(tmp_path):
 
     with pytest.raises(ValueError, match=r"2 callbacks would log the keys nc/train/"):
         nets.fit(tmp_path, [NeuralCollapse(), Mine()])
-    # instances of one class are refused by Lightning, when the Trainer is made
-    with pytest.raises((ValueError, RuntimeError), match=r"NeuralCollapse|nc/train/"):
-        nets.fit(tmp_path, [NeuralCollapse(), NeuralCollapse(probe=Probe(seed=1))])
+
+
+@pytest.mark.parametrize("kind", nets.CALLBACKS)
+@pytest.mark.parametrize("trainer", [lightning.pytorch.Trainer, pytorch_lightning.Trainer])
+def test_two_of_one_class_are_refused_when_the_trainer_is_made(kind, trainer):
+    refused = rf"{kind.__name__}|/val/"  # by Lightning, which names the class
+    with pytest.raises((ValueError, RuntimeError), match=refused):
+        trainer(callbacks=[kind(probe="val"), kind(probe=Probe("val", seed=1))], logger=False)
+    trainer(callbacks=[kind(probe="val"), kind(probe=Probe("val", name="other"))], logger=False)
 
 
 def test_two_instances_on_probes_of_different_names_are_welcome(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from lightning_nc.measures.history import History, of_stage
 from lightning_nc.measures.measurement import Measurement
 from lightning_nc.measures.rows import Growing, Rows
+from lightning_nc.measures.saved_history import rows_of, state_of
 from lightning_nc.measures.timeline import Timeline
 from tests import nets
 
@@ -118,6 +119,65 @@ def test_large_arrays_are_those_of_the_last_measurement():
     before, last = History(rows)
     assert list(before.arrays) == ["small"]
     assert list(last.arrays) == list(arrays)
+
+
+def long_rows(length, most=4, rows=None):
+    """Rows up to a length, of few measurements with arrays; a validation now and then."""
+    rows = Rows(most=most) if rows is None else rows
+    for epoch in range(len(rows), length):
+        arrays = {"small": torch.full((3,), epoch), "large": torch.ones(1001)}
+        stage = "validate" if epoch % 5 == 3 else "fit"
+        rows.append(measurement(epoch, arrays=arrays, stage=stage))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("length", "kept"),
+    [(4, [0, 1, 2, 3]), (5, [0, 2, 4]), (8, [0, 2, 4, 6, 7]), (9, [0, 4, 8]), (11, [0, 4, 8, 10])],
+)
+def test_of_a_long_history_few_measurements_keep_arrays_and_all_their_values(length, kept):
+    rows = long_rows(length)
+    history = History(rows)
+    assert [place for place, each in enumerate(history) if "small" in each.arrays] == kept
+    assert all(history[place].arrays["small"].tolist() == [place] * 3 for place in kept)
+    assert [place for place, each in enumerate(history) if "large" in each.arrays] == [length - 1]
+    for place, each in enumerate(history):
+        assert_same(each, measurement(place, arrays=each.arrays, stage=each.stage))
+    fitted = [place for place in range(length) if place % 5 != 3]
+    assert of_stage(rows, "fit").series("epochs_completed") == fitted
+
+
+def test_what_arrays_are_kept_does_not_depend_on_where_a_run_was_resumed():
+    for length in range(1, 20):
+        state = copy.deepcopy(state_of(long_rows(length, most=4)))
+        rows, lost = rows_of(state)
+        rows.most = 4
+        assert lost == []
+        assert rows.begins(long_rows(20))
+        assert long_rows(length).begins(rows)
+        assert not long_rows(length + 1).begins(rows)
+        resumed, expected = long_rows(20, rows=rows), long_rows(20)
+        for one, other in zip(History(resumed), History(expected), strict=True):
+            assert_same(one, other)
+
+
+def test_a_state_in_which_all_arrays_were_kept_is_thinned_when_it_is_read():
+    whole = long_rows(1502, most=2000)
+    rows, lost = rows_of(state_of(whole))
+    assert lost == []
+    assert [len(each.arrays) for each in History(rows)[:4]] == [1, 0, 1, 0]
+    assert list(History(rows)[-1].arrays) == ["small", "large"]
+    assert rows.begins(long_rows(1502, most=1000))
+
+
+def test_the_arrays_of_a_history_are_bounded():
+    rows, cosines = Rows(), {name: torch.eye(30).double() for name in ("means", "weights")}
+    sizes = []
+    for epoch in range(8000):
+        rows.append(measurement(epoch, arrays=cosines))
+        sizes.append(8 * len(rows.numbers))
+    assert max(sizes) < 15.5e6  # 1,000 measurements with 1,800 numbers, 8,000 with a few
+    assert len(rows.series("nc/own/nc1")) == 8000
 
 
 @pytest.mark.parametrize("write", [1, 2, 3])

@@ -214,6 +214,16 @@ def test_each_figure_is_of_its_own_measure_and_counts_are_those_of_most_samples(
     assert found.counts.tolist() == [20, 20, 20]
 
 
+def test_of_arrays_with_one_name_none_hides_another():
+    net, families = network(), callbacks_for(without=["minority"])
+    families.append(MinorityCollapse([1, 2], class_counts=[20, 5, 5]))
+    together = measure(net, LOADER, measures=families).arrays
+    alone = [measure(net, LOADER, measures=[one]).arrays for one in families]
+    assert len(together) == sum(map(len, alone))
+    assert nets.same(together, {key: each[key] for each in alone for key in each})
+    assert {"nc/data/cosines_of_means", "minority/data/cosines_of_means"} <= together.keys()
+
+
 def test_measures_with_the_same_keys_are_refused():
     with pytest.raises(ValueError, match=r"^2 of the measures would have the keys nc/\.\.\.: "):
         measure(network(), LOADER, measures=[NeuralCollapse(), NeuralCollapse(layers=["0"])])

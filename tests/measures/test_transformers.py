@@ -132,7 +132,8 @@ def test_local_elasticity_of_torchs_encoder_with_padding(parameters):
     found = measure(net, DataLoader(Reviews(), 16), measures=[wanted])
     batch = batch_of(Reviews())
     # of each class the first samples in the order of the probe, as the labels say
-    kernel, labels = found.arrays["kernel"], found.arrays["labels"]
+    arrays = found.arrays
+    kernel, labels = (arrays[f"elasticity/data/{name}"] for name in ("kernel", "labels"))
     assert labels.tolist() == sorted(labels.tolist())
     names = None if parameters is None else ["head.weight", "head.bias"]
     K = reference.tangent_kernel(reference.sample_gradients(net.eval(), batch, names=names))

@@ -155,6 +155,19 @@ class Idle(nn.Module):
         return self.net(x)
 
 
+class Sparse(Idle):
+    """A network whose outputs cannot be compared with W h + b, from the second call on."""
+
+    def __init__(self, sparse=True):
+        super().__init__()
+        self.sparse, self.calls = sparse, 0
+
+    def forward(self, x):
+        self.calls += 1
+        logits = super().forward(x)
+        return logits.to_sparse() if self.sparse and self.calls > 1 else logits
+
+
 def ask(requests, net=None, rank=0, world=1, shards=False, plan=None, kind=GeometryPass, **probe):
     """The pass over some requests, with its answers, and what it has sent."""
     net = Idle() if net is None else net
@@ -228,6 +241,13 @@ def compared(where, rank, world):
     return values(answers[0])
 
 
+def decided(where, rank, world):
+    """What is told if the network's outputs cannot be compared on some processes."""
+    requests = [Request(layers="blocks"), SIBLINGS[1]]
+    _, answers, sent = ask(requests, Sparse(rank in where), rank, world)
+    return [values(answer) for answer in answers], sent
+
+
 def run_all(rank, world):
     """What all processes see of all cases."""
     found = {}
@@ -244,5 +264,6 @@ def run_all(rank, world):
         for name in ("a pool at the first look", "a pool"):
             make = (LOOKED_AT | SWEPT)[name][0]
             found[name, on, "sharded"] = measured(make, where, rank, world, shards=True)
+        found["decisions", on] = decided(where, rank, world)
         found["gradients", on] = compared(where, rank, world)
     return found

@@ -63,6 +63,14 @@ def test_a_layer_that_runs_on_some_batches_only_costs_its_own_request(alone):
         assert_equal(values(answer), expected)
 
 
+@pytest.mark.parametrize("cache_mb", [512, 0])
+def test_decisions_that_fail_cost_only_those_who_ask_for_them(cache_mb):
+    requests = [isolated.SIBLINGS[1], Request(layers="blocks")]
+    bad, answer = ask(requests, isolated.Sparse(), cache_mb=cache_mb)[1]
+    assert "sparse" in str(bad).lower()
+    assert_equal(values(answer), values(ask(requests[1:], cache_mb=cache_mb)[1][0]))
+
+
 @pytest.mark.parametrize("name", ["a pool", "features that are not finite"])
 def test_what_failed_in_a_sweep_is_tried_again_at_the_next_measurement(name, alone):
     bad, calls = SWEPT[name][0](), []
@@ -164,6 +172,18 @@ def test_what_fails_in_a_sweep_on_some_processes_fails_on_all(name, on, by_two, 
             assert_told(answers[1], says, rank, ON[on])
         else:
             assert isinstance(answers[1], dict)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on", ON)
+def test_decisions_that_fail_on_some_processes_cost_those_who_ask_for_them(on, by_two):
+    expected = values(ask([Request(layers="blocks")])[1][0])
+    for rank, found in enumerate(by_two):
+        (answer, bad), sent = found["decisions", on]
+        assert_equal(answer, expected, tolerance=1e-12)
+        assert sent == (TOLD[1] if ON[on] else MEASURED)
+        if ON[on]:
+            assert_told(bad, "parse", rank, ON[on])
 
 
 @pytest.mark.slow
