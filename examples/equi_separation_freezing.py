@@ -107,7 +107,7 @@ def draw(values: Values) -> Figure:
 def main() -> int:
     """Train all networks that were not kept; return 0 if all claims are true."""
     parser = options_of(__doc__, seeds=(0, 1, 2), fashion_mnist=True)
-    parser.add_argument("--epochs", type=int, default=EPOCHS // 3, help="of all or the top layers")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of all or the top layers")
     options = parsed(parser)
     trainings = Trainings(options.data)
     values: dict[str, Any] = {kind: {} for kind in KINDS}
@@ -136,9 +136,9 @@ def main() -> int:
         "trainings": trainings.made(),
     }
     differs = (
-        f"The talk has CIFAR-10, and the paper's code {EPOCHS} epochs, frozen 900 and 600. "
-        "Whether longer training, or CIFAR-10, changes the order of the test accuracies has not "
-        "been tried. Bounds and rules were written down before the first run."
+        "The talk has CIFAR-10. Whether that changes the order of the test accuracies has not been "
+        "tried; after a third of the epochs, frozen is better by 3 points, and the law holds in "
+        "neither. Bounds and rules were written down before the first run."
     )
     run = Run(values, controls, settings, options.seeds, differs, [f"{NAME}.png"])
     return 0 if conclude(NAME, judge, run, results_folder(options)) else 1

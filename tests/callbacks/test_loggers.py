@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse
+from lightning_nc.loggers import save_figure
 from lightning_nc.measures import neural_collapse
 from tests import nets
 from tests.callbacks import records
@@ -100,8 +101,9 @@ def test_what_is_drawn_at_the_end_is_of_the_last_measurement_also_of_a_run_that_
     nets.fit(tmp_path, [callback, stopping], logger=CSVLogger(tmp_path), max_epochs=10)
     (figure,) = tmp_path.rglob("nc/train/epochs/*.png")
     assert figure.name == f"step_{callback.history[-1].step:08d}.png"
-    callback.plot("epochs")[0].savefig(tmp_path / "plotted.png")
-    np.testing.assert_array_equal(imread(figure), imread(tmp_path / "plotted.png")[..., :3])
+    save_figure(tmp_path, "plotted", callback.plot("epochs")[0], 0)
+    (plotted,) = tmp_path.rglob("plotted/*.png")
+    np.testing.assert_array_equal(imread(figure), imread(plotted))
 
 
 @pytest.mark.parametrize(("epochs", "films"), [([0, 1], 0), ([0, 1, 2], 1)])
