@@ -13,7 +13,8 @@ ln D is unexplained, while in a feedforward network of the paper, which learns t
 their counts of tokens, r is at most -0.98. Both must have learnt: accuracy is at least 0.99, and at
 most half of D is left. The exit status is 1 unless this is so for every seed.
 
-This claim is not found: the small BERT obeys the law, with the first token as with the average.
+This claim is not found: ln D of the small BERT is close to a line, with the first token as with the
+average.
 
 Sources:
     He & Su (2023), "A law of data separation in deep learning", PNAS 120(36); Devlin et al. (2019),
