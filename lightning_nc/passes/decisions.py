@@ -101,6 +101,53 @@ class HeadDecisions:
         return torch.cat(found, 1)
 
 
+class SweptDecisions:
+    """What classifiers decide in a sweep, batch after batch.
+
+    It is kept as a whole: small tensors kept of every batch would hold their places among the
+    activations that are freed, and these take new memory then, batch by batch.
+
+    Args:
+        samples: Number of samples of the sweep.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+        self._deciding: dict[Point, HeadDecisions] = {}
+        self._decided: dict[Point, Tensor] = {}
+        self._done: dict[Point, int] = {}
+
+    def add(
+        self,
+        point: Point,
+        head: tuple[Head, bool],
+        features: Tensor,
+        outputs: Sequence[Any],
+        positions: Positions | None,
+    ) -> None:
+        """Add what is decided for the samples of a batch.
+
+        Args:
+            point: The point at the head's input.
+            head: The head as it was when it ran, and whether it was named, rather than found.
+            features: See `HeadDecisions.of`, as the rest.
+            outputs: See there.
+            positions: See there.
+        """
+        if point not in self._deciding:
+            self._deciding[point] = HeadDecisions(head[0], point, features.shape[1], head[1])
+        found = self._deciding[point].of(features, outputs, positions)
+        if point not in self._decided:
+            self._decided[point] = found.new_empty(len(found), self._samples)
+        done = self._done.get(point, 0)
+        self._done[point] = done + len(features)
+        self._decided[point][:, done : self._done[point]] = found
+
+    def of_all(self) -> dict[Point, Tensor]:
+        """What was decided at each point, see `HeadDecisions.of`; shape ``(5, n)``."""
+        return {point: rows[:, : self._done[point]] for point, rows in self._decided.items()}
+
+
 def _is_among(output: Any, of_head: Any) -> bool:
     """Whether the network returned several tensors, of which one is the head's output."""
     found, own = list(tensors_in(output)), main_tensor(of_head)

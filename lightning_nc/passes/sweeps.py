@@ -17,7 +17,7 @@ from lightning_nc.network.points import Point
 from lightning_nc.network.positions import Positions
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.unpacking import unpack_batch
-from lightning_nc.passes.decisions import HeadDecisions
+from lightning_nc.passes.decisions import SweptDecisions
 from lightning_nc.passes.probe import Probe
 
 TakeBatch = Callable[[Point, Tensor, Tensor], None]
@@ -55,7 +55,7 @@ class Swept(NamedTuple):
 
     Attributes:
         heads: The heads as they were when they ran, by name.
-        decided: What the classifier at each point decides for the samples; see `HeadDecisions`.
+        decided: What the classifier at each point decides for the samples; see `SweptDecisions`.
         failures: What went wrong, by point or by name of the head.
     """
 
@@ -93,12 +93,7 @@ def sweep(
     if not points:
         return Swept({}, {}, {})
     held = runner.generators()
-    size = sum(batch.size for batch in reading.own)
-    # as a whole: small tensors kept of every batch would hold their places among the activations
-    # that are freed, and these take new memory then, batch by batch
-    decided: dict[Point, Tensor] = {}
-    done = dict.fromkeys(heads, 0)
-    deciding: dict[Point, HeadDecisions] = {}
+    decisions = SweptDecisions(sum(batch.size for batch in reading.own))
     last: dict[Point, Tensor] = {}
     with capture(runner.model, points, set(heads.values()), runner.call) as watched:
 
@@ -118,24 +113,15 @@ def sweep(
                 take = partial(hand_on, batch.labels) if place < len(reading.own) else _ignore
                 output = watched.forward(batch.inputs, batch.items, take, batch.positions)
             for point, h in last.items():
-                outputs = [output, watched.outputs[heads[point]]]
+                name = heads[point]
+                head, outputs = watched.heads[name], [output, watched.outputs[name]]
                 try:
-                    if point not in deciding:
-                        head = watched.heads[heads[point]]
-                        is_named = heads[point] in named
-                        deciding[point] = HeadDecisions(head, point, h.shape[1], is_named)
-                    found = deciding[point].of(h, outputs, batch.positions)
+                    decisions.add(point, (head, name in named), h, outputs, batch.positions)
                 except Exception as error:
                     watched.failures[point] = error  # only those need it who ask for decisions
-                    continue
-                if point not in decided:
-                    decided[point] = found.new_empty(len(found), size)
-                decided[point][:, done[point] : done[point] + len(h)] = found
-                done[point] += len(h)
             if all(point in watched.failures for point in points):
                 break
-    decided = {point: rows[:, : done[point]] for point, rows in decided.items()}
-    return Swept(watched.heads, decided, watched.failures)
+    return Swept(watched.heads, decisions.of_all(), watched.failures)
 
 
 def _ignore(_point: Point, _features: Tensor) -> None:
