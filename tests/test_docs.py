@@ -3,14 +3,13 @@
 import ast
 import importlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lightning_nc.measures import MEASURES
 from tests import nets
+from tests.programs import run_python
 
 ROOT = Path(__file__).parents[1]
 GUARANTEES = (ROOT / "docs" / "guarantees.md").read_text()
@@ -31,12 +30,7 @@ def test_every_row_of_the_guarantees_names_a_test():
 
 
 def test_what_is_said_of_the_numbers_is_what_their_rows_say():
-    done = subprocess.run(
-        [sys.executable, ROOT / "docs" / "make_tables.py", "--check"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_python(ROOT / "docs" / "make_tables.py", "--check", timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,8 +1,6 @@
 """What importing the package does to a program: nothing, whatever is imported first."""
 
 import json
-import subprocess
-import sys
 
 import lightning.pytorch
 import pytest
@@ -10,6 +8,7 @@ import pytorch_lightning
 
 from lightning_nc import MeasureCallback, NeuralCollapse
 from lightning_nc.callbacks.lightning_base import follow_imports
+from tests.programs import run_python
 
 BOTH = ["lightning.pytorch", "pytorch_lightning"]
 IMPORTS = {
@@ -65,13 +64,7 @@ def result_of(*parts):
             "print(json.dumps(result))",
         ]
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = run_python("-W", "ignore", "-c", script)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 

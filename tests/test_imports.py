@@ -1,7 +1,6 @@
 """Which part of the package may import which, and what importing it costs."""
 
 import ast
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import lightning_nc
+from tests.programs import run_python
 
 PACKAGE = Path(lightning_nc.__file__).parent
 
@@ -187,13 +187,8 @@ def test_what_is_optional_is_imported_where_it_is_used():
 def loaded_by(statement, modules=HEAVY):
     """Which of some modules are loaded after a statement, in a fresh interpreter."""
     script = f"{statement}\nimport sys\nprint([m for m in {modules} if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-    )
+    done = run_python("-c", textwrap.dedent(script))
+    done.check_returncode()
     return set(ast.literal_eval(done.stdout.splitlines()[-1]))
 
 

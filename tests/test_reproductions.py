@@ -2,11 +2,11 @@
 
 import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.programs import run_python
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "docs" / "results").glob("*.json"))
@@ -22,8 +22,7 @@ def judge(kept):
 
 
 def test_the_page_is_made_from_the_files_of_results():
-    made = [sys.executable, ROOT / "docs" / "make_reproductions.py", "--check"]
-    done = subprocess.run(made, capture_output=True, text=True, timeout=300)
+    done = run_python(ROOT / "docs" / "make_reproductions.py", "--check", timeout=300)
     assert done.returncode == 0, done.stderr
 
 

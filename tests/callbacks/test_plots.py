@@ -2,8 +2,6 @@
 
 import io
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -23,6 +21,7 @@ from lightning_nc.callbacks import progress
 from lightning_nc.measures import measurement
 from lightning_nc.measures import progress as plain_progress
 from tests import nets
+from tests.programs import run_python
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
@@ -247,13 +246,8 @@ data = TensorDataset(torch.eye(3).repeat(4, 1), torch.arange(3).repeat(4))
 @pytest.mark.parametrize("package", nets.NAMESPACES)
 def test_the_terminal_phase_is_shown_once_where_nothing_is_set_up(package, tmp_path):
     script = FIRST_USE.format(package=package)
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
+    done = run_python("-c", script, tmp_path, timeout=300)
+    done.check_returncode()
     assert (done.stdout + done.stderr).count("terminal phase of training begins") == 1
 
 

@@ -1,8 +1,5 @@
 """A family that is not of this package is in every place in which those of the package are."""
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from lightning_nc.report import read_runs, report_page
 from tests import nets, reference
 from tests.callbacks import records
 from tests.measures.own_family import LayerwiseVariance, LayerwiseVarianceCallback
+from tests.programs import run_python
 
 ROOT = Path(__file__).parents[2]
 LAYERS = ["input", "net.2", "net.6"]
@@ -90,17 +88,11 @@ def test_it_is_measured_without_a_trainer_and_draws_its_panel():
 @pytest.mark.slow
 def test_the_contract_of_all_callbacks_can_be_pointed_at_it():
     path = f"{LayerwiseVarianceCallback.__module__}:{LayerwiseVarianceCallback.__qualname__}"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="),
-            *("-k", "LayerwiseVarianceCallback", "tests/test_drop_in.py"),
-            *("tests/callbacks/test_logging.py", "tests/test_docs.py"),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"CALLBACKS_UNDER_TEST": path},
-        capture_output=True,
-        text=True,
-        timeout=600,
+    done = run_python(
+        *("-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts="),
+        *("-k", "LayerwiseVarianceCallback", "tests/test_drop_in.py"),
+        *("tests/callbacks/test_logging.py", "tests/test_docs.py"),
+        CALLBACKS_UNDER_TEST=path,
     )
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
