@@ -25,7 +25,7 @@ from lightning_nc.functional.input_checks import (
     require_every_class,
     require_same_shape,
 )
-from lightning_nc.functional.powers_of_two import in_ordinary_units, in_units_of, scale_of
+from lightning_nc.functional.powers_of_two import in_units_of, scale_of, scaled
 
 _NO_LOSS = 1e-3  # a variance that is a larger share of the mean square has kept its digits
 
@@ -91,7 +91,7 @@ def equinorm(vectors: Tensor) -> Tensor:
         deep learning training", PNAS 117(40).
     """
     check_vectors(vectors)
-    norms = torch.linalg.vector_norm(in_ordinary_units(vectors), dim=1)
+    norms = torch.linalg.vector_norm(scaled(vectors), dim=1)
     deviations = norms - norms.mean()
     return (deviations.square().sum() / (len(norms) - 1)).sqrt() / norms.mean()
 
@@ -222,7 +222,7 @@ def self_duality(means: Tensor, weight: Tensor) -> Tensor:
 
 def self_duality_of(M: Tensor, W: Tensor) -> Tensor:
     """Return `self_duality` of centred class means and classifier rows."""
-    M, W = in_ordinary_units(M), in_ordinary_units(W)
+    M, W = scaled(M), scaled(W)
     of_M, of_W = torch.linalg.norm(M), torch.linalg.norm(W)
     differences = (W[part] / of_W - M[part] / of_M for part in parts_of(len(M)))
     return torch.stack([each.square().sum() for each in differences]).sum()

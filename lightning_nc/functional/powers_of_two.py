@@ -35,15 +35,15 @@ def scale_of(vectors: Tensor, dim: int | tuple[int, ...] | None = None) -> Tenso
 
 
 def scaled(vectors: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
-    """The vectors in units of their `scale_of`, in float64."""
+    """The vectors in units of their `scale_of`, in float64; all in one unit if ``dim`` is None.
+
+    Then float64 vectors of ordinary size are not copied.
+    """
+    if dim is None:
+        return in_units_of(float(scale_of(vectors)), vectors).double()
     return vectors.double() / scale_of(vectors, dim)
 
 
 def in_units_of(scale: float, features: Tensor) -> Tensor:
     """Features in units of a power of two; features of ordinary size are not copied."""
     return features if scale == 1 else features.double() / scale
-
-
-def in_ordinary_units(vectors: Tensor) -> Tensor:
-    """Vectors in units of their `scale_of`, float64; those of ordinary size are not copied."""
-    return in_units_of(float(scale_of(vectors)), vectors).double()

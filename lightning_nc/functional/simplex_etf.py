@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_nc.functional.class_pairs import squares_of_pairs
 from lightning_nc.functional.cosines import centred
-from lightning_nc.functional.powers_of_two import in_ordinary_units
+from lightning_nc.functional.powers_of_two import scaled
 
 
 def simplex_etf_error(means: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def simplex_etf_error(means: Tensor) -> Tensor:
 
 def simplex_etf_error_of(M: Tensor) -> Tensor:
     """Return `simplex_etf_error` of centred class means."""
-    K, M = len(M), in_ordinary_units(M)
+    K, M = len(M), scaled(M)
     if 2 * M.shape[1] < K:  # no simplex: the error is large, and known from M^T M alone
         alike = torch.linalg.vector_norm(M).square() / torch.linalg.norm(M.mT @ M) / (K - 1) ** 0.5
         return (2 - 2 * alike).sqrt()
