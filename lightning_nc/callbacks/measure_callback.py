@@ -160,7 +160,7 @@ class MeasureCallback(CallbackBase):
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse what cannot be measured and callbacks with the same keys, and begin a run."""
-        _require_own_keys(self.record, trainer.callbacks)
+        _require_own_keys(trainer, self.record)
         require_processes(trainer, type(self).__name__)
         self.record.begin_run(stage, fresh=trainer.global_step == 0)
         if stage == "fit":
@@ -175,7 +175,7 @@ class MeasureCallback(CallbackBase):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Measure before training or, on resuming, what is still due; restore monitored values."""
-        for callback in _ours(trainer.callbacks):  # this one may measure for others, too
+        for callback in _ours(trainer):  # this one may measure for others, too
             callback.begin_training(trainer)
         self._at(trainer, pl_module, moments.start_of_training)
         give_to_monitors(trainer, self.record.fitted().last_finite())
@@ -282,16 +282,16 @@ class MeasureCallback(CallbackBase):
 
 def records_of(trainer: Any) -> list[Record]:
     """Return the records of our callbacks in a Trainer, in their order."""
-    return [callback.record for callback in _ours(trainer.callbacks)]
+    return [callback.record for callback in _ours(trainer)]
 
 
-def _ours(callbacks: Sequence[Any]) -> list[MeasureCallback]:
-    return [each for each in callbacks if isinstance(each, MeasureCallback)]
+def _ours(trainer: Any) -> list[MeasureCallback]:
+    return [each for each in trainer.callbacks if isinstance(each, MeasureCallback)]
 
 
-def _require_own_keys(record: Record, callbacks: Sequence[Any]) -> None:
-    """Refuse callbacks of which another would log the keys of a record."""
-    same = [each for each in _ours(callbacks) if each.record.prefix == record.prefix]
+def _require_own_keys(trainer: Any, record: Record) -> None:
+    """Refuse a Trainer of which another callback would log the keys of a record."""
+    same = [each for each in records_of(trainer) if each.prefix == record.prefix]
     if len(same) > 1:
         source = record.probe.source
         shown = f'"{source}"' if isinstance(source, str) else "..."

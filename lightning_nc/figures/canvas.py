@@ -115,14 +115,17 @@ def legend_below(figure: Any, axes: Any, on: Target) -> None:
 
 
 def entitle(figure: Any, title: str, on: Target) -> None:
-    """Write a title above all axes, unless the figure is the user's."""
+    """Write a title above all axes, letter by letter, unless the figure is the user's."""
     if has_figure_of_its_own(on):
-        figure.suptitle(title, fontsize="medium")
+        figure.suptitle(literal(title), fontsize="medium")
 
 
 def head(axes: Any, title: str) -> None:
-    """Write a title above axes, at a fixed height: matplotlib measures all ticks to find one."""
-    axes.set_title(title, y=1)
+    """Write a title above axes, letter by letter.
+
+    Its height is fixed: to find one, matplotlib measures all ticks.
+    """
+    axes.set_title(literal(title), y=1)
 
 
 def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None:

@@ -18,7 +18,6 @@ from lightning_nc.figures.canvas import (
     head,
     label_classes,
     legend_below,
-    literal,
     logarithmic,
     thinned,
 )
@@ -60,7 +59,7 @@ def cosine_figure(
     all_axes[0].set_ylabel("class, largest first" if by_size else "class")
     colour_bar(figure, image, all_axes, on, "cosine", ticks=[-1, 0, 1])
     ideal = f"ideal off the diagonal: -1/(K-1) = {-1 / (K - 1):.3f}"
-    entitle(figure, f"{literal(title)}; {ideal}", on)
+    entitle(figure, f"{title}; {ideal}", on)
     return figure
 
 
@@ -94,7 +93,7 @@ def cosine_histogram_figure(
         head(axes, name)
     all_axes[0].set_ylabel("share of pairs of classes")
     legend_below(figure, all_axes[0], on)
-    entitle(figure, literal(f"{title}; {K} classes"), on)
+    entitle(figure, f"{title}; {K} classes", on)
     return figure
 
 
@@ -141,7 +140,7 @@ def class_size_figure(
     all_axes[0].set_ylabel("class and number of training samples" if known else "class")
     if known:
         legend_below(figure, all_axes[0], on)
-    entitle(figure, literal(title), on)
+    entitle(figure, title, on)
     return figure
 
 
@@ -175,5 +174,5 @@ def prediction_figure(
     axes.set_ylabel("mean cosine of minority classifier rows")
     axes.grid(True, alpha=0.3)
     axes.legend()
-    head(axes, literal(title))
+    head(axes, title)
     return figure

@@ -12,7 +12,7 @@ from lightning_nc.figures.canvas import (
     colour_bar,
     head,
     label_classes,
-    literal,
+    thinned,
 )
 from lightning_nc.functional.local_elasticity import normalised_kernel
 
@@ -46,13 +46,12 @@ def similarity_figure(
     borders = (ends[:-1] - 0.5).tolist() if few else []
     axes.hlines(borders, -0.5, len(labels) - 0.5, color="black", linewidth=0.6)
     axes.vlines(borders, -0.5, len(labels) - 0.5, color="black", linewidth=0.6)
-    every = -(-len(shown) // 15)
-    names = [clipped(classes[int(k)]) for k in shown[::every]]
-    middles = (ends - counts / 2 - 0.5)[::every].tolist()
+    middles, places = ends - counts / 2 - 0.5, thinned(len(shown), 15)
     axes.set_xticks([])  # columns are the same classes as rows
-    label_classes(axes, middles, names)
+    names = [clipped(classes[int(shown[place])]) for place in places]
+    label_classes(axes, middles[places].tolist(), names)
     axes.set_ylabel("class")
     label = "K(a, b) / √(K(a, a) K(b, b))"
     colour_bar(figure, image, [axes], on, label, ticks=[-1, -0.5, 0, 0.5, 1])
-    head(axes, literal(title))
+    head(axes, title)
     return figure

@@ -11,7 +11,6 @@ from lightning_nc.figures.canvas import (
     canvas,
     head,
     label_epochs,
-    literal,
     logarithmic,
 )
 
@@ -47,7 +46,7 @@ def collapse_figure(
         axes.axvspan(terminal, max(epochs), color="0.93", zorder=-1)
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(fontsize="small")
-    head(axes, literal(title))
+    head(axes, title)
     return figure
 
 
@@ -78,5 +77,5 @@ def over_epochs_figure(
     axes.set_ylabel(label)
     axes.grid(True, alpha=0.3)
     axes.legend(fontsize="small")
-    head(axes, literal(title))
+    head(axes, title)
     return figure

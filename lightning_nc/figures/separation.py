@@ -53,7 +53,7 @@ def separation_figure(
     figure, (axes,) = canvas(1, (5.4, 4.0), on)
     draw_law(axes, fuzziness, reference)
     label_depth(axes, names, label)
-    head(axes, literal(title))
+    head(axes, title)
     return figure
 
 
@@ -177,7 +177,7 @@ def separation_comparison_figure(
     logarithmic(axes.yaxis)
     label_depth(axes, names)
     axes.legend(fontsize="small")
-    head(axes, literal(title))
+    head(axes, title)
     return figure
 
 
@@ -223,7 +223,7 @@ def layers_over_epochs_figure(
     of_bar: dict[str, Any] = {"ticks": shown, "format": in_epochs}
     bar = colour_bar(figure, drawn, [axes], on, "epochs completed", **of_bar)
     bar.ax.set_ylim(0, last)
-    head(axes, literal(title))
+    head(axes, title)
     return figure
 
 
@@ -237,7 +237,7 @@ def _add_all_classes(
         logarithmic(axes.yaxis)
     label_depth(axes, names)
     axes.legend(fontsize="small")
-    head(axes, literal(title))
+    head(axes, title)
 
 
 def _line(names: Sequence[str]) -> str:

@@ -15,7 +15,6 @@ from lightning_nc.figures.canvas import (
     canvas,
     clipped,
     head,
-    literal,
     require_matplotlib,
 )
 
@@ -96,4 +95,4 @@ def _draw(axes: Any, snapshot: Snapshot) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.legend(loc="upper right", fontsize="small", ncols=3)
-    head(axes, literal(title))
+    head(axes, title)

@@ -49,11 +49,9 @@ def _compared(quantity: Quantity, values: Sequence[float | None]) -> list[Last |
     """Judge the last values of all runs."""
     costs = [quantity.cost(each) for each in values if each is not None and not math.isnan(each)]
     best = min(costs) if len(costs) > 1 else math.nan  # which no cost is equal to
-    found: list[Last | None] = []
-    for value in values:
-        if value is None:
-            found.append(None)
-        else:
-            is_best = quantity.cost(value) == best
-            found.append(Last(value, quantity.is_worrying(value), is_best))
-    return found
+    return [
+        None
+        if value is None
+        else Last(value, quantity.is_worrying(value), quantity.cost(value) == best)
+        for value in values
+    ]
