@@ -162,7 +162,12 @@ def _power_of_ten(value: float, _place: int) -> str:
     power = math.log10(value) if value > 0 else math.nan
     if not power.is_integer():
         return f"{value:.4g}"
-    return "10" + f"{power:.0f}".translate(_SUPERSCRIPTS)
+    return ten_to_the(int(power))
+
+
+def ten_to_the(power: int) -> str:
+    """A power of ten without mathematics, such as 10⁻³."""
+    return "10" + str(power).translate(_SUPERSCRIPTS)
 
 
 def thinned(count: int, most: int) -> list[int]:

@@ -5,10 +5,10 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lightning_nc.figures.canvas import ten_to_the
 from lightning_nc.measures.quantity import Quantity
 
 _MINUS = "\N{MINUS SIGN}"
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class At(NamedTuple):
@@ -60,7 +60,7 @@ def for_people(value: float) -> str:
         text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     else:
         digits, power = f"{value:.3e}".split("e")
-        text = f"{digits}\N{MULTIPLICATION SIGN}10{str(int(power)).translate(_RAISED)}"
+        text = f"{digits}\N{MULTIPLICATION SIGN}{ten_to_the(int(power))}"
     return text.replace("-", _MINUS)
 
 

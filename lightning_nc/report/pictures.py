@@ -25,7 +25,7 @@ class Picture(NamedTuple):
     Attributes:
         title: Title above it.
         caption: Text below it.
-        svg: The figure; empty if it could not be drawn.
+        svg: The figure; empty if there is nothing to draw, or if it could not be drawn.
         failure: Why it could not be drawn.
     """
 
@@ -54,7 +54,7 @@ def pictures(family: Family, runs: Mapping[str, Series]) -> list[Picture]:
             compared = [curve.label for curve in curves.values() if curve.compared]
             caption += f" With several runs, only {' and '.join(compared)} are shown."
         found.append(_drawn(panel.title, caption, panel_svg, panel, curves, runs))
-    return [picture for picture in found if picture.svg or picture.failure]
+    return found
 
 
 def pictures_of_seconds(
@@ -66,11 +66,10 @@ def pictures_of_seconds(
         families: Families, each with its measurements by the name of the run.
     """
     ((panel, curves),) = Family("", "", "", BOOKKEEPING).charts().items()
-    found = [
+    return [
         _drawn(f"{family.title}: seconds", panel.caption, panel_svg, panel, curves, runs)
         for family, runs in families
     ]
-    return [picture for picture in found if picture.svg or picture.failure]
 
 
 def _drawn(title: str, caption: str, draw: Callable[..., str], *arguments: Any) -> Picture:
