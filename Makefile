@@ -66,6 +66,7 @@ bench: .venv/.dev ## Measure the cost of measurements, as ratios within one run
 	$(BIN)/python -m tests.benchmarks.layer_peeled
 	$(BIN)/python -m tests.benchmarks.gradient_kernel
 	$(BIN)/python -m tests.benchmarks.figures
+	$(BIN)/python -m tests.benchmarks.imports
 
 soak: .venv/.dev ## Measure 5,000 times in one run, and print what grows (ten minutes)
 	$(BIN)/python -W ignore -m tests.benchmarks.soak

@@ -39,6 +39,7 @@ ROOMS = {
         ("callbacks", "measures", "passes", "network", "functional"),
         {"torch", "jsonargparse", "yaml"},
     ),
+    "commands": (("checking", "demo", "integrations", "report"), set()),
     "demo": (("callbacks",), {"torch", "pytorch_lightning", "sklearn"}),
     "factory": (("callbacks",), set()),
     "integrations": (
@@ -86,7 +87,7 @@ def wrong_imports(room, source):
 def rooms_and_files():
     for path in sorted(PACKAGE.rglob("*.py")):
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if room not in ("__init__", "__main__"):  # the public page, and the commands
+        if room not in ("__init__", "__main__"):  # the public page, and the command line
             yield room, path
 
 
@@ -176,8 +177,8 @@ def test_the_formulas_load_no_lightning():
 
 def test_what_is_optional_is_imported_where_it_is_used():
     for path in sorted(PACKAGE.rglob("*.py")):
-        if path.name in ("__main__.py", "hf.py", "layout.py"):
-            continue  # the commands, and classes derived from those of Transformers and matplotlib
+        if path.name in ("hf.py", "layout.py"):
+            continue  # classes derived from those of Transformers and matplotlib
         statements = ast.parse(path.read_text()).body
         at_import = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
         names = imported("\n".join(map(ast.unparse, at_import)))
@@ -190,6 +191,11 @@ def loaded_by(statement, modules=HEAVY):
     done = run_python("-c", textwrap.dedent(script))
     done.check_returncode()
     return set(ast.literal_eval(done.stdout.splitlines()[-1]))
+
+
+def test_the_command_line_imports_what_a_command_needs_when_it_runs():
+    modules = ["torch", "pytorch_lightning", *HEAVY]
+    assert loaded_by("import lightning_nc.__main__", modules) == set()
 
 
 def test_importing_the_package_loads_nothing_more_than_lightning_does():

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from lightning_nc import __main__ as command
+from lightning_nc import demo
 from lightning_nc.report.page import report_page
 from lightning_nc.report.runs import read_runs
 from tests import nets
@@ -79,6 +80,6 @@ def test_what_is_missing_is_named_with_what_to_install(module, run, tmp_path, ca
 )
 def test_without_a_command_or_with_demo_the_demo_runs(arguments, expected, monkeypatch):
     given = []
-    monkeypatch.setattr(command, "run_demo", lambda *options: given.append(options))
+    monkeypatch.setattr(demo, "run_demo", lambda *options: given.append(options))
     command.main(arguments)
     assert given == [expected]

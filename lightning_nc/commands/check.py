@@ -2,12 +2,8 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from lightning_nc.checking.check_network import check
-from lightning_nc.checking.sources import NotFound, from_configuration, from_paths
-
-HELP = "Say before training what would be measured, where, and what it costs."
+HELP = "say before training what would be measured, where, and what it costs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(parser: argparse.ArgumentParser, options: Any) -> None:
+def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Print the table, or what is wrong, and exit with status 2."""
+    from lightning_nc.checking.check_network import check
+    from lightning_nc.checking.sources import NotFound, from_configuration, from_paths
+
     if (options.model is None) == (options.config is None):
         parser.error("give either the import path of a network, or --config")
     try:
