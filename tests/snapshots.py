@@ -4,8 +4,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import lightning.pytorch
+import pytorch_lightning
 import torch
-from pytorch_lightning import Callback
 
 from tests import traces
 
@@ -66,7 +67,11 @@ def changes(before, after):
     return sorted(names)
 
 
-class Watch(Callback):
+class OfBoth(pytorch_lightning.Callback, lightning.pytorch.Callback):
+    """A callback for the Trainers of both namespaces: older ones take no other."""
+
+
+class Watch(OfBoth):
     """Stands before and after other callbacks, and writes down what these change in each hook."""
 
     def __init__(self):
@@ -91,7 +96,7 @@ class Watch(Callback):
         return [self, *callbacks, _Proxy(self)]
 
 
-class _Proxy(Callback):
+class _Proxy(OfBoth):
     def __init__(self, watch):
         self.look = watch.look
 

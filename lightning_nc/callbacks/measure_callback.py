@@ -245,9 +245,13 @@ class MeasureCallback(CallbackBase):
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Note how far the loaded weights were trained, for `validate` and `test`."""
+        self._note_loaded(trainer, lambda: checkpoint)
+
+    def _note_loaded(self, trainer: Any, read: Callable[[], Any]) -> None:
+        self.record.shown = True
 
         def note() -> None:
-            self.record.loaded = moments.of_checkpoint(checkpoint)
+            self.record.loaded = moments.of_checkpoint(read())
 
         self._attempt(trainer, "tell how far the weights in the checkpoint were trained", note)
 
@@ -263,6 +267,9 @@ class MeasureCallback(CallbackBase):
             trainer, "determine when to measure", lambda: moments_found.append(moment_of(trainer))
         )
         for moment in moments_found:
+            if moment.stage != "fit" and trainer.ckpt_path and not self.record.shown:
+                # before 2.5.1, Lightning shows a checkpoint to callbacks only when it trains
+                self._note_loaded(trainer, partial(moments.read_checkpoint, trainer.ckpt_path))
             moment = self.record.of_loaded_weights(moment)
             everything = records_of(trainer)
             due = [

@@ -2,7 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
 
 from lightning_nc.callbacks.lightning_internals import (
     batches_that_stepped,
@@ -98,6 +101,11 @@ def of_checkpoint(checkpoint: Mapping[str, Any]) -> tuple[float, int]:
     if not 0 <= epochs < math.inf:
         raise ValueError(f"{epochs} epochs")
     return epochs, int(step)
+
+
+def read_checkpoint(path: str | Path) -> Any:
+    """Return what a checkpoint contains beside numbers: tensors have shapes alone."""
+    return torch.load(path, map_location="meta", mmap=True, weights_only=False)
 
 
 def _step(trainer: Any, at_epoch_end: bool) -> int:

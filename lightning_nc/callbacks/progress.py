@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning_nc.measures.progress import SECONDS, PassesLine
 
+_OURS = "lightning_nc"  # marks our task among those of a `RichProgressBar`
+
 
 @contextmanager
 def progress_line(trainer: Any, text: str) -> Iterator[Callable[[], None]]:
@@ -53,7 +55,10 @@ class _NoLine:
 
 
 class _RichLine(_NoLine):
-    """A task of `RichProgressBar`, removed when it is closed."""
+    """A task of `RichProgressBar`, hidden when it is closed.
+
+    It is not removed but used again: Lightning finds its own tasks by their places among all.
+    """
 
     def __init__(self, progress: Any, text: str) -> None:
         self.progress, self.text, self.started = progress, text, time.perf_counter()
@@ -64,10 +69,17 @@ class _RichLine(_NoLine):
             return
         with suppress(Exception):
             if self.task is None:
-                self.task = self.progress.add_task(self.text, total=float("inf"))
+                self.task = self._shown()
             self.progress.update(self.task, advance=1)
             self.progress.refresh()
 
+    def _shown(self) -> Any:
+        for task in self.progress.tasks:
+            if _OURS in task.fields:
+                self.progress.reset(task.id, description=self.text, visible=True)
+                return task.id
+        return self.progress.add_task(self.text, total=float("inf"), **{_OURS: True})
+
     def close(self) -> None:
         if self.task is not None:
-            self.progress.remove_task(self.task)
+            self.progress.update(self.task, visible=False)

@@ -63,6 +63,7 @@ class Record:
         stage: The stage of the run; None before the first run.
         loaded: Epochs completed and step of the checkpoint whose weights are measured; None if
             the weights are those of the run.
+        shown: Whether this checkpoint was looked at.
         plans: Plans of earlier measurements, by the key prefixes of the callbacks that share them.
         told: Topics of messages that have been reported.
         asked_for: Whether the user asked for this family in particular. If not, that it does not
@@ -98,6 +99,7 @@ class Record:
         self.skipped: set[float] = set()
         self.stage: str | None = None
         self.loaded: tuple[float, int] | None = None
+        self.shown = False
         self.plans: dict[tuple[str, ...], Plan] = {}
         self.told: set[str] = set()
         self.asked_for, self.left_out = True, False
@@ -119,7 +121,7 @@ class Record:
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
             fresh: Whether training starts from the beginning.
         """
-        self.stage, self.loaded, self.left_out = stage, None, False
+        self.stage, self.loaded, self.shown, self.left_out = stage, None, False, False
         self.runs, self.missed, self.attempts = self.runs + 1, 0, 0
         self.causes.clear()
         self.plans.clear()  # the network or the data may have changed

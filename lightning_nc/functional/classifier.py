@@ -167,8 +167,8 @@ def _full_float32(device: torch.device) -> bool:
     """Whether products of float32 matrices are computed in float32, as far as torch is asked to."""
     if device.type not in ("cpu", "cuda"):
         return False
-    backend: Any = torch.backends.mkldnn if device.type == "cpu" else torch.backends.cuda
-    if hasattr(backend.matmul, "fp32_precision"):  # torch >= 2.9
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch >= 2.9
+        backend: Any = torch.backends.mkldnn if device.type == "cpu" else torch.backends.cuda
         return backend.matmul.fp32_precision in ("none", "ieee")
     return torch.get_float32_matmul_precision() == "highest"
 

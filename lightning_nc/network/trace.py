@@ -46,7 +46,7 @@ class Trace(NamedTuple):
     Attributes:
         runs: All runs.
         sources: Autograd nodes of the input, or of the embeddings of tokens.
-        output: Autograd node of the network's output; None if it has none.
+        output: Autograd node of the network's output, or of a view of it; None if it has none.
         output_shape: Shape of the network's output; None if it is no tensor.
         raw: The raw input if it is a floating-point tensor; None otherwise.
         modules: All modules by name, including those that did not run.
@@ -198,9 +198,18 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bo
         if raw is not None:
             inputs = replaced(inputs, raw, _source(raw, sources))
         output = main_tensor(call(inputs))
-    node = output.grad_fn if isinstance(output, Tensor) else None
+        node = _held_node(output) if isinstance(output, Tensor) else None
     output_shape = tuple(output.shape) if isinstance(output, Tensor) else None
     return Trace(runs, sources or derived_sources, node, output_shape, raw, modules)
+
+
+def _held_node(tensor: Tensor) -> Any:
+    """Return an autograd node that keeps the graph of a tensor when the tensor is gone.
+
+    In older torch, the node of a ``torch.autograd.Function``, such as that of a full backward hook,
+    does not keep itself; that of a view keeps it.
+    """
+    return (tensor.view_as(tensor) if tensor.layout is torch.strided else tensor).grad_fn
 
 
 def _source(tensor: Tensor, sources: set[Any]) -> Tensor:

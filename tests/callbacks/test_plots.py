@@ -306,26 +306,32 @@ def test_progress_is_shown_where_the_trainer_shows_it(tmp_path, slow_display, ca
     assert "NeuralCollapse on 'train'" not in shown.err + shown.out
 
 
-def test_progress_is_a_task_of_the_rich_bar_and_is_gone_afterwards(tmp_path, slow_display):
-    added = []
+def test_progress_is_a_task_of_the_rich_bar_and_hidden_afterwards(tmp_path, slow_display):
+    shown, bars = [], []
 
     class Bar(RichProgressBar):
         def on_train_start(self, trainer, pl_module):
             super().on_train_start(trainer, pl_module)
-            add = self.progress.add_task
+            bars.append(self.progress)
+            update = self.progress.update
 
-            def noting(text, *args, **options):
-                added.append((text, len(self.progress.tasks)))
-                return add(text, *args, **options)
+            def noting(task, **options):
+                shown.append((self.progress.tasks[task].description, options.get("visible")))
+                return update(task, **options)
 
-            self.progress.add_task = noting
+            self.progress.update = noting
 
-    bar = Bar(leave=True, console_kwargs={"file": io.StringIO()})
+    bar = Bar(console_kwargs={"file": io.StringIO()})
     callback = NeuralCollapse(figures=False)
-    nets.fit(tmp_path, [bar, callback], enable_progress_bar=True, max_epochs=1)
-    ours = [text for text, _ in added if "NeuralCollapse on 'train'" in text]
-    assert len(ours) == 2  # before training and after it
-    assert max(tasks for _, tasks in added) < 4  # since they are removed
+    nets.fit(tmp_path, [bar, callback], enable_progress_bar=True, max_epochs=2)
+    ours = [visible for text, visible in shown if "NeuralCollapse on 'train'" in text]
+    assert ours.count(False) == 3  # hidden after each measurement, of which the first is before it
+    assert ours.count(None) > 3
+    (tasks,) = {id(each): each.tasks for each in bars}.values()
+    assert len([task for task in tasks if "NeuralCollapse" in task.description]) == 1
+    assert not any(task.visible for task in tasks if "NeuralCollapse" in task.description)
+    # Lightning finds its tasks by their places
+    assert [task.id for task in tasks] == list(range(len(tasks)))
 
 
 def test_before_the_rich_bar_has_started_a_plain_line_is_shown(tmp_path, slow_display, capsys):

@@ -12,9 +12,11 @@ from tests.traces import difference
 
 pytestmark = only_our_warnings
 
+# before 2.7, torch's `fully_shard` does not run on a CPU
+_ON_CPU = "DDP", "FSDPStrategy", *["fully_shard"] * hasattr(torch.cpu.Stream, "record_event")
 # kinds of training that run in a group, by backend and number of processes
 GROUPS = {
-    ("gloo", 2): ("DDP", "SyncBatchNorm") if on_cuda() else ("DDP", "FSDPStrategy", "fully_shard"),
+    ("gloo", 2): ("DDP", "SyncBatchNorm") if on_cuda() else _ON_CPU,
     ("nccl", 1): ("DDP", "FSDPStrategy", "fully_shard"),
 }
 CASES = [(*group, kind) for group, kinds in GROUPS.items() for kind in kinds]
