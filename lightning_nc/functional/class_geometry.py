@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lightning_nc.functional.class_sums import (
     add_by_class,
+    blocks,
     class_sums,
-    column_blocks,
     sum_by_class,
 )
 from lightning_nc.functional.input_checks import (
@@ -100,25 +100,25 @@ def project_residuals(
     along = means.new_zeros(basis.shape[1], len(features))
     squares = means.new_zeros(len(features))
     all_axes = basis.shape[0] == basis.shape[1]  # see `SeparatingDirections`
-    for columns, r in residual_blocks(features, labels, means):
+    for rows, columns, r in residual_blocks(features, labels, means):
         if sums is not None:
-            add_by_class(sums[:, columns], r, labels)
+            add_by_class(sums[:, columns], r, labels[rows])
         if all_axes:
-            along[columns] = r.mT
+            along[columns, rows] = r.mT
         else:
-            along.addmm_(basis[columns].mT, r.mT)
-        squares += r.square_().sum(1)
+            along[:, rows].addmm_(basis[columns].mT, r.mT)
+        squares[rows] += r.square_().sum(1)
     return ProjectedResiduals(along, squares)
 
 
 def residual_blocks(
     features: Tensor, labels: Tensor, means: Tensor
-) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the residuals about class means, some columns at a time, with these columns."""
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield rows, columns and the residuals about class means of each block of features."""
     features = features.detach()
-    for columns in column_blocks(features):
-        r = means[:, columns].index_select(0, labels)
-        yield columns, torch.sub(features[:, columns], r, out=r)
+    for rows, columns in blocks(features):
+        r = means[:, columns].index_select(0, labels[rows])
+        yield rows, columns, torch.sub(features[rows, columns], r, out=r)
 
 
 def class_geometry(features: Tensor, labels: Tensor) -> ClassGeometry:

@@ -6,10 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Features are taken a block of columns at a time: small enough for the cache of a CPU, and large
-# enough that a GPU spends its time on them and not on starting kernels.
+# Features are taken a block at a time: small enough for the cache of a CPU, and large enough that a
+# GPU spends its time on them and not on starting kernels. A CPU reads a few rows of many columns
+# nearly twice as fast as many rows of a few columns, which lie far apart in memory.
 _BLOCK_ELEMENTS = 2**18
 _BLOCK_ELEMENTS_ON_GPU = 2**23
+_BLOCK_ROWS = 128
 # Up to this many classes, a product with the matrix of class members is as fast as sorting samples
 # by class, or faster; above, it costs K times as much as reading the values.
 _FEW_CLASSES = 32
@@ -51,8 +53,8 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
 def add_features(sums: Tensor, features: Tensor, labels: Tensor) -> None:
     """Add features to the sums of their classes, float64, shape ``(K, d)``, in place."""
     features = features.detach()
-    for columns in column_blocks(features):
-        add_by_class(sums[:, columns], features[:, columns], labels)
+    for rows, columns in blocks(features):
+        add_by_class(sums[:, columns], features[rows, columns], labels[rows])
 
 
 def class_counts(labels: Tensor, num_classes: int) -> Tensor:
@@ -104,10 +106,14 @@ def add_by_class(sums: Tensor, values: Tensor, labels: Tensor) -> None:
         sums.index_put_((labels,), values, accumulate=True)
 
 
-def column_blocks(features: Tensor) -> Iterator[slice]:
-    """Slices of columns, so that wide features are not copied to float64 as a whole."""
-    rows, d = features.shape
+def blocks(features: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Slices of rows and columns, so that wide features are not copied to float64 as a whole."""
+    N, d = features.shape
     on_cpu = features.device.type == "cpu"
-    elements = _BLOCK_ELEMENTS if on_cpu else _BLOCK_ELEMENTS_ON_GPU
-    width = max(64, elements // max(rows, 1))
-    return (slice(start, start + width) for start in range(0, d, width))
+    height = max(min(N, _BLOCK_ROWS) if on_cpu else N, 1)
+    width = max(64, (_BLOCK_ELEMENTS if on_cpu else _BLOCK_ELEMENTS_ON_GPU) // height)
+    return (
+        (slice(row, row + height), slice(column, column + width))
+        for row in range(0, N, height)
+        for column in range(0, d, width)
+    )
