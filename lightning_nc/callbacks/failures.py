@@ -29,7 +29,7 @@ def without_inapplicable(
             kept.append((record, error))
             continue
         if moment.stage == "fit":
-            record.skipped.add(moment.epochs_completed)
+            record.skipped.add(moment.key)
         say_inapplicable(trainer, record, error)
     return kept
 
@@ -45,7 +45,7 @@ def count_failures(failed: Failed, moment: Moment) -> None:
     for record, _ in failed:
         record.failures += 1
         if moment.stage == "fit":
-            record.skipped.add(moment.epochs_completed)
+            record.skipped.add(moment.key)
 
 
 def tell_of_failures(trainer: Any, failed: Failed, moment: Moment) -> None:

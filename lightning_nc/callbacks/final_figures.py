@@ -31,7 +31,7 @@ def log_final_figures(trainer: Any, record: Record, films: bool = True) -> None:
     record.concluded = len(fitted)
     timeline, measure, prefix = record.timeline_of(fitted), record.measure, record.prefix
     step = timeline.last.step
-    if record.drawn != timeline.last.epochs_completed:
+    if record.drawn != len(fitted):
         publish_figures_of(trainer, record, timeline)
     figures = lambda: tagged(prefix, measure.draw_at_end(timeline))  # noqa: E731
     publish_figures(trainer, record.told, figures, step)

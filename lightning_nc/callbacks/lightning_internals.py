@@ -19,6 +19,7 @@ class Progress(NamedTuple):
         between_epochs: Whether every epoch that has begun is complete.
         batches_ready: Number of batches of the current epoch that have begun.
         batches_processed: Number of batches of the current epoch that have been trained on.
+        batches_before: Number of batches of earlier epochs.
         last_batch: Whether the current batch is the last of its epoch.
         counted: Whether the loggers' step includes the last batch that was trained on.
     """
@@ -26,6 +27,7 @@ class Progress(NamedTuple):
     between_epochs: bool
     batches_ready: int
     batches_processed: int
+    batches_before: int
     last_batch: bool
     counted: bool
 
@@ -42,6 +44,7 @@ def progress_of(trainer: Any) -> Progress:
         between_epochs=epochs.completed == epochs.ready,
         batches_ready=batches.ready,
         batches_processed=batches.processed,
+        batches_before=progress.total.ready - batches.ready,
         last_batch=progress.is_last_batch,
         counted=batches.completed == batches.ready,
     )

@@ -1,13 +1,14 @@
 """Points of a run at which callbacks may be due, from Lightning's hooks and counters."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from lightning_nc.callbacks.lightning_internals import (
+    Progress,
     batches_that_stepped,
     progress_of,
     trained_until,
@@ -26,6 +27,8 @@ class Moment(NamedTuple):
         epochs_completed: Training epochs completed so far; fractional within an epoch.
         last_epoch: Number of epochs after which training ends; None if unknown.
         step: The step under which to log.
+        batches: Number of batches of an epoch that has not ended and whose length is unknown, so
+            that `epochs_completed` is an estimate; else 0.
     """
 
     stage: str
@@ -33,12 +36,24 @@ class Moment(NamedTuple):
     epochs_completed: float
     last_epoch: int | None
     step: int
+    batches: int = 0
+
+    @property
+    def key(self) -> Hashable:
+        """What tells moments of ``fit`` apart."""
+        return (self.epochs_completed, self.batches) if self.batches else self.epochs_completed
+
+    @property
+    def epochs_begun(self) -> int:
+        """The number of epochs that have begun; those completed, if none is under way."""
+        if self.batches:
+            return math.floor(self.epochs_completed) + 1
+        return math.ceil(self.epochs_completed)
 
     @property
     def epoch(self) -> int:
         """Lightning's number of the epoch, from 0; in ``fit`` that of the epoch just trained."""
-        completed = math.ceil(self.epochs_completed)
-        return max(completed - 1, 0) if self.stage == "fit" else completed
+        return max(self.epochs_begun - 1, 0) if self.stage == "fit" else self.epochs_begun
 
 
 def start_of_training(trainer: Any) -> Moment:
@@ -73,10 +88,22 @@ def end_of_validation(trainer: Any) -> Moment:
     if trainer.state.fn == "validate":
         return Moment("validate", _ALWAYS, trainer.current_epoch, None, step)
     progress = progress_of(trainer)
-    # the number of batches is infinite for an iterable dataset
-    share = min(progress.batches_ready / trainer.num_training_batches, 1)
-    completed = trainer.current_epoch + (1 if progress.last_batch else share)
-    return Moment("fit", ("validation_end",), completed, trainer.max_epochs, step)
+    batches, share = 0, min(progress.batches_ready / trainer.num_training_batches, 1)
+    if progress.last_batch:
+        share = 1
+    elif math.isinf(trainer.num_training_batches):  # of an iterable dataset
+        batches, share = progress.batches_ready, _likely_share(progress, trainer.current_epoch)
+    completed = trainer.current_epoch + share
+    return Moment("fit", ("validation_end",), completed, trainer.max_epochs, step, batches)
+
+
+def _likely_share(progress: Progress, epochs: int) -> float:
+    """The share of an epoch that is over if it is as long as earlier ones; 0 in the first."""
+    if not progress.batches_before:
+        return 0
+    ready = progress.batches_ready
+    at_most = ready / (ready + 1)  # at least one is still to come
+    return min(ready * epochs / progress.batches_before, at_most)
 
 
 def end_of_test(trainer: Any) -> Moment:

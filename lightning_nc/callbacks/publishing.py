@@ -98,7 +98,7 @@ def publish_figures_of(trainer: Any, record: Record, timeline: Timeline) -> None
     drawings = lambda: tagged(record.prefix, record.measure.draw(timeline))  # noqa: E731
     publish_figures(trainer, record.told, drawings, timeline.last.step)
     if timeline.last.stage == "fit":
-        record.drawn = timeline.last.epochs_completed
+        record.drawn = len(record.fitted())
     record.figure_seconds = time.perf_counter() - started
 
 

@@ -1,6 +1,6 @@
 """The state of a callback: what to measure, when, and everything measured so far."""
 
-import math
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,13 +49,13 @@ class Record:
     Attributes:
         rows: The measurements of this run, and those of `validate` and `test` before and after.
         earlier: The same of each earlier run.
-        measured: The epochs completed at the measurements of this run's ``fit``.
+        measured: The keys of the moments at which this run's ``fit`` was measured.
         failures: The number of skipped measurements.
         attempts: The number of measurements of this run, including the skipped ones.
         causes: Why measurements of this run were skipped, by what identifies the cause.
-        skipped: The epochs completed at the skipped measurements of this run.
+        skipped: The keys of the moments of skipped measurements of this run.
         missed: The number of measurements missed by a process since the last one all came to.
-        drawn: Epochs completed at the last measurement of ``fit`` whose figures were logged.
+        drawn: The number of measurements of ``fit`` when figures were last logged.
         concluded: The number of measurements of ``fit`` that are not of this run, or whose final
             figures were logged.
         figure_seconds: How long figures of the last measurement took on this process.
@@ -90,13 +90,13 @@ class Record:
         self.probe = probe_of(probe)
         self.figures, self.on_error = require_figures(figures), on_error
         self.rows, self.earlier = Rows(), list[Rows]()
-        self.measured: set[float] = set()
+        self.measured: set[Hashable] = set()
         self.failures = self.missed = self.runs = self.attempts = 0
-        self.drawn: float | None = None
+        self.drawn: int | None = None
         self.concluded = 0
         self.figure_seconds = 0.0
         self.causes: dict[str, Cause] = {}
-        self.skipped: set[float] = set()
+        self.skipped: set[Hashable] = set()
         self.stage: str | None = None
         self.loaded: tuple[float, int] | None = None
         self.shown = False
@@ -145,9 +145,9 @@ class Record:
             return own_data or self.probe.source == of_stage
         if self.probe.source == "test" or self.schedule.when not in moment.whens:
             return False
-        if moment.epochs_completed in self.skipped or moment.epochs_completed in self.measured:
+        if moment.key in self.skipped or moment.key in self.measured:
             return False
-        return self.schedule.due(math.ceil(moment.epochs_completed), moment.last_epoch)
+        return self.schedule.due(moment.epochs_begun, moment.last_epoch)
 
     def draws_now(self, measurement: Measurement) -> bool:
         """Whether to log the figures of the last measurement at once.
@@ -204,7 +204,7 @@ class Record:
         self.rows.append(measurement)
         self.figure_seconds = 0.0
         if moment.stage == "fit":
-            self.measured.add(moment.epochs_completed)
+            self.measured.add(moment.key)
         return measurement
 
     def timeline(self, place: int = -1) -> Timeline:

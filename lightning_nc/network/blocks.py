@@ -37,8 +37,8 @@ def find_blocks(model: nn.Module, batch: Any) -> list[str]:
     none is inside another, and every one of them is a bottleneck: with its output detached, the
     network's output no longer depends on the input (for tokens, on their embedding). The candidate
     with the most instances is chosen; on a tie, the outermost. Without a candidate, every
-    nonlinearity that ran is a layer. Logits are never a layer, and what is inside a ScriptModule
-    cannot be seen.
+    nonlinearity that ran is a layer. Logits are never a layer, nor is what does not lead to the
+    head, such as an auxiliary branch, and what is inside a ScriptModule cannot be seen.
 
     Args:
         model: The network; it is left as it was.
@@ -78,7 +78,8 @@ def block_points(found: Trace, head: ModuleRun | None, pool: Pool = "auto") -> l
     Raises:
         ValueError: If no block is found.
     """
-    hidden = _before_logits(found.runs, head)
+    last = [found.output] if head is None else head.nodes
+    hidden = _before_logits(found.leading_to(last), head)
     chosen = _bottleneck_class(found, hidden) or _nonlinearities(hidden)
     if not chosen:
         raise ValueError(
@@ -100,8 +101,8 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
         found: A traced forward pass.
         name: The head's name, if the user gives it.
         classes_seen: Largest label + 1, if known. The head is the last module with this many rows.
-            Without one, it is the last module with a weight matrix if that has more rows (then a
-            class is missing).
+            If it can be, one that leads to the network's output. Without one, it is the last module
+            with a weight matrix if that has more rows (then a class is missing).
 
     Returns:
         The head's run; None if no head is found.
@@ -122,9 +123,15 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
         return named[-1]
     if classes_seen is None:
         return candidates[-1] if candidates else None
-    exact = [r for r in candidates if r.rows == classes_seen or (r.rows == 1 and classes_seen == 2)]
+
+    def exact(runs: list[ModuleRun]) -> list[ModuleRun]:
+        one = {classes_seen, 1} if classes_seen == 2 else {classes_seen}
+        return [run for run in runs if run.rows in one][-1:]
+
+    # an auxiliary head, or that of another task, does not lead to the output that decides
+    best = exact(found.leading_to([found.output])) or exact(found.runs)
     larger = [run for run in candidates[-1:] if run.rows is not None and run.rows > classes_seen]
-    return next(iter(exact[-1:] or larger), None)
+    return next(iter(best or larger), None)
 
 
 def _rows_of(run: ModuleRun) -> int | None:

@@ -1,7 +1,7 @@
 """Which modules run when a network is called once, in what order, and what depends on what."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -74,23 +74,34 @@ class Trace(NamedTuple):
         """Return the run of the last module with a weight matrix; None if there is none."""
         return next((run for run in reversed(self.runs) if run.rows is not None), None)
 
+    def leading_to(self, nodes: Sequence[Any]) -> list[ModuleRun]:
+        """Return the runs that some nodes were computed from; all runs if there are no nodes.
+
+        Of runs without gradients it cannot be told, and they are among them.
+        """
+        path = ancestors(nodes)
+        runs = self.runs if path else []
+        return [r for r in runs if not r.nodes or not path.isdisjoint(r.nodes)] or self.runs
+
     def depends_on_input(self, without: set[Any]) -> bool:
         """Whether the output still depends on the input with some nodes detached."""
         return depends_on(self.output, self.sources, without)
 
 
-def depends_on(node: Any, sources: set[Any], without: Collection[Any] = ()) -> bool:
-    """Whether an autograd node was computed from one of others, with some nodes detached."""
-    waiting, seen = [node], set(without)
+def ancestors(nodes: Iterable[Any], without: Collection[Any] = ()) -> set[Any]:
+    """Autograd nodes and all that they were computed from, with some nodes detached."""
+    waiting, seen = [*nodes], set(without)
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        if node in sources:
-            return True
-        seen.add(node)
-        waiting += [parent for parent, _ in node.next_functions]
-    return False
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [parent for parent, _ in node.next_functions]
+    return seen.difference(without)
+
+
+def depends_on(node: Any, sources: set[Any], without: Collection[Any] = ()) -> bool:
+    """Whether an autograd node was computed from one of others, with some nodes detached."""
+    return not sources.isdisjoint(ancestors([node], without))
 
 
 class _Needed(Exception):

@@ -1,11 +1,13 @@
 """When callbacks measure, and what they note of it."""
 
+import itertools
+
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_nc import NeuralCollapse, Probe
+from lightning_nc import EquiSeparation, NeuralCollapse, Probe
 from lightning_nc.callbacks.schedule import Schedule
 from tests import nets
 
@@ -60,16 +62,42 @@ def test_epochs_given_by_hand_leave_out_the_last_one_however_the_run_ends(tmp_pa
 
 @pytest.mark.parametrize("probe", ["train", "val"])
 def test_validation_of_endless_data_counts_whole_epochs(probe, tmp_path):
-    class Stream(IterableDataset):
-        def __iter__(self):
-            return iter(nets.vectors())
-
     source = probe if probe == "val" else Probe(nets.vectors(), "train")
     callback = NeuralCollapse(probe=source, when="validation_end", figures=False)
     run = nets.trainer(tmp_path, [callback], max_epochs=3)
     loaders = DataLoader(Stream(), 10), DataLoader(nets.vectors(), 10)
     run.fit(nets.Classifier(freeze=0), *loaders)
     assert epochs(callback) == [0, 1, 2, 3]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(nets.vectors((20, 20, 20)))  # six batches
+
+
+@pytest.mark.parametrize("every_n_epochs", [1, 2])
+def test_each_validation_within_epochs_of_unknown_length_is_measured(every_n_epochs, tmp_path):
+    options = {"when": "validation_end", "every_n_epochs": every_n_epochs, "figures": False}
+    together = [kind(probe="val", **options) for kind in (NeuralCollapse, EquiSeparation)]
+    seen = []
+
+    class Reader(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            if not trainer.sanity_checking:
+                seen.append((trainer.global_step, float(trainer.callback_metrics["nc/val/nc1"])))
+
+    run = nets.trainer(tmp_path, [*together, Reader()], max_epochs=3, val_check_interval=2)
+    loaders = DataLoader(Stream(), 10), DataLoader(nets.vectors(seed=2), 10)
+    run.fit(nets.Classifier(freeze=0), *loaders)
+    # the length of the first epoch is known in the second
+    of_epochs = [[0, 0, 1], [1 + 1 / 3, 1 + 2 / 3, 2], [2 + 1 / 3, 2 + 2 / 3, 3]]
+    due = [each for n, each in enumerate(of_epochs, 1) if n in (every_n_epochs, 2, 3)]
+    for callback in together:
+        assert epochs(callback) == pytest.approx([0, *itertools.chain(*due)])
+    if every_n_epochs == 1:
+        values = together[0].history.series("nc/val/nc1")
+        assert seen == list(zip(range(2, 20, 2), values[1:], strict=True))
+        assert len(set(values)) == 10
 
 
 def test_validation_every_other_epoch_is_measured_when_it_happens(tmp_path):

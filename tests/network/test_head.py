@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.utils.data import TensorDataset
 
-from lightning_nc import Probe, measure
+from lightning_nc import EquiSeparation, NeuralCollapse, Probe, measure
 from lightning_nc.network.head import read_head
 from lightning_nc.network.runner import plain_runner
 from lightning_nc.passes.agreement import Processes
@@ -405,3 +405,41 @@ def test_a_network_as_wide_as_there_are_classes_is_no_head():
     expected = reference.collapse_values(h, (torch.arange(40) % 4).numpy(), W, b)
     assert values["nc/data/nc3"] == pytest.approx(float(expected["nc3"]), rel=1e-6)
     assert values["nc/data/nc1"] == pytest.approx(float(expected["nc1"]), rel=1e-6)
+
+
+class TwoHeads(nn.Module):
+    """A network with an auxiliary head at half depth that runs after the main one."""
+
+    def __init__(self, answer):
+        super().__init__()
+        torch.manual_seed(3)
+        self.lower = nn.Sequential(nn.Linear(6, D), nn.ReLU())
+        self.upper = nn.Sequential(nn.Linear(D, D), nn.ReLU())
+        self.main, self.auxiliary = nn.Linear(D, K), nn.Linear(D, K)
+        self.branch = nn.ReLU()
+        self.answer = answer
+
+    def forward(self, x):
+        h = self.lower(x)
+        return self.answer(self.main(self.upper(h)), self.auxiliary(self.branch(h)))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [lambda *both: both, lambda a, b: {"out": a, "aux": b}, lambda a, b: {"aux": b, "logits": a}],
+    ids=["tuple", "mapping", "logits"],
+)
+def test_of_two_heads_with_as_many_rows_that_of_the_main_output_is_measured(answer):
+    net = TwoHeads(answer).eval()
+    collapse, law = NeuralCollapse, EquiSeparation
+    found = measure(net, DATA, measures=[collapse(), law()])
+    named = measure(net, DATA, measures=[collapse(head="main"), law()])
+    assert found.values == pytest.approx(named.values, nan_ok=True)
+    layers = [key for key in found.values if key.startswith("separation_layers/")]
+    assert [key.rpartition("/")[2] for key in layers] == ["input", "lower.1", "upper.1"]
+    of_other = measure(net, DATA, measures=[collapse(head="auxiliary")])
+    y = DATA.tensors[1].numpy()
+    h = net.lower(DATA.tensors[0]).detach()
+    for values, features in ((found.values, net.upper(h)), (of_other.values, h)):
+        expected = reference.variability_collapse(features.detach().double().numpy(), y)
+        assert values["nc/data/nc1"] == pytest.approx(expected, rel=1e-9)
