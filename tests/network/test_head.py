@@ -442,4 +442,4 @@ def test_of_two_heads_with_as_many_rows_that_of_the_main_output_is_measured(answ
     h = net.lower(DATA.tensors[0]).detach()
     for values, features in ((found.values, net.upper(h)), (of_other.values, h)):
         expected = reference.variability_collapse(features.detach().double().numpy(), y)
-        assert values["nc/data/nc1"] == pytest.approx(expected, rel=1e-9)
+        assert values["nc/data/nc1"] == pytest.approx(expected, rel=1e-6)  # of float32 features
