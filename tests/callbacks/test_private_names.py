@@ -43,7 +43,7 @@ IN_A_RUN = {
     _LoggerConnector: ["_callback_metrics"],
     _FitLoop: ["epoch_progress", "epoch_loop", "_combined_loader"],
     _TrainingEpochLoop: ["batch_progress", "val_loop", "_batches_that_stepped", "_results"],
-    _Progress: ["current"],
+    _Progress: ["current", "total"],
     _BatchProgress: ["is_last_batch"],
     _ReadyCompletedTracker: ["ready", "completed"],
     _ProcessedTracker: ["processed"],
