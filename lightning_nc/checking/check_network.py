@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_nc.arguments import shown
 from lightning_nc.callbacks.all_families import callbacks_for
 from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.checking.findings import Check, Family
@@ -18,7 +19,7 @@ from lightning_nc.measures.minority_notes import NO_MINORITY
 from lightning_nc.network.class_names import class_names
 from lightning_nc.network.in_memory import source_of
 from lightning_nc.network.labels import dataset_labels
-from lightning_nc.network.runner import Runner, plain_runner
+from lightning_nc.network.runner import Runner, plain_runner, require_module
 from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.geometry_pass import GeometryPass
 from lightning_nc.passes.gradient_cost import expected_seconds, number_of_directions
@@ -47,9 +48,7 @@ class _DryRun(MeasuringPass):
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def check(
-    model: nn.Module, loader: Any, callbacks: Iterable[MeasureCallback] | None = None
-) -> Check:
+def check(model: nn.Module, loader: Any, callbacks: Iterable[Any] | None = None) -> Check:
     """Find out, before any training, what the callbacks would measure and what it costs.
 
     A first batch is traced and timed, and labels are read as far as the probe needs them.
@@ -60,14 +59,16 @@ def check(
         model: Any module that is called with inputs; it is checked on the device where it is.
         loader: Data as `measure` takes them, of which a `Probe` draws 100 samples per class as it
             does for callbacks; or a `Probe` (not on ``"train"``, for which a Trainer is needed).
-        callbacks: Those to check on these data, with their options; by default all families.
+        callbacks: Those to check on these data, with their options; by default all families. Other
+            callbacks of Lightning are passed over.
 
     Returns:
         What was found. It prints as a table, also in a notebook.
 
     Raises:
-        TypeError: If data cannot be read or unpacked.
-        ValueError: If labels do not fit; the message says what was found and what to do.
+        TypeError: If the model is no module, or data cannot be read, unpacked, or given to it.
+        ValueError: If there is something else among ``callbacks``, or none that measures, or if
+            labels do not fit; the message says what was found and what to do.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -78,13 +79,14 @@ def check(
         >>> [each.name for each in found.families if not each.applies]  # classes are balanced
         ['MinorityCollapse']
     """
+    require_module(model)
     probe = loader if isinstance(loader, Probe) else Probe(source_of(loader, model), "data")
     if isinstance(probe.source, str):
         raise ValueError(
             f'Probe source "{probe.source}" is a Trainer\'s loader, but there is no Trainer. Give '
             'the loader or its dataset: Probe(source=loader, name="train").'
         )
-    chosen = list(callbacks_for(probe) if callbacks is None else callbacks)
+    chosen = _ours(callbacks_for(probe) if callbacks is None else callbacks)
     runner, shared = plain_runner(model, probe.forward), _shared(chosen)
     requests = [each.measure.request() for each in shared]
     dry = _DryRun(runner, lambda: probe.source, probe, requests, Processes())
@@ -99,6 +101,25 @@ def check(
         why_not = _no_minority(each, dry.labels) if failure is None else str(failure)
         families.append(Family(each.record.name, why_not))
     return Check(families, dry.names, dry.pace, probe, dry.plan._replace(failures={}))
+
+
+def _ours(callbacks: Any) -> list[MeasureCallback]:
+    """Those of some callbacks, or of one alone, that measure.
+
+    Raises:
+        ValueError: If there is none, or something else than a callback.
+    """
+    listed = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    for each in listed:
+        if isinstance(each, type) or not hasattr(each, "on_train_start"):  # a hook of Lightning
+            raise ValueError(
+                f"callbacks must be a list of callbacks such as NeuralCollapse(), got "
+                f"{shown(each)}; a measure becomes one by MeasureCallback(measure)."
+            )
+    found = [each for each in listed if isinstance(each, MeasureCallback)]
+    if not found:
+        raise ValueError(f"None of callbacks={shown(listed)} measures: give NeuralCollapse().")
+    return found
 
 
 def _shared(callbacks: Sequence[MeasureCallback]) -> list[MeasureCallback]:

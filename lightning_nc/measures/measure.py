@@ -16,7 +16,7 @@ from lightning_nc.measures.quantity import Panel, Quantity
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.passes.geometry_pass import GeometryPass
 from lightning_nc.passes.measuring_pass import MeasuringPass
-from lightning_nc.passes.request import Answer, Request
+from lightning_nc.passes.request import Answer, DoesNotApply, Request
 
 # draws on what it is given, see `figures.canvas`, or in a new figure; returns the figure
 Drawing = Callable[..., Any]
@@ -113,8 +113,8 @@ class Measure(ABC):
 
     def values_of(self, found: Any) -> dict[str, float]:
         """The values of all rows, computed from what their functions ``of`` receive."""
-        rows = {row.name: None if row.of is None else row.of(found) for row in self.quantities}
-        return {name: float(value) for name, value in rows.items() if value is not None}
+        rows = {row.name: self._value_of(row, found) for row in self.quantities}
+        return {name: value for name, value in rows.items() if value is not None}
 
     def values_of_layers(self, layers: Mapping[str, Any]) -> dict[str, float]:
         """The values of all rows of layers, by layer in order of depth.
@@ -123,11 +123,11 @@ class Measure(ABC):
             layers: What the functions ``of`` of these rows receive, by layer.
         """
         rows = {
-            f"{layer}/{row.name}" if row.name else layer: None if row.of is None else row.of(found)
+            f"{layer}/{row.name}" if row.name else layer: self._value_of(row, found, layer)
             for layer, found in layers.items()
             for row in self.layer_quantities
         }
-        return {name: float(value) for name, value in rows.items() if value is not None}
+        return {name: value for name, value in rows.items() if value is not None}
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
         """Figures of the last measurement: functions that draw them, by name.
@@ -153,6 +153,25 @@ class Measure(ABC):
     def events(self, timeline: Timeline) -> dict[str, str]:
         """What happened at the last measurement: sentences by title, logged as messages."""
         return {}
+
+    def _value_of(self, row: Quantity, found: Any, layer: str | None = None) -> float | None:
+        """The value of a row; None if it has none.
+
+        Raises:
+            ValueError: If its function ``of`` fails, or returns something other than a number.
+        """
+        try:
+            value = None if row.of is None else row.of(found)
+            return None if value is None else float(value)
+        except DoesNotApply:
+            raise
+        except Exception as error:
+            where = "" if layer is None else f" at layer '{layer}'"
+            raise ValueError(
+                f"The quantity '{row.name or row.label}' of {type(self).__name__} cannot be "
+                f"computed{where}: {type(error).__name__}: {error}. Its function of= must return "
+                "one number, or None if there is nothing to log."
+            ) from error
 
     def _over_epochs(self, panel: Panel, timeline: Timeline, on: Target = None) -> Any:
         curves = {
