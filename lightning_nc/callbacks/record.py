@@ -39,7 +39,7 @@ class Record:
     """The settings and the history of one callback.
 
     Args:
-        name: The name of the callback, for messages.
+        name: The name of the callback or, where its class tells nothing, of its measure.
         measure: The measure.
         probe: The probe, or ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data.
         schedule: When to measure.
