@@ -150,7 +150,7 @@ class MeasureCallback(CallbackBase):
         timeline = self.record.timeline(measurement)
         drawings = self.measure.draw(timeline) | self.measure.draw_at_end(timeline)
         try:
-            return plotted(drawing_of(drawings, name), ax)
+            return plotted(drawing_of(drawings, name, self.measure.figures), ax)
         except KeyError as missing:
             if timeline.last.arrays.keys() >= self.history[-1].arrays.keys():
                 raise

@@ -1,7 +1,7 @@
 """The base of all measures: what is measured and what it means, without a Trainer or a logger."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -22,8 +22,15 @@ from lightning_nc.passes.request import Answer, DoesNotApply, Request
 Drawing = Callable[..., Any]
 
 
-def drawing_of(drawings: Mapping[str, Drawing], name: str | None) -> Drawing:
+def drawing_of(
+    drawings: Mapping[str, Drawing], name: str | None, known: Iterable[str] = ()
+) -> Drawing:
     """Return the drawing of a name; without a name, the first.
+
+    Args:
+        drawings: Functions that draw, by name.
+        name: The name, or None.
+        known: The names of figures that are drawn where there is something to draw.
 
     Raises:
         ValueError: If there is none of that name, or none at all.
@@ -31,7 +38,8 @@ def drawing_of(drawings: Mapping[str, Drawing], name: str | None) -> Drawing:
     if not drawings:
         raise ValueError("There is no figure: none of the quantities has a chart.")
     if name is not None and name not in drawings:
-        raise ValueError(f"There is no figure '{name}'; choose from {', '.join(drawings)}.")
+        why = " here, since what it shows was not measured or is undefined" * (name in known)
+        raise ValueError(f"There is no figure '{name}'{why}; choose from {', '.join(drawings)}.")
     return drawings[name if name is not None else next(iter(drawings))]
 
 

@@ -62,7 +62,8 @@ class NetworkMeasurement(Measurement):
         """
         drawings = self.drawings()
         tagged = (tag for tag in drawings if tag.partition("/")[2] == name)
-        return plotted(drawing_of(drawings, next(tagged, name)), ax)
+        known = [figure for each, _ in self.measures for figure in each.figures]
+        return plotted(drawing_of(drawings, next(tagged, name), known), ax)
 
 
 @torch.inference_mode(False)
