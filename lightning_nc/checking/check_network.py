@@ -14,12 +14,13 @@ from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.checking.findings import Check, Family
 from lightning_nc.checking.timing import Pace, pace_of
 from lightning_nc.functional.minority_collapse import minority_classes
+from lightning_nc.measures.given import require_module
 from lightning_nc.measures.minority_collapse import MinorityMeasure
 from lightning_nc.measures.minority_notes import NO_MINORITY
 from lightning_nc.network.class_names import class_names
 from lightning_nc.network.in_memory import source_of
 from lightning_nc.network.labels import dataset_labels
-from lightning_nc.network.runner import Runner, plain_runner, require_module
+from lightning_nc.network.runner import Runner, plain_runner
 from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.geometry_pass import GeometryPass
 from lightning_nc.passes.gradient_cost import expected_seconds, number_of_directions

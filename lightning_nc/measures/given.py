@@ -1,11 +1,28 @@
-"""Checks of the measures that a user gives."""
+"""Checks of the network and of the measures that a user gives."""
 
 from collections.abc import Iterable
 from typing import Any
 
+from torch import nn
+
 from lightning_nc.arguments import shown
 from lightning_nc.measures.measure import Measure
 from lightning_nc.measures.quantity import Quantity
+
+
+def require_module(model: Any) -> None:
+    """Raise unless a network is one.
+
+    Raises:
+        TypeError: If it is no module of torch.
+    """
+    if not isinstance(model, nn.Module):
+        example = f", {model.__name__}()" if isinstance(model, type) else ""
+        raise TypeError(
+            f"model must be an nn.Module, got {shown(model)}: give the network itself{example}. A "
+            "function that calls it goes to the data: Probe(..., forward=lambda module, inputs: "
+            "...)."
+        )
 
 
 def require_measure(value: Any) -> Measure:

@@ -12,7 +12,7 @@ from torch import nn
 from lightning_nc.figures.canvas import Target
 from lightning_nc.figures.plotting import Plot, plotted
 from lightning_nc.measures.equi_separation import SeparationMeasure
-from lightning_nc.measures.given import measures_given
+from lightning_nc.measures.given import measures_given, require_module
 from lightning_nc.measures.measure import Drawing, Measure, drawing_of
 from lightning_nc.measures.measurement import Measurement, on_its_own
 from lightning_nc.measures.neural_collapse import CollapseMeasure
@@ -21,7 +21,7 @@ from lightning_nc.measures.timeline import Timeline
 from lightning_nc.measures.together import Found, measured_together
 from lightning_nc.network.in_memory import source_of
 from lightning_nc.network.points import Layers, Pool
-from lightning_nc.network.runner import plain_runner, require_module
+from lightning_nc.network.runner import plain_runner
 from lightning_nc.passes.probe import Probe
 
 

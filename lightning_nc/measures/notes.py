@@ -41,8 +41,8 @@ def single_samples_note(n: Tensor, names: str) -> dict[str, str]:
     result = "are 0" if single == K else "are too small"
     return {
         "single samples": f"{single} of {K} classes {have} one sample, which is {whose} mean: "
-        f"variation within classes is 0 there by construction, so that {names} {result} whatever the "
-        "network has learned. Measure more samples per class."
+        f"variation within classes is 0 there by construction, so that {names} {result} whatever "
+        "the network has learned. Measure more samples per class."
     }
 
 

@@ -8,7 +8,6 @@ import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
-from lightning_nc.arguments import shown
 from lightning_nc.guards.generators import generators_in_model, held_generators
 from lightning_nc.network.calling import Forward, calling
 
@@ -57,21 +56,6 @@ class Runner(NamedTuple):
     def generators(self) -> list[Any]:
         """Return the random generators that the network or ``around`` may draw from."""
         return generators_in_model(self.model) + held_generators(self.around, deepest=3)
-
-
-def require_module(model: Any) -> None:
-    """Raise unless a network is one.
-
-    Raises:
-        TypeError: If it is no module of torch.
-    """
-    if not isinstance(model, nn.Module):
-        example = f", {model.__name__}()" if isinstance(model, type) else ""
-        raise TypeError(
-            f"model must be an nn.Module, got {shown(model)}: give the network itself{example}. A "
-            "function that calls it goes to the data: Probe(..., forward=lambda module, inputs: "
-            "...)."
-        )
 
 
 def plain_runner(
