@@ -22,7 +22,7 @@ def require_whole_number(name: str, value: Any, least: int | None, meaning: str 
     except (TypeError, RuntimeError):
         found = None
     if found is None or isinstance(value, bool):
-        raise ValueError(f"{name} must be {bounds}, got {_shown(value)}: give a whole number.")
+        raise ValueError(f"{name} must be {bounds}, got {shown(value)}: give a whole number.")
     if least is not None and found < least:
         raise ValueError(f"{name} must be {bounds}, got {found}.")
     return found
@@ -31,13 +31,13 @@ def require_whole_number(name: str, value: Any, least: int | None, meaning: str 
 def require_number(name: str, value: Any, least: float) -> None:
     """Raise unless the value is a number of ``least`` or more, which NaN is not."""
     if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= least:
-        raise ValueError(f"{name} must be {least:g} or more, got {_shown(value)}.")
+        raise ValueError(f"{name} must be {least:g} or more, got {shown(value)}.")
 
 
 def require_whole_numbers(name: str, values: Any, least: int, meaning: str = "") -> list[int]:
     """Return the values as ints; raise unless they are whole numbers of ``least`` or more."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise ValueError(f"{name} must be a list of whole numbers, got {_shown(values)}.")
+        raise ValueError(f"{name} must be a list of whole numbers, got {shown(values)}.")
     return [require_whole_number(f"each of {name}", value, least, meaning) for value in values]
 
 
@@ -46,7 +46,7 @@ def require_one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in allowed:
         words = [f'"{word}"' for word in allowed]
         raise ValueError(
-            f"{name} must be {', '.join(words[:-1])} or {words[-1]}, got {_shown(value)}."
+            f"{name} must be {', '.join(words[:-1])} or {words[-1]}, got {shown(value)}."
         )
 
 
@@ -60,7 +60,7 @@ def require_figures(value: Any) -> Any:
 def require_yes_or_no(name: str, value: Any, otherwise: str = "") -> bool:
     """Return the value; raise unless it is True or False, and tell what else may be given."""
     if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
-        raise ValueError(f"{name} must be True or False{otherwise}, got {_shown(value)}.")
+        raise ValueError(f"{name} must be True or False{otherwise}, got {shown(value)}.")
     return bool(value)
 
 
@@ -68,14 +68,14 @@ def require_module_name(name: str, value: Any, hint: str = "") -> None:
     """Raise unless the value is the name of a module or None."""
     if value is not None and (not isinstance(value, str) or not value):
         raise ValueError(
-            f"{name} must be the name of a module as in named_modules(){hint}, got {_shown(value)}."
+            f"{name} must be the name of a module as in named_modules(){hint}, got {shown(value)}."
         )
 
 
 def require_function(name: str, value: Any, hint: str = "") -> None:
     """Raise unless the value is a function or None."""
     if value is not None and not callable(value):
-        raise ValueError(f"{name} must be a function{hint}, got {_shown(value)}.")
+        raise ValueError(f"{name} must be a function{hint}, got {shown(value)}.")
 
 
 def require_pooling(value: Any) -> None:
@@ -85,7 +85,7 @@ def require_pooling(value: Any) -> None:
     words = "".join(f', or "{word}"' for word in POOLINGS)
     raise ValueError(
         f"pool must be a function such as lightning_nc.first_token, masked_mean or last_token"
-        f"{words}, got {_shown(value)}."
+        f"{words}, got {shown(value)}."
     )
 
 
@@ -100,7 +100,7 @@ def require_names(name: str, value: Any, hint: str) -> Any:
     listed = isinstance(value, Iterable) and not isinstance(value, str | bytes)
     found = list(value) if listed else []
     if not found or not all(isinstance(each, str) and each for each in found):
-        raise ValueError(f"{name} must be one or more names, got {_shown(value)}. {hint}")
+        raise ValueError(f"{name} must be one or more names, got {shown(value)}. {hint}")
     if not isinstance(value, Mapping):
         return found
     for each in found:
@@ -116,6 +116,7 @@ def require_layers(value: Any) -> Any:
     return require_names("layers", value, hint)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as a message shows it, in 80 characters or fewer."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -36,7 +36,7 @@ ROOMS = {
         {"torch", "lightning", "pytorch_lightning", "lightning_utilities", "tqdm", "yaml"},
     ),
     "checking": (
-        ("callbacks", "measures", "passes", "network", "functional"),
+        ("arguments", "callbacks", "measures", "passes", "network", "functional"),
         {"torch", "jsonargparse", "yaml"},
     ),
     "commands": (("checking", "demo", "integrations", "report"), set()),

@@ -67,7 +67,9 @@ class MeasureCallback(CallbackBase):
     ) -> None:
         super().__init__()
         schedule = Schedule(every_n_epochs, epochs, when)
-        self.record = Record(type(self).__name__, measure, probe, schedule, figures, on_error)
+        # of several that have no class of their own, the measure tells which one is meant
+        named = measure if type(self) is MeasureCallback else self
+        self.record = Record(type(named).__name__, measure, probe, schedule, figures, on_error)
 
     @property
     def measure(self) -> Measure:
@@ -115,7 +117,7 @@ class MeasureCallback(CallbackBase):
         return self.history.to_frame(tidy)
 
     def __repr__(self) -> str:
-        told = f"{type(self).__name__} on '{self.probe.key}', {self.schedule.in_words}"
+        told = f"{self.record.name} on '{self.probe.key}', {self.schedule.in_words}"
         if not self.history:
             return f"<{told}: nothing measured yet>"
         many = f"{len(self.history)} measurement{'s' * (len(self.history) != 1)}"
@@ -143,12 +145,12 @@ class MeasureCallback(CallbackBase):
         """
         if not self.history:
             raise ValueError(
-                f"{type(self).__name__} has measured nothing yet, so there is no figure; fit first."
+                f"{self.record.name} has measured nothing yet, so there is no figure; fit first."
             )
         timeline = self.record.timeline(measurement)
         drawings = self.measure.draw(timeline) | self.measure.draw_at_end(timeline)
         try:
-            return plotted(drawing_of(drawings, name), ax)
+            return plotted(drawing_of(drawings, name, self.measure.figures), ax)
         except KeyError as missing:
             if timeline.last.arrays.keys() >= self.history[-1].arrays.keys():
                 raise
@@ -161,7 +163,7 @@ class MeasureCallback(CallbackBase):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Refuse what cannot be measured and callbacks with the same keys, and begin a run."""
         _require_own_keys(trainer, self.record)
-        require_processes(trainer, type(self).__name__)
+        require_processes(trainer, self.record.name)
         self.record.begin_run(stage, fresh=trainer.global_step == 0)
         if stage == "fit":
             self._attempt(
@@ -304,5 +306,5 @@ def _require_own_keys(trainer: Any, record: Record) -> None:
         shown = f'"{source}"' if isinstance(source, str) else "..."
         raise ValueError(
             f"{len(same)} callbacks would log the keys {record.prefix}...; give their probes "
-            f'different names: {record.name}(probe=Probe({shown}, name="other")).'
+            f'different names: probe=Probe({shown}, name="other").'
         )

@@ -40,7 +40,8 @@ def advise_at_setup(trainer: Any, callback: Any, record: Record) -> None:
             # a value from before training exists whenever a monitor looks
             until = f"before epoch {min(epochs):g}" if epochs else "at any epoch"
             advice = (
-                f"which has no value {until}. Add 0 to {name}(epochs=...){_or_not_strict(watcher)}."
+                f"which has no value {until}. Add 0 to the epochs of {name}"
+                f"{_or_not_strict(watcher)}."
             )
         elif looks_after_validation and when == "validation_end":
             places = trainer.callbacks.index(watcher), trainer.callbacks.index(callback)
@@ -54,8 +55,8 @@ def advise_at_setup(trainer: Any, callback: Any, record: Record) -> None:
             option = _epoch_end_option(watcher)
             advice = (
                 "but looks at the end of validation, before that epoch is measured: it would see "
-                f'the value of an earlier epoch. Set {kind}({option}=True), or {name}(when="'
-                'validation_end").'
+                f"the value of an earlier epoch. Set {kind}({option}=True), or give {name} "
+                'when="validation_end".'
             )
         else:
             continue

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from lightning_nc.arguments import require_figures, require_one_of
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.schedule import Schedule
+from lightning_nc.measures.given import require_measure
 from lightning_nc.measures.history import History, of_stage
 from lightning_nc.measures.measure import Evaluation, Measure
 from lightning_nc.measures.measurement import Measurement, keyed, on_its_own
@@ -38,7 +39,7 @@ class Record:
     """The settings and the history of one callback.
 
     Args:
-        name: The name of the callback, for messages.
+        name: The name of the callback or, where its class tells nothing, of its measure.
         measure: The measure.
         probe: The probe, or ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data.
         schedule: When to measure.
@@ -84,9 +85,7 @@ class Record:
         on_error: OnError,
     ) -> None:
         require_one_of("on_error", on_error, ("warn", "raise"))
-        if not isinstance(measure, Measure):
-            raise ValueError(f"measure must be a Measure, got {measure!r}: give an object of one.")
-        self.name, self.measure, self.schedule = name, measure, schedule
+        self.name, self.measure, self.schedule = name, require_measure(measure), schedule
         self.probe = probe_of(probe)
         self.figures, self.on_error = require_figures(figures), on_error
         self.rows, self.earlier = Rows(), list[Rows]()

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_nc.arguments import shown
 from lightning_nc.callbacks.all_families import callbacks_for
 from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.checking.findings import Check, Family
 from lightning_nc.checking.timing import Pace, pace_of
 from lightning_nc.functional.minority_collapse import minority_classes
+from lightning_nc.measures.given import require_module
 from lightning_nc.measures.minority_collapse import MinorityMeasure
 from lightning_nc.measures.minority_notes import NO_MINORITY
 from lightning_nc.network.class_names import class_names
@@ -47,9 +49,7 @@ class _DryRun(MeasuringPass):
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def check(
-    model: nn.Module, loader: Any, callbacks: Iterable[MeasureCallback] | None = None
-) -> Check:
+def check(model: nn.Module, loader: Any, callbacks: Iterable[Any] | None = None) -> Check:
     """Find out, before any training, what the callbacks would measure and what it costs.
 
     A first batch is traced and timed, and labels are read as far as the probe needs them.
@@ -60,14 +60,16 @@ def check(
         model: Any module that is called with inputs; it is checked on the device where it is.
         loader: Data as `measure` takes them, of which a `Probe` draws 100 samples per class as it
             does for callbacks; or a `Probe` (not on ``"train"``, for which a Trainer is needed).
-        callbacks: Those to check on these data, with their options; by default all families.
+        callbacks: Those to check on these data, with their options; by default all families. Other
+            callbacks of Lightning are passed over.
 
     Returns:
         What was found. It prints as a table, also in a notebook.
 
     Raises:
-        TypeError: If data cannot be read or unpacked.
-        ValueError: If labels do not fit; the message says what was found and what to do.
+        TypeError: If the model is no module, or data cannot be read, unpacked, or given to it.
+        ValueError: If there is something else among ``callbacks``, or none that measures, or if
+            labels do not fit; the message says what was found and what to do.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -78,13 +80,14 @@ def check(
         >>> [each.name for each in found.families if not each.applies]  # classes are balanced
         ['MinorityCollapse']
     """
+    require_module(model)
     probe = loader if isinstance(loader, Probe) else Probe(source_of(loader, model), "data")
     if isinstance(probe.source, str):
         raise ValueError(
             f'Probe source "{probe.source}" is a Trainer\'s loader, but there is no Trainer. Give '
             'the loader or its dataset: Probe(source=loader, name="train").'
         )
-    chosen = list(callbacks_for(probe) if callbacks is None else callbacks)
+    chosen = _ours(callbacks_for(probe) if callbacks is None else callbacks)
     runner, shared = plain_runner(model, probe.forward), _shared(chosen)
     requests = [each.measure.request() for each in shared]
     dry = _DryRun(runner, lambda: probe.source, probe, requests, Processes())
@@ -99,6 +102,25 @@ def check(
         why_not = _no_minority(each, dry.labels) if failure is None else str(failure)
         families.append(Family(each.record.name, why_not))
     return Check(families, dry.names, dry.pace, probe, dry.plan._replace(failures={}))
+
+
+def _ours(callbacks: Any) -> list[MeasureCallback]:
+    """Those of some callbacks, or of one alone, that measure.
+
+    Raises:
+        ValueError: If there is none, or something else than a callback.
+    """
+    listed = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    for each in listed:
+        if isinstance(each, type) or not hasattr(each, "on_train_start"):  # a hook of Lightning
+            raise ValueError(
+                f"callbacks must be a list of callbacks such as NeuralCollapse(), got "
+                f"{shown(each)}; a measure becomes one by MeasureCallback(measure)."
+            )
+    found = [each for each in listed if isinstance(each, MeasureCallback)]
+    if not found:
+        raise ValueError(f"None of callbacks={shown(listed)} measures: give NeuralCollapse().")
+    return found
 
 
 def _shared(callbacks: Sequence[MeasureCallback]) -> list[MeasureCallback]:

@@ -1,5 +1,6 @@
 """A network and its data, by import path or from a configuration of LightningCLI."""
 
+import inspect
 import sys
 from pathlib import Path
 from pkgutil import resolve_name
@@ -56,7 +57,14 @@ def from_configuration(path: Path) -> Subject:
         raise NotFound(
             f"{missing}. Configurations need: pip install 'jsonargparse[signatures]'"
         ) from None
-    parts = _parts(yaml.safe_load(path.read_text(encoding="utf-8")), path)
+    try:
+        whole = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise NotFound(
+            f"The configuration {path} cannot be read: {error}. Give the path of a YAML file as "
+            f"seen from {Path.cwd()}."
+        ) from error
+    parts = _parts(whole, path)
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     for key, part in parts.items():
         kind = _resolved(part["class_path"])
@@ -91,7 +99,22 @@ def _imported(path: str) -> Any:
         raise NotFound(f"{path} names no object. Give what to check in a file: {file}:name.")
     found = _resolved(path)
     makes_one = isinstance(found, type) or not isinstance(found, nn.Module)
-    return found() if callable(found) and makes_one else found
+    if not (callable(found) and makes_one):
+        return found
+    _require_no_arguments(found, path)
+    return found()
+
+
+def _require_no_arguments(function: Any, path: str) -> None:
+    try:
+        inspect.signature(function).bind()
+    except ValueError:
+        return  # its parameters are unknown, such as those of a function of C
+    except TypeError as error:
+        raise NotFound(
+            f"{path} cannot be called without arguments: {error}. Give the path of a function that "
+            "makes it without any, or --config with a file of LightningCLI that has init_args."
+        ) from None
 
 
 def _resolved(path: str) -> Any:

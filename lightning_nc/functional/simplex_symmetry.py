@@ -19,6 +19,8 @@ from lightning_nc.functional.separating_directions import triangular_factor
 class SimplexSymmetry(NamedTuple):
     """How far class values are from a simplex and the classifier from an isometry; all ideally 0.
 
+    Standard deviations (std) are those of populations.
+
     Attributes:
         distances: Spread (std / mean) of ``||y_i - y_l||`` over pairs.
         angles: Spread (``std / |mean|``) of ``<y_i - y_l, y_l - y_j>`` over distinct i, l, j.

@@ -22,7 +22,7 @@ from lightning_nc.measures.equi_separation_quantities import (
 from lightning_nc.measures.laws import draw_by_epoch, fitted_law, law_tables
 from lightning_nc.measures.many_classes import QUANTILES, class_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
-from lightning_nc.measures.notes import law_note, nesting_note, rank_note
+from lightning_nc.measures.notes import law_note, nesting_note, rank_note, single_samples_note
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.request import Answer, Request
@@ -59,6 +59,7 @@ class SeparationMeasure(Measure):
         by_class = torch.stack([*map(class_fuzziness_of, answer.layers.values())])
         arrays = {"fuzziness": D} | class_arrays("class_fuzziness", by_class)
         notes = rank_note(answer.layers) | nesting_note(answer.layers)
+        notes |= single_samples_note(answer.counts, "D")
         if not bool(law.pearson_r.isfinite()):
             notes |= law_note(layers)
         return Evaluation(self.values_of(Separation(D, law)), layers, arrays, notes)

@@ -1,7 +1,7 @@
 """The base of all measures: what is measured and what it means, without a Trainer or a logger."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -16,14 +16,21 @@ from lightning_nc.measures.quantity import Panel, Quantity
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.passes.geometry_pass import GeometryPass
 from lightning_nc.passes.measuring_pass import MeasuringPass
-from lightning_nc.passes.request import Answer, Request
+from lightning_nc.passes.request import Answer, DoesNotApply, Request
 
 # draws on what it is given, see `figures.canvas`, or in a new figure; returns the figure
 Drawing = Callable[..., Any]
 
 
-def drawing_of(drawings: Mapping[str, Drawing], name: str | None) -> Drawing:
+def drawing_of(
+    drawings: Mapping[str, Drawing], name: str | None, known: Iterable[str] = ()
+) -> Drawing:
     """Return the drawing of a name; without a name, the first.
+
+    Args:
+        drawings: Functions that draw, by name.
+        name: The name, or None.
+        known: The names of figures that are drawn where there is something to draw.
 
     Raises:
         ValueError: If there is none of that name, or none at all.
@@ -31,7 +38,8 @@ def drawing_of(drawings: Mapping[str, Drawing], name: str | None) -> Drawing:
     if not drawings:
         raise ValueError("There is no figure: none of the quantities has a chart.")
     if name is not None and name not in drawings:
-        raise ValueError(f"There is no figure '{name}'; choose from {', '.join(drawings)}.")
+        why = " here, since what it shows was not measured or is undefined" * (name in known)
+        raise ValueError(f"There is no figure '{name}'{why}; choose from {', '.join(drawings)}.")
     return drawings[name if name is not None else next(iter(drawings))]
 
 
@@ -113,8 +121,8 @@ class Measure(ABC):
 
     def values_of(self, found: Any) -> dict[str, float]:
         """The values of all rows, computed from what their functions ``of`` receive."""
-        rows = {row.name: None if row.of is None else row.of(found) for row in self.quantities}
-        return {name: float(value) for name, value in rows.items() if value is not None}
+        rows = {row.name: self._value_of(row, found) for row in self.quantities}
+        return {name: value for name, value in rows.items() if value is not None}
 
     def values_of_layers(self, layers: Mapping[str, Any]) -> dict[str, float]:
         """The values of all rows of layers, by layer in order of depth.
@@ -123,11 +131,11 @@ class Measure(ABC):
             layers: What the functions ``of`` of these rows receive, by layer.
         """
         rows = {
-            f"{layer}/{row.name}" if row.name else layer: None if row.of is None else row.of(found)
+            f"{layer}/{row.name}" if row.name else layer: self._value_of(row, found, layer)
             for layer, found in layers.items()
             for row in self.layer_quantities
         }
-        return {name: float(value) for name, value in rows.items() if value is not None}
+        return {name: value for name, value in rows.items() if value is not None}
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
         """Figures of the last measurement: functions that draw them, by name.
@@ -153,6 +161,25 @@ class Measure(ABC):
     def events(self, timeline: Timeline) -> dict[str, str]:
         """What happened at the last measurement: sentences by title, logged as messages."""
         return {}
+
+    def _value_of(self, row: Quantity, found: Any, layer: str | None = None) -> float | None:
+        """The value of a row; None if it has none.
+
+        Raises:
+            ValueError: If its function ``of`` fails, or returns something other than a number.
+        """
+        try:
+            value = None if row.of is None else row.of(found)
+            return None if value is None else float(value)
+        except DoesNotApply:
+            raise
+        except Exception as error:
+            where = "" if layer is None else f" at layer '{layer}'"
+            raise ValueError(
+                f"The quantity '{row.name or row.label}' of {type(self).__name__} cannot be "
+                f"computed{where}: {type(error).__name__}: {error}. Its function of= must return "
+                "one number, or None if there is nothing to log."
+            ) from error
 
     def _over_epochs(self, panel: Panel, timeline: Timeline, on: Target = None) -> Any:
         curves = {

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from torch import nn
 from lightning_nc.figures.canvas import Target
 from lightning_nc.figures.plotting import Plot, plotted
 from lightning_nc.measures.equi_separation import SeparationMeasure
+from lightning_nc.measures.given import measures_given, require_module
 from lightning_nc.measures.measure import Drawing, Measure, drawing_of
 from lightning_nc.measures.measurement import Measurement, on_its_own
 from lightning_nc.measures.neural_collapse import CollapseMeasure
@@ -61,7 +62,8 @@ class NetworkMeasurement(Measurement):
         """
         drawings = self.drawings()
         tagged = (tag for tag in drawings if tag.partition("/")[2] == name)
-        return plotted(drawing_of(drawings, next(tagged, name)), ax)
+        known = [figure for each, _ in self.measures for figure in each.figures]
+        return plotted(drawing_of(drawings, next(tagged, name), known), ax)
 
 
 @torch.inference_mode(False)
@@ -72,7 +74,7 @@ def measure(
     layers: Layers | None = "blocks",
     head: str | Literal[False] | None = None,
     pool: Pool = "auto",
-    measures: Iterable[Any] | None = None,
+    measures: Any = None,
     progress: bool | None = None,
 ) -> NetworkMeasurement:
     """Measure a network once, without a Trainer, and return what the callbacks would log.
@@ -90,7 +92,7 @@ def measure(
         layers: See `EquiSeparation`; None leaves out the law.
         head: See `NeuralCollapse`; False leaves out neural collapse.
         pool: Makes (N, d) features of layers and of the classifier's input.
-        measures: What to measure instead of the law and neural collapse: any `Measure`, or
+        measures: What to measure instead of the law and neural collapse: a `Measure` or several, or
             callbacks, whose measures are used. ``measures=callbacks_for()`` measures all families.
         progress: Whether to count passes through the network on a line, from the first second on;
             by default only where there is a terminal or notebook.
@@ -99,10 +101,11 @@ def measure(
         A `Measurement` that holds the values of all measures under their keys, and has ``plot()``.
 
     Raises:
-        TypeError: If data cannot be read or unpacked.
-        ValueError: If two measures have the same keys, or layers, head, labels or features do not
-            fit; the message says what was found and what to do. If none of these is given, a
-            measure that does not fit is left out with a warning, unless none fits.
+        TypeError: If the model is no module, or data cannot be read, unpacked, or given to it.
+        ValueError: If there is something else among ``measures``, if two measures have the same
+            keys, or layers, head, labels or features do not fit; the message says what was found
+            and what to do. If none of these is given, a measure that does not fit is left out with
+            a warning, unless none fits.
 
     Example:
         >>> import torch
@@ -119,6 +122,7 @@ def measure(
         half distance 9/4.
     """
     started = time.perf_counter()
+    require_module(model)
     probe = loader
     if not isinstance(loader, Probe):
         probe = Probe(source_of(loader, model), "data", samples_per_class=None)
@@ -130,14 +134,15 @@ def measure(
     if measures is None:
         chosen = _the_law_and_collapse(layers, head, pool)
     elif (layers, head, pool) == ("blocks", None, "auto"):
-        chosen = [getattr(each, "measure", each) for each in measures]
+        chosen = measures_given(measures)
     else:
         raise ValueError(
             "layers=, head= and pool= do not apply to measures=: give them to each measure."
         )
     _require_own_keys(chosen)
     if not chosen:
-        raise ValueError("Nothing to measure: layers=None and head=False leave out both measures.")
+        why = "layers=None and head=False leave out both measures"
+        raise ValueError(f"Nothing to measure: {why if measures is None else 'measures is empty'}.")
     with passes_shown(progress) as advance:
         runner = plain_runner(model, probe.forward, advance)
         outcomes = measured_together(runner, probe, chosen)

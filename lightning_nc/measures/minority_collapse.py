@@ -119,7 +119,8 @@ class MinorityMeasure(Measure):
         if self.predictions is not None and len(found.B):
             found, of_theory = self._with_prediction(self.predictions, found)
         values = self.values_of(found)
-        notes = of_theory | minority_notes(values, found, why_unknown)
+        theory = self.predictions is not None
+        notes = of_theory | minority_notes(values, found, why_unknown, theory)
         return Evaluation(values, {}, _arrays(found), notes, self._alerts(values, found))
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:

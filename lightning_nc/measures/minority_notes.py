@@ -13,7 +13,7 @@ _OF_COUNTS = ("imbalance_ratio", *_PREDICTED)
 
 
 def minority_notes(
-    values: Mapping[str, float], found: Minority, why_unknown: str
+    values: Mapping[str, float], found: Minority, why_unknown: str, theory: bool = False
 ) -> dict[str, str]:
     """Why values are NaN or missing, by topic.
 
@@ -21,6 +21,7 @@ def minority_notes(
         values: Values by name of the quantity.
         found: What they were computed from.
         why_unknown: Why class counts stay unknown; empty if they are known, or may become known.
+        theory: Whether the prediction of the layer-peeled model was requested.
     """
     notes, undefined = {}, [name for name, value in values.items() if value != value]
     if why_unknown:
@@ -31,7 +32,8 @@ def minority_notes(
         )
         notes["counts"] = f"{missing}: {why_unknown}; give class_counts=[...]."
     elif found.n is not None and len(found.B) == 0:
-        absent = [row.name for row in QUANTITIES if row.name not in (*values, *_PREDICTED)]
+        logged = (*values, *(() if theory else _PREDICTED))
+        absent = [row.name for row in QUANTITIES if row.name not in logged]
         notes["no minority"] = (
             f"{_are(absent, 'not logged')}: {NO_MINORITY}; to compare classes all the same, name "
             "them with minority=[...]."

@@ -27,7 +27,7 @@ from lightning_nc.measures.layer_collapse_quantities import LAYER_QUANTITIES, La
 from lightning_nc.measures.many_classes import cosine_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
 from lightning_nc.measures.neural_collapse_quantities import QUANTITIES
-from lightning_nc.measures.notes import rank_note
+from lightning_nc.measures.notes import rank_note, single_samples_note
 from lightning_nc.measures.quantity import Quantity
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import Layers, Pool
@@ -98,6 +98,7 @@ class CollapseMeasure(Measure):
             }
         )
         notes = rank_note({**answer.layers, "the classifier's input": last.features})
+        notes |= single_samples_note(answer.counts, "NC1 and CDNV")
         notes |= _undefined(values, answer.classifier) | _undefined_at_layers(layers)
         return Evaluation(values, layers, arrays, notes)
 

@@ -102,7 +102,8 @@ QUANTITIES = (
         "nc2_equinorm_means",
         "NC2",
         "NC2 norms of means",
-        "Spread of the norms of the class means: 0 if all are equally far from the centre.",
+        "Standard deviation (divisor K-1) of the norms of the class means, divided by their mean: "
+        "0 if all are equally far from the centre.",
         ideal="0",
         worry="If it stays high: some classes, often majority classes, take more room.",
         best="low",
@@ -114,7 +115,8 @@ QUANTITIES = (
         "nc2_equinorm_weights",
         "NC2",
         "NC2 norms of rows",
-        "Spread of the norms of the classifier rows.",
+        "Standard deviation (divisor K-1) of the norms of the classifier rows, divided by their "
+        "mean.",
         ideal="0",
         worry="If it rises: the classifier increasingly favours some classes.",
         best="low",
@@ -126,7 +128,8 @@ QUANTITIES = (
         "nc2_equiangularity_means",
         "NC2",
         "NC2 angles of means",
-        "Spread of the angles between class means: 0 if all pairs are equally far apart.",
+        "Population standard deviation, over all pairs, of the cosines between class means: 0 if "
+        "all pairs are equally far apart.",
         ideal="0",
         worry="If it stays high: some pairs of classes are closer to each other than the rest.",
         best="low",
@@ -138,9 +141,9 @@ QUANTITIES = (
         "nc2_equiangularity_weights",
         "NC2",
         "NC2 angles of rows",
-        "Spread of the angles between classifier rows.",
+        "Population standard deviation, over all pairs, of the cosines between classifier rows.",
         ideal="0",
-        worry="If it rises while the spread for class means falls.",
+        worry="If it rises while that of class means falls.",
         best="low",
         chart=Curve(_NC2, "angles: rows", dashed=True, compared=False),
         function="functional.equiangularity",
@@ -216,8 +219,9 @@ QUANTITIES = (
         "gnc2",
         "GNC2",
         "GNC2 uniformity",
-        "Spread of the logarithms of the distances between class means, scaled to norm 1: 0 for a "
-        "simplex, small if the means are spread evenly, also where classes outnumber dimensions.",
+        "Population standard deviation, over all pairs, of the logarithms of the distances between "
+        "class means, scaled to norm 1: 0 for a simplex, small if the means are spread evenly, "
+        "also where classes outnumber dimensions.",
         ideal="0",
         worry="If it stays high: some classes are much closer in direction than others.",
         best="low",
@@ -229,7 +233,8 @@ QUANTITIES = (
         "unc3",
         "UNC3",
         "UNC3 uniform duality",
-        "Spread over classes of the cosine between classifier row and class mean.",
+        "Population standard deviation, over classes, of the cosine between classifier row and "
+        "class mean.",
         ideal="0",
         worry="If it stays high: rows and means agree for some classes, often frequent ones, and "
         "not for others.",

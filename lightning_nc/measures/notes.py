@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 import torch
+from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.functional.input_checks import missing_directions
@@ -23,6 +24,25 @@ def rank_note(layers: Mapping[str, ClassGeometry]) -> dict[str, str]:
         "rank": "class means span fewer directions than they could at "
         f"{', '.join(short[:5])}{more}; D and NC1 use only those, and are undefined (NaN) if "
         "there are none."
+    }
+
+
+def single_samples_note(n: Tensor, names: str) -> dict[str, str]:
+    """A note if classes have one sample, which lies at their mean.
+
+    Args:
+        n: Samples per class, shape ``(K,)``.
+        names: The quantities of variation within classes.
+    """
+    K, single = int((n > 0).sum()), int((n == 1).sum())
+    if not single:
+        return {}
+    have, whose = ("has", "its") if single == 1 else ("have", "their")
+    result = "are 0" if single == K else "are too small"
+    return {
+        "single samples": f"{single} of {K} classes {have} one sample, which is {whose} mean: "
+        f"variation within classes is 0 there by construction, so that {names} {result} whatever "
+        "the network has learned. Measure more samples per class."
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from lightning_nc.network.nesting import described, floating_tensor_in
@@ -62,6 +63,7 @@ def calling(
     else:
         own = partial(call_model, called) if isinstance(forward, str) else partial(called, model)
         function = own if wrapper is None else partial(_call_within, wrapper, model, own)
+    function = partial(_call_in_one_type, model, function)
     names = [] if called is forward else list(_parameters(called))
     if names[:1] != ["batch"]:
         return Calling(function)
@@ -99,6 +101,30 @@ def call_model(
         if len(inputs) == 1 and _accept(parameters, tuple(inputs.values()), {}):
             return model(*inputs.values())
     raise TypeError(_cannot_be_called(parameters, inputs))
+
+
+def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: Any) -> Any:
+    """Call a function with inputs; if their type is not that of the parameters, say so."""
+    try:
+        return function(inputs)
+    except RuntimeError as error:
+        given, own = floating_tensor_in(inputs), filter(torch.is_floating_point, model.parameters())
+        types = {each.dtype for each in own}
+        # what torch says of two types that do not fit differs by layer, but has this word
+        if given is None or not types or given.dtype in types or "type" not in str(error):
+            raise
+        of_inputs, *of_network = (
+            str(each).removeprefix("torch.") for each in (given.dtype, *sorted(types, key=str))
+        )
+        raise TypeError(
+            f"The inputs are {of_inputs}, but the network's parameters are "
+            f"{' and '.join(of_network)}: {error}. Convert the network, as by "
+            f"{_METHODS.get(of_inputs, f'net.to(torch.{of_inputs})')}, or give a loader whose "
+            f"inputs are {of_network[0]}."
+        ) from error
+
+
+_METHODS = {"float32": "net.float()", "float64": "net.double()"}
 
 
 def _call_with_batch(function: Callable[[Any], Any], inputs: Any) -> Any:

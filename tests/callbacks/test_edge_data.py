@@ -212,3 +212,22 @@ def test_a_single_loader_in_a_collection_is_the_one(callback_class, kind, source
     assert_untouched(tmp_path, callback, **options)
     train(tmp_path, [callback, comparing], **options)
     comparing.assert_same_as(callback.history[1:])
+
+
+@pytest.mark.parametrize("kind", [EquiSeparation, NeuralCollapse])
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((1, 1, 1), "3 of 3 classes have one .* are 0"),
+        ((9, 1, 9), "1 of 3 classes has one .*small"),
+    ],
+)
+def test_classes_of_one_sample_are_told_once_to_vary_by_nothing(kind, counts, said, tmp_path):
+    callback = kind(figures=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        nets.fit(tmp_path, [callback], data=nets.vectors(counts), net=nets.mlp(K=3))
+    told = [str(w.message) for w in caught if "by construction" in str(w.message)]
+    assert len(told) == 1
+    assert re.search(said, told[0])
+    assert len(callback.history) == 3

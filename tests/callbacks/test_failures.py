@@ -6,9 +6,10 @@ import pytest
 from pytorch_lightning import Callback
 from torch.utils.data import DataLoader
 
-from lightning_nc import EquiSeparation, GeometrySummary, NeuralCollapse, Probe
+from lightning_nc import EquiSeparation, GeometrySummary, MeasureCallback, NeuralCollapse, Probe
 from tests import nets
 from tests.callbacks.runs import epochs
+from tests.measures.own_family import LayerwiseVariance
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
@@ -175,3 +176,18 @@ def test_the_summary_says_how_many_measurements_were_skipped(tmp_path, capsys):
     callback = NeuralCollapse(probe=Probe(nets.Broken(), "broken"), figures=False)
     told_in(tmp_path, [callback, GeometrySummary()])
     assert "NeuralCollapse on 'broken': nothing measured, 3 skipped." in capsys.readouterr().out
+
+
+def test_callbacks_without_a_class_of_their_own_have_the_names_of_their_measures(tmp_path, capsys):
+    class Failing(LayerwiseVariance):
+        family = "failing"
+
+        def evaluate(self, answer):
+            raise OSError("the disk is gone")
+
+    callbacks = [MeasureCallback(one(), figures=False) for one in (LayerwiseVariance, Failing)]
+    told, _ = told_in(tmp_path, [*callbacks, GeometrySummary()])
+    assert [text.split(" ")[0] for text in told] == ["Failing", "Failing"]
+    heads = [line for line in capsys.readouterr().out.splitlines() if "on 'train'" in line]
+    assert [head.split(" ")[0] for head in heads] == ["LayerwiseVariance", "Failing"]
+    assert repr(callbacks[1]).startswith("<Failing on 'train', ")

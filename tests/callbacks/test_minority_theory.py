@@ -120,3 +120,13 @@ def test_training_with_theory_is_the_same_bit_by_bit(tmp_path):
     plain = fit(tmp_path, []).lightning_module.state_dict()
     measured = fit(tmp_path, [MinorityCollapse(theory=True)]).lightning_module.state_dict()
     assert nets.same(plain, measured)
+
+
+def test_theory_without_minority_classes_is_said_to_have_no_prediction_and_no_figure(tmp_path):
+    callback = MinorityCollapse(theory=True, figures=False)
+    with pytest.warns(RuntimeWarning, match=r"predicted_cos.*critical_ratio.* are not logged"):
+        fit(tmp_path, [callback], (16, 16, 16, 16))
+    with pytest.raises(ValueError, match=r"no figure 'theory' here, since .* not measured"):
+        callback.plot("theory")
+    with pytest.raises(ValueError, match="no figure 'typo'; choose"):
+        callback.plot("typo")

@@ -260,3 +260,18 @@ def test_a_measurement_after_a_check_has_the_values_that_it_has_without():
     before = measure(model, data).values
     check(model, data)
     assert str(measure(model, data).values) == str(before)
+
+
+def test_callbacks_that_do_not_measure_are_passed_over():
+    net, data, law = nets.mlp(), nets.vectors(), lightning_nc.EquiSeparation()
+    summary = lightning_nc.GeometrySummary()
+    assert [each.name for each in check(net, data, [summary, law]).families] == ["EquiSeparation"]
+    for none, sentence in (
+        ([summary], "None of callbacks=.* measures"),
+        ([lightning_nc.NeuralCollapse], "such as NeuralCollapse"),
+        ([law.measure], "by MeasureCallback"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            check(net, data, none)
+    with pytest.raises(TypeError, match=r"must be an nn\.Module, got None"):
+        check(None, data)

@@ -37,6 +37,11 @@ class Model(LightningModule):
         return self.classifier(self.body(x))
 
 
+class Needs(Model):
+    def __init__(self, width):
+        super().__init__(width)
+
+
 class WithData(Model):
     def train_dataloader(self):
         return DataLoader(data, 5)
@@ -152,7 +157,8 @@ def wrong_argument(root):
         lambda root: (["project.train:net"], "no train_dataloader()"),
         lambda root: (["project.train:Model"], "Model has no train_dataloader()"),
         lambda root: (["project.train:net", "project.train:number"], "source of a Probe must"),
-        lambda root: (["--config", "none.yaml"], "none.yaml"),
+        lambda root: (["--config", "none.yaml"], "configuration none.yaml cannot be read"),
+        lambda root: (["project.train:Needs", "project.train:loader"], "'width'. Give the path of"),
         lambda root: ([], "give either"),
         wrong_file,
         wrong_argument,

@@ -227,3 +227,23 @@ def test_of_arrays_with_one_name_none_hides_another():
 def test_measures_with_the_same_keys_are_refused():
     with pytest.raises(ValueError, match=r"^2 of the measures would have the keys nc/\.\.\.: "):
         measure(network(), LOADER, measures=[NeuralCollapse(), NeuralCollapse(layers=["0"])])
+
+
+def test_one_measure_needs_no_list():
+    alone = measure(network(), LOADER, measures=NeuralCollapse()).values
+    assert nets.same(alone, measure(network(), LOADER, measures=[NeuralCollapse()]).values)
+
+
+@pytest.mark.parametrize(
+    ("model", "measures", "kind", "sentence"),
+    [
+        (network(), ["nc"], ValueError, "got 'nc'. Give a list of them"),
+        (network(), [NeuralCollapse], ValueError, r"measures=\[NeuralCollapse\(\)\]"),
+        (network(), [], ValueError, "Nothing to measure: measures is empty"),
+        (None, None, TypeError, "must be an nn.Module, got None: give the network"),
+        (len, None, TypeError, "must be an nn.Module, got <built-in function len>"),
+    ],
+)
+def test_what_is_no_measure_or_network_is_told(model, measures, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        measure(model, LOADER, measures=measures)

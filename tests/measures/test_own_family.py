@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from lightning_nc import EquiSeparation, MeasureCallback, measure
+from lightning_nc import EquiSeparation, Measure, MeasureCallback, Quantity, measure
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.report import read_runs, report_page
 from tests import nets, reference
@@ -106,3 +107,43 @@ def test_measures_without_a_hash_are_measured_apart():
     found = measure(nets.mlp(), nets.vectors(), measures=[Named("one"), EquiSeparation()])
     assert "separation/data/rho" in found.values
     assert "cdnv/data/fall" in found.values
+
+
+@pytest.mark.parametrize(
+    ("of", "why"),
+    [(lambda _: torch.ones(3), "one element"), (lambda _: [][1], "IndexError: list index")],
+)
+def test_a_row_that_cannot_be_computed_is_named(of, why):
+    class Wrong(LayerwiseVariance):
+        quantities = (Quantity("worst", "", "Worst", "", of=of),)
+
+    with pytest.raises(ValueError, match=f"quantity 'worst' of Wrong cannot .*{why}.*one number"):
+        measure(nets.mlp(), nets.vectors(), measures=Wrong())
+
+    class WrongAtLayers(LayerwiseVariance):
+        layer_quantities = (Quantity("", "", "Worst", "", of=of),)
+
+    with pytest.raises(ValueError, match=r"'Worst' of WrongAtLayers cannot .* at layer 'input'"):
+        measure(nets.mlp(), nets.vectors(), measures=WrongAtLayers())
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "sentence"),
+    [
+        ("family", None, "family must be a name without a slash, but is missing"),
+        ("family", "a/b", "family must be a name without a slash, got 'a/b'"),
+        ("title", None, "title must be a text, but is missing"),
+        ("question", None, "question must be a text, but is missing"),
+        ("quantities", None, "quantities must be a tuple of Quantity, but is missing"),
+        ("quantities", Quantity("x", "", "X", ""), "quantities must be a tuple of Quantity, got"),
+    ],
+)
+def test_what_a_measure_lacks_is_told_when_it_is_used(attribute, value, sentence):
+    attributes = {n: getattr(LayerwiseVariance, n) for n in ("title", "question", "quantities")}
+    attributes |= {"family": "own", "request": LayerwiseVariance.request, attribute: value}
+    if value is None:
+        del attributes[attribute]
+    lacking = type("Lacking", (Measure,), attributes)()
+    for use in (MeasureCallback, lambda one: measure(nets.mlp(), nets.vectors(), measures=one)):
+        with pytest.raises(ValueError, match=f"Lacking.{sentence}"):
+            use(lacking)

@@ -149,3 +149,17 @@ def test_a_method_that_takes_the_batch_is_given_it_with_its_number():
 def test_a_name_that_cannot_be_called_is_named(name):
     with pytest.raises(ValueError, match=rf"'{name}' is no submodule or method of Parts.*'net'"):
         calling(Parts(), name).function(X)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_inputs_of_another_type_than_the_network_are_told_with_the_way_out(dtype):
+    name = str(dtype).removeprefix("torch.")
+    model = nn.Linear(3, 2).to(dtype)
+    sentence = (
+        rf"inputs are float32, but .* are {name}: mat1 .*net\.float\(\), .* inputs are {name}"
+    )
+    with pytest.raises(TypeError, match=sentence) as told:
+        calling(model).function(torch.zeros(4, 3))
+    assert isinstance(told.value.__cause__, RuntimeError)
+    with pytest.raises(RuntimeError, match=r"^mat1"):  # of one type, torch speaks for itself
+        calling(model).function(torch.zeros(4, 5, dtype=dtype))

@@ -1,0 +1,80 @@
+"""Checks of the network and of the measures that a user gives."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from lightning_nc.arguments import shown
+from lightning_nc.measures.measure import Measure
+from lightning_nc.measures.quantity import Quantity
+
+
+def require_module(model: Any) -> None:
+    """Raise unless a network is one.
+
+    Raises:
+        TypeError: If it is no module of torch.
+    """
+    if not isinstance(model, nn.Module):
+        example = f", {model.__name__}()" if isinstance(model, type) else ""
+        raise TypeError(
+            f"model must be an nn.Module, got {shown(model)}: give the network itself{example}. A "
+            "function that calls it goes to the data: Probe(..., forward=lambda module, inputs: "
+            "...)."
+        )
+
+
+def require_measure(value: Any) -> Measure:
+    """Return the value; raise unless it is a measure with all that describes it.
+
+    Raises:
+        ValueError: If it is something else, or without family, title, question or quantities.
+    """
+    if not isinstance(value, Measure):
+        example = f", {value.__name__}()" if isinstance(value, type) else ""
+        raise ValueError(
+            f"measure must be a Measure, got {shown(value)}: give an object of one{example}."
+        )
+    name = type(value).__name__
+    for attribute in ("family", "title", "question"):
+        text = getattr(value, attribute, None)
+        if not isinstance(text, str) or (attribute == "family" and (not text or "/" in text)):
+            what = "a name without a slash" if attribute == "family" else "a text"
+            raise ValueError(
+                f"{name}.{attribute} must be {what}, {_got(value, attribute)}: set it in the class."
+            )
+    for attribute in ("quantities", "layer_quantities"):
+        rows = getattr(value, attribute, None)
+        if not isinstance(rows, tuple | list) or not all(isinstance(r, Quantity) for r in rows):
+            raise ValueError(
+                f"{name}.{attribute} must be a tuple of Quantity, {_got(value, attribute)}: "
+                f"{attribute} = (Quantity(...),)."
+            )
+    return value
+
+
+def measures_given(given: Any) -> list[Measure]:
+    """The measures in what was given: measures, or callbacks that have one; also one alone.
+
+    Raises:
+        ValueError: If something else is among them.
+    """
+    listed = isinstance(given, Iterable) and not isinstance(given, str | bytes)
+    return [_measure_in(each) for each in (given if listed else [given])]
+
+
+def _measure_in(each: Any) -> Measure:
+    found = each if isinstance(each, Measure | type) else getattr(each, "measure", None)
+    if not isinstance(found, Measure):
+        example = f"{each.__name__}()" if isinstance(each, type) else "NeuralCollapse()"
+        raise ValueError(
+            "measures must be objects of Measure, or callbacks that have one, got "
+            f"{shown(each)}. Give a list of them: measures=[{example}]."
+        )
+    return require_measure(found)
+
+
+def _got(value: Any, attribute: str) -> str:
+    missing = not hasattr(value, attribute)
+    return "but is missing" if missing else f"got {shown(getattr(value, attribute))}"
