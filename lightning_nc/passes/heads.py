@@ -3,6 +3,7 @@
 import re
 
 import torch
+from torch import Tensor
 
 from lightning_nc.network.blocks import find_head
 from lightning_nc.network.points import Point, script_advice
@@ -107,15 +108,27 @@ def last_layer_point(found: Trace, head: ModuleRun | None, request: Request) -> 
     return Point("output", "", runs.get("", 1) - 1, "output", request.pool)
 
 
-def rows_note(head: ModuleRun, classes: int, fewest: int, most: int) -> dict[str, str]:
-    """Say that a head has rows of classes without samples, or nothing."""
-    rows = max(head.rows or 0, 2)
-    if rows == classes:
+def rows_note(head: ModuleRun, classes: Tensor, n: Tensor, request: Request) -> dict[str, str]:
+    """Say that a head has rows of classes without samples, or nothing.
+
+    Args:
+        head: The head.
+        classes: Labels of the classes with samples, shape ``(K,)``.
+        n: Samples of each, shape ``(K,)``.
+        request: The request that the head is of.
+    """
+    rows, K = max(head.rows or 0, 2), len(classes)
+    missing = sorted({*range(rows)} - {*classes.tolist()})
+    if not missing:
         return {}
+    named = f"class{'es' * (len(missing) > 1)} {', '.join(map(str, missing[:3]))}"
+    named += f" and {len(missing) - 3} more" * (len(missing) > 3)
+    found = request.head is None and not request.needs_head
+    advice = " If the network has no classifier: head=False." if found else ""
     return {
-        "classes": f"the head '{head.name}' has {rows} rows, and the probe has samples of "
-        f"{classes} of these classes ({fewest} to {most} each). Values are over the {classes} "
-        "classes and their rows; decisions are over all rows."
+        "classes": f"the head '{head.name}' has {rows} rows, and the probe has samples of {K} of "
+        f"these classes ({int(n.min())} to {int(n.max())} each), none of {named}. Values are over "
+        f"the {K} classes and their rows; decisions are over all rows.{advice}"
     }
 
 

@@ -50,7 +50,7 @@ class Places:
     ) -> None:
         self.runner, self.reading, self.found, self.inputs = runner, reading, found, inputs
         self.num_labels = drawn.num_labels
-        self.counts = torch.unique(drawn.labels, return_counts=True)[1]
+        self.classes, self.counts = torch.unique(drawn.labels, return_counts=True)
         self.samples = len(reading.batches[0].indices)
 
     def of_all(
@@ -97,12 +97,11 @@ class Places:
             return Wanted(points, None, statistics=own, geometry=request.geometry, notes=notes)
         last = last_layer_point(self.found, head, request)
         require_hooks(self.found, last, self.num_labels)
-        n = self.counts
         if head is None and request.head is None:
             notes |= no_head_note(self.found, self.num_labels)
         if head is not None:
             self.num_labels = max(self.num_labels, head.rows or 0)
-            notes |= rows_note(head, len(n), int(n.min()), int(n.max()))
+            notes |= rows_note(head, self.classes, self.counts, request)
         name = None if head is None else head.name
         declared = request.statistics, request.mismatches, request.geometry
         return Wanted(points, last, name, bool(request.head), *declared, notes)

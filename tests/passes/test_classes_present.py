@@ -156,10 +156,14 @@ def test_what_is_left_out_is_told_once_with_the_numbers(name):
     probe, source, present = probe_of(name)
     first, second = answers(probe, source, [CollapseMeasure().request(), Request(layers=["1"])])
     n = first.counts.int().tolist()
+    missing = [str(k) for k in range(7) if k not in present]
+    named = f"class{'es' if len(missing) > 1 else ''} {', '.join(missing[:3])}"
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     said = (
         f"the head '2' has 7 rows, and the probe has samples of {len(present)} of these classes "
-        f"({min(n)} to {max(n)} each). Values are over the {len(present)} classes and their rows; "
-        "decisions are over all rows."
+        f"({min(n)} to {max(n)} each), none of {named}{more}. Values are over the "
+        f"{len(present)} classes and their rows; decisions are over all rows. If the network has "
+        "no classifier: head=False."
     )
     assert first.notes.get("classes") == (None if len(present) == 7 else said)
     assert "classes" not in second.notes  # it does not concern the law
