@@ -8,6 +8,8 @@ from matplotlib.colors import to_hex
 
 from lightning_nc import figures
 from lightning_nc.figures.canvas import COLOURS, shortened
+from lightning_nc.figures.snapshot import Snapshot, save_snapshots
+from tests.drawn_words import cut_off
 
 EPOCHS = [0, 1, 2, 3]
 FALLING = {"NC1": [8.0, 4.0, 2.0, 1.0]}
@@ -255,3 +257,71 @@ def test_logarithmic_axes_are_labelled_in_letters():
     axes.figure.canvas.draw()
     shown = [text.get_text() for text in axes.get_yticklabels()]
     assert {"10⁻²", "10⁻¹", "10⁰", "10¹", "10²"} <= set(shown)
+
+
+def every_figure(name, title, label):
+    """Functions that draw each figure of the package, by its name, with such words."""
+    layers = ["input", *(f"{name}.{t}" for t in range(9))]
+    D = 10 * 0.5 ** torch.arange(10).double()
+    classes, counts = [f"{name}{k}" for k in range(3)], torch.tensor([50_000.0, 1000, 3])
+    of_classes, minority = D[:, None] * torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 0, 1])
+    kinds = "classifier rows", "centred class means"
+    cosines, norms = dict.fromkeys(kinds, torch.eye(3)), dict.fromkeys(kinds, torch.ones(3))
+    groups = {"majority": torch.ones(5), "minority": torch.ones(5)}
+    quantiles = {level: D * (0.5 + level) for level in (0.0, 0.5, 1.0)}
+    plane = torch.tensor([[0.0, 1.0], [-0.9, -0.5], [0.9, -0.5]])
+    ones, of = torch.arange(9) // 3, figures
+    by_epoch = {"references": {"reference": 1.0}, "label": label, "title": title}
+    return {
+        "separation_figure": lambda: of.separation_figure(layers, D, title, label=label),
+        "class_separation_figure": lambda: of.class_separation_figure(
+            layers, of_classes, D, classes, title
+        ),
+        "class_quantiles_figure": lambda: of.class_quantiles_figure(
+            layers, quantiles, D, classes[:2], title
+        ),
+        "separation_comparison_figure": lambda: of.separation_comparison_figure(
+            layers, {f"{name} a": D, f"{name} b": D / 2}, title
+        ),
+        "layers_over_epochs_figure": lambda: of.layers_over_epochs_figure(
+            layers, [0, 300], [D, D / 2], title, label
+        ),
+        "collapse_figure": lambda: of.collapse_figure(EPOCHS, FALLING, 1, title),
+        "over_epochs_figure": lambda: of.over_epochs_figure(
+            EPOCHS, {label: [1.0, 2, 3, 4]}, **by_epoch
+        ),
+        "cosine_figure": lambda: of.cosine_figure(cosines, title, classes),
+        "cosine_histogram_figure": lambda: of.cosine_histogram_figure(
+            dict.fromkeys(kinds, groups), title, 100
+        ),
+        "class_size_figure": lambda: of.class_size_figure(counts, norms, minority, classes, title),
+        "prediction_figure": lambda: of.prediction_figure(
+            3.0, 0.5, [1, 2, 3], [0.0, 0.1, 0.2], -0.5, title
+        ),
+        "similarity_figure": lambda: of.similarity_figure(torch.eye(9), ones, classes, title),
+        "snapshot_figure": lambda: of.snapshot_figure(Snapshot(plane, plane, classes, title)),
+    }
+
+
+SHORT = ("net", "What it is, train, epoch 3", "D")
+LONG = (
+    "network.backbone.encoder_of_all_inputs.stage",
+    "Separation fuzziness of all layers, test_of_a_long_name_with_seed_4711, epoch 300",
+    "class-distance normalised variance of the class means at this layer",
+)
+
+
+@pytest.mark.parametrize("words", [SHORT, LONG], ids=["short", "long"])
+@pytest.mark.parametrize("name", [name for name in dir(figures) if name.endswith("_figure")])
+def test_no_word_of_a_figure_is_cut_off(name, words):
+    with cut_off() as found:
+        every_figure(*words)[name]().canvas.draw()
+    assert found == []
+
+
+def test_no_title_of_a_film_is_cut_off(tmp_path):
+    plane = torch.tensor([[0.0, 1.0], [-0.9, -0.5], [0.9, -0.5]])
+    frames = [Snapshot(plane, plane, list("abc"), title) for title in (SHORT[1], LONG[1])]
+    with cut_off() as found:
+        save_snapshots(tmp_path / "film.gif", frames, 4)
+    assert found == []

@@ -23,6 +23,31 @@ class FewLogTicks(LogLocator):
         return [place for place in places if low <= place <= high]
 
 
+def fit_words(figure: Any) -> None:
+    """Reduce letters of titles, labels and legends that are too long for their axes or figure.
+
+    Args:
+        figure: A figure; what fits is left as it is.
+    """
+    for axes in [part for each in figure.axes for part in (each, *each.child_axes)]:
+        width, height = axes.get_window_extent().size
+        legend = axes.get_legend()
+        _fit(axes.title, width)
+        _fit(axes.xaxis.label, width)
+        _fit(axes.yaxis.label, height)
+        for text in legend.get_texts() if legend is not None else ():
+            _fit(text, 0.75 * width)  # the rest is for its lines
+    for text in figure.texts:
+        _fit(text, figure.bbox.width - 2 * _PAD * figure.dpi / 72)
+
+
+def _fit(text: Any, room: float) -> None:
+    """Reduce the letters of a text, straight or upright, that is longer than its room in pixels."""
+    length = max(text.get_window_extent().size) if text.get_text() else 0
+    if length > room:
+        text.set_fontsize(0.98 * text.get_fontsize() * room / length)
+
+
 class RowLayout(LayoutEngine):
     """Leaves room around the axes of a row for what is written there, which is measured once.
 
@@ -38,8 +63,10 @@ class RowLayout(LayoutEngine):
         rooms = []
         for axes in fig.axes:
             axes.apply_aspect()
+        fit_words(fig)
+        for axes in fig.axes:
             inner = axes.get_window_extent()
-            outer = axes.get_tightbbox(bbox_extra_artists=axes.child_axes)
+            outer = axes.get_tightbbox(bbox_extra_artists=[*axes.child_axes, *axes.texts])
             rooms.append(
                 (
                     max(inner.x0 - outer.x0, 0),
@@ -63,3 +90,4 @@ class RowLayout(LayoutEngine):
             top=1 - above / height,
             wspace=between / max(free / len(rooms), 1),
         )
+        fit_words(fig)  # axes are smaller now

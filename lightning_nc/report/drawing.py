@@ -98,6 +98,8 @@ def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
     Returns:
         The SVG.
     """
+    from lightning_nc.figures.layout import fit_words
+
     figure, axes = _figure(_HIGH)
     axes.set_yscale("log")
     named = _short(runs)
@@ -112,6 +114,7 @@ def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
     else:
         axes.set_xlabel("layers (they differ between runs)")
     axes.set_ylabel(label)
+    fit_words(figure)
     _legend(figure, axes)
     return _svg(figure)
 
@@ -205,13 +208,17 @@ def _epochs_axis(axes: Any, epochs: Sequence[float]) -> None:
     axes.set_xlabel("epochs completed")
 
 
-def _legend(figure: Any, axes: Any) -> None:
+def _legend(figure: Any, axes: Any, size: float = _FONT) -> None:
+    """Write a legend above the axes, in smaller letters if it is too wide for the figure."""
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         columns = max(1, _LETTERS_OF_A_LINE // (7 + max(map(len, labels))))  # 7 for its sample
-        figure.legend(
-            handles, labels, loc="outside upper left", ncols=columns, frameon=False, fontsize=_FONT
-        )
+        look: dict[str, Any] = {"loc": "outside upper left", "frameon": False}
+        legend = figure.legend(handles, labels, ncols=columns, fontsize=size, **look)
+        too_wide = legend.get_window_extent().width / (0.95 * figure.bbox.width)
+        if too_wide > 1:
+            legend.remove()
+            _legend(figure, axes, 0.98 * size / too_wide)
 
 
 def _figure(height: float = _LOW) -> tuple[Any, Any]:
