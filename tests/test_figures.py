@@ -7,7 +7,8 @@ import torch
 from matplotlib.colors import to_hex
 
 from lightning_nc import figures
-from lightning_nc.figures.canvas import COLOURS, shortened
+from lightning_nc.figures.canvas import COLOURS
+from lightning_nc.figures.labels import labels_of_logarithmic_ticks, shortened
 from lightning_nc.figures.snapshot import Snapshot, save_snapshots
 from tests.drawn_words import cut_off
 
@@ -99,7 +100,7 @@ def test_long_names_are_told_apart_by_what_they_do_not_have_in_common():
     assert shortened(["input", "net.2", "net.6"]) == ["input", "net.2", "net.6"]
     # short names are shortened as the long ones beside them
     layers = ["stem", *(f"net.encoder.lay.{t}" for t in (9, 10, 100, 101))]
-    assert shortened(layers) == ["stem", "…9", "…10", "…100", "…101"]
+    assert shortened(layers) == ["stem", "…lay.9", "…lay.10", "…lay.100", "…lay.101"]
     assert shortened(["encoder_of_all_the_inputs"]) == ["…of_all_the_inputs"]
     # a name within another, and names that differ at their beginning alone
     nested = ["network.backbone.stage", "network.backbone.stage.block"]
@@ -108,6 +109,33 @@ def test_long_names_are_told_apart_by_what_they_do_not_have_in_common():
     assert shortened(alike) == alike
     of_runs = [f"network.block.activation-{run}" for run in (1, 2)]
     assert shortened(of_runs) == ["…activation-1", "…activation-2"]
+
+
+def test_short_names_keep_a_word_beside_their_numbers():
+    layers = [f"net.vit.encoder.layer.{i}" for i in range(3)]
+    assert shortened(layers) == ["…layer.0", "…layer.1", "…layer.2"]
+    layers = [f"net.distilbert.transformer.layer.{i}.1" for i in range(3)]
+    assert shortened(["input", *layers]) == ["input", "…layer.0…", "…layer.1…", "…layer.2…"]
+    stages = [f"net.backbone.stages.{i}.blocks.{j}" for i in (0, 1) for j in (0, 1)]
+    assert shortened(stages)[-1] == "…1.blocks.1"
+    numbers = [f"0.1.2.3.4.5.6.7.8.9.10.{i}" for i in (11, 12)]  # no word to keep
+    assert shortened(numbers) == ["…11", "…12"]
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([1e-3, 1, 1e3], ["10⁻³", "10⁰", "10³"]),
+        ([5, 10, 20], ["5", "10", "20"]),
+        ([5, 7.5, 10], ["5", "7.5", "10"]),
+        ([0.001, 0.0015], ["0.001", "0.0015"]),
+        ([1e-5, 2e-5], ["1\N{MULTIPLICATION SIGN}10⁻⁵", "2\N{MULTIPLICATION SIGN}10⁻⁵"]),
+        ([9e3, 1.1e4], ["9\N{MULTIPLICATION SIGN}10³", "1.1\N{MULTIPLICATION SIGN}10⁴"]),
+        ([], []),
+    ],
+)
+def test_the_ticks_of_a_logarithmic_axis_have_labels_of_one_style(values, labels):
+    assert labels_of_logarithmic_ticks(values) == labels
 
 
 def test_more_curves_than_colours_are_all_drawn():
@@ -212,7 +240,7 @@ def test_a_hundred_layers_have_few_names_and_no_markers():
     assert axes.get_ylabel() == "NC1"
     assert len(axes.collections) == 1  # lines, and no markers
     shown = [text.get_text() for text in axes.get_xticklabels()]
-    assert shown[:3] == ["input", "…9", "…19"]
+    assert shown[:3] == ["input", "…layer.9", "…layer.19"]
     first, *others = boxes_of(axes, axes.get_xticklabels())
     for box in others:  # they are slanted: their right ends are apart by more than a letter
         assert box.x1 > first.x1 + 10

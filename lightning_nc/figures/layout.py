@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.layout_engine import LayoutEngine
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator
+
+from lightning_nc.figures.labels import labels_of_logarithmic_ticks
 
 _PAD = 5  # points around the figure, and between its parts
 
@@ -21,6 +23,18 @@ class FewLogTicks(LogLocator):
             self.set_params(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=6)
             places = super().tick_values(low, high)
         return [place for place in places if low <= place <= high]
+
+
+class LogTickLabels(Formatter):
+    """Labels of all ticks of a logarithmic axis in one style."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The label of a single place, such as that of the mouse."""
+        return f"{x:.4g}"
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """The labels of all ticks."""
+        return labels_of_logarithmic_ticks(values)
 
 
 def fit_words(figure: Any) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lightning_nc.figures import draw_law, layers_over_epochs_figure
-from lightning_nc.figures.canvas import COLOURS, in_legend, label_depth, literal
+from lightning_nc.figures.canvas import COLOURS, in_legend, label_depth, literal, logarithmic
 from lightning_nc.measures.quantity import Curve, Panel
 from lightning_nc.report.remarks import clipped, shown
 from lightning_nc.report.runs import Series
@@ -46,7 +46,7 @@ def panel_svg(panel: Panel, curves: Mapping[str, Curve], runs: Mapping[str, Seri
         return ""
     figure, axes = _figure()
     if panel.logarithmic and _any_positive(runs, lines):
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
     for run, name in lines:
         number = list(runs).index(run) if several else -1
         colour, style, label = _look(list(curves.values()), curves[name], number, named[run])
@@ -101,7 +101,7 @@ def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
     from lightning_nc.figures.layout import fit_words
 
     figure, axes = _figure(_HIGH)
-    axes.set_yscale("log")
+    logarithmic(axes.yaxis)
     named = _short(runs)
     for number, (run, series) in enumerate(runs.items()):
         D = np.array([of_layer[-1] for of_layer in series.layers.values()])
