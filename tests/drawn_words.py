@@ -13,7 +13,7 @@ def cut_off():
 
     def watched(text, renderer):
         if text.get_visible() and text.get_text().strip():
-            box, frame = text.get_window_extent(renderer), text.get_figure(root=True).bbox
+            box, frame = text.get_window_extent(renderer), text.figure.bbox
             inside = box.x0 >= -0.5 <= box.y0
             if not (inside and box.x1 <= frame.x1 + 0.5 and box.y1 <= frame.y1 + 0.5):
                 found.append(text.get_text())

@@ -43,16 +43,19 @@ def fit_words(figure: Any) -> None:
     Args:
         figure: A figure; what fits is left as it is.
     """
+    pad, alone = _PAD * figure.dpi / 72, len(figure.axes) == 1
     for axes in [part for each in figure.axes for part in (each, *each.child_axes)]:
-        width, height = axes.get_window_extent().size
-        legend = axes.get_legend()
-        _fit(axes.title, width)
-        _fit(axes.xaxis.label, width)
-        _fit(axes.yaxis.label, height)
+        box, legend = axes.get_window_extent(), axes.get_legend()
+        width, middle = box.width, (box.x0 + box.x1) / 2
+        # what is written in the middle of axes may reach beyond them if they have no neighbour
+        reach = 2 * min(middle - pad, figure.bbox.width - pad - middle)
+        _fit(axes.title, reach if alone else width)
+        _fit(axes.xaxis.label, reach if alone else width)
+        _fit(axes.yaxis.label, box.height)
         for text in legend.get_texts() if legend is not None else ():
             _fit(text, 0.75 * width)  # the rest is for its lines
     for text in figure.texts:
-        _fit(text, figure.bbox.width - 2 * _PAD * figure.dpi / 72)
+        _fit(text, figure.bbox.width - 2 * pad)
 
 
 def _fit(text: Any, room: float) -> None:
@@ -77,10 +80,10 @@ class RowLayout(LayoutEngine):
         rooms = []
         for axes in fig.axes:
             axes.apply_aspect()
-        fit_words(fig)
-        for axes in fig.axes:
             inner = axes.get_window_extent()
-            outer = axes.get_tightbbox(bbox_extra_artists=[*axes.child_axes, *axes.texts])
+            around = [*axes.child_axes, *axes.texts]
+            # without the length of titles and labels, whose letters are reduced below
+            outer = axes.get_tightbbox(for_layout_only=True, bbox_extra_artists=around)
             rooms.append(
                 (
                     max(inner.x0 - outer.x0, 0),
@@ -104,4 +107,4 @@ class RowLayout(LayoutEngine):
             top=1 - above / height,
             wspace=between / max(free / len(rooms), 1),
         )
-        fit_words(fig)  # axes are smaller now
+        fit_words(fig)
