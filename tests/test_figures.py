@@ -7,7 +7,10 @@ import torch
 from matplotlib.colors import to_hex
 
 from lightning_nc import figures
-from lightning_nc.figures.canvas import COLOURS, shortened
+from lightning_nc.figures.canvas import COLOURS
+from lightning_nc.figures.labels import labels_of_logarithmic_ticks, shortened
+from lightning_nc.figures.snapshot import Snapshot, save_snapshots
+from tests.drawn_words import cut_off
 
 EPOCHS = [0, 1, 2, 3]
 FALLING = {"NC1": [8.0, 4.0, 2.0, 1.0]}
@@ -97,7 +100,7 @@ def test_long_names_are_told_apart_by_what_they_do_not_have_in_common():
     assert shortened(["input", "net.2", "net.6"]) == ["input", "net.2", "net.6"]
     # short names are shortened as the long ones beside them
     layers = ["stem", *(f"net.encoder.lay.{t}" for t in (9, 10, 100, 101))]
-    assert shortened(layers) == ["stem", "…9", "…10", "…100", "…101"]
+    assert shortened(layers) == ["stem", "…lay.9", "…lay.10", "…lay.100", "…lay.101"]
     assert shortened(["encoder_of_all_the_inputs"]) == ["…of_all_the_inputs"]
     # a name within another, and names that differ at their beginning alone
     nested = ["network.backbone.stage", "network.backbone.stage.block"]
@@ -106,6 +109,33 @@ def test_long_names_are_told_apart_by_what_they_do_not_have_in_common():
     assert shortened(alike) == alike
     of_runs = [f"network.block.activation-{run}" for run in (1, 2)]
     assert shortened(of_runs) == ["…activation-1", "…activation-2"]
+
+
+def test_short_names_keep_a_word_beside_their_numbers():
+    layers = [f"net.vit.encoder.layer.{i}" for i in range(3)]
+    assert shortened(layers) == ["…layer.0", "…layer.1", "…layer.2"]
+    layers = [f"net.distilbert.transformer.layer.{i}.1" for i in range(3)]
+    assert shortened(["input", *layers]) == ["input", "…layer.0…", "…layer.1…", "…layer.2…"]
+    stages = [f"net.backbone.stages.{i}.blocks.{j}" for i in (0, 1) for j in (0, 1)]
+    assert shortened(stages)[-1] == "…1.blocks.1"
+    numbers = [f"0.1.2.3.4.5.6.7.8.9.10.{i}" for i in (11, 12)]  # no word to keep
+    assert shortened(numbers) == ["…11", "…12"]
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([1e-3, 1, 1e3], ["10⁻³", "10⁰", "10³"]),
+        ([5, 10, 20], ["5", "10", "20"]),
+        ([5, 7.5, 10], ["5", "7.5", "10"]),
+        ([0.001, 0.0015], ["0.001", "0.0015"]),
+        ([1e-5, 2e-5], ["1\N{MULTIPLICATION SIGN}10⁻⁵", "2\N{MULTIPLICATION SIGN}10⁻⁵"]),
+        ([9e3, 1.1e4], ["9\N{MULTIPLICATION SIGN}10³", "1.1\N{MULTIPLICATION SIGN}10⁴"]),
+        ([], []),
+    ],
+)
+def test_the_ticks_of_a_logarithmic_axis_have_labels_of_one_style(values, labels):
+    assert labels_of_logarithmic_ticks(values) == labels
 
 
 def test_more_curves_than_colours_are_all_drawn():
@@ -210,7 +240,7 @@ def test_a_hundred_layers_have_few_names_and_no_markers():
     assert axes.get_ylabel() == "NC1"
     assert len(axes.collections) == 1  # lines, and no markers
     shown = [text.get_text() for text in axes.get_xticklabels()]
-    assert shown[:3] == ["input", "…9", "…19"]
+    assert shown[:3] == ["input", "…layer.9", "…layer.19"]
     first, *others = boxes_of(axes, axes.get_xticklabels())
     for box in others:  # they are slanted: their right ends are apart by more than a letter
         assert box.x1 > first.x1 + 10
@@ -255,3 +285,71 @@ def test_logarithmic_axes_are_labelled_in_letters():
     axes.figure.canvas.draw()
     shown = [text.get_text() for text in axes.get_yticklabels()]
     assert {"10⁻²", "10⁻¹", "10⁰", "10¹", "10²"} <= set(shown)
+
+
+def every_figure(name, title, label):
+    """Functions that draw each figure of the package, by its name, with such words."""
+    layers = ["input", *(f"{name}.{t}" for t in range(9))]
+    D = 10 * 0.5 ** torch.arange(10).double()
+    classes, counts = [f"{name}{k}" for k in range(3)], torch.tensor([50_000.0, 1000, 3])
+    of_classes, minority = D[:, None] * torch.tensor([1.0, 2, 3]), torch.tensor([0.0, 0, 1])
+    kinds = "classifier rows", "centred class means"
+    cosines, norms = dict.fromkeys(kinds, torch.eye(3)), dict.fromkeys(kinds, torch.ones(3))
+    groups = {"majority": torch.ones(5), "minority": torch.ones(5)}
+    quantiles = {level: D * (0.5 + level) for level in (0.0, 0.5, 1.0)}
+    plane = torch.tensor([[0.0, 1.0], [-0.9, -0.5], [0.9, -0.5]])
+    ones, of = torch.arange(9) // 3, figures
+    by_epoch = {"references": {"reference": 1.0}, "label": label, "title": title}
+    return {
+        "separation_figure": lambda: of.separation_figure(layers, D, title, label=label),
+        "class_separation_figure": lambda: of.class_separation_figure(
+            layers, of_classes, D, classes, title
+        ),
+        "class_quantiles_figure": lambda: of.class_quantiles_figure(
+            layers, quantiles, D, classes[:2], title
+        ),
+        "separation_comparison_figure": lambda: of.separation_comparison_figure(
+            layers, {f"{name} a": D, f"{name} b": D / 2}, title
+        ),
+        "layers_over_epochs_figure": lambda: of.layers_over_epochs_figure(
+            layers, [0, 300], [D, D / 2], title, label
+        ),
+        "collapse_figure": lambda: of.collapse_figure(EPOCHS, FALLING, 1, title),
+        "over_epochs_figure": lambda: of.over_epochs_figure(
+            EPOCHS, {label: [1.0, 2, 3, 4]}, **by_epoch
+        ),
+        "cosine_figure": lambda: of.cosine_figure(cosines, title, classes),
+        "cosine_histogram_figure": lambda: of.cosine_histogram_figure(
+            dict.fromkeys(kinds, groups), title, 100
+        ),
+        "class_size_figure": lambda: of.class_size_figure(counts, norms, minority, classes, title),
+        "prediction_figure": lambda: of.prediction_figure(
+            3.0, 0.5, [1, 2, 3], [0.0, 0.1, 0.2], -0.5, title
+        ),
+        "similarity_figure": lambda: of.similarity_figure(torch.eye(9), ones, classes, title),
+        "snapshot_figure": lambda: of.snapshot_figure(Snapshot(plane, plane, classes, title)),
+    }
+
+
+SHORT = ("net", "What it is, train, epoch 3", "D")
+LONG = (
+    "network.backbone.encoder_of_all_inputs.stage",
+    "Separation fuzziness of all layers, test_of_a_long_name_with_seed_4711, epoch 300",
+    "class-distance normalised variance of the class means at this layer",
+)
+
+
+@pytest.mark.parametrize("words", [SHORT, LONG], ids=["short", "long"])
+@pytest.mark.parametrize("name", [name for name in dir(figures) if name.endswith("_figure")])
+def test_no_word_of_a_figure_is_cut_off(name, words):
+    with cut_off() as found:
+        every_figure(*words)[name]().canvas.draw()
+    assert found == []
+
+
+def test_no_title_of_a_film_is_cut_off(tmp_path):
+    plane = torch.tensor([[0.0, 1.0], [-0.9, -0.5], [0.9, -0.5]])
+    frames = [Snapshot(plane, plane, list("abc"), title) for title in (SHORT[1], LONG[1])]
+    with cut_off() as found:
+        save_snapshots(tmp_path / "film.gif", frames, 4)
+    assert found == []

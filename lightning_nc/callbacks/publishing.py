@@ -15,6 +15,7 @@ from lightning_nc.callbacks.messages import safely, say_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import give_to_monitors
 from lightning_nc.callbacks.record import Record
+from lightning_nc.figures.plotting import drawn, forget
 from lightning_nc.figures.tables import Lines, Table
 from lightning_nc.loggers.films import log_film, save_film
 from lightning_nc.loggers.images import log_figure, save_figure
@@ -164,7 +165,7 @@ def _log_figures(trainer: Any, told: set[str], figures: Drawings, step: int) -> 
 def _log_figure(
     trainer: Any, told: set[str], tag: str, drawing: Callable[[], Any], step: int
 ) -> None:
-    figure = drawing()
+    figure = drawn(drawing)
     _log_to_all(
         trainer,
         told,
@@ -172,6 +173,7 @@ def _log_figure(
         lambda logger: log_figure(logger, tag, figure, step),
         lambda folder, logger: save_figure(folder, tag, figure, step, logger),
     )
+    forget(figure)
 
 
 def _log_films(trainer: Any, told: set[str], films: Films, step: int) -> None:

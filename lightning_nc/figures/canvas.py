@@ -1,11 +1,12 @@
 """The canvas and the axis labels of all figures, without pyplot and its global state."""
 
 import importlib
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from lightning_nc.figures.labels import LETTERS, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,8 +22,6 @@ DPI = 120
 # no mathematics in labels, which takes long to lay out
 FUZZINESS = "separation fuzziness D"
 
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_LETTERS = 18  # longest name below an axis
 _TICKS = 10  # most names below an axis
 
 
@@ -150,24 +149,12 @@ def logarithmic(axis: Any) -> None:
     """
     from matplotlib.ticker import NullLocator
 
-    from lightning_nc.figures.layout import FewLogTicks
+    from lightning_nc.figures.layout import FewLogTicks, LogTickLabels
 
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_locator(FewLogTicks())
-    axis.set_major_formatter(_power_of_ten)
+    axis.set_major_formatter(LogTickLabels())
     axis.set_minor_locator(NullLocator())
-
-
-def _power_of_ten(value: float, _place: int) -> str:
-    power = math.log10(value) if value > 0 else math.nan
-    if not power.is_integer():
-        return f"{value:.4g}"
-    return ten_to_the(int(power))
-
-
-def ten_to_the(power: int) -> str:
-    """A power of ten without mathematics, such as 10⁻³."""
-    return "10" + str(power).translate(_SUPERSCRIPTS)
 
 
 def thinned(count: int, most: int) -> list[int]:
@@ -188,7 +175,7 @@ def label_classes(axes: Any, places: Sequence[float], names: Sequence[str]) -> N
 
 def clipped(name: str) -> str:
     """Return the beginning of a long name of a class, with an ellipsis."""
-    return name if len(name) <= _LETTERS else name[: _LETTERS - 1] + "…"
+    return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
 
 
 def literal(text: str) -> str:
@@ -215,37 +202,3 @@ def label_epochs(axes: Any) -> None:
         axes.set_xlim(middle - 1, middle + 1)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes.set_xlabel("epochs completed")
-
-
-def shortened(names: Sequence[str]) -> list[str]:
-    """Shorten module names by the parts that long ones share, and keep them distinct.
-
-    Args:
-        names: Layers in order of depth; names of up to 18 letters are left as they are, unless they
-            have the same parts in common as the longer ones.
-
-    Returns:
-        A name for each layer, with an ellipsis for what is left out.
-    """
-    parts = [name.split(".") for name in names if len(name) > _LETTERS]
-    start, end = _in_common(parts), _in_common([part[::-1] for part in parts])
-    first = parts[0] if parts else []
-    short = []
-    for name in names:
-        own = name.split(".")
-        # at least one part of each name is kept
-        kept = own[start : len(own) - min(end, len(own) - start - 1)]
-        shown = ("…" if start else "") + ".".join(kept) + ("…" if end else "")
-        ends_alike = own[len(own) - end :] == first[len(first) - end :]
-        alike = len(own) > start + end and own[:start] == first[:start] and ends_alike
-        short.append(shown if len(name) > _LETTERS or alike else name)
-    ends = [s if len(s) <= _LETTERS else "…" + s[-_LETTERS + 1 :] for s in short]
-    return ends if len(set(ends)) == len(set(names)) else short
-
-
-def _in_common(parts: Sequence[Sequence[str]]) -> int:
-    """The number of leading parts that all names share, not counting their last."""
-    if len(parts) < 2:
-        return 0
-    most = min(map(len, parts)) - 1
-    return next((i for i in range(most) if len({part[i] for part in parts}) > 1), most)

@@ -1,6 +1,7 @@
 """Quantities over epochs."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,6 +58,7 @@ def over_epochs_figure(
     label: str,
     title: str,
     on: Target = None,
+    log: bool = False,
 ) -> "Figure":
     """Curves over epochs, with horizontal lines at reference values.
 
@@ -67,12 +69,19 @@ def over_epochs_figure(
         label: Label of the vertical axis.
         title: Title of the figure.
         on: Where to draw, see `canvas`.
+        log: Whether the vertical axis is logarithmic, if any value is positive; what is not
+            positive is left out then.
     """
     figure, (axes,) = canvas(1, (5.0, 3.6), on)
-    for (name, curve), colour in zip(values.items(), COLOURS, strict=False):
-        axes.plot(epochs, curve, "o-", color=colour, label=name, markersize=4)
-    for (name, value), line in zip(references.items(), (":", "--"), strict=False):
-        axes.axhline(value, color="0.5", linestyle=line, label=name)
+    log = log and any(value > 0 for curve in values.values() for value in curve)
+    for (name, curve), colour in zip(values.items(), cycle(COLOURS), strict=False):
+        shown = [value if value > 0 or not log else np.nan for value in curve]
+        axes.plot(epochs, shown, "o-", color=colour, label=name, markersize=4)
+    for (name, value), line in zip(references.items(), cycle((":", "--")), strict=False):
+        if value > 0 or not log:
+            axes.axhline(value, color="0.5", linestyle=line, label=name)
+    if log:
+        logarithmic(axes.yaxis)
     label_epochs(axes)
     axes.set_ylabel(label)
     axes.grid(True, alpha=0.3)

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.layout_engine import LayoutEngine
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator
+
+from lightning_nc.figures.labels import labels_of_logarithmic_ticks
 
 _PAD = 5  # points around the figure, and between its parts
 
@@ -23,6 +25,46 @@ class FewLogTicks(LogLocator):
         return [place for place in places if low <= place <= high]
 
 
+class LogTickLabels(Formatter):
+    """Labels of all ticks of a logarithmic axis in one style."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The label of a single place, such as that of the mouse."""
+        return f"{x:.4g}"
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """The labels of all ticks."""
+        return labels_of_logarithmic_ticks(values)
+
+
+def fit_words(figure: Any) -> None:
+    """Reduce letters of titles, labels and legends that are too long for their axes or figure.
+
+    Args:
+        figure: A figure; what fits is left as it is.
+    """
+    pad, alone = _PAD * figure.dpi / 72, len(figure.axes) == 1
+    for axes in [part for each in figure.axes for part in (each, *each.child_axes)]:
+        box, legend = axes.get_window_extent(), axes.get_legend()
+        width, middle = box.width, (box.x0 + box.x1) / 2
+        # what is written in the middle of axes may reach beyond them if they have no neighbour
+        reach = 2 * min(middle - pad, figure.bbox.width - pad - middle)
+        _fit(axes.title, reach if alone else width)
+        _fit(axes.xaxis.label, reach if alone else width)
+        _fit(axes.yaxis.label, box.height)
+        for text in legend.get_texts() if legend is not None else ():
+            _fit(text, 0.75 * width)  # the rest is for its lines
+    for text in figure.texts:
+        _fit(text, figure.bbox.width - 2 * pad)
+
+
+def _fit(text: Any, room: float) -> None:
+    """Reduce the letters of a text, straight or upright, that is longer than its room in pixels."""
+    length = max(text.get_window_extent().size) if text.get_text() else 0
+    if length > room:
+        text.set_fontsize(0.98 * text.get_fontsize() * room / length)
+
+
 class RowLayout(LayoutEngine):
     """Leaves room around the axes of a row for what is written there, which is measured once.
 
@@ -39,7 +81,9 @@ class RowLayout(LayoutEngine):
         for axes in fig.axes:
             axes.apply_aspect()
             inner = axes.get_window_extent()
-            outer = axes.get_tightbbox(bbox_extra_artists=axes.child_axes)
+            around = [*axes.child_axes, *axes.texts]
+            # without the length of titles and labels, whose letters are reduced below
+            outer = axes.get_tightbbox(for_layout_only=True, bbox_extra_artists=around)
             rooms.append(
                 (
                     max(inner.x0 - outer.x0, 0),
@@ -63,3 +107,4 @@ class RowLayout(LayoutEngine):
             top=1 - above / height,
             wspace=between / max(free / len(rooms), 1),
         )
+        fit_words(fig)

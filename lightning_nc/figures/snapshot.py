@@ -56,12 +56,15 @@ def save_snapshots(path: Path, snapshots: Sequence[Snapshot], frames_per_second:
     require_matplotlib()
     from PIL import Image  # a dependency of matplotlib
 
+    from lightning_nc.figures.layout import fit_words
+
     figure: Any
     figure, (axes,) = canvas(1, (4.6, 4.8))
     frames = []
     for snapshot in snapshots:
         axes.clear()
         _draw(axes, snapshot)
+        fit_words(figure)
         figure.canvas.draw()
         figure.set_layout_engine("none")  # all frames keep the first layout
         pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]

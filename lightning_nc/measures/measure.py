@@ -140,8 +140,20 @@ class Measure(ABC):
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
         """Figures of the last measurement: functions that draw them, by name.
 
-        Each returns a matplotlib ``Figure``. `plot` gives it what to draw on, an empty figure or
-        axes; without an argument it makes a figure. By default, the first panel over epochs.
+        By default, the first panel over epochs.
+
+        Args:
+            timeline: The measurements up to the one that is drawn. It has the values of a quantity
+                (``over_epochs(name)``, ``value(name)``), of layers (``layers``,
+                ``of_layers(timeline.last)``), and the arrays of the last one
+                (``timeline.last.arrays``).
+
+        Returns:
+            Functions of one argument ``on``, None by default, that draw on it and return the
+            matplotlib ``Figure``. It is an empty figure for `plot`, the axes that a user gives to
+            ``plot(ax=...)``, and None for loggers, where the function makes a figure.
+            ``lightning_nc.figures.canvas.canvas(columns, size, on)`` returns figure and axes for
+            all three.
         """
         charts = [row.chart.panel for row in self.quantities if row.chart is not None]
         return {"epochs": partial(self._over_epochs, charts[0], timeline)} if charts else {}
@@ -188,5 +200,5 @@ class Measure(ABC):
             if row.chart is not None and row.chart.panel == panel
         }
         title = timeline.title(panel.title)
-        lines = dict(panel.references)
-        return over_epochs_figure(timeline.epochs, curves, lines, "", title, on)
+        lines, log = dict(panel.references), panel.logarithmic
+        return over_epochs_figure(timeline.epochs, curves, lines, "", title, on, log)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lightning_nc.figures import draw_law, layers_over_epochs_figure
-from lightning_nc.figures.canvas import COLOURS, in_legend, label_depth, literal
+from lightning_nc.figures.canvas import COLOURS, in_legend, label_depth, literal, logarithmic
 from lightning_nc.measures.quantity import Curve, Panel
 from lightning_nc.report.remarks import clipped, shown
 from lightning_nc.report.runs import Series
@@ -46,7 +46,7 @@ def panel_svg(panel: Panel, curves: Mapping[str, Curve], runs: Mapping[str, Seri
         return ""
     figure, axes = _figure()
     if panel.logarithmic and _any_positive(runs, lines):
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
     for run, name in lines:
         number = list(runs).index(run) if several else -1
         colour, style, label = _look(list(curves.values()), curves[name], number, named[run])
@@ -98,8 +98,10 @@ def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
     Returns:
         The SVG.
     """
+    from lightning_nc.figures.layout import fit_words
+
     figure, axes = _figure(_HIGH)
-    axes.set_yscale("log")
+    logarithmic(axes.yaxis)
     named = _short(runs)
     for number, (run, series) in enumerate(runs.items()):
         D = np.array([of_layer[-1] for of_layer in series.layers.values()])
@@ -112,6 +114,7 @@ def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
     else:
         axes.set_xlabel("layers (they differ between runs)")
     axes.set_ylabel(label)
+    fit_words(figure)
     _legend(figure, axes)
     return _svg(figure)
 
@@ -205,13 +208,17 @@ def _epochs_axis(axes: Any, epochs: Sequence[float]) -> None:
     axes.set_xlabel("epochs completed")
 
 
-def _legend(figure: Any, axes: Any) -> None:
+def _legend(figure: Any, axes: Any, size: float = _FONT) -> None:
+    """Write a legend above the axes, in smaller letters if it is too wide for the figure."""
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         columns = max(1, _LETTERS_OF_A_LINE // (7 + max(map(len, labels))))  # 7 for its sample
-        figure.legend(
-            handles, labels, loc="outside upper left", ncols=columns, frameon=False, fontsize=_FONT
-        )
+        look: dict[str, Any] = {"loc": "outside upper left", "frameon": False}
+        legend = figure.legend(handles, labels, ncols=columns, fontsize=size, **look)
+        too_wide = legend.get_window_extent().width / (0.95 * figure.bbox.width)
+        if too_wide > 1:
+            legend.remove()
+            _legend(figure, axes, 0.98 * size / too_wide)
 
 
 def _figure(height: float = _LOW) -> tuple[Any, Any]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lightning_nc.figures.canvas import ten_to_the
+from lightning_nc.figures.labels import ten_to_the
 from lightning_nc.measures.quantity import Quantity
 
 _MINUS = "\N{MINUS SIGN}"

@@ -1,13 +1,25 @@
 """A family that is not of this package is in every place in which those of the package are."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.figure import Figure
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from lightning_nc import EquiSeparation, Measure, MeasureCallback, Quantity, measure
+from lightning_nc import (
+    Curve,
+    EquiSeparation,
+    Measure,
+    MeasureCallback,
+    Panel,
+    Quantity,
+    Request,
+    measure,
+)
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.report import read_runs, report_page
 from tests import nets, reference
@@ -147,3 +159,90 @@ def test_what_a_measure_lacks_is_told_when_it_is_used(attribute, value, sentence
     for use in (MeasureCallback, lambda one: measure(nets.mlp(), nets.vectors(), measures=one)):
         with pytest.raises(ValueError, match=f"Lacking.{sentence}"):
             use(lacking)
+
+
+def of_values(*values, panel=None):
+    """A measure of constants, with this panel."""
+    panel = panel or Panel("V", "Values.", logarithmic=True)
+    rows = [
+        Quantity(f"v{i}", "", "V", "V.", of=lambda _, v=v: v, chart=Curve(panel, f"v{i}"))
+        for i, v in enumerate(values)
+    ]
+
+    class Constants(Measure):
+        family, title, question = "constants", "Constants", "Which?"
+        quantities = tuple(rows)
+
+        def request(self):
+            return Request(layers="blocks")
+
+    return Constants()
+
+
+def plotted(one, **options):
+    return measure(nets.mlp(), nets.vectors(), measures=[one]).plot(**options)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"), [((1.0, 0.0, -1.0), "log"), ((0.0, -1.0), "linear"), ((0.5,), "log")]
+)
+def test_its_panel_is_logarithmic_where_it_says_so(values, scale):
+    panel = Panel("V", "Values.", logarithmic=True, references=(("one", 1.0), ("zero", 0.0)))
+    figure, axes = plotted(of_values(*values, panel=panel))
+    figure.canvas.draw()
+    assert axes.get_yscale() == scale
+    assert plotted(of_values(*values, panel=Panel("V", "Values.")))[1].get_yscale() == "linear"
+
+
+def test_all_its_curves_and_references_are_drawn():
+    references = tuple((f"reference {i}", float(i + 1)) for i in range(3))
+    axes = plotted(of_values(*map(float, range(1, 8)), panel=Panel("V", "", False, references)))[1]
+    assert len(axes.get_lines()) == 7 + 3
+
+
+def drawing(returned):
+    """A measure whose drawing pays no attention to what it is given."""
+    one = of_values(1.0)
+    one.draw = lambda timeline: {"own": lambda on=None: returned()}
+    return one
+
+
+def made_by_pyplot():
+    figure, axes = plt.subplots()
+    axes.plot([1, 2])
+    return figure
+
+
+def test_a_figure_that_a_drawing_makes_is_what_is_plotted():
+    figure, axes = plotted(drawing(made_by_pyplot))
+    assert len(axes.get_lines()) == 1
+    assert plt.get_fignums() == [figure.number]
+    plt.close(figure)
+    with pytest.raises(ValueError, match="made a figure of its own, so it cannot be drawn on ax="):
+        plotted(drawing(made_by_pyplot), ax=Figure().subplots())
+    for nothing, called in ((lambda: None, "None"), (lambda: 3, "3")):
+        for options in ({}, {"ax": Figure().subplots()}):
+            with pytest.raises(TypeError, match=f"returned {called}, no matplotlib Figure: it mus"):
+                plotted(drawing(nothing), **options)
+    assert plt.get_fignums() == []
+
+
+def test_a_figure_that_a_drawing_makes_is_logged_and_not_left_open(tmp_path):
+    nets.fit(tmp_path, [MeasureCallback(drawing(made_by_pyplot), figures="all")])
+    assert list((tmp_path / "figures").rglob("*.png"))
+    assert plt.get_fignums() == []
+    with pytest.warns(RuntimeWarning, match="returned None, no matplotlib Figure: it must draw on"):
+        nets.fit(tmp_path, [MeasureCallback(drawing(lambda: None), figures="all")])
+
+
+def test_the_figure_of_the_documents_is_drawn_on_all_that_it_is_given():
+    page = (ROOT / "docs" / "own_measures.md").read_text()
+    *_, program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {"__name__": "own"}
+    exec(program, names)
+    found = measure(nets.mlp(), nets.vectors(), measures=[names["Bars"]()])
+    assert len(found.plot()[1].patches) == 3
+    axes = Figure().subplots()
+    assert found.plot("bars", ax=axes)[0] is axes.figure
+    assert len(axes.patches) == 3
+    plt.close("all")

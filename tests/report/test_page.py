@@ -9,8 +9,10 @@ from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
 from lightning_nc.report.drawing import depth_of_runs_svg, depth_svg, panel_svg
 from lightning_nc.report.page import report_page
+from lightning_nc.report.pictures import pictures
 from lightning_nc.report.runs import read_runs
 from tests import nets
+from tests.drawn_words import cut_off
 from tests.report.conftest import small_run
 from tests.report.pages import Page
 
@@ -177,3 +179,18 @@ def test_failures_are_counted(tmp_path):
 def page_run(page):
     (name,) = {run for _, run in page.values if run is not None}
     return name
+
+
+@pytest.mark.parametrize("names", [["run"], ["W" * 99, "a/folder_of_runs/with_a_long_name_seed_1"]])
+def test_no_word_of_a_picture_is_cut_off(run, names):
+    (found,) = read_runs(run[0] / "csv").runs
+    with cut_off() as words:
+        for family in found.families:
+            runs = dict.fromkeys(names, found.series[family.name, "train"])
+            drawn = pictures(family, runs)
+            assert all(picture.svg for picture in drawn)
+    law = dict.fromkeys(names, found.series["separation", "train"])
+    with cut_off() as of_label:
+        depth_svg(law[names[0]], "class-distance normalised variance at this layer", True)
+        depth_of_runs_svg(law, "class-distance normalised variance at this layer")
+    assert words + of_label == []
