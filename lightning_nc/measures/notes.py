@@ -28,19 +28,18 @@ def rank_note(layers: Mapping[str, ClassGeometry]) -> dict[str, str]:
 
 
 def single_samples_note(n: Tensor, names: str) -> dict[str, str]:
-    """A note if classes have one sample, which lies at their mean.
+    """A note if half of the classes or more have one sample, which lies at their mean.
 
     Args:
         n: Samples per class, shape ``(K,)``.
         names: The quantities of variation within classes.
     """
     K, single = int((n > 0).sum()), int((n == 1).sum())
-    if not single:
+    if 2 * single < K:  # a long tail has some
         return {}
-    have, whose = ("has", "its") if single == 1 else ("have", "their")
     result = "are 0" if single == K else "are too small"
     return {
-        "single samples": f"{single} of {K} classes {have} one sample, which is {whose} mean: "
+        "single samples": f"{single} of {K} classes have one sample, which is their mean: "
         f"variation within classes is 0 there by construction, so that {names} {result} whatever "
         "the network has learned. Measure more samples per class."
     }
