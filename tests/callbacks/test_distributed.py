@@ -103,4 +103,4 @@ def test_a_failure_on_one_process_stops_both_if_asked(trained_by_two):
 
 def test_the_first_process_draws_for_a_run_that_fails_without_communication(trained_by_two):
     ends = [notes["stopped"] for _, notes in trained_by_two]
-    assert ends == [("the disk is gone", 1.0, []), ("the disk is gone", None, [])]
+    assert ends == [("the disk is gone", 2, []), ("the disk is gone", None, [])]
