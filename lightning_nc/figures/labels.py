@@ -6,9 +6,10 @@ LETTERS = 18  # longest name below an axis
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def ten_to_the(power: int) -> str:
-    """A power of ten without mathematics, such as 10⁻³."""
-    return "10" + str(power).translate(_SUPERSCRIPTS)
+def ten_to_the(power: int, factor: str = "") -> str:
+    """A power of ten without mathematics, such as 10⁻³, or a multiple of it."""
+    times = f"{factor}\N{MULTIPLICATION SIGN}" if factor else ""
+    return f"{times}10{str(power).translate(_SUPERSCRIPTS)}"
 
 
 def labels_of_logarithmic_ticks(values: Sequence[float]) -> list[str]:
@@ -26,8 +27,7 @@ def labels_of_logarithmic_ticks(values: Sequence[float]) -> list[str]:
         return [ten_to_the(int(power)) for _, power in pairs]
     if all(1e-3 <= value <= 1e4 for value in values):
         return [f"{value:.6g}" for value in values]
-    times = "\N{MULTIPLICATION SIGN}"
-    return [f"{float(factor):.4g}{times}{ten_to_the(int(power))}" for factor, power in pairs]
+    return [ten_to_the(int(power), f"{float(factor):.4g}") for factor, power in pairs]
 
 
 def shortened(names: Sequence[str]) -> list[str]:

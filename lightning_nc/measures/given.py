@@ -17,9 +17,9 @@ def require_module(model: Any) -> None:
         TypeError: If it is no module of torch.
     """
     if not isinstance(model, nn.Module):
-        example = f", {model.__name__}()" if isinstance(model, type) else ""
         raise TypeError(
-            f"model must be an nn.Module, got {shown(model)}: give the network itself{example}. A "
+            f"model must be an nn.Module, got {shown(model)}: give the network itself"
+            f"{_called(model)}. A "
             "function that calls it goes to the data: Probe(..., forward=lambda module, inputs: "
             "...)."
         )
@@ -32,9 +32,8 @@ def require_measure(value: Any) -> Measure:
         ValueError: If it is something else, or without family, title, question or quantities.
     """
     if not isinstance(value, Measure):
-        example = f", {value.__name__}()" if isinstance(value, type) else ""
         raise ValueError(
-            f"measure must be a Measure, got {shown(value)}: give an object of one{example}."
+            f"measure must be a Measure, got {shown(value)}: give an object of one{_called(value)}."
         )
     name = type(value).__name__
     for attribute in ("family", "title", "question"):
@@ -73,6 +72,11 @@ def _measure_in(each: Any) -> Measure:
             f"{shown(each)}. Give a list of them: measures=[{example}]."
         )
     return require_measure(found)
+
+
+def _called(value: Any) -> str:
+    """How to make an object of a class; empty for anything else."""
+    return f", {value.__name__}()" if isinstance(value, type) else ""
 
 
 def _got(value: Any, attribute: str) -> str:

@@ -100,8 +100,8 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
     Args:
         found: A traced forward pass.
         name: The head's name, if the user gives it.
-        classes_seen: Largest label + 1, if known. The head is the last module with this many rows.
-            If it can be, one that leads to the network's output. Without one, it is the last module
+        classes_seen: Largest label + 1, if known. The head is the last module with this many rows,
+            of those that lead to the network's output if any do. Without one, it is the last module
             with a weight matrix if that has more rows (then a class is missing).
 
     Returns:
@@ -124,9 +124,10 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
     if classes_seen is None:
         return candidates[-1] if candidates else None
 
+    rows = {classes_seen, 1} if classes_seen == 2 else {classes_seen}
+
     def exact(runs: list[ModuleRun]) -> list[ModuleRun]:
-        one = {classes_seen, 1} if classes_seen == 2 else {classes_seen}
-        return [run for run in runs if run.rows in one][-1:]
+        return [run for run in runs if run.rows in rows][-1:]
 
     # an auxiliary head, or that of another task, does not lead to the output that decides
     best = exact(found.leading_to([found.output])) or exact(found.runs)

@@ -12,6 +12,7 @@ from lightning_nc.network.nesting import described, floating_tensor_in
 
 # the module is of the class of the user, whose function may say so
 Forward = str | Callable[[Any, Any], Any]
+_METHODS = {"float32": "net.float()", "float64": "net.double()"}
 
 
 class Calling(NamedTuple):
@@ -122,9 +123,6 @@ def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: 
             f"{_METHODS.get(of_inputs, f'net.to(torch.{of_inputs})')}, or give a loader whose "
             f"inputs are {of_network[0]}."
         ) from error
-
-
-_METHODS = {"float32": "net.float()", "float64": "net.double()"}
 
 
 def _call_with_batch(function: Callable[[Any], Any], inputs: Any) -> Any:

@@ -80,8 +80,8 @@ class Trace(NamedTuple):
         Of runs without gradients it cannot be told, and they are among them.
         """
         path = ancestors(nodes)
-        runs = self.runs if path else []
-        return [r for r in runs if not r.nodes or not path.isdisjoint(r.nodes)] or self.runs
+        leading = [r for r in self.runs if not r.nodes or not path.isdisjoint(r.nodes)]
+        return leading if path and leading else self.runs
 
     def depends_on_input(self, without: set[Any]) -> bool:
         """Whether the output still depends on the input with some nodes detached."""

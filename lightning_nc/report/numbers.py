@@ -60,7 +60,7 @@ def for_people(value: float) -> str:
         text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     else:
         digits, power = f"{value:.3e}".split("e")
-        text = f"{digits}\N{MULTIPLICATION SIGN}{ten_to_the(int(power))}"
+        text = ten_to_the(int(power), digits)
     return text.replace("-", _MINUS)
 
 

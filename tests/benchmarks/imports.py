@@ -5,8 +5,9 @@ given. ``import torch`` beside is the least that the formulas can take, ``import
 the least that callbacks can.
 """
 
-import subprocess
 import sys
+
+from tests.programs import ROOT, run_python
 
 STATEMENTS = [
     "import torch",
@@ -27,17 +28,17 @@ def cost(statement, folder):
         f"import sys, time\nbefore = len(sys.modules)\nstarted = time.process_time()\n{statement}\n"
         "print(time.process_time() - started, len(sys.modules) - before)"
     )
-    command = [sys.executable, "-W", "ignore", "-c", program]
     found = []
     for _ in range(REPEATS):
-        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        run = run_python("-W", "ignore", "-c", program, cwd=folder)
+        run.check_returncode()
         seconds, modules = run.stdout.split()
         found.append((float(seconds), int(modules)))
     return min(found)
 
 
 def main():
-    folder = sys.argv[1] if len(sys.argv) > 1 else None
+    folder = sys.argv[1] if len(sys.argv) > 1 else ROOT
     print("| statement | s of CPU | modules |\n|---|---|---|")
     for statement in STATEMENTS:
         seconds, modules = cost(statement, folder)
