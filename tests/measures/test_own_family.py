@@ -200,6 +200,22 @@ def test_all_its_curves_and_references_are_drawn():
     assert len(axes.get_lines()) == 7 + 3
 
 
+def test_each_of_its_panels_has_axes_of_its_own():
+    rows = [
+        Quantity(name, "", name, "", of=lambda _: 2.0, chart=Curve(Panel(title, "", log), name))
+        for name, title, log in (("a", "A", False), ("b", "B", True), ("c", "A", False))
+    ]
+    one = of_values()
+    one.quantities = tuple(rows)
+    _, (left, right) = plotted(one)
+    assert [axes.get_title() for axes in (left, right)] == ["A, data", "B, data"]
+    assert [axes.get_yscale() for axes in (left, right)] == ["linear", "log"]
+    assert [line.get_label() for line in left.get_lines()] == ["a", "c"]
+    figure, axes = plt.subplots(1, 2)
+    assert plotted(one, ax=axes)[0] is figure
+    plt.close(figure)
+
+
 def drawing(returned):
     """A measure whose drawing pays no attention to what it is given."""
     one = of_values(1.0)
