@@ -89,6 +89,11 @@ class GeometryPass(MeasuringPass):
         return plan
 
     def _answer(self, number: int, plan: Plan, found: FoundLayers) -> Answer | Exception:
+        if self.requests[number].kernel is not None:
+            return ValueError(
+                "Request(kernel=...) is answered by another pass: set passes = GradientPass in "
+                "the measure."
+            )
         wanted = plan.wanted[number]
         if number in self.failed or wanted is None:
             return self.failed[number]

@@ -173,19 +173,20 @@ def add_statistics(by_point: dict[Point, list[Statistic]], each: Wanted) -> None
     """Add the statistics of a request to those summed at each point, each once.
 
     Raises:
-        ValueError: If statistics of different types have the same name; nothing is added.
+        ValueError: If statistics that differ have the same name; nothing is added.
     """
+    found = {}
     for point in each.points:
         named = {one.name: one for one in by_point.get(point, ())}
-        for one in each.statistics:
-            if type(named.get(one.name, one)) is not type(one):
+        for one in each.statistics_at(point):
+            other = named.setdefault(one.name, one)
+            if not one.is_same(other):
                 raise ValueError(
                     f"Two statistics have the name '{one.name}', {type(one).__name__} and "
-                    f"{type(named[one.name]).__name__}. Rename one of them."
+                    f"{type(other).__name__}, but differ. Give each a name of its own."
                 )
-    for point in each.points:
-        all_of_it = [*by_point.get(point, ()), *each.statistics_at(point)]
-        by_point[point] = list({one.name: one for one in reversed(all_of_it)}.values())[::-1]
+        found[point] = [*named.values()]
+    by_point |= found
 
 
 def megabytes_of(K: int, width: int, statistics: Sequence[Statistic], processes: int = 1) -> float:

@@ -26,7 +26,7 @@ class Statistic(ABC):
     ``answer.layers[layer].statistics``.
 
     Attributes:
-        name: Its name, different from those of all other statistics.
+        name: Its name. Statistics of one name must be equal: of one class, with equal attributes.
         second_sweep: Whether it needs final class means. If so, `of` receives a `ResidualBatch`,
             otherwise a `LayerBatch`.
         adds_up: Whether those of disjoint samples add up. If not, `combine` makes one of several,
@@ -68,6 +68,15 @@ class Statistic(ABC):
     def of(self, batch: "ResidualBatch") -> Tensor:
         """The contribution of one batch, of that shape."""
 
+    def is_same(self, other: "Statistic") -> bool:
+        """Whether the other is of the same class, with equal attributes."""
+        a, b = vars(self), vars(other)
+        return (
+            type(self) is type(other)
+            and a.keys() == b.keys()
+            and all(map(_equal, a.values(), b.values()))
+        )
+
     def add_to(self, total: Tensor, batch: Any) -> None:
         """Add the contribution of a batch to the sum, in place.
 
@@ -77,14 +86,19 @@ class Statistic(ABC):
         value = self.of(batch)
         if value.shape != total.shape:
             raise ValueError(
-                f"a value of shape {tuple(value.shape)} cannot be added to the statistic "
-                f"'{self.name}', whose shape is {tuple(total.shape)}."
+                f"of() returned shape {tuple(value.shape)}, and shape() {tuple(total.shape)}."
             )
         value = value.to(total.device)
         if self.adds_up:
             total += value
         else:
             total.copy_(self.combine(torch.stack([total, value])))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    return a is b or bool(a == b)
 
 
 class ClassSums(Statistic):
@@ -220,4 +234,5 @@ def add_each(
             shared = sums.view(name)
             each.add_to(shared if each.adds_up else shared[rank], batch)
         except Exception as error:
-            broken[name] = error
+            why = f"{type(error).__name__}: {error}"
+            broken[name] = ValueError(f"The statistic '{each.name}' cannot be summed: {why}")

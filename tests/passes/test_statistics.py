@@ -160,6 +160,59 @@ def test_two_statistics_of_one_name_are_refused():
         raise second
 
 
+class Power(Statistic):
+    """Powers of features of each class."""
+
+    name, second_sweep = "power", False
+
+    def __init__(self, exponents):
+        self.exponents = torch.tensor(exponents)
+
+    def shape(self, K, d):
+        return K, d
+
+    def of(self, batch):
+        return batch.by_class(batch.features.double() ** self.exponents)
+
+
+def test_statistics_of_one_class_and_name_must_be_equal():
+    wanted = [Request(layers=["2"], statistics=(Power(p),)) for p in ([2] * 12, [2] * 12, [4] * 12)]
+    first, second, third = answered(wanted)
+    assert torch.equal(*(each.layers["2"].statistics["power"] for each in (first, second)))
+    with pytest.raises(ValueError, match="name 'power', Power and Power, but differ"):
+        raise third
+
+
+def test_a_statistic_may_not_take_the_name_of_ours():
+    class Other(Largest):
+        name = "sums"
+
+    (refused,) = answered([Request(layers=["2"], statistics=(Other(),))])
+    with pytest.raises(ValueError, match="name 'sums', Other and ClassSums"):
+        raise refused
+
+
+def test_a_statistic_that_fails_is_named():
+    class Wrong(Largest):
+        def of(self, batch):
+            return batch.residuals
+
+    class OfOtherShape(Largest):
+        def of(self, batch):
+            return torch.ones(2)
+
+    for kind, why in (
+        (Wrong, "AttributeError: .*residuals"),
+        (OfOtherShape, r"\(2,\), .* \(3, 12"),
+    ):
+        (error,) = answered([Request(layers=["2"], statistics=(kind(),))])
+        with pytest.raises(ValueError, match=f"The statistic 'largest' cannot be summed: .*{why}"):
+            raise error
+    (error,) = answered([Request(layers=["2"], statistics=(Largest,))])
+    with pytest.raises(TypeError, match="must be objects of Statistic, got <class"):
+        raise error
+
+
 def test_a_statistic_counts_in_the_memory_budget():
     wide = TensorDataset(torch.randn(30, 3000), torch.arange(3).repeat_interleave(10))
     net = torch.nn.Sequential(torch.nn.Linear(3000, 3))
