@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from lightning_nc.arguments import shown
 from lightning_nc.network.auto_pooling import Chooser, pooling_of_head, shapes_of
 from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.blocks import block_points
@@ -28,7 +27,7 @@ from lightning_nc.passes.heads import (
 )
 from lightning_nc.passes.plan import Wanted, megabytes_of
 from lightning_nc.passes.request import Request
-from lightning_nc.passes.statistics import GEOMETRY, ClassSums, Statistic
+from lightning_nc.passes.statistics import GEOMETRY, ClassSums, require_statistics
 from lightning_nc.passes.sweeps import Reading, labelled_batches
 
 
@@ -75,9 +74,7 @@ class Places:
 
     def _where(self, request: Request) -> Wanted:
         own = request.statistics
-        for each in own:
-            if not isinstance(each, Statistic):
-                raise TypeError(f"statistics must be objects of Statistic, got {shown(each)}.")
+        require_statistics(own)
         if not request.geometry and any(each.second_sweep for each in own):
             raise ValueError(
                 "A statistic of the second sweep needs final class means. Give "

@@ -17,6 +17,7 @@ from lightning_nc.passes.statistics import (
     DecisionCounts,
     ResidualSums,
     Statistic,
+    require_same,
 )
 
 # K x d arrays of float64 numbers at the peak: the means, in the place of the sums, and two more
@@ -179,12 +180,7 @@ def add_statistics(by_point: dict[Point, list[Statistic]], each: Wanted) -> None
     for point in each.points:
         named = {one.name: one for one in by_point.get(point, ())}
         for one in each.statistics_at(point):
-            other = named.setdefault(one.name, one)
-            if not one.is_same(other):
-                raise ValueError(
-                    f"Two statistics have the name '{one.name}', {type(one).__name__} and "
-                    f"{type(other).__name__}, but differ. Give each a name of its own."
-                )
+            require_same(one, named.setdefault(one.name, one))
         found[point] = [*named.values()]
     by_point |= found
 

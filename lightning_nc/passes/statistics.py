@@ -6,12 +6,13 @@ name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_nc.arguments import shown
 from lightning_nc.functional.class_sums import add_features, class_sums
 from lightning_nc.network.points import Point
 from lightning_nc.passes.layer_batches import LayerBatch, ResidualBatch
@@ -206,6 +207,33 @@ class DecisionCounts(Statistic):
 
 # the statistics of `ClassGeometry`, summed at every layer
 GEOMETRY = (FuzzinessSquares(), CollapseSquares(), Squares())
+
+
+def require_statistics(given: Iterable[Any]) -> None:
+    """Raise unless these are statistics, and none has the name of another of ours.
+
+    Raises:
+        TypeError: If something else is among them.
+        ValueError: If one has the name of one of ours, but is another.
+    """
+    ours = {each.name: each for each in (ClassSums(), ResidualSums(), *GEOMETRY)}
+    for each in given:
+        if not isinstance(each, Statistic):
+            raise TypeError(f"statistics must be objects of Statistic, got {shown(each)}.")
+        require_same(each, ours.get(each.name, each))
+
+
+def require_same(one: Statistic, other: Statistic) -> None:
+    """Raise unless two statistics of one name are the same.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    if not one.is_same(other):
+        raise ValueError(
+            f"Two statistics have the name '{one.name}', {type(one).__name__} and "
+            f"{type(other).__name__}, but differ. Give each a name of its own."
+        )
 
 
 def add_each(

@@ -183,13 +183,16 @@ def test_statistics_of_one_class_and_name_must_be_equal():
         raise third
 
 
-def test_a_statistic_may_not_take_the_name_of_ours():
+@pytest.mark.parametrize("ours", [ClassSums(), ResidualSums(), *GEOMETRY])
+def test_a_statistic_may_not_take_the_name_of_ours(ours):
     class Other(Largest):
-        name = "sums"
+        name = ours.name
 
-    (refused,) = answered([Request(layers=["2"], statistics=(Other(),))])
-    with pytest.raises(ValueError, match="name 'sums', Other and ClassSums"):
+    own = Request(layers=["2"], statistics=(Other(),), geometry=False)
+    refused, answer = answered([own, Request(layers=["2"])], cache_mb=0)
+    with pytest.raises(ValueError, match=f"name '{ours.name}', Other and {type(ours).__name__}"):
         raise refused
+    assert answer.layers["2"].means.shape == (3, 12)
 
 
 def test_a_statistic_that_fails_is_named():
