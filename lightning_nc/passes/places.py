@@ -18,6 +18,7 @@ from lightning_nc.network.positions import AtEveryPosition
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import ModuleRun, Trace, trace
 from lightning_nc.passes.draw import Drawn
+from lightning_nc.passes.geometry_statistics import GEOMETRY, ClassSums, require_statistics
 from lightning_nc.passes.heads import (
     last_layer_point,
     no_head_note,
@@ -27,7 +28,6 @@ from lightning_nc.passes.heads import (
 )
 from lightning_nc.passes.plan import Wanted, megabytes_of
 from lightning_nc.passes.request import Request
-from lightning_nc.passes.statistics import GEOMETRY, ClassSums, require_statistics
 from lightning_nc.passes.sweeps import Reading, labelled_batches
 
 

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.points import Point
-from lightning_nc.passes.statistics import (
+from lightning_nc.passes.geometry_statistics import (
     GEOMETRY,
     ClassSums,
     DecisionCounts,
     ResidualSums,
-    Statistic,
-    require_same,
 )
+from lightning_nc.passes.statistics import Statistic, require_same
 
 # K x d arrays of float64 numbers at the peak: the means, in the place of the sums, and two more
 # while the directions are found; later the directions and, if features are read again, residuals

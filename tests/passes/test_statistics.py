@@ -13,8 +13,8 @@ from lightning_nc.network.runner import plain_runner
 from lightning_nc.passes import geometry_pass
 from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.geometry_pass import GeometryPass
+from lightning_nc.passes.geometry_statistics import GEOMETRY, ClassSums, ResidualSums
 from lightning_nc.passes.plan import megabytes_of
-from lightning_nc.passes.statistics import GEOMETRY, ClassSums, ResidualSums
 from lightning_nc.passes.sweeps import sweep
 from tests import nets
 from tests.processes import run_processes
