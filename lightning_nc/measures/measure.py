@@ -36,7 +36,10 @@ def drawing_of(
         ValueError: If there is none of that name, or none at all.
     """
     if not drawings:
-        raise ValueError("There is no figure: none of the quantities has a chart.")
+        raise ValueError(
+            "There is no figure: none of the quantities has a chart. Give a row "
+            "chart=Curve(Panel(...), ...), or the measure a draw()."
+        )
     if name is not None and name not in drawings:
         why = " here, since what it shows was not measured or is undefined" * (name in known)
         raise ValueError(f"There is no figure '{name}'{why}; choose from {', '.join(drawings)}.")
