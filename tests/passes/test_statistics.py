@@ -167,6 +167,7 @@ class Power(Statistic):
 
     def __init__(self, exponents):
         self.exponents = torch.tensor(exponents)
+        self.as_given = np.array(exponents)
 
     def shape(self, K, d):
         return K, d
