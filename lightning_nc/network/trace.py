@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_nc.network.head import own_matrix
 from lightning_nc.network.nesting import floating_tensor_in, replaced, tensors_in
 from lightning_nc.network.points import named_modules
 from lightning_nc.network.pooling import main_tensor
@@ -77,10 +78,16 @@ class Trace(NamedTuple):
     def leading_to(self, nodes: Sequence[Any]) -> list[ModuleRun]:
         """Return the runs that some nodes were computed from; all runs if there are no nodes.
 
-        Of runs without gradients it cannot be told, and they are among them.
+        Of runs without gradients it cannot be told. They are among them, unless the input is known
+        to lead there without them: then they are beside, such as a teacher without gradients.
         """
         path = ancestors(nodes)
-        leading = [r for r in self.runs if not r.nodes or not path.isdisjoint(r.nodes)]
+        beside = not path.isdisjoint(self.sources)
+        leading = [
+            run
+            for run in self.runs
+            if (not path.isdisjoint(run.nodes) if run.nodes else not beside)
+        ]
         return leading if path and leading else self.runs
 
     def depends_on_input(self, without: set[Any]) -> bool:
@@ -177,7 +184,7 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bo
                 nodes,
                 None if first is None else first.grad_fn,
                 features,
-                _weight_rows(module, shape),
+                _weight_rows(module, features, shape),
                 shape,
                 None if first is None else tuple(first.shape),
                 channels[-1],
@@ -231,7 +238,9 @@ def _source(tensor: Tensor, sources: set[Any]) -> Tensor:
     return copy
 
 
-def _weight_rows(module: nn.Module, shape: tuple[int, ...] | None) -> int | None:
+def _weight_rows(
+    module: nn.Module, features: int | None, shape: tuple[int, ...] | None
+) -> int | None:
     """Rows of a module's weight matrix, also of one that is packed, such as a quantised one."""
     weight, declared = getattr(module, "weight", None), getattr(module, "out_features", None)
     if isinstance(module, nn.Embedding):
@@ -239,6 +248,8 @@ def _weight_rows(module: nn.Module, shape: tuple[int, ...] | None) -> int | None
     own = weight.shape[0] if isinstance(weight, Tensor) and weight.ndim >= 2 else None
     if isinstance(declared, int) and own != declared and shape and shape[-1] == declared:
         return declared
+    if own is None and shape and own_matrix(module, features, shape[-1]) is not None:
+        return shape[-1]
     return own
 
 
