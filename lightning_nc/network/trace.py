@@ -245,7 +245,11 @@ def _weight_rows(
     weight, declared = getattr(module, "weight", None), getattr(module, "out_features", None)
     if isinstance(module, nn.Embedding):
         return None
-    own = weight.shape[0] if isinstance(weight, Tensor) and weight.ndim >= 2 else None
+    own: int | None = None
+    if isinstance(weight, Tensor) and weight.ndim >= 2:
+        # a matrix for the loss, for example, may be of features that come later
+        of_input = weight.ndim > 2 or features is None or features in weight.shape
+        own = weight.shape[0] if of_input else None
     if isinstance(declared, int) and own != declared and shape and shape[-1] == declared:
         return declared
     if own is None and shape and own_matrix(module, features, shape[-1]) is not None:

@@ -388,6 +388,21 @@ def test_no_request_changes_the_layers_that_another_finds():
     assert list(together.layers) == list(alone.layers) == ["input", "1", "3"]
 
 
+def test_a_matrix_that_is_not_of_the_input_is_no_head():
+    class OfTheLoss(nn.Module):
+        """As of ArcFace: classes have a weight, which the loss uses, and forward does not."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight, self.body = nn.Parameter(torch.randn(K, 8)), nn.Linear(6, 8)
+
+        def forward(self, x):
+            return self.body(x).tanh()
+
+    (answer,) = ask(OfTheLoss(), Request(classifier=True))
+    assert "the head 'body' has 8 rows" in answer.notes["classes"]
+
+
 def test_a_head_beside_others_is_told():
     class Ensemble(Network):
         def __init__(self):
