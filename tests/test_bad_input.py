@@ -120,7 +120,7 @@ CASES = {
     "a batch of three": (
         {"loader": ThreeParts()},
         TypeError,
-        ["list of 3", "Probe(..., unpack=lambda batch: (batch[0], batch[1]))"],
+        ["list of 3", "Probe(..., unpack=lambda batch: (batch[0], batch[2]))"],
     ),
     "a dict without a key for labels": (
         {"loader": OtherKeys()},

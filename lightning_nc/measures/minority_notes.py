@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from lightning_nc.measures.minority_collapse_quantities import QUANTITIES, Minority
+from lightning_nc.measures.notes import that_are
 
 _PREDICTED = ("predicted_cos", "critical_ratio")
 NO_MINORITY = (
@@ -26,7 +27,7 @@ def minority_notes(
     notes, undefined = {}, [name for name, value in values.items() if value != value]
     if why_unknown:
         missing = (
-            _are([name for name in _OF_COUNTS if name in undefined], "undefined (NaN)")
+            that_are([name for name in _OF_COUNTS if name in undefined], "undefined (NaN)")
             if len(found.B)
             else "imbalance_ratio and all that needs minority classes are not logged"
         )
@@ -35,17 +36,13 @@ def minority_notes(
         logged = (*values, *(() if theory else _PREDICTED))
         absent = [row.name for row in QUANTITIES if row.name not in logged]
         notes["no minority"] = (
-            f"{_are(absent, 'not logged')}: {NO_MINORITY}; to compare classes all the same, name "
-            "them with minority=[...]."
+            f"{that_are(absent, 'not logged')}: {NO_MINORITY}; to compare classes all the same, "
+            "name them with minority=[...]."
         )
     if len(found.B) == 1:
         pairs = [name for name in undefined if name.startswith("cos_")]
         notes["minority of 1"] = (
-            f"{_are(pairs, 'undefined (NaN)')}: class {int(found.B)} alone is the minority, so "
+            f"{that_are(pairs, 'undefined (NaN)')}: class {int(found.B)} alone is the minority, so "
             "there is no pair of minority classes."
         )
     return notes
-
-
-def _are(names: list[str], what: str) -> str:
-    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}"

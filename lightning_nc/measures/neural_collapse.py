@@ -27,7 +27,7 @@ from lightning_nc.measures.layer_collapse_quantities import LAYER_QUANTITIES, La
 from lightning_nc.measures.many_classes import cosine_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
 from lightning_nc.measures.neural_collapse_quantities import QUANTITIES
-from lightning_nc.measures.notes import rank_note, single_samples_note
+from lightning_nc.measures.notes import rank_note, single_samples_note, that_are
 from lightning_nc.measures.quantity import Quantity
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import Layers, Pool
@@ -185,7 +185,7 @@ def _undefined(values: Mapping[str, float], last: ClassifierGeometry) -> dict[st
         why = "two centred class means are always opposite, and a single angle has no spread"
     else:
         why = "class means coincide, or a class mean or a classifier row is zero"
-    return {"undefined": f"{', '.join(undefined)} are undefined (NaN): {why}."}
+    return {"undefined": f"{that_are(undefined, 'undefined (NaN)')}: {why}."}
 
 
 def _undefined_at_layers(layers: Mapping[str, float]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Notes on values that are undefined, mislead or do not compare, or use fewer directions."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,16 @@ from lightning_nc.functional.input_checks import missing_directions
 from lightning_nc.measures.measurement import Measurement
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import contained
+
+
+def that_are(names: Sequence[str], what: str) -> str:
+    """What some quantities are.
+
+    Example:
+        >>> that_are(["gnc2"], "undefined (NaN)"), that_are(["nc3", "unc3"], "not logged")
+        ('gnc2 is undefined (NaN)', 'nc3, unc3 are not logged')
+    """
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}"
 
 
 def rank_note(layers: Mapping[str, ClassGeometry]) -> dict[str, str]:

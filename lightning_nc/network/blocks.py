@@ -1,5 +1,6 @@
 """Find the blocks and the head of a network from one forward pass."""
 
+from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -139,7 +140,8 @@ def _rows_of(run: ModuleRun) -> int | None:
     """Rows of a module's weight matrix, or of the affine map that its parts may make together."""
     if run.rows is not None or run.shape is None or len(run.shape) < 2:
         return run.rows
-    return run.shape[-1] if next(run.module.parameters(), None) is not None else None
+    holds = next(chain(run.module.parameters(), run.module.buffers()), None) is not None
+    return run.shape[-1] if holds else None
 
 
 def _before_logits(runs: list[ModuleRun], head: ModuleRun | None) -> list[ModuleRun]:

@@ -12,6 +12,8 @@ from lightning_nc.network.nesting import described, floating_tensor_in
 
 # the module is of the class of the user, whose function may say so
 Forward = str | Callable[[Any, Any], Any]
+# what torch says of inputs whose sizes do not fit
+_OF_SHAPES = ("shapes cannot be multiplied", "The size of tensor", "expected input")
 _METHODS = {"float32": "net.float()", "float64": "net.double()"}
 
 
@@ -65,7 +67,7 @@ def calling(
         own = partial(call_model, called) if isinstance(forward, str) else partial(called, model)
         function = own if wrapper is None else partial(_call_within, wrapper, model, own)
     function = partial(_call_in_one_type, model, function)
-    names = [] if called is forward else list(_parameters(called))
+    names = [] if called is forward else _positional(_parameters(called))
     if names[:1] != ["batch"]:
         return Calling(function)
     after = (0,) if names[1:2] == ["batch_idx"] else ()
@@ -105,10 +107,12 @@ def call_model(
 
 
 def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: Any) -> Any:
-    """Call a function with inputs; if their type is not that of the parameters, say so."""
+    """Call a function with inputs; if their type or sizes are not those that fit, say so."""
     try:
         return function(inputs)
     except RuntimeError as error:
+        if any(word in str(error) for word in _OF_SHAPES):
+            raise RuntimeError(f"{error}{_when_called_with(inputs)}") from error
         given, own = floating_tensor_in(inputs), filter(torch.is_floating_point, model.parameters())
         types = {each.dtype for each in own}
         # what torch says of two types that do not fit differs by layer, but has this word
@@ -123,6 +127,14 @@ def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: 
             f"{_METHODS.get(of_inputs, f'net.to(torch.{of_inputs})')}, or give a loader whose "
             f"inputs are {of_network[0]}."
         ) from error
+
+
+def _when_called_with(inputs: Any) -> str:
+    return (
+        f". The network was called with {described(inputs)}. If it takes something else, say what: "
+        "Probe(..., unpack=lambda batch: (inputs, labels)); if classes are computed otherwise than "
+        "by its forward, say how: Probe(..., forward=lambda module, inputs: ...)."
+    )
 
 
 def _call_with_batch(function: Callable[[Any], Any], inputs: Any) -> Any:
@@ -181,6 +193,12 @@ def _parameters(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):  # such as a function of C
         return inspect.signature(lambda *args, **kwargs: None).parameters
+
+
+def _positional(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
+    """Names of the parameters that take a single argument each; ``**batch`` takes keywords."""
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [name for name, each in parameters.items() if each.kind not in several]
 
 
 def _accept(

@@ -61,18 +61,42 @@ def read_head(name: str, module: nn.Module, h: Any, output: Any) -> Head:
     is_linear = getattr(module.forward, "__func__", None) is nn.Linear.forward
     plain = is_linear or any(convolves_like(module, kind) for kind in _CONVOLUTIONS)
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    own = isinstance(weight, Tensor) and weight.ndim >= 2
     if not plain:
         read = _read_outputs(module, h, main_tensor(output))
         if read is not None:
             return Head(*read, is_plain=False, is_affine=True)
-    if not own:
+    if not isinstance(weight, Tensor) or weight.ndim < 2:
+        d, rows = (getattr(each, "shape", (0,))[-1] for each in (h, main_tensor(output)))
+        weight, bias = own_matrix(module, d, rows), None
+        if weight is not None and d != rows:  # of a square one it is not known which axis is which
+            weight = weight if weight.shape[0] == rows else weight.mT
+        else:
+            weight = None
+    if weight is None:
         raise ValueError(
             f"The head '{name}' is a {type(module).__name__}: it is not an affine map of its "
             "input, and has no weight matrix. Measure without a head: head=False."
         )
     exact_bias = None if bias is None else _copy(bias).double()
     return Head(_copy(weight).flatten(1), exact_bias, plain, plain)
+
+
+def own_matrix(module: nn.Module, features: int | None, rows: int) -> Tensor | None:
+    """The matrix from features to rows that a module holds itself, however it is called.
+
+    It is a parameter, or a buffer such as the fixed simplex of a classifier that does not learn.
+
+    Args:
+        module: The module.
+        features: Size of the last axis of its input.
+        rows: Size of the last axis of its output.
+
+    Returns:
+        Shape ``(rows, features)`` or ``(features, rows)``; None if there is none.
+    """
+    sizes = {(rows, features), (features, rows)}
+    tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    return next((t for t in tensors if t.is_floating_point() and tuple(t.shape) in sizes), None)
 
 
 def _read_outputs(module: nn.Module, h: Any, output: Any) -> tuple[Tensor, Tensor] | None:

@@ -46,8 +46,8 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
     if features.ndim == 0 or len(features) != samples:
         raise ValueError(
             f"Layer '{point.name}' returns features of shape {tuple(features.shape)} for {samples} "
-            "samples, but the first axis must be that of the samples. Name other layers, or use a "
-            "callable that returns shape (N, d)."
+            "samples, but the first axis must be that of the samples. Name other layers, or make "
+            "features of shape (N, d): pool=lambda output, inputs: ..."
         )
     if features.numel() == 0:
         raise ValueError(
@@ -100,8 +100,9 @@ class Pooling:
 def main_tensor(value: Any) -> Any:
     """Return the main tensor of an output: itself, or the main tensor of a tuple or mapping.
 
-    This is the tuple's first item, or the mapping's or dataclass's ``logits``,
-    ``last_hidden_state`` or first tensor. A packed sequence is padded, shape ``(N, T, d)``.
+    This is the mapping's or dataclass's ``logits``, ``last_hidden_state`` or first tensor, or the
+    tuple's first item. What is None or a single number, such as a loss, is passed over. A packed
+    sequence is padded, shape ``(N, T, d)``.
     """
     if isinstance(value, PackedSequence):
         return pad_packed_sequence(value, batch_first=True)[0]
@@ -111,9 +112,11 @@ def main_tensor(value: Any) -> Any:
         for key in ("logits", "last_hidden_state"):
             if key in value:
                 return value[key]
-        return next((item for item in value.values() if isinstance(item, Tensor)), value)
+        tensors = [item for item in value.values() if isinstance(item, Tensor)]
+        return next((item for item in tensors if item.ndim), tensors[0] if tensors else value)
     if isinstance(value, tuple | list):
-        return main_tensor(value[0]) if value else value
+        others = (item for item in value if not (item is None or getattr(item, "ndim", 1) == 0))
+        return main_tensor(next(others, value[0])) if value else value
     return value
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_nc.network.head import own_matrix
 from lightning_nc.network.nesting import floating_tensor_in, replaced, tensors_in
 from lightning_nc.network.points import named_modules
 from lightning_nc.network.pooling import main_tensor
@@ -77,10 +78,16 @@ class Trace(NamedTuple):
     def leading_to(self, nodes: Sequence[Any]) -> list[ModuleRun]:
         """Return the runs that some nodes were computed from; all runs if there are no nodes.
 
-        Of runs without gradients it cannot be told, and they are among them.
+        Of runs without gradients it cannot be told. They are among them, unless the input is known
+        to lead there without them: then they are beside, such as a teacher without gradients.
         """
         path = ancestors(nodes)
-        leading = [r for r in self.runs if not r.nodes or not path.isdisjoint(r.nodes)]
+        beside = not path.isdisjoint(self.sources)
+        leading = [
+            run
+            for run in self.runs
+            if (not path.isdisjoint(run.nodes) if run.nodes else not beside)
+        ]
         return leading if path and leading else self.runs
 
     def depends_on_input(self, without: set[Any]) -> bool:
@@ -202,13 +209,14 @@ def _run_of(
     """A run as it has ended; the channels are those of the run before."""
     first, main = next(tensors_in(inputs), None), main_tensor(output)
     shape = tuple(main.shape) if isinstance(main, Tensor) else None
+    features = first.shape[-1] if first is not None and first.ndim else None
     return ModuleRun(
         name,
         module,
         nodes=[tensor.grad_fn for tensor in tensors_in(output) if tensor.grad_fn is not None],
         source=None if first is None else first.grad_fn,
-        features=first.shape[-1] if first is not None and first.ndim else None,
-        rows=_weight_rows(module, shape),
+        features=features,
+        rows=_weight_rows(module, features, shape),
         shape=shape,
         input_shape=None if first is None else tuple(first.shape),
         channels=_channels(module) or channels,
@@ -232,14 +240,22 @@ def _source(tensor: Tensor, sources: set[Any]) -> Tensor:
     return copy
 
 
-def _weight_rows(module: nn.Module, shape: tuple[int, ...] | None) -> int | None:
+def _weight_rows(
+    module: nn.Module, features: int | None, shape: tuple[int, ...] | None
+) -> int | None:
     """Rows of a module's weight matrix, also of one that is packed, such as a quantised one."""
     weight, declared = getattr(module, "weight", None), getattr(module, "out_features", None)
     if isinstance(module, nn.Embedding):
         return None
-    own = weight.shape[0] if isinstance(weight, Tensor) and weight.ndim >= 2 else None
+    own: int | None = None
+    if isinstance(weight, Tensor) and weight.ndim >= 2:
+        # a matrix for the loss, for example, may be of features that come later
+        of_input = weight.ndim > 2 or features is None or features in weight.shape
+        own = weight.shape[0] if of_input else None
     if isinstance(declared, int) and own != declared and shape and shape[-1] == declared:
         return declared
+    if own is None and shape and own_matrix(module, features, shape[-1]) is not None:
+        return shape[-1]
     return own
 
 

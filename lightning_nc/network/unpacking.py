@@ -95,14 +95,18 @@ def _cannot_be_unpacked(batch: Any) -> str:
     parts, inputs, labels = parts_of(batch), "inputs", "labels"
     could_be = [name for name, part in parts.items() if len(_whole_numbers(part) or ()) == 1]
     others = [name for name in parts if name not in could_be]
+    which = ""
     if could_be and others:
         of_items = isinstance(batch, tuple | list | Mapping)
-        inputs, labels = (
-            f"batch[{name!r}]" if of_items else f"batch.{name}" for name in (others[0], could_be[0])
+        inputs, *all_labels = (
+            f"batch[{name!r}]" if of_items else f"batch.{name}" for name in (others[0], *could_be)
         )
-    several = could_be[:1] and could_be[0] not in (0, 1) and isinstance(batch, tuple | list)
+        labels = all_labels[-1]
+        if len(all_labels) > 1:
+            which = f", if these are {labels}, and not {' or '.join(all_labels[:-1])}"
+    several = could_be and could_be[-1] not in (0, 1) and isinstance(batch, tuple | list)
     return (
-        f"Cannot tell inputs from labels in {found}. Pass a function that separates them: "
+        f"Cannot tell inputs from labels in {found}. Pass a function that separates them{which}: "
         f"Probe(..., unpack=lambda batch: ({inputs}, {labels}))"
-        + (f", with batch[:{could_be[0]}] if the network takes several." if several else ".")
+        + (f", with batch[:{could_be[-1]}] if the network takes several." if several else ".")
     )

@@ -49,7 +49,8 @@ def what_targets_are(targets: Tensor) -> str:
         return (
             "multi-label targets, but the geometry of classes needs one class per sample. To "
             "measure whether samples have one of the classes, return its column from "
-            "Probe(unpack=...): targets[:, 0]."
+            "Probe(unpack=...), targets[:, 0], with head=False: no row of a head is of samples "
+            "without the class."
         )
     return (
         "no class indices, as of a regression, which is not a classification: there are no classes "

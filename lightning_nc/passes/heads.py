@@ -3,11 +3,11 @@
 import re
 
 import torch
-from torch import Tensor
 
 from lightning_nc.network.blocks import find_head
 from lightning_nc.network.points import Point, script_advice
 from lightning_nc.network.trace import ModuleRun, Trace, depends_on
+from lightning_nc.passes.head_notes import is_bypassed, is_of_several_positions, no_head
 from lightning_nc.passes.request import DoesNotApply, Request
 
 # words in the names of modules whose outputs are no logits
@@ -36,6 +36,8 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
     head, last = find_head(found, request.head, classes_seen), found.last_weighted()
     if request.head is None and head is not None:
         head = None if _projects(head, classes_seen) else _whole(found, head)
+    if request.head is None and head is not None and head.rows != classes_seen:
+        head = None if _is_of_an_encoder(found, head) else head
     later = last if head is not None and last is not None and last.name != head.name else None
     is_unclear = request.head is None and later is not None and (later.rows or 0) > classes_seen
     if not request.classifier:
@@ -44,7 +46,7 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
         return head if fits else None
     if head is None:
         if request.needs_head:
-            raise DoesNotApply(_no_head(last, classes_seen) + script_advice(found.modules))
+            raise DoesNotApply(no_head(last, classes_seen) + script_advice(found.modules))
         return None
     if later is not None and is_unclear:
         raise ValueError(
@@ -108,28 +110,12 @@ def last_layer_point(found: Trace, head: ModuleRun | None, request: Request) -> 
     return Point("output", "", runs.get("", 1) - 1, "output", request.pool)
 
 
-def rows_note(head: ModuleRun, classes: Tensor, n: Tensor, request: Request) -> dict[str, str]:
-    """Say that a head has rows of classes without samples, or nothing.
+def _is_of_an_encoder(found: Trace, head: ModuleRun) -> bool:
+    """Whether a last layer with other rows than classes is part of a block, and computes no logits.
 
-    Args:
-        head: The head.
-        classes: Labels of the classes with samples, shape ``(K,)``.
-        n: Samples of each, shape ``(K,)``.
-        request: The request that the head is of.
+    Such are the last layer within a residual block, and a convolution over several positions.
     """
-    rows, K = max(head.rows or 0, 2), len(classes)
-    missing = sorted({*range(rows)} - {*classes.tolist()})
-    if not missing:
-        return {}
-    named = f"class{'es' * (len(missing) > 1)} {', '.join(map(str, missing[:3]))}"
-    named += f" and {len(missing) - 3} more" * (len(missing) > 3)
-    found = request.head is None and not request.needs_head
-    advice = " If the network has no classifier: head=False." if found else ""
-    return {
-        "classes": f"the head '{head.name}' has {rows} rows, and the probe has samples of {K} of "
-        f"these classes ({int(n.min())} to {int(n.max())} each), none of {named}. Values are over "
-        f"the {K} classes and their rows; decisions are over all rows.{advice}"
-    }
+    return is_of_several_positions(head) or is_bypassed(found, head)
 
 
 def _projects(head: ModuleRun, classes_seen: int) -> bool:
@@ -151,22 +137,4 @@ def require_hooks(found: Trace, last: Point, classes_seen: int) -> None:
     """
     if isinstance(found.modules.get(last.module or ""), torch.jit.ScriptModule):
         advice = script_advice(found.modules)
-        raise ValueError(_no_head(found.last_weighted(), classes_seen) + advice)
-
-
-def no_head_note(found: Trace, classes_seen: int) -> dict[str, str]:
-    """Say that there is no head, and what is not logged for that."""
-    said = _no_head(found.last_weighted(), classes_seen) + script_advice(found.modules)
-    return {
-        "no head": f"{said} What needs a head is not logged: NC3, NC4, NC2 of classifier rows and "
-        "accuracy. head=False says that there is none."
-    }
-
-
-def _no_head(last: ModuleRun | None, classes_seen: int) -> str:
-    what = f"; the last layer, '{last.name}', has {last.rows} rows" if last is not None else ""
-    return (
-        f"Found no head: no module with a weight row for each of {classes_seen} classes ran{what}. "
-        f"Either label {classes_seen - 1} is out of range and must be corrected (classes are "
-        'numbered from 0), or the head must be named: head="classifier".'
-    )
+        raise ValueError(no_head(found.last_weighted(), classes_seen) + advice)

@@ -19,13 +19,8 @@ from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import ModuleRun, Trace, trace
 from lightning_nc.passes.draw import Drawn
 from lightning_nc.passes.geometry_statistics import GEOMETRY, ClassSums, require_statistics
-from lightning_nc.passes.heads import (
-    last_layer_point,
-    no_head_note,
-    require_hooks,
-    rows_note,
-    settle_head,
-)
+from lightning_nc.passes.head_notes import head_notes, is_apart, no_head_note
+from lightning_nc.passes.heads import last_layer_point, require_hooks, settle_head
 from lightning_nc.passes.plan import Wanted, megabytes_of
 from lightning_nc.passes.request import Request
 from lightning_nc.passes.sweeps import Reading, labelled_batches
@@ -42,6 +37,7 @@ class Places:
         drawn: The samples of the probe.
 
     Attributes:
+        labels_seen: Largest label of the source + 1; no request changes what another finds.
         num_labels: Number of labels from 0: rows of heads, or the largest label + 1.
     """
 
@@ -49,7 +45,7 @@ class Places:
         self, runner: Runner, reading: Reading, found: Trace, inputs: Any, drawn: Drawn
     ) -> None:
         self.runner, self.reading, self.found, self.inputs = runner, reading, found, inputs
-        self.num_labels = drawn.num_labels
+        self.labels_seen = self.num_labels = drawn.num_labels
         self.classes, self.counts = torch.unique(drawn.labels, return_counts=True)
         self.samples = len(reading.batches[0].indices)
 
@@ -80,18 +76,18 @@ class Places:
                 "A statistic of the second sweep needs final class means. Give "
                 "Request(geometry=True), or set second_sweep = False."
             )
-        head = settle_head(self.found, request, self.num_labels)
+        head = settle_head(self.found, request, self.labels_seen)
         points, notes = self._layers(request, head)
         if not request.classifier:
             return Wanted(points, None, statistics=own, geometry=request.geometry, notes=notes)
         last = last_layer_point(self.found, head, request)
-        require_hooks(self.found, last, self.num_labels)
+        require_hooks(self.found, last, self.labels_seen)
         if head is None and request.head is None:
-            notes |= no_head_note(self.found, self.num_labels)
+            notes |= no_head_note(self.found, self.labels_seen)
         if head is not None:
             self.num_labels = max(self.num_labels, head.rows or 0)
-            notes |= rows_note(head, self.classes, self.counts, request)
-        name = None if head is None else head.name
+            notes |= head_notes(self.found, head, self.classes, self.counts, request)
+        name = None if head is None or is_apart(head, request) else head.name
         declared = request.statistics, request.mismatches, request.geometry
         return Wanted(points, last, name, bool(request.head), *declared, notes)
 
@@ -105,12 +101,19 @@ class Places:
             runs, modules = self.found.runs_of_each(), named_modules(self.runner.model)
             return match_layers(request.layers, runs, modules, request.pool), {}
         points = block_points(self.found, head, request.pool)
-        if points[0].module is not None or not self._raw_varies():
+        why = self._why_no_input() if points[0].module is None else None
+        if why is None:
             return points, {}
         return points[1:], {
-            "input": "the raw input varies in size from batch to batch, so it has no class means "
-            "and is left out of the layers."
+            "input": f"the raw input {why}, so it has no class means and is left out of the layers."
         }
+
+    def _why_no_input(self) -> str | None:
+        """Why the raw input is no layer: its first axis is of nodes or time, or it varies."""
+        raw = self.found.raw
+        if raw is not None and not self.reading.of_positions and len(raw) != self.samples:
+            return f"has shape {tuple(raw.shape)} for {self.samples} samples"
+        return "varies in size from batch to batch" if self._raw_varies() else None
 
     def _raw_varies(self) -> bool:
         """Whether the raw input of a second batch has another size, as with dynamic padding."""

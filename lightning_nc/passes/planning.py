@@ -26,6 +26,7 @@ from lightning_nc.passes.plan import (
     groups_within,
     megabytes_of,
 )
+from lightning_nc.passes.position_notes import position_notes
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Request
 from lightning_nc.passes.statistics import Statistic
@@ -74,6 +75,9 @@ def make_plan(
     widths, bytes_each, broken = _widths(runner, inputs, len(first.indices), positions, wanted)
     budget = _Budget(probe.memory_mb, len(classes), widths, processes)
     statistics = _statistics(wanted, failures, broken, budget)
+    if reading.of_positions:
+        labels = targets, probe.ignore_index, places.labels_seen
+        _tell_first(wanted, position_notes(inputs, *labels, found))
     met = [each for each in wanted if each is not None]
     # classifiers come first: layers of any group are compared with their decisions
     classifiers = [each.classifier for each in met if each.classifier is not None]
@@ -111,6 +115,15 @@ def _drawn(
     last = found.last_weighted()
     drawn = draw_positions(runner, reading, order, None if last is None else last.rows)
     return reading, positions, drawn
+
+
+def _tell_first(wanted: list[Wanted | None], notes: Mapping[str, str]) -> None:
+    """Add notes on the probe to the first request that is met: they are not told for each."""
+    first = next((number for number, each in enumerate(wanted) if each is not None), None)
+    if first is not None:
+        each = wanted[first]
+        assert each is not None
+        wanted[first] = each._replace(notes={**each.notes, **notes})
 
 
 def still_holds(plan: Plan, samples: Samples) -> bool:

@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -95,10 +94,8 @@ class Statistic(ABC):
 
 
 def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return np.array_equal(a, b)
+    if hasattr(a, "__array__") and hasattr(b, "__array__"):  # tensors, and arrays of NumPy
+        return torch.equal(torch.as_tensor(a), torch.as_tensor(b))
     return a is b or bool(a == b)
 
 

@@ -10,6 +10,26 @@ from lightning_nc import find_blocks
 from tests import architectures
 from tests.architectures import CLASSES, IMAGES, Block, numbered, published
 
+
+class _Student(nn.Module):
+    """Its teacher, of the same blocks, runs as well."""
+
+    def __init__(self):
+        super().__init__()
+        self.teacher, self.student = (
+            nn.Sequential(nn.Linear(5, 8), Block(), Block(), nn.Linear(8, CLASSES)) for _ in "ab"
+        )
+
+    def forward(self, x):
+        with torch.no_grad():
+            taught = self.teacher(x)
+        return {"teacher": taught, "logits": self.student(x)}
+
+
+def test_the_blocks_of_a_teacher_without_gradients_are_none_of_the_network():
+    assert find_blocks(_Student(), torch.randn(4, 5)) == ["input", "student.1", "student.2"]
+
+
 _VISION = {
     "ResNet": numbered("resnet.encoder.stages.{}.layers", 2, 2),
     "RegNet": numbered("regnet.encoder.stages.{}.layers", 2, 2),

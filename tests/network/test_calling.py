@@ -45,6 +45,27 @@ def test_networks_are_called_with_what_they_take(case):
     assert same(call_model(model, inputs), expected)
 
 
+class Everything(nn.Module):
+    def forward(self, **batch):
+        return batch["image"] * batch["scale"]
+
+
+def test_keywords_that_are_called_batch_are_inputs_and_no_whole_batch():
+    way = calling(Everything())
+    inputs = {"image": X, "scale": 2}
+    assert way.inputs_of({**inputs, "labels": None}, inputs) is inputs
+    assert torch.equal(way.function(inputs), 2 * X)
+
+
+@pytest.mark.parametrize("net", [nn.Linear(5, 2), nn.Conv2d(5, 2, 3)])
+def test_what_an_error_of_sizes_comes_from_is_said(net):
+    inputs = X if isinstance(net, nn.Linear) else torch.rand(4, 3, 8, 8)
+    with pytest.raises(RuntimeError) as raised:
+        calling(net).function(inputs)
+    for word in ("called with float32 of shape (4, 3", "unpack=", "forward="):
+        assert word in str(raised.value)
+
+
 REFUSED = {
     "two views": (
         nn.Linear(3, 2),

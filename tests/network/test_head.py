@@ -1,5 +1,7 @@
 """The head that acts: W and b, accuracy and NC4, whatever module computes the logits."""
 
+from itertools import chain
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -74,6 +76,18 @@ class Cosine(nn.Module):
         return 8 * F.normalize(x, dim=1) @ F.normalize(self.weight, dim=1).mT
 
 
+class FixedSimplex(nn.Module):
+    """A classifier that does not learn, whose matrix is a buffer and not called weight."""
+
+    def __init__(self, d, rows, cosine=False):
+        super().__init__()
+        self.cosine = cosine
+        self.register_buffer("simplex", torch.randn(d, rows))
+
+    def forward(self, x):
+        return (F.normalize(x, dim=1) if self.cosine else x) @ self.simplex
+
+
 def linear():
     return nn.Linear(D, K)
 
@@ -106,6 +120,7 @@ FOUND = {  # as the head, without being named
     "low rank of parameters": lambda: LowRankOfParameters(linear()),
     "low rank in one module": lambda: LowRankLinear(D, K),
     "a forward of its own": patched,
+    "a matrix in a buffer": lambda: FixedSimplex(D, K),
 }
 NAMED = {  # of several modules, which the name alone says
     "dropout and linear": lambda: nn.Sequential(nn.Dropout(0.5), linear()),
@@ -147,7 +162,7 @@ def classifier(model, head=None, **options):
 
 def effective(head):
     """W and b of an affine map, from its values, in the precision of its parameters."""
-    one = torch.eye(D, dtype=next(head.parameters()).dtype)
+    one = torch.eye(D, dtype=next(chain(head.parameters(), head.buffers())).dtype)
     with torch.no_grad():
         b = head(torch.zeros(1, D, dtype=one.dtype)).double()
         return (head(one).double() - b).mT, b[0]
@@ -222,7 +237,12 @@ def test_what_the_network_outputs_decides(name, batch_size):
 
 
 @pytest.mark.parametrize(
-    "head", [lambda: normed(nn.Sequential(linear(), nn.BatchNorm1d(K))), lambda: Cosine(D, K)]
+    "head",
+    [
+        lambda: normed(nn.Sequential(linear(), nn.BatchNorm1d(K))),
+        lambda: Cosine(D, K),
+        lambda: FixedSimplex(D, K, cosine=True),
+    ],
 )
 @pytest.mark.parametrize("name", ["head", None])
 def test_so_does_that_of_heads_that_are_more_than_linear(head, name):
@@ -233,6 +253,9 @@ def test_so_does_that_of_heads_that_are_more_than_linear(head, name):
     if isinstance(model.head, Cosine):
         assert not found.is_affine
         assert torch.equal(found.weight, model.head.weight.double())
+    if isinstance(model.head, FixedSimplex):
+        assert not found.is_affine
+        assert torch.equal(found.weight, model.head.simplex.T.double())
 
 
 TWO = nets.vectors((30, 25), spread=3.0)
@@ -321,6 +344,79 @@ def test_a_convolution_before_global_pooling_is_a_head():
     with torch.no_grad():
         features, chosen = model.body(data.tensors[0]).mean((2, 3)), model(data.tensors[0])
     assert_decides(found, chosen.argmax(1), features, data.tensors[1])
+
+
+def test_a_square_matrix_of_a_head_that_is_not_affine_is_not_read_as_rows():
+    class Square(Network):
+        def __init__(self):
+            super().__init__(FixedSimplex(K, K, cosine=True))
+            self.body = nn.Sequential(nn.Linear(6, K), nn.Tanh())
+
+    with pytest.raises(ValueError, match="'head' is a FixedSimplex: it is not an affine map"):
+        classifier(Square())
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+
+    def forward(self, x):
+        return x + self.linear(x).relu()
+
+
+def of_convolutions():
+    return nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 7, 3), nn.ReLU(), nn.Flatten())
+
+
+@pytest.mark.parametrize(
+    "encoder", [lambda: nn.Sequential(Residual(), Residual()), of_convolutions]
+)
+def test_the_last_layer_of_an_encoder_is_no_head_of_more_classes(encoder):
+    answers = ask(encoder(), Request(classifier=True), Request(layers="blocks"))
+    alone = ask(encoder(), Request(layers="blocks"))
+    assert "Found no head" in answers[0].notes["no head"]
+    assert answers[0].classifier.weight is None
+    # and what one callback finds is not for another to lose
+    assert list(answers[1].layers) == list(alone[0].layers)
+
+
+def test_no_request_changes_the_layers_that_another_finds():
+    network = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5), nn.ReLU())
+    orders = [Request(classifier=True), Request(layers="blocks")], [Request(layers="blocks")]
+    together, alone = (ask(network, *requests)[-1] for requests in orders)
+    assert list(together.layers) == list(alone.layers) == ["input", "1", "3"]
+
+
+def test_a_matrix_that_is_not_of_the_input_is_no_head():
+    class OfTheLoss(nn.Module):
+        """As of ArcFace: classes have a weight, which the loss uses, and forward does not."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight, self.body = nn.Parameter(torch.randn(K, 8)), nn.Linear(6, 8)
+
+        def forward(self, x):
+            return self.body(x).tanh()
+
+    (answer,) = ask(OfTheLoss(), Request(classifier=True))
+    assert "the head 'body' has 8 rows" in answer.notes["classes"]
+
+
+def test_a_head_beside_others_is_told():
+    class Ensemble(Network):
+        def __init__(self):
+            super().__init__(linear())
+            self.other = linear()
+
+        def forward(self, x):
+            h = self.body(x)
+            return self.other(h) + self.head(h)
+
+    (answer,) = ask(Ensemble(), Request(classifier=True))
+    assert "does not depend on the head 'head' alone" in answer.notes["bypass"]
+    (named,) = ask(Ensemble(), Request(classifier=True, head="other"))
+    assert named.notes == {}
 
 
 def test_callbacks_may_name_heads_of_their_own_on_one_probe():

@@ -3,7 +3,7 @@ import torch
 
 import lightning_nc
 from lightning_nc.network.points import Point
-from lightning_nc.network.pooling import features_of
+from lightning_nc.network.pooling import features_of, main_tensor
 
 STATES = torch.arange(24.0).reshape(2, 4, 3)
 RIGHT = {"attention_mask": torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])}
@@ -14,6 +14,29 @@ POOLS = [lightning_nc.first_token, lightning_nc.masked_mean, lightning_nc.last_t
 
 def pooled(pool, states, inputs):
     return features_of(states, Point("layer", "layer", pool=pool), inputs, 2)
+
+
+LOSS = torch.tensor(3.0)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        (None, STATES),
+        (LOSS, STATES),
+        (STATES, LOSS),
+        [(LOSS, STATES), LOSS],
+        {"loss": LOSS, "scores": STATES},
+        {"loss": None, "scores": STATES},
+    ],
+)
+def test_a_loss_or_nothing_is_passed_over(output):
+    assert main_tensor(output) is STATES
+
+
+@pytest.mark.parametrize("output", [LOSS, (LOSS,), {"loss": LOSS}])
+def test_a_loss_alone_is_what_there_is(output):
+    assert main_tensor(output) is LOSS
 
 
 def test_first_token_is_the_first_whatever_the_mask():

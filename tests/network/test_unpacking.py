@@ -99,7 +99,7 @@ def test_what_the_dataset_does_not_confirm_is_not_taken_for_labels():
 UNREADABLE = {
     "an index beside labels": (
         (X, Y, INDEX),
-        ["tuple of 3 items", "unpack=lambda batch: (batch[0], batch[1])"],
+        ["tuple of 3 items", "batch[2], and not batch[1]", "lambda batch: (batch[0], batch[2])"],
     ),
     "labels at the end": (
         (X, torch.rand(4, 3), Y),

@@ -14,9 +14,10 @@ from lightning_nc.network.positions import Positions, at_positions, next_token
 from lightning_nc.network.runner import plain_runner
 from lightning_nc.passes import draw
 from lightning_nc.passes.agreement import Processes
+from lightning_nc.passes.geometry_pass import GeometryPass
 from lightning_nc.passes.gradient_pass import GradientPass
 from lightning_nc.passes.probe import Probe
-from lightning_nc.passes.request import Request
+from lightning_nc.passes.request import DoesNotApply, Request
 from tests.passes import position_cases as cases
 from tests.passes.position_cases import IGNORED, N, Pixels, Tokens, run, values
 from tests.processes import run_processes
@@ -39,6 +40,55 @@ def test_each_token_with_a_label_is_a_sample(way, size):
     _, answer = run(Tokens(way), data, batch_size=size)
     assert_same(values(answer), cases.of_tokens(Tokens(), data))
     assert int(answer.counts.sum()) == int((data.tensors[1] != IGNORED).sum())
+
+
+def test_labels_that_are_the_tokens_themselves_are_told_once():
+    ids = cases.tokens().tensors[0] % cases.R
+    requests = Request(layers=["act"]), Request(classifier=True)
+    told = []
+    for labels in (ids, ids.roll(-1, 1)):
+        data = TensorDataset(ids, labels)
+        probe = Probe(data, "own", samples_per_class=None)
+        runner, source = plain_runner(Tokens()), (lambda data=data: data)
+        answers = GeometryPass(runner, source, probe, requests, Processes()).run()
+        told.append([topic for answer in answers for topic in answer.notes])
+    assert told == [["tokens"], []]
+
+
+def test_tokens_that_are_their_own_labels_are_told_with_the_way_out():
+    ids = cases.tokens().tensors[0] % cases.R
+    kept = ids.masked_fill(ids == 0, IGNORED)
+    _, answer = run(Tokens(), TensorDataset(ids, kept))
+    assert "unpack=next_token" in answer.notes["tokens"]
+
+
+def test_a_label_beyond_the_rows_is_told_to_be_ignored_perhaps():
+    images, labels = cases.pixels().tensors
+    labels = labels.masked_fill(labels == IGNORED, 255)
+    data, request = TensorDataset(images, labels), Request(layers=["act"])
+    _, answer = run(Pixels(), data, request=request)
+    assert "label 255 is none of the 4 rows" in answer.notes["ignored"]
+    assert "ignore_index=255" in answer.notes["ignored"]
+    assert run(Pixels(), data, request=request, ignore_index=255)[1].notes == {}
+
+
+@pytest.mark.parametrize("request_", [{"needs_head": True}, {"head": "head"}, {}])
+def test_of_a_head_over_several_pixels_the_input_is_measured(request_):
+    class Wide(Pixels):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Conv2d(cases.D, cases.R, 3, padding=1)
+
+    if request_:
+        with pytest.raises(DoesNotApply, match=r"'head' is a convolution over several .* pool="):
+            run(Wide(), cases.pixels(), request=Request(classifier=True, **request_))
+        return
+    _, answer = run(Wide(), cases.pixels(), request=Request(classifier=True))
+    _, narrow = run(Pixels(), cases.pixels(), request=Request(classifier=True))
+    assert "is not logged" in answer.notes["positions"]
+    assert answer.classifier.weight is None
+    found, wanted = answer.classifier.features, narrow.classifier.features
+    torch.testing.assert_close(found.means, wanted.means)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])

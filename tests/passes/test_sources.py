@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
-from lightning_nc import Probe, measure
+from lightning_nc import EquiSeparation, Probe, measure
 from lightning_nc.network.batches import form_batches, read_batches, samples_of
 from lightning_nc.network.runner import plain_runner
 from lightning_nc.passes.agreement import Processes
@@ -115,6 +115,41 @@ def test_inputs_of_varying_size_are_no_layer_and_it_is_said():
     assert layers == {"separation_layers/data/2", "separation_layers/data/3"}
     with pytest.raises(ValueError, match=r"'input' has \d+ features.*in the first.*layers="):
         measure(model, loader, layers=["input", "2"])
+
+
+def test_an_input_of_nodes_is_no_layer_and_the_others_are_pooled_by_the_batch():
+    class Nodes(Noisy):
+        def __getitem__(self, index):
+            x = torch.randn(2 + index % 3, 5, generator=torch.Generator().manual_seed(index))
+            return x, self.labels_of[index]
+
+    def collate(samples):
+        nodes, labels = zip(*samples, strict=True)
+        graph = torch.arange(len(nodes)).repeat_interleave(torch.tensor([len(x) for x in nodes]))
+        return {"x": torch.cat(nodes), "graph": graph, "labels": torch.stack(labels)}
+
+    def mean_of_nodes(h, inputs):
+        sums = torch.zeros(int(inputs["graph"].max()) + 1, h.shape[1])
+        sums.index_add_(0, inputs["graph"], h)
+        return sums / inputs["graph"].bincount()[:, None]
+
+    class OfGraphs(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Sequential(*net()[:-1]), net()[-1]
+
+        def forward(self, x, graph):
+            return self.head(mean_of_nodes(self.body(x), {"graph": graph}))
+
+    loader = DataLoader(Nodes(), 10, collate_fn=collate)
+    with pytest.raises(ValueError, match=r"pool=lambda output, inputs: \.\.\."):
+        measure(OfGraphs(), loader, measures=[EquiSeparation()])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        values = measure(OfGraphs(), loader, pool=mean_of_nodes).values
+    assert len([w for w in told if "5) for 10 samples, so it has no class" in str(w.message)]) == 1
+    layers = {key for key in values if key.startswith("separation_layers")}
+    assert layers == {"separation_layers/data/body.1", "separation_layers/data/body.2"}
 
 
 def test_a_plan_is_made_anew_for_data_that_declare_other_labels():

@@ -93,6 +93,44 @@ def rows_with_adapter(module, name):
     return W + 2 * head.lora_B.weight.double() @ head.lora_A.weight.double(), head.base.bias
 
 
+class FixedSimplex(nn.Module):
+    """A classifier that does not learn: a simplex, kept in a buffer."""
+
+    def __init__(self, width, classes):
+        super().__init__()
+        directions = torch.linalg.qr(torch.randn(width, classes)).Q
+        self.register_buffer("simplex", directions @ (torch.eye(classes) - 1 / classes))
+
+    def forward(self, h):
+        return h @ self.simplex
+
+
+class Encoder(Training):
+    """Learns as `Contrastive`, by a projection head that is no part of forward."""
+
+    def __init__(self):
+        super().__init__(nn.Sequential(*backbone(), nn.Identity()))  # in place of a classifier
+        self.projection = nn.Linear(12, 8)
+
+    def training_step(self, batch, _):
+        views = [self(batch[0] + 0.1 * torch.randn_like(batch[0])) for _ in range(2)]
+        z = [nn.functional.normalize(self.projection(view), dim=1) for view in views]
+        return nn.functional.cross_entropy(z[0] @ z[1].T / 0.5, torch.arange(len(z[0])))
+
+
+class LateFusion(nn.Module):
+    """Adds up the logits of two parts of the input."""
+
+    def __init__(self):
+        super().__init__()
+        parts = (nn.Sequential(nn.Linear(3, 12), Block(12), Block(12)) for _ in range(2))
+        self.left, self.right = parts
+        self.of_left, self.of_right = nn.Linear(12, CLASSES), nn.Linear(12, CLASSES)
+
+    def forward(self, x):
+        return self.of_left(self.left(x[:, :3])) + self.of_right(self.right(x[:, 3:]))
+
+
 class OneLogit(Training):
     """Two classes and one logit, trained with binary cross-entropy."""
 
@@ -173,6 +211,29 @@ PROJECTS = [
         BLOCKS,
         {"train": "net.4"},
         rows=rows_with_adapter,
+    ),
+    Project(
+        "A fixed simplex as classifier (ETF)",
+        lambda: with_head(FixedSimplex(12, CLASSES)),
+        BLOCKS,
+        {"train": "net.4"},
+        rows=lambda module, name: (module.get_submodule(name).simplex.T, torch.zeros(CLASSES)),
+    ),
+    Project(
+        "Self-supervised, without a head in forward",
+        lambda: (Encoder(), loaded(vectors())),
+        BLOCKS,
+        {},
+        last="net.4",
+        said=["Found no head"],
+    ),
+    Project(
+        "Two parts of the input, whose logits are added up",
+        lambda: (Training(LateFusion()), loaded(vectors())),
+        dict.fromkeys(["net.right.0", "net.right.1", "net.right.2"], AS_IT_IS),
+        {"train": "net.of_right"},
+        code='[NeuralCollapse(), EquiSeparation(layers=["net.right.*"])]',
+        said=["output does not depend on the head 'net.of_right' alone"],
     ),
     Project(
         "One logit for two classes",

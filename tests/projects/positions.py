@@ -48,6 +48,14 @@ class Segmentation(nn.Sequential):
         self.last, self.head = DoubleConv(12, 8), nn.Conv2d(8, CLASSES, 1)
 
 
+class WideHead(Segmentation):
+    """With a convolution over 3 x 3 pixels as head."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(8, CLASSES, 3, padding=1)
+
+
 def nearest_pixel(h, batch):
     """The features at the pixels of labels, of a map with half as many along each axis."""
     return EVERY_PIXEL.take(h.repeat_interleave(2, 2).repeat_interleave(2, 3), batch)
@@ -174,6 +182,18 @@ PROJECTS = [
         last_pooling=EVERY_PIXEL,
         classes=CLASSES,
         samples="pixels",
+    ),
+    Project(
+        "Segmentation with a head of 3 x 3 pixels",
+        lambda: (Training(WideHead()), DataLoader(labelled_pixels(), 2, shuffle=True)),
+        {"input": EVERY_PIXEL, "net.down": EVERY_PIXEL, "net.middle": COARSE}
+        | {"net.last": EVERY_PIXEL},
+        {},
+        last="net.head",
+        last_pooling=EVERY_PIXEL,
+        classes=CLASSES,
+        samples="pixels",
+        said=["is a convolution over several positions"],
     ),
     Project(
         "A graph network with a sparse adjacency buffer",

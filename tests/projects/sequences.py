@@ -62,6 +62,19 @@ class WithMask(Training):
         return self(batch["input_ids"], batch["attention_mask"]), batch["labels"]
 
 
+class WholeBatch(Training):
+    """As in many examples of transformers: forward passes on all that the batch holds."""
+
+    def forward(self, **batch):
+        return self.net(**batch)
+
+    def measured(self, batch, probe):
+        return self(**batch).logits, batch["labels"]
+
+    def training_step(self, batch, _):
+        return self(**batch).loss
+
+
 class Recurrent(nn.Module):
     def __init__(self, width, out):
         super().__init__()
@@ -115,6 +128,12 @@ PROJECTS = [
         lambda: (WithMask(architectures.published("Bert")), loaded(padded)),
         dict.fromkeys(architectures.numbered("net.bert.encoder.layer", 3), MASKED),
         {"train": "net.classifier"},
+    ),
+    Project(
+        "RoBERTa (transformers), by forward(**batch)",
+        lambda: (WholeBatch(architectures.published("Roberta")), loaded(padded)),
+        dict.fromkeys(architectures.numbered("net.roberta.encoder.layer", 3), MASKED),
+        {"train": "net.classifier.out_proj"},
     ),
     Project(
         "LSTMs on packed sequences",

@@ -84,6 +84,28 @@ class Frozen(Training):
         return self.classifier(features)
 
 
+class Distilled(Training):
+    """Learns from a frozen teacher, which runs in forward, too."""
+
+    def __init__(self):
+        super().__init__(network())
+        self.teacher = network().requires_grad_(False).eval()
+
+    def forward(self, x):
+        with torch.no_grad():
+            taught = self.teacher(x)
+        return {"teacher": taught, "logits": self.net(x)}
+
+    def measured(self, batch, probe):
+        return self(batch[0])["logits"], batch[1]
+
+    def training_step(self, batch, _):
+        outputs, loss = self(batch[0]), nn.functional.cross_entropy
+        return loss(outputs["logits"], batch[1]) + loss(
+            outputs["logits"], outputs["teacher"].softmax(1)
+        )
+
+
 class OnlySteps(Training):
     """Has no forward of its own."""
 
@@ -136,6 +158,12 @@ PROJECTS = [
         lambda: (Frozen(), loaded(vectors())),
         BLOCKS,
         {"train": "classifier"},
+    ),
+    Project(
+        "Distillation, with the teacher in forward",
+        lambda: (Distilled(), loaded(vectors())),
+        BLOCKS,
+        HEAD,
     ),
     Project(
         "A module without forward",

@@ -97,6 +97,26 @@ def test_what_cannot_be_batched_takes_a_backward_pass_per_sample_and_says_so(cas
     assert [warning.filename for warning in told] == [__file__]
 
 
+class Routed(nn.Module):
+    """Only some rows pass through its layer, as through an expert of a mixture."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x):
+        chosen = (x.sum(1) > 0).nonzero().flatten()
+        return x.index_add(0, chosen, self.linear(x[chosen]))
+
+
+def test_the_reason_is_told_without_the_advice_of_torch():
+    net = nn.Sequential(Routed(), nn.Linear(4, 2))
+    with pytest.warns(RuntimeWarning, match=one_by_one) as told:
+        assert_agrees(net, torch.randn(6, 4).double())
+    assert "dynamic shape" in str(told[0].message)
+    assert "file an issue" not in str(told[0].message)
+
+
 @pytest.mark.parametrize("options", [{}, {"padding_idx": 1}, {"padding_idx": -1}, {"sparse": True}])
 def test_embeddings_agree(options):
     tokens = torch.tensor([[1, 1, 2], [6, 2, 1], [3, 4, 6], [0, 0, 0]])

@@ -1,0 +1,111 @@
+"""What is said of a head, or of there being none."""
+
+from torch import Tensor
+
+from lightning_nc.network.points import script_advice
+from lightning_nc.network.trace import ModuleRun, Trace, ancestors
+from lightning_nc.passes.request import DoesNotApply, Request
+
+_NOT_LOGGED = "What needs a head is not logged: NC3, NC4, NC2 of classifier rows and accuracy."
+
+
+def head_notes(
+    found: Trace, head: ModuleRun, classes: Tensor, n: Tensor, request: Request
+) -> dict[str, str]:
+    """What a user should know of a head.
+
+    Args:
+        found: A traced forward pass.
+        head: The head.
+        classes: Labels of the classes with samples, shape ``(K,)``.
+        n: Samples of each, shape ``(K,)``.
+        request: The request that the head is of.
+    """
+    if is_apart(head, request):
+        return {"positions": f"{_of_several_positions(head)} {_NOT_LOGGED}"}
+    return _rows_note(head, classes, n, request) | _bypass_note(found, head, request)
+
+
+def _of_several_positions(head: ModuleRun) -> str:
+    return (
+        f"The head '{head.name}' is a convolution over several positions, so that its rows are not "
+        "of the features at one."
+    )
+
+
+def _rows_note(head: ModuleRun, classes: Tensor, n: Tensor, request: Request) -> dict[str, str]:
+    """Say that a head has rows of classes without samples, or nothing."""
+    rows, K = max(head.rows or 0, 2), len(classes)
+    missing = sorted({*range(rows)} - {*classes.tolist()})
+    if not missing:
+        return {}
+    named = f"class{'es' * (len(missing) > 1)} {', '.join(map(str, missing[:3]))}"
+    named += f" and {len(missing) - 3} more" * (len(missing) > 3)
+    found = request.head is None and not request.needs_head
+    advice = " If the network has no classifier: head=False." if found else ""
+    each = " to ".join(map(str, sorted({int(n.min()), int(n.max())})))
+    return {
+        "classes": f"the head '{head.name}' has {rows} rows, and the probe has samples of {K} of "
+        f"these classes ({each} each), none of {named}. Values are over "
+        f"the {K} classes and their rows; decisions are over all rows.{advice}"
+    }
+
+
+def _bypass_note(found: Trace, head: ModuleRun, request: Request) -> dict[str, str]:
+    """Say that a head that was found is not all that the output is made of, or nothing."""
+    if request.head is not None or not is_bypassed(found, head):
+        return {}
+    return {
+        "bypass": f"the network's output does not depend on the head '{head.name}' alone. Features "
+        "are those at its input, and W and b are its own; decisions are those of the output. If "
+        "another module is meant, name it: head=..."
+    }
+
+
+def is_apart(head: ModuleRun, request: Request) -> bool:
+    """Whether only the input of a head is measured: its rows are not of the features there.
+
+    Raises:
+        DoesNotApply: If the rows are what is wanted.
+    """
+    if request.pool != "auto" or not is_of_several_positions(head):
+        return False
+    if request.needs_head or request.head is not None:
+        raise DoesNotApply(
+            f"{_of_several_positions(head)} Give a pool= that returns the features that a row "
+            "multiplies."
+        )
+    return True
+
+
+def is_bypassed(found: Trace, head: ModuleRun) -> bool:
+    """Whether the output depends on a head, and on the input also by a way around it."""
+    nodes = {node for run in found.runs if run.module is head.module for node in run.nodes}
+    leads = not ancestors([found.output]).isdisjoint(nodes)
+    return leads and found.depends_on_input(without=nodes)
+
+
+def is_of_several_positions(head: ModuleRun) -> bool:
+    """Whether a head is a convolution whose kernel has several positions, such as 3 x 3."""
+    weight, shape = getattr(head.module, "weight", None), head.input_shape
+    if not isinstance(weight, Tensor) or weight.ndim < 3 or shape is None:
+        return False
+    return weight[0].numel() != shape[1]
+
+
+def no_head_note(found: Trace, classes_seen: int) -> dict[str, str]:
+    """Say that there is no head, and what is not logged for that."""
+    said = no_head(found.last_weighted(), classes_seen) + script_advice(found.modules)
+    return {"no head": f"{said} {_NOT_LOGGED} head=False says that there is none."}
+
+
+def no_head(last: ModuleRun | None, classes_seen: int) -> str:
+    """Say that no head was found, and what to do."""
+    what = ""
+    if last is not None:
+        what = f"; the last layer, '{last.name}', has {last.rows} row{'s' * (last.rows != 1)}"
+    return (
+        f"Found no head: no module with a weight row for each of {classes_seen} classes ran{what}. "
+        f"Either label {classes_seen - 1} is out of range and must be corrected (classes are "
+        'numbered from 0), or the head must be named: head="classifier".'
+    )
