@@ -14,6 +14,7 @@ from lightning_nc.functional.input_checks import check_vectors, require_same_sha
 
 _ROUNDING = 8 * torch.finfo(torch.float64).eps
 
+
 def hyperspherical_uniformity(vectors: Tensor) -> Tensor:
     r"""GNC2: the spread of the logarithms of distances between unit class vectors; ideal 0.
 

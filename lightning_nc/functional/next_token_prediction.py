@@ -39,8 +39,9 @@ def prediction_residual(
 
     Returns:
         A float64 scalar from 0 to 1, dimensionless: 1 where features tell nothing, 0 where they
-        tell all but rounding errors. Features that depend on others change nothing. It is NaN unless there are more samples than features and
-        the intercept, which otherwise fit any tokens, and if all tokens are the same.
+        tell all but rounding errors. Features that depend on others change nothing. It is NaN
+        unless there are more samples than features and the intercept, which otherwise fit any
+        tokens, and if all tokens are the same.
 
     Raises:
         TypeError: If features are not floating point, or tokens are not integers.

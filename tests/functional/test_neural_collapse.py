@@ -229,6 +229,15 @@ def test_a_nearest_class_center_needs_a_row_and_samples_for_every_class():
         nearest_class_center_mismatch(features, torch.tensor([0, 1]), torch.ones(3, 1))
 
 
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_classifier_that_is_nan_decides_nothing(name):
+    numbers = {"weight": torch.ones(2, 1), "bias": torch.zeros(2)}
+    numbers[name][1] = math.nan
+    features, labels = torch.tensor([[0.0], [4.0]]), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match=f"The {name} must not be NaN"):
+        nearest_class_center_mismatch(features, labels, **numbers)
+
+
 def test_coincident_means_make_cdnv_infinite():
     features, labels = torch.tensor([[1.0], [-1], [2], [-2], [9]]), torch.tensor([0, 0, 1, 1, 2])
     assert class_distance_normalized_variance(features, labels) == math.inf
