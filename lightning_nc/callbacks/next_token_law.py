@@ -35,8 +35,9 @@ class NextTokenLaw(MeasureCallback):
     The law is about text as it is, in which some tokens are frequent: give
     ``Probe(..., unpack=next_token, samples_per_class=None)``, which takes all positions of the
     source, up to about a million. By default a probe takes up to 100 positions of each token.
-    Tokens that occur once count, too. Labels of whole samples are taken as well: their number is
-    then what is predicted.
+    Tokens that occur once count, too. Labels of whole samples are taken as well, such as the
+    token after a window of text: their number is then what is predicted. Where the inputs are no
+    tokens, one sentence says so.
 
     Each process keeps a triangular factor of ``(d + 2)^2`` numbers in float64 for every process and
     layer, and nothing whose size grows with the vocabulary but counts. Layers that do not fit into

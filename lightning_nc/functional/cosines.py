@@ -127,9 +127,9 @@ def group_cosine(
     """
     first = _chosen(vectors, members)
     if others is None:
-        return mean_over_cosines(first)
+        return mean_over_cosines(first).clamp(-1, 1)
     second = _chosen(vectors, others)
-    return unit_vectors(first).mean(0) @ unit_vectors(second).mean(0)
+    return (unit_vectors(first).mean(0) @ unit_vectors(second).mean(0)).clamp(-1, 1)
 
 
 def _chosen(vectors: Tensor, classes: Sequence[int] | Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from lightning_nc.functional.class_pairs import (
 from lightning_nc.functional.cosines import centred, unit_vectors
 from lightning_nc.functional.input_checks import check_vectors, require_same_shape
 
+_ROUNDING = 8 * torch.finfo(torch.float64).eps
+
 
 def hyperspherical_uniformity(vectors: Tensor) -> Tensor:
     r"""GNC2: the spread of the logarithms of distances between unit class vectors; ideal 0.
@@ -50,7 +52,9 @@ def hyperspherical_uniformity(vectors: Tensor) -> Tensor:
 
 def log_distances(square: PairSquare) -> Tensor:
     """The logarithms of the distances between unit vectors, shape ``(a, b)``."""
-    return square.unit_squared_distances.log().div_(2)
+    squares = square.unit_squared_distances
+    # what separates unit vectors of the same direction is the rounding of each of them
+    return squares.masked_fill(squares < _ROUNDING**2, 0).log().div_(2)
 
 
 def uniformity_of(logarithms: MomentsOverPairs, K: int) -> Tensor:

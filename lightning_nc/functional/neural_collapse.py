@@ -247,7 +247,8 @@ def nearest_class_center_mismatch(
 
     Raises:
         TypeError: If features are not floating point, or labels are not integers.
-        ValueError: If shapes do not match, features are not finite, or a class has no samples.
+        ValueError: If shapes do not match, features are not finite, a weight or bias is NaN, or a
+            class has no samples.
 
     Example:
         The class means are 0 and 4, but the classifier's threshold is 1, so that they disagree on
@@ -271,6 +272,9 @@ def nearest_class_center_mismatch(
         raise ValueError(
             f"Label {int(labels.max())} is out of range: the classifier has {len(weight)} rows."
         )
+    for name, numbers in (("weight", weight), ("bias", bias)):
+        if numbers is not None and bool(numbers.isnan().any()):
+            raise ValueError(f"The {name} must not be NaN, which decides nothing.")
     scale = float(scale_of(features))
     features = in_units_of(scale, features)
     counts, sums = class_sums(features, labels, len(weight))

@@ -33,13 +33,15 @@ def prediction_residual(
         tokens: Numbers of the next tokens, integers from 0, shape ``(N,)``.
         normalization: What is done to each vector of features before. ``"layer_norm"`` subtracts
             its mean and divides by its standard deviation, and ``"rms_norm"`` divides by its root
-            mean square, as the network's own final normalisation does before it is trained;
-            ``"none"`` leaves features as they are.
+            mean square, as the network's own final normalisation does before it is trained; a
+            vector of which nothing is left to divide by is zero. ``"none"`` leaves features as they
+            are.
 
     Returns:
-        A float64 scalar from 0 to 1, dimensionless: 1 where features tell nothing. Features that
-        depend on others change nothing. It is NaN unless there are more samples than features and
-        the intercept, which otherwise fit any tokens, and if all tokens are the same.
+        A float64 scalar from 0 to 1, dimensionless: 1 where features tell nothing, 0 where they
+        tell all but rounding errors. Features that depend on others change nothing. It is NaN
+        unless there are more samples than features and the intercept, which otherwise fit any
+        tokens, and if all tokens are the same.
 
     Raises:
         TypeError: If features are not floating point, or tokens are not integers.
@@ -102,8 +104,9 @@ def residual_of(factor: Tensor) -> Tensor:
     U = U * kept  # the others are rounding errors
     total = torch.linalg.vector_norm(y)
     rest = torch.linalg.vector_norm(y - U @ (U.mT @ y))  # no difference of squares
-    varies = total > rounding * torch.linalg.vector_norm(factor[:, -1])
-    return torch.where(varies, (rest / total).square().clamp(max=1), torch.nan)
+    least = rounding * torch.linalg.vector_norm(factor[:, -1])
+    PR = torch.where(rest > least, (rest / total).square().clamp(max=1), 0)
+    return torch.where(total > least, PR, torch.nan)
 
 
 def _normalized(features: Tensor, normalization: Normalization) -> Tensor:
@@ -113,6 +116,8 @@ def _normalized(features: Tensor, normalization: Normalization) -> Tensor:
     h = scaled(features, dim=1)
     rounding = h.shape[1] * torch.finfo(h.dtype).eps * torch.linalg.vector_norm(h, dim=1)
     if normalization == "layer_norm":
+        h = h - h.mean(1, keepdim=True)
+        # far from the origin, the rounding error of the mean would be a direction of its own
         h = h - h.mean(1, keepdim=True)
     length = torch.linalg.vector_norm(h, dim=1)
     factor = torch.where(length > rounding, h.shape[1] ** 0.5 / length, 0)

@@ -21,7 +21,7 @@ from lightning_nc.functional.gradient_kernel import Outputs, require_outputs, sl
 from lightning_nc.functional.loss_gradients import Loss
 from lightning_nc.measures.local_elasticity_quantities import QUANTITIES
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
-from lightning_nc.measures.notes import that_are
+from lightning_nc.measures.notes import are
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.passes.gradient_pass import GradientPass
 from lightning_nc.passes.request import Answer, KernelAnswer, KernelRequest, Parameters, Request
@@ -113,7 +113,7 @@ class ElasticityMeasure(Measure):
         notes = {}
         undefined = [name for name, value in values.items() if not math.isfinite(value)]
         if undefined:
-            notes["undefined"] = f"{that_are(undefined, 'undefined (NaN)')}: {_why(found)}."
+            notes["undefined"] = f"{are(undefined, 'undefined (NaN)')}: {_why(found)}."
         if found.one_by_one:
             notes["slow"] = (
                 f"{slow_layers(found.one_by_one)}; leave them out with parameters=[...], or give "

@@ -120,7 +120,7 @@ class MinorityMeasure(Measure):
             found, of_theory = self._with_prediction(self.predictions, found)
         values = self.values_of(found)
         theory = self.predictions is not None
-        notes = of_theory | minority_notes(values, found, why_unknown, theory)
+        notes = of_theory | minority_notes(values, found, classes, why_unknown, theory)
         return Evaluation(values, {}, _arrays(found), notes, self._alerts(values, found))
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:

@@ -1,9 +1,12 @@
 """Notes on quantities of minority collapse that are undefined, or not logged at all."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+from torch import Tensor
 
 from lightning_nc.measures.minority_collapse_quantities import QUANTITIES, Minority
-from lightning_nc.measures.notes import that_are
+from lightning_nc.measures.notes import OUTPUTS_NAN, ROWS_NOT_FINITE, are, undefined_notes
 
 _PREDICTED = ("predicted_cos", "critical_ratio")
 NO_MINORITY = (
@@ -11,23 +14,29 @@ NO_MINORITY = (
     "are no minority classes"
 )
 _OF_COUNTS = ("imbalance_ratio", *_PREDICTED)
+_OF_FEATURES = ("energy_features", "energy_features_centered")
 
 
 def minority_notes(
-    values: Mapping[str, float], found: Minority, why_unknown: str, theory: bool = False
+    values: Mapping[str, float],
+    found: Minority,
+    labels: Tensor,
+    why_unknown: str,
+    theory: bool = False,
 ) -> dict[str, str]:
     """Why values are NaN or missing, by topic.
 
     Args:
         values: Values by name of the quantity.
         found: What they were computed from.
+        labels: Labels of the K classes, shape ``(K,)``.
         why_unknown: Why class counts stay unknown; empty if they are known, or may become known.
         theory: Whether the prediction of the layer-peeled model was requested.
     """
     notes, undefined = {}, [name for name, value in values.items() if value != value]
     if why_unknown:
         missing = (
-            that_are([name for name in _OF_COUNTS if name in undefined], "undefined (NaN)")
+            are([name for name in _OF_COUNTS if name in undefined], "undefined (NaN)")
             if len(found.B)
             else "imbalance_ratio and all that needs minority classes are not logged"
         )
@@ -36,13 +45,36 @@ def minority_notes(
         logged = (*values, *(() if theory else _PREDICTED))
         absent = [row.name for row in QUANTITIES if row.name not in logged]
         notes["no minority"] = (
-            f"{that_are(absent, 'not logged')}: {NO_MINORITY}; to compare classes all the same, "
-            "name them with minority=[...]."
+            f"{are(absent, 'not logged')}: {NO_MINORITY}; to compare classes all the same, name "
+            "them with minority=[...]."
         )
-    if len(found.B) == 1:
-        pairs = [name for name in undefined if name.startswith("cos_")]
-        notes["minority of 1"] = (
-            f"{that_are(pairs, 'undefined (NaN)')}: class {int(found.B)} alone is the minority, so "
-            "there is no pair of minority classes."
+    # R may be infinite, without minority samples, and energies, as squares of large numbers
+    others = {
+        name: value
+        for name, value in values.items()
+        if name not in _OF_COUNTS and not ("energy" in name and math.isinf(value))
+    }
+    return notes | undefined_notes(others, _causes(values, found, labels))
+
+
+def _causes(
+    values: Mapping[str, float], found: Minority, labels: Tensor
+) -> Iterator[tuple[str, Callable[[str], bool]]]:
+    """Why cosines, norms and accuracies are undefined, and which."""
+    if math.isnan(values.get("minority_accuracy", 1)):  # a share of samples that there are
+        yield OUTPUTS_NAN, lambda name: name == "minority_accuracy"
+    if not bool(found.W.isfinite().all()):
+        yield ROWS_NOT_FINITE, lambda name: name not in ("cos_means", *_OF_FEATURES)
+    alone = [
+        (f"class {int(labels[group])} alone is the {kind}", cosines)
+        for kind, group, cosines in (
+            ("minority", found.B, {"cos_weights", "cos_means"}),
+            ("majority", found.A, {"cos_majority_weights"}),
         )
-    return notes
+        if len(group) == 1 and len(found.B)
+    ]
+    if alone:
+        words, cosines = zip(*alone, strict=True)
+        why = f"{' and '.join(words)}, so there is no pair of such classes"
+        yield why, set().union(*cosines).__contains__
+    yield "a classifier row or a centred class mean is zero", lambda name: True

@@ -27,12 +27,19 @@ from lightning_nc.measures.layer_collapse_quantities import LAYER_QUANTITIES, La
 from lightning_nc.measures.many_classes import cosine_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
 from lightning_nc.measures.neural_collapse_quantities import QUANTITIES
-from lightning_nc.measures.notes import rank_note, single_samples_note, that_are
+from lightning_nc.measures.notes import (
+    OUTPUTS_NAN,
+    ROWS_NOT_FINITE,
+    rank_note,
+    single_samples_note,
+    undefined_notes,
+)
 from lightning_nc.measures.quantity import Quantity
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.request import Answer, ClassifierGeometry, Request
 
+_PAIRED = {"nc3", "unc3"}  # which compare rows with class means
 _FRAMES = 30  # frames of the logged film at most; drawing each takes a tenth of a second
 _OVER_EPOCHS = {
     "NC1": "nc1",
@@ -99,7 +106,7 @@ class CollapseMeasure(Measure):
         )
         notes = rank_note({**answer.layers, "the classifier's input": last.features})
         notes |= single_samples_note(answer.counts, "NC1 and CDNV")
-        notes |= _undefined(values, answer.classifier) | _undefined_at_layers(layers)
+        notes |= _undefined(values, answer.classifier) | _undefined_at_layers(layers, values)
         return Evaluation(values, layers, arrays, notes)
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
@@ -175,22 +182,35 @@ def _cosines(last: LastLayer) -> dict[str, Tensor]:
 
 
 def _undefined(values: Mapping[str, float], last: ClassifierGeometry) -> dict[str, str]:
-    """Why some values are NaN or infinite."""
-    undefined = [name for name, value in values.items() if not math.isfinite(value)]
-    if not undefined:
-        return {}
-    if not last.is_affine and {*undefined} <= {"nc3", "unc3"}:
+    """Why some values are NaN or infinite, by cause."""
+    causes: list[tuple[str, Callable[[str], bool]]] = []
+    if _outputs_nan(values):
+        causes.append((OUTPUTS_NAN, {"accuracy", "nc4"}.__contains__))
+    if last.weight is not None and not bool(last.weight.isfinite().all()):
+        causes.append((ROWS_NOT_FINITE, lambda name: name in _PAIRED or "weights" in name))
+    if not last.is_affine:
         why = "the head does not compute W h + b from its weight and bias"
-    elif len(last.features.means) == 2:
+        causes.append((why, _PAIRED.__contains__))
+    if len(last.features.means) == 2:
         why = "two centred class means are always opposite, and a single angle has no spread"
-    else:
-        why = "class means coincide, or a class mean or a classifier row is zero"
-    return {"undefined": f"{that_are(undefined, 'undefined (NaN)')}: {why}."}
+        causes.append((why, lambda name: name.startswith("nc2") or name == "gnc2"))
+    why = "class means coincide, or a class mean or a classifier row is zero"
+    causes.append((why, lambda name: True))
+    return undefined_notes(values, causes)
 
 
-def _undefined_at_layers(layers: Mapping[str, float]) -> dict[str, str]:
-    """Why some values of layers are NaN or infinite."""
+def _outputs_nan(values: Mapping[str, float]) -> bool:
+    """Whether the network outputs NaN: the accuracy is a share, and undefined for nothing else."""
+    return math.isnan(values.get("accuracy", 1))
+
+
+def _undefined_at_layers(
+    layers: Mapping[str, float], values: Mapping[str, float]
+) -> dict[str, str]:
+    """Why some values of layers are NaN or infinite, where that of the last layer does not say."""
     undefined = [name for name, value in layers.items() if not math.isfinite(value)]
+    if _outputs_nan(values):
+        undefined = [name for name in undefined if not name.endswith("/nc4")]
     if not undefined:
         return {}
     more = f" and {len(undefined) - 5} more" if len(undefined) > 5 else ""

@@ -95,7 +95,9 @@ class NextTokenMeasure(Measure):
 
     def request(self) -> Request:
         """Request the factor of each layer, without the geometry of classes."""
-        return Request(self.layers, self.pool, statistics=(self.factor,), geometry=False)
+        return Request(
+            self.layers, self.pool, statistics=(self.factor,), geometry=False, tokens=True
+        )
 
     def evaluate(self, answer: Answer) -> Evaluation:
         """Compute PR at each layer, and fit the law to these values."""

@@ -1,7 +1,7 @@
 """Notes on values that are undefined, mislead or do not compare, or use fewer directions."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,16 +11,6 @@ from lightning_nc.functional.input_checks import missing_directions
 from lightning_nc.measures.measurement import Measurement
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import contained
-
-
-def that_are(names: Sequence[str], what: str) -> str:
-    """What some quantities are.
-
-    Example:
-        >>> that_are(["gnc2"], "undefined (NaN)"), that_are(["nc3", "unc3"], "not logged")
-        ('gnc2 is undefined (NaN)', 'nc3, unc3 are not logged')
-    """
-    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}"
 
 
 def rank_note(layers: Mapping[str, ClassGeometry]) -> dict[str, str]:
@@ -91,6 +81,42 @@ def law_note(layers: Mapping[str, float], symbol: str = "D") -> dict[str, str]:
         "law": f"the law is undefined (NaN): a line through ln {symbol} needs three layers or "
         f"more, and {symbol} that is positive, finite and not constant; {cause}."
     }
+
+
+OUTPUTS_NAN = (
+    "the network outputs NaN, which decides nothing. It has diverged, or overflows in its precision"
+)
+ROWS_NOT_FINITE = "the weight of the classifier is not finite (NaN or infinite)"
+
+
+def are(names: Sequence[str], what: str) -> str:
+    """A sentence on some quantities.
+
+    Example:
+        >>> are(["gnc2"], "undefined (NaN)"), are(["nc3", "unc3"], "not logged")
+        ('gnc2 is undefined (NaN)', 'nc3, unc3 are not logged')
+    """
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {what}"
+
+
+def undefined_notes(
+    values: Mapping[str, float], causes: Iterable[tuple[str, Callable[[str], bool]]]
+) -> dict[str, str]:
+    """Why some values are NaN or infinite: a note for each cause, by the cause.
+
+    Args:
+        values: Values by name of the quantity.
+        causes: Causes that there are, and whether one explains a quantity, the most special first.
+    """
+    notes, left = {}, [name for name, value in values.items() if not math.isfinite(value)]
+    for why, explains in causes:
+        explained = [name for name in left if explains(name)]
+        left = [name for name in left if name not in explained]
+        if explained:
+            infinite = any(math.isinf(values[name]) for name in explained)
+            what = f"undefined (NaN{' or infinite' if infinite else ''})"
+            notes[f"undefined: {why}"] = f"{are(explained, what)}: {why}."
+    return notes
 
 
 def change_note(timeline: Timeline) -> dict[str, str]:

@@ -140,10 +140,11 @@ class NeuralCollapse(_PooledMoments):
     ``compute`` returns a dictionary of the quantities that features alone determine: ``nc1``,
     ``nc2_equinorm_means``, ``nc2_equiangularity_means``, ``nc2_maximal_angle_means``,
     ``nc2_etf_error``, ``gnc2`` and ``cdnv``. The values are those of the functions in
-    `lightning_nc.functional`, computed in one sweep. NC3 and NC4 need the classifier: use the
-    callback `lightning_nc.NeuralCollapse`. The state has up to 3d x d float64 numbers (24 MB at
-    d = 1,000). Add batches with ``update``: ``forward`` also evaluates each batch alone, which must
-    then contain all classes.
+    `lightning_nc.functional`, computed in one sweep; those of NC2 and GNC2 are NaN for two classes,
+    whose centred means are always opposite, and where all class means coincide. NC3 and NC4 need
+    the classifier: use the callback `lightning_nc.NeuralCollapse`. The state has up to 3d x d
+    float64 numbers (24 MB at d = 1,000). Add batches with ``update``: ``forward`` also evaluates
+    each batch alone, which must then contain all classes.
 
     Args:
         num_classes: Number of classes K.

@@ -140,7 +140,10 @@ def output_at(output: Any, positions: Positions, rows: int) -> Tensor | None:
     z = main_tensor(output)
     if not isinstance(z, Tensor) or z.ndim != len(positions.grid) + 2:
         return None
-    if z.shape[1] == rows and z.shape[-1] != rows:
+    grid, first = positions.grid, z.shape[1] == rows
+    if first and z.shape[-1] == rows:  # then maps have classes first, and sequences last
+        first = len(grid) > 1 and (z.shape[2:] == grid or z.shape[1:-1] != grid)
+    if first:
         z = z.movedim(1, -1)
     if z.shape[-1] != rows:
         return None

@@ -79,8 +79,9 @@ class HeadDecisions:
 
         Returns:
             Of each sample the row chosen by W h + b, by the output, and by the output if a single
-            column holds probabilities; whether the output is something other than W h + b; and
-            whether a single column is no probability. Int64, shape ``(5, n)``.
+            column holds probabilities; whether the output is something other than W h + b, whether
+            a single column is no probability, and whether the output is NaN. Int64, shape
+            ``(6, n)``.
         """
         outputs = outputs[-1:] if self._is_named and _is_among(*outputs) else outputs
         if positions is not None:
@@ -144,7 +145,7 @@ class SweptDecisions:
         self._decided[point][:, done : self._done[point]] = found
 
     def of_all(self) -> dict[Point, Tensor]:
-        """What was decided at each point, see `HeadDecisions.of`; shape ``(5, n)``."""
+        """What was decided at each point, see `HeadDecisions.of`; shape ``(6, n)``."""
         return {point: rows[:, : self._done[point]] for point, rows in self._decided.items()}
 
 
@@ -163,15 +164,17 @@ def _compared(
 ) -> Tensor:
     """What is decided for some samples; the scaled output has the unit of the logits."""
     no = torch.zeros_like(chosen)
+    # the largest number is NaN if any is
+    nan = (logits if output is None else output).amax(1).isnan()
     if output is None or scaled is None:
-        return torch.stack([chosen, chosen, chosen, no, no])
+        return torch.stack([chosen, chosen, chosen, no, no, nan])
     if output.shape[1] > 1:
-        by_output = output.argmax(1)
-        return torch.stack([chosen, by_output, by_output, far_from(logits, scaled).long(), no])
+        by_output, off = output.argmax(1), far_from(logits, scaled)
+        return torch.stack([chosen, by_output, by_output, off, no, nan])
     # it may be the logit or its probability; which of them, only all samples together tell
     z, off = output[:, 0], far_from(logits.diff(dim=1), scaled)
     no_probability = (z < 0) | (z > 1)
-    return torch.stack([chosen, z > 0, z > 0.5, off, no_probability])
+    return torch.stack([chosen, z > 0, z > 0.5, off, no_probability, nan])
 
 
 def _columns(output: Any, n: int, rows: int) -> Tensor | None:

@@ -100,15 +100,15 @@ class DecisionCounts(Statistic):
         self.classifier, self.name = classifier, f"decisions at {classifier}"
 
     def shape(self, K: int, d: int) -> tuple[int, ...]:
-        """Eight numbers per class."""
-        return 8, K
+        """Nine numbers per class."""
+        return 9, K
 
     def of(self, batch: ResidualBatch) -> Tensor:
-        """Eight rows by class.
+        """Nine rows by class.
 
         Samples that W h + b does not assign to the nearest class mean, and those it gets right; the
         same two of the output, and of the output read as a probability; samples whose output is not
-        W h + b; and those whose output is no probability.
+        W h + b, those whose output is no probability, and those whose output is NaN.
         """
         decided = batch.decided[self.classifier]
         chosen, flags = decided[:3], decided[3:].bool()

@@ -96,8 +96,8 @@ class ResidualBatch(LayerBatch):
         labels: Class indices, shape ``(n,)``.
         centres: Class means and directions of the layer.
         decided: What classifiers decide for these samples, by the point at their input: class
-            indices (-1 for classes that are not measured) in three rows, then two rows of flags,
-            as in `HeadDecisions`, shape ``(5, n)``.
+            indices (-1 for classes that are not measured) in three rows, then three rows of flags,
+            as in `HeadDecisions`, shape ``(6, n)``.
         classes: As in `LayerBatch`.
     """
 

@@ -25,6 +25,12 @@ from lightning_nc.passes.plan import Wanted, megabytes_of
 from lightning_nc.passes.request import Request
 from lightning_nc.passes.sweeps import Reading, labelled_batches
 
+_NO_TOKENS = (
+    "labels are of whole samples, and the inputs are no tokens. The number of each label is "
+    "predicted, which means something only if these are the next tokens of a text. Text has labels "
+    "of positions, as by Probe(unpack=next_token); for a classifier, take EquiSeparation."
+)
+
 
 class Places:
     """Finds the points that answer requests.
@@ -78,6 +84,8 @@ class Places:
             )
         head = settle_head(self.found, request, self.labels_seen)
         points, notes = self._layers(request, head)
+        if request.tokens and not self.reading.of_positions and self.found.raw is not None:
+            notes["no tokens"] = _NO_TOKENS
         if not request.classifier:
             return Wanted(points, None, statistics=own, geometry=request.geometry, notes=notes)
         last = last_layer_point(self.found, head, request)

@@ -55,6 +55,7 @@ class Request(NamedTuple):
             class mean of each layer.
         geometry: Whether the geometry of the layers is needed. If not, their statistics alone are
             taken, in the first sweep, and no mean of any class.
+        tokens: Whether labels ought to be the next tokens of a text; others are told.
         tally: Returns numbers by label on this process, given the number of labels; they are
             summed over processes.
         kernel: Gradients that a `GradientPass` compares; None for a `GeometryPass`.
@@ -68,6 +69,7 @@ class Request(NamedTuple):
     statistics: tuple[Statistic, ...] = ()
     mismatches: bool = False
     geometry: bool = True
+    tokens: bool = False
     tally: Callable[[int], Tensor] | None = None
     kernel: KernelRequest | None = None
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
@@ -84,10 +85,13 @@ def classifier_at(
 def _decisive(geometry: ClassGeometry, decisions: DecisionCounts, is_affine: bool) -> Tensor:
     """By class, the samples that are not assigned to the nearest class mean, and those right.
 
-    Of the three ways to decide, all samples together tell which is that of the network.
+    Of the three ways to decide, all samples together tell which is that of the network. Both are
+    NaN if an output is: NaN decides nothing.
     """
     counts = geometry.statistics[decisions.name]
-    off, no_probability = counts[6:].any(1).tolist()
+    off, no_probability, nan = counts[6:].any(1).tolist()
+    if nan:
+        return torch.full_like(counts[:2], torch.nan)
     by = 0 if is_affine and not off else 1 if no_probability else 2
     return counts[2 * by : 2 * by + 2]
 

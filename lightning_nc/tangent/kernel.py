@@ -1,5 +1,6 @@
 """Inner products of gradients on m samples by output direction, and a check of them."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import NamedTuple
@@ -147,6 +148,17 @@ def _proven(network: Network, directions: Tensor, chosen: Sequence[int]) -> tupl
     return seen, v
 
 
+def _require_finite(squares: Mapping[str, float]) -> None:
+    """Raise unless the squared gradient norms of parameters are finite."""
+    infinite = [name.removeprefix(INNER) for name, x in squares.items() if not math.isfinite(x)]
+    if infinite:
+        raise ValueError(
+            f"Gradients of outputs with respect to {', '.join(infinite[:3])} are not finite, or "
+            "too large to be squared, though the outputs are finite. Something in between has no "
+            "derivative, such as a norm or square root at zero, or inputs are infinite."
+        )
+
+
 class _Pass:
     """A forward pass under hooks; the whole network is the owner of the parameters in ``whole``.
 
@@ -209,6 +221,7 @@ class _Pass:
         started = perf_counter()
         squares = self._squares(s[:, None] * v)
         self.seconds = perf_counter() - started
+        _require_finite(squares)
         g, kernels, scale = self.gradients(v), dict[str, Tensor | None](), 0.0
         for path, each in self.grams.items():
             started = perf_counter()

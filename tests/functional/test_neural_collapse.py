@@ -141,6 +141,10 @@ def test_two_vectors_have_one_angle_and_a_zero_vector_none():
     assert hyperspherical_uniformity(torch.eye(2)).isnan()
     assert hyperspherical_uniformity(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])).isnan()
     assert hyperspherical_uniformity(torch.tensor([[49.0], [1.0], [-50.0]])).isnan()
+    line = torch.tensor([[0.1, 0.7, -0.3, 0.9]], dtype=torch.float64)
+    for lengths in ([3.0, 1.7, -4.7], [0.3, 1.1, -1.4], [0.9, 7.0, 0.1]):  # of means on a line
+        on_a_line = torch.tensor(lengths)[:, None] * line
+        assert hyperspherical_uniformity(on_a_line).isnan()
     for function in (equiangularity, maximal_angle, hyperspherical_uniformity):
         assert function(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).isnan()
         assert function(torch.tensor([0.0, 1.0, -1.0])[:, None]).isnan()  # more than dimensions
@@ -223,6 +227,15 @@ def test_a_nearest_class_center_needs_a_row_and_samples_for_every_class():
         nearest_class_center_mismatch(features, torch.tensor([0, 3]), torch.ones(3, 1))
     with pytest.raises(ValueError, match="No samples of class 2 among 3"):
         nearest_class_center_mismatch(features, torch.tensor([0, 1]), torch.ones(3, 1))
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_classifier_that_is_nan_decides_nothing(name):
+    numbers = {"weight": torch.ones(2, 1), "bias": torch.zeros(2)}
+    numbers[name][1] = math.nan
+    features, labels = torch.tensor([[0.0], [4.0]]), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match=f"The {name} must not be NaN"):
+        nearest_class_center_mismatch(features, labels, **numbers)
 
 
 def test_coincident_means_make_cdnv_infinite():

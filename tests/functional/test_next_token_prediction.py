@@ -70,6 +70,14 @@ def test_features_of_any_scale_and_tokens_numbered_from_elsewhere_give_the_same(
         assert float(prediction_residual(h, 3 * tokens + 5, kind)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("offset", [2.0**14, 2.0**27])
+def test_what_is_common_to_all_features_of_a_position_changes_nothing(offset):
+    h, tokens = torch.randint(-999, 999, (60, 7)).double() / 1024, torch.randint(0, 50, (60,))
+    expected = reference.prediction_residual(h, tokens, "layer_norm")
+    found = prediction_residual(h + offset, tokens)  # exact, as is none of the means of 7 numbers
+    assert float(found) == pytest.approx(expected, rel=1e-9)
+
+
 def test_it_is_not_defined_where_any_tokens_would_be_fitted():
     h, tokens = ill_conditioned()
     few = [float(prediction_residual(h[:n], tokens[:n], "none")) for n in (1, 2, D, D + 1, D + 2)]
@@ -81,7 +89,8 @@ def test_it_is_not_defined_where_any_tokens_would_be_fitted():
 
 def test_it_is_zero_for_a_linear_map_and_one_without_a_signal():
     h = torch.tensor([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0], [3.0, 1.0]])
-    assert float(prediction_residual(h, torch.tensor([0, 2, 4, 6]), "none")) < 1e-28
+    for tokens in ([0, 2, 4, 6], [3, 10, 17, 24], [9, 6, 3, 0]):  # not a rounding error
+        assert float(prediction_residual(7 * h.double() / 3, torch.tensor(tokens), "none")) == 0
     assert float(prediction_residual(h, torch.tensor([1, 0, 0, 1]), "none")) == pytest.approx(1)
     assert float(prediction_residual(0 * h, torch.tensor([1, 0, 0, 1]))) == 1
 

@@ -197,6 +197,7 @@ def test_warnings_name_the_line_that_measures():
     assert {each.filename for each in told} == {__file__}
 
 
+@pytest.mark.filterwarnings("ignore:.*class 0 alone is the majority")
 def test_each_figure_is_of_its_own_measure_and_counts_are_those_of_most_samples():
     net = nn.Sequential(network(), nn.Linear(3, 3))
     collapse = NeuralCollapse(head="0.8")
@@ -214,6 +215,7 @@ def test_each_figure_is_of_its_own_measure_and_counts_are_those_of_most_samples(
     assert found.counts.tolist() == [20, 20, 20]
 
 
+@pytest.mark.filterwarnings("ignore:.*class 0 alone is the majority")
 def test_of_arrays_with_one_name_none_hides_another():
     net, families = network(), callbacks_for(without=["minority"])
     families.append(MinorityCollapse([1, 2], class_counts=[20, 5, 5]))

@@ -102,6 +102,66 @@ def test_what_any_tokens_would_fit_is_undefined_and_said():
     assert found["next_token/text/rho"] != found["next_token/text/rho"]
 
 
+def windows(length=3):
+    """The tokens before each, and the next one, as in models of a fixed context."""
+    pieces = Tokens().tensors[0].unfold(1, length + 1, 1).flatten(0, 1)
+    return TensorDataset(pieces[:, :-1], pieces[:, -1])
+
+
+def of_windows():
+    language = Language()
+    mean = nn.AdaptiveAvgPool1d(1)
+    return nn.Sequential(
+        *(language.embed, *language.blocks, nn.Flatten(1), nn.Linear(3 * WIDTH, WIDTH), mean)
+    )
+
+
+def embedded():
+    """Embeddings that were computed before, with the next token at each position."""
+    tokens = Tokens().tensors[0]
+    return TensorDataset(torch.randn(*tokens[:, 1:].shape, WIDTH), tokens[:, 1:])
+
+
+IS_TEXT = {
+    "positions of text": (Language, "blocks", lambda: probe_on(Tokens())),
+    "the token after a window": (of_windows, "123", lambda: probe_on(windows(), unpack=None)),
+    "positions of embeddings": (
+        lambda: Language().blocks,
+        "123",
+        lambda: probe_on(embedded(), unpack=None),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IS_TEXT)
+def test_nothing_is_said_of_text(case):
+    network, layers, probe = IS_TEXT[case]
+    law = NextTokenLaw(layers if layers == "blocks" else [*layers])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = measure(network(), probe(), measures=[law]).values
+    assert found["next_token/text/total"] > 0
+
+
+IS_NONE = {
+    "vectors": lambda: (torch.randn(200, WIDTH), nn.Linear(WIDTH, WIDTH)),
+    "images": lambda: (torch.randn(200, 3, 5, 5), nn.Conv2d(3, 4, 2)),
+    "numbers over time": lambda: (torch.randn(200, 6, WIDTH), nn.Linear(WIDTH, WIDTH)),
+}
+
+
+@pytest.mark.parametrize("case", IS_NONE)
+def test_labels_of_whole_samples_that_are_no_text_are_told_once(case):
+    inputs, layer = IS_NONE[case]()
+    net = nn.Sequential(layer, nn.Tanh(), nn.Flatten(1), nn.Tanh(), nn.LazyLinear(4))
+    net(inputs[:1])
+    data = TensorDataset(inputs, torch.arange(200) % 4)
+    of_layers = [measured(["0", "1", "3"]) for measured in (NextTokenLaw, EquiSeparation)]
+    with pytest.warns(RuntimeWarning, match="labels are of whole samples, and the") as caught:
+        measure(net, data, measures=of_layers)
+    assert len(caught) == 1
+
+
 def by_process(rank, world):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

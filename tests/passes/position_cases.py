@@ -67,11 +67,11 @@ def tokens(seed=0, n=N, t=T):
     return TensorDataset(ids, labels)
 
 
-def pixels(seed=0, n=7):
+def pixels(seed=0, n=7, size=(4, 6)):
     random = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, R, (n, 4, 6), generator=random)
+    labels = torch.randint(0, R, (n, *size), generator=random)
     labels[torch.rand(labels.shape, generator=random) < 0.3] = IGNORED
-    return TensorDataset(torch.randn(n, 2, 4, 6, generator=random), labels)
+    return TensorDataset(torch.randn(n, 2, *size, generator=random), labels)
 
 
 class Lengths(Dataset):

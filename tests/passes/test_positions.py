@@ -99,6 +99,21 @@ def test_each_pixel_with_a_label_is_a_sample_also_of_coarser_maps(factor, flatte
     assert_same(values(answer), cases.of_pixels(net, data))
 
 
+class ClassesLast(Pixels):
+    def forward(self, x):
+        return super().forward(x).movedim(1, -1)
+
+
+@pytest.mark.parametrize(
+    ("size", "of_pixels"),
+    [((cases.R, cases.R), Pixels), ((6, cases.R), Pixels), ((cases.R, 6), ClassesLast)],
+)
+def test_maps_as_wide_or_high_as_there_are_classes_are_read_along_their_classes(size, of_pixels):
+    data = cases.pixels(size=size)
+    _, answer = run(of_pixels(), data, batch_size=3)
+    assert_same(values(answer), cases.of_pixels(Pixels(), data))
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("left", [False, True])
 def test_padding_on_either_side_is_no_sample(left, size):

@@ -181,6 +181,14 @@ def test_a_network_that_is_frozen_wants_names(x):
         gradient_kernel(mlp().requires_grad_(False), x)
 
 
+def test_a_derivative_that_there_is_not_is_named_and_not_taken_for_randomness(x):
+    net = Net(lambda s, x: s.head(s.body(x).abs().sqrt()), body=nn.Linear(4, 6, bias=False))
+    net.head = nn.Linear(6, 2)
+    x[1] = 0  # where the square root has none
+    with pytest.raises(ValueError, match=r"with respect to body\.weight are not finite"):
+        gradient_kernel(net.double(), x)
+
+
 def in_training(layer):
     images = torch.randn(4, 2, 5, 5).double()
     net = nn.Sequential(nn.Conv2d(2, 4, 3), layer, nn.Flatten(), nn.Linear(36, 2))
