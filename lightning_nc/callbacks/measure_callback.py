@@ -21,6 +21,7 @@ from lightning_nc.callbacks.shared_pass import measure_together
 from lightning_nc.callbacks.strategies import require_processes
 from lightning_nc.figures.canvas import Target
 from lightning_nc.figures.plotting import Plot, plotted
+from lightning_nc.measures.given import require_measure
 from lightning_nc.measures.history import History
 from lightning_nc.measures.measure import Measure, drawing_of
 from lightning_nc.measures.shown import Frame
@@ -69,8 +70,10 @@ class MeasureCallback(CallbackBase):
         super().__init__()
         schedule = Schedule(every_n_epochs, epochs, when)
         # of several that have no class of their own, the measure tells which one is meant
-        named = measure if type(self) is MeasureCallback else self
-        self.record = Record(type(named).__name__, measure, probe, schedule, figures, on_error)
+        name = type(measure if type(self) is MeasureCallback else self).__name__
+        if "family" in vars(require_measure(measure)):
+            name = f"{name} '{measure.family}'"
+        self.record = Record(name, measure, probe, schedule, figures, on_error)
 
     @property
     def measure(self) -> Measure:

@@ -219,32 +219,36 @@ def _log_to_all(
             without.append(logger)
 
     for logger in trainer.loggers:
-        safely(
-            trainer,
-            told,
-            f"log a figure to {type(logger).__name__}",
-            partial(log_to, logger),
-        )
-    # not `trainer.log_dir`: without loggers it is the same folder, and it communicates
-    folder = trainer.default_root_dir
-
-    def save_for(loggers: Sequence[Any]) -> None:
-        saved = save(folder, next(iter(loggers), None)) is not None
-        where = f"are in {Path(folder, 'figures')}"
-        if not saved:
-            where = f"are not kept, since {folder} is no folder of this machine, either"
-        for logger in loggers:
-            if not (saved and takes_files(logger)):
-                name = type(logger).__name__
-                text = f"{name} has no place for {what}, which {where}."
-                say_once(trainer, told, f"place in {name}", text)
-
+        name = type(logger).__name__
+        safely(trainer, told, f"log a figure to {name}", partial(log_to, logger))
     groups = [[logger] for logger in without if takes_files(logger)]
     plain = [logger for logger in without if not takes_files(logger)]
     if plain or not trainer.loggers:
         groups.append(plain)  # one file for all of them
     for loggers in groups:
-        safely(trainer, told, "write a figure", partial(save_for, loggers))
+        save_for = partial(_save_for, trainer, told, what, save, loggers)
+        safely(trainer, told, "write a figure", save_for)
+
+
+def _save_for(
+    trainer: Any,
+    told: set[str],
+    what: str,
+    save: Callable[[Any, Any], Path | None],
+    loggers: Sequence[Any],
+) -> None:
+    """Save a figure or film for loggers that have no place for it, and say where it is."""
+    # not `trainer.log_dir`: without loggers it is the same folder, and it communicates
+    folder = trainer.default_root_dir
+    saved = save(folder, next(iter(loggers), None)) is not None
+    where = f"are in {Path(folder, 'figures')}"
+    if not saved:
+        where = f"are not kept, since {folder} is no folder of this machine, either"
+    for logger in loggers:
+        if not (saved and takes_files(logger)):
+            name = type(logger).__name__
+            text = f"{name} has no place for {what}, which {where}."
+            say_once(trainer, told, f"place in {name}", text)
 
 
 def _log_tables(

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from lightning_nc.arguments import require_figures, require_one_of
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.schedule import Schedule
-from lightning_nc.measures.given import require_measure
 from lightning_nc.measures.history import History, of_stage
 from lightning_nc.measures.measure import Evaluation, Measure
 from lightning_nc.measures.measurement import Measurement, keyed, on_its_own
@@ -87,7 +86,7 @@ class Record:
         on_error: OnError,
     ) -> None:
         require_one_of("on_error", on_error, ("warn", "raise"))
-        self.name, self.measure, self.schedule = name, require_measure(measure), schedule
+        self.name, self.measure, self.schedule = name, measure, schedule
         self.probe = probe_of(probe)
         self.figures, self.on_error = require_figures(figures), on_error
         self.rows, self.earlier = Rows(), list[Rows]()

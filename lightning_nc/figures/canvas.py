@@ -173,7 +173,7 @@ def label_classes(axes: Any, places: Sequence[float], names: Sequence[str]) -> N
     axes.set_yticks(places, names, parse_math=False)
 
 
-def clipped(name: str) -> str:
+def beginning_of(name: str) -> str:
     """Return the beginning of a long name of a class, with an ellipsis."""
     return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
 

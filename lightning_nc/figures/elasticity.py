@@ -7,8 +7,8 @@ from torch import Tensor
 
 from lightning_nc.figures.canvas import (
     Target,
+    beginning_of,
     canvas,
-    clipped,
     colour_bar,
     head,
     label_classes,
@@ -48,7 +48,7 @@ def similarity_figure(
     axes.vlines(borders, -0.5, len(labels) - 0.5, color="black", linewidth=0.6)
     middles, places = ends - counts / 2 - 0.5, thinned(len(shown), 15)
     axes.set_xticks([])  # columns are the same classes as rows
-    names = [clipped(classes[int(shown[place])]) for place in places]
+    names = [beginning_of(classes[int(shown[place])]) for place in places]
     label_classes(axes, middles[places].tolist(), names)
     axes.set_ylabel("class")
     label = "K(a, b) / √(K(a, a) K(b, b))"

@@ -14,8 +14,8 @@ from lightning_nc.figures.canvas import (
     LINE,
     POINTS,
     Target,
+    beginning_of,
     canvas,
-    clipped,
     colour_bar,
     head,
     in_legend,
@@ -117,7 +117,7 @@ def class_separation_figure(
         long = len(classes[k]) > 3
         place = {"xytext": (0, 3), "ha": "right"} if long else {"xytext": (4, 0), "va": "center"}
         style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
-        axes.annotate(clipped(classes[k]), end, **place, **style)
+        axes.annotate(beginning_of(classes[k]), end, **place, **style)
     axes.margins(x=0.08)  # room for their names
     _add_all_classes(axes, names, fuzziness, "all classes", title)
     return figure
@@ -154,7 +154,7 @@ def class_quantiles_figure(
     for level, name in zip((1.0, 0.0), extremes, strict=True):
         end = (len(names) - 1, float(quantiles[level][-1]))
         style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
-        axes.annotate(clipped(name), end, xytext=(0, 3), ha="right", **style)
+        axes.annotate(beginning_of(name), end, xytext=(0, 3), ha="right", **style)
     _add_all_classes(axes, names, fuzziness, "D of all", title)
     return figure
 

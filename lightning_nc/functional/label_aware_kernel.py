@@ -165,13 +165,7 @@ def fit_pair_features(
         local elasticity", NeurIPS.
     """
     y = _check_training(samples, labels, ridge)
-    n = len(y)
-    if kernel.shape != (n, n):
-        raise ValueError(
-            f"The kernel of {n} training samples must have shape ({n}, {n}), "
-            f"got {tuple(kernel.shape)}."
-        )
-    pairs = ~torch.eye(n, dtype=torch.bool, device=y.device)
+    pairs = ~torch.eye(len(y), dtype=torch.bool, device=y.device)
     z, t = _pair_features(samples, samples, kernel)[pairs], torch.outer(y, y)[pairs]
     unit = scale_of(z, 0)[0]
     z = z / unit

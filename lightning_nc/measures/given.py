@@ -50,6 +50,9 @@ def require_measure(value: Any) -> Measure:
                 f"{name}.{attribute} must be a tuple of Quantity, {_got(value, attribute)}: "
                 f"{attribute} = (Quantity(...),)."
             )
+        names = [row.name for row in rows]
+        if twice := [each for each in dict.fromkeys(names) if names.count(each) > 1]:
+            raise ValueError(f"{name}.{attribute} has several rows named {shown(twice[0])}.")
     return value
 
 

@@ -1,7 +1,7 @@
 """The base of all measures: what is measured and what it means, without a Trainer or a logger."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from lightning_nc.figures import over_epochs_figure
-from lightning_nc.figures.canvas import Target
+from lightning_nc.figures.canvas import Target, canvas
 from lightning_nc.figures.tables import Lines, Table
 from lightning_nc.measures.quantity import Panel, Quantity
 from lightning_nc.measures.timeline import Timeline
@@ -36,7 +36,10 @@ def drawing_of(
         ValueError: If there is none of that name, or none at all.
     """
     if not drawings:
-        raise ValueError("There is no figure: none of the quantities has a chart.")
+        raise ValueError(
+            "There is no figure: none of the quantities has a chart. Give a row "
+            "chart=Curve(Panel(...), ...), or the measure a draw()."
+        )
     if name is not None and name not in drawings:
         why = " here, since what it shows was not measured or is undefined" * (name in known)
         raise ValueError(f"There is no figure '{name}'{why}; choose from {', '.join(drawings)}.")
@@ -140,7 +143,7 @@ class Measure(ABC):
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
         """Figures of the last measurement: functions that draw them, by name.
 
-        By default, the first panel over epochs.
+        By default, all panels over epochs, side by side.
 
         Args:
             timeline: The measurements up to the one that is drawn. It has the values of a quantity
@@ -155,8 +158,8 @@ class Measure(ABC):
             ``lightning_nc.figures.canvas.canvas(columns, size, on)`` returns figure and axes for
             all three.
         """
-        charts = [row.chart.panel for row in self.quantities if row.chart is not None]
-        return {"epochs": partial(self._over_epochs, charts[0], timeline)} if charts else {}
+        panels = [*dict.fromkeys(row.chart.panel for row in self.quantities if row.chart)]
+        return {"epochs": partial(self._over_epochs, panels, timeline)} if panels else {}
 
     def draw_at_end(self, timeline: Timeline) -> dict[str, Drawing]:
         """Figures of the whole run, logged once when training is over; as in `draw`."""
@@ -193,12 +196,14 @@ class Measure(ABC):
                 "one number, or None if there is nothing to log."
             ) from error
 
-    def _over_epochs(self, panel: Panel, timeline: Timeline, on: Target = None) -> Any:
-        curves = {
-            row.chart.label: timeline.over_epochs(row.name)
-            for row in self.quantities
-            if row.chart is not None and row.chart.panel == panel
-        }
-        title = timeline.title(panel.title)
-        lines, log = dict(panel.references), panel.logarithmic
-        return over_epochs_figure(timeline.epochs, curves, lines, "", title, on, log)
+    def _over_epochs(self, panels: Sequence[Panel], timeline: Timeline, on: Target = None) -> Any:
+        figure, all_axes = canvas(len(panels), (5.0 * len(panels), 3.6), on)
+        for panel, axes in zip(panels, all_axes, strict=True):
+            curves = {
+                row.chart.label: timeline.over_epochs(row.name)
+                for row in self.quantities
+                if row.chart is not None and row.chart.panel == panel
+            }
+            lines, title = dict(panel.references), timeline.title(panel.title)
+            over_epochs_figure(timeline.epochs, curves, lines, "", title, axes, panel.logarithmic)
+        return figure

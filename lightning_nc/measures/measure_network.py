@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,6 +24,8 @@ from lightning_nc.network.in_memory import source_of
 from lightning_nc.network.points import Layers, Pool
 from lightning_nc.network.runner import plain_runner
 from lightning_nc.passes.probe import Probe
+
+_DEFAULTS = ("blocks", None, "auto")  # layers, head and pool
 
 
 @dataclass(frozen=True, repr=False)
@@ -123,59 +126,79 @@ def measure(
     """
     started = time.perf_counter()
     require_module(model)
-    probe = loader
-    if not isinstance(loader, Probe):
-        probe = Probe(source_of(loader, model), "data", samples_per_class=None)
-    if isinstance(probe.source, str):
-        raise ValueError(
-            f'Probe source "{probe.source}" is a Trainer\'s loader, but there is no Trainer. Give '
-            'a Dataset or DataLoader: Probe(source=dataset, name="my_probe").'
-        )
-    if measures is None:
-        chosen = _the_law_and_collapse(layers, head, pool)
-    elif (layers, head, pool) == ("blocks", None, "auto"):
-        chosen = measures_given(measures)
-    else:
-        raise ValueError(
-            "layers=, head= and pool= do not apply to measures=: give them to each measure."
-        )
-    _require_own_keys(chosen)
-    if not chosen:
-        why = "layers=None and head=False leave out both measures"
-        raise ValueError(f"Nothing to measure: {why if measures is None else 'measures is empty'}.")
+    probe, chosen = _probe_of(loader, model), _chosen(measures, layers, head, pool)
     with passes_shown(progress) as advance:
         runner = plain_runner(model, probe.forward, advance)
         outcomes = measured_together(runner, probe, chosen)
     found = [each for each in outcomes if isinstance(each, Found)]
     failed = [(m, e) for m, e in zip(chosen, outcomes, strict=True) if isinstance(e, Exception)]
-    named = (layers, head, pool) != ("blocks", None, "auto")
-    if failed and (named or not found):
+    if failed and (not found or (layers, head, pool) != _DEFAULTS):
         raise failed[0][1]
     texts = [f"measure() leaves out {each.title.lower()}: {why}" for each, why in failed]
     texts += [f"measure(): {note}" for each in found for note in each.notes]
     for text in dict.fromkeys(texts):
         warnings.warn(text, RuntimeWarning, stacklevel=4)  # two frames are of the decorators
-    seconds = time.perf_counter() - started
-    own = [_measurement(each, probe.key, seconds) for each in found]
-    largest = max(own, key=lambda each: int(each.counts.sum()))  # local elasticity is of few
+    return _all_of(found, probe.key, time.perf_counter() - started)
+
+
+def _probe_of(loader: Any, model: nn.Module) -> Probe:
+    """The probe that is given, or one of all samples of what is given."""
+    if not isinstance(loader, Probe):
+        return Probe(source_of(loader, model), "data", samples_per_class=None)
+    if isinstance(loader.source, str):
+        raise ValueError(
+            f'Probe source "{loader.source}" is a Trainer\'s loader, but there is no Trainer. Give '
+            'a Dataset or DataLoader: Probe(source=dataset, name="my_probe").'
+        )
+    return loader
+
+
+def _chosen(
+    measures: Any, layers: Layers | None, head: str | Literal[False] | None, pool: Pool
+) -> list[Measure]:
+    """The measures that are given; by default the law and neural collapse."""
+    chosen: list[Measure] = []
+    if measures is None:
+        chosen += [SeparationMeasure(layers, pool)] if layers is not None else []
+        chosen += [CollapseMeasure(head, pool=pool)] if head is not False else []
+    elif (layers, head, pool) == _DEFAULTS:
+        chosen = measures_given(measures)
+    else:
+        raise ValueError(
+            "layers=, head= and pool= do not apply to measures=: give them to each measure."
+        )
+    if not chosen:
+        why = "layers=None and head=False leave out both measures"
+        raise ValueError(f"Nothing to measure: {why if measures is None else 'measures is empty'}.")
+    for family, times in Counter(each.family for each in chosen).items():
+        if times > 1:
+            raise ValueError(
+                f"{times} of the measures would have the keys {family}/...: measure each of them "
+                "by a call of its own."
+            )
+    return chosen
+
+
+def _all_of(found: Sequence[Found], probe: str, seconds: float) -> NetworkMeasurement:
+    """All measures as one measurement."""
+    own = [(each.measure, _measurement(each, probe, seconds)) for each in found]
+    # local elasticity is of few samples
+    largest = max((each for _, each in own), key=lambda each: int(each.counts.sum()))
     return NetworkMeasurement(
         epochs_completed=0,
         step=0,
-        values={key: value for each in own for key, value in each.values.items()},
+        values={key: value for _, each in own for key, value in each.values.items()},
         arrays={
-            f"{each.measure.family}/{probe.key}/{name}": array
-            for each, measurement in zip(found, own, strict=True)
-            for name, array in measurement.arrays.items()
+            f"{measure.family}/{probe}/{name}": array
+            for measure, each in own
+            for name, array in each.arrays.items()
         },
         counts=largest.counts,
         seconds=seconds,
         stage="measure",
         classes=largest.classes,
-        pooling={layer: words for each in own for layer, words in each.pooling.items()},
-        measures=[
-            (each.measure, Timeline(each.measure.family, probe.key, [measurement]))
-            for each, measurement in zip(found, own, strict=True)
-        ],
+        pooling={layer: words for _, each in own for layer, words in each.pooling.items()},
+        measures=[(measure, Timeline(measure.family, probe, [each])) for measure, each in own],
     )
 
 
@@ -192,24 +215,6 @@ def _measurement(found: Found, probe: str, seconds: float) -> Measurement:
         pooling=dict(found.answer.pooling),
         classes=found.answer.class_names,
     )
-
-
-def _require_own_keys(measures: Sequence[Measure]) -> None:
-    """Raise if two measures would have the same keys."""
-    families = [each.family for each in measures]
-    for family in families:
-        if families.count(family) > 1:
-            raise ValueError(
-                f"{families.count(family)} of the measures would have the keys {family}/...: "
-                "measure each of them by a call of its own."
-            )
-
-
-def _the_law_and_collapse(
-    layers: Layers | None, head: str | Literal[False] | None, pool: Pool
-) -> list[Measure]:
-    law = [SeparationMeasure(layers, pool)] if layers is not None else []
-    return [*law, CollapseMeasure(head, pool=pool)] if head is not False else [*law]
 
 
 def _drawings(one: Measure, timeline: Timeline) -> dict[str, Drawing]:

@@ -155,7 +155,6 @@ def _refuse(_: None) -> Tensor:
 
 def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bool) -> Trace:
     runs: list[ModuleRun] = []
-    channels: list[tuple[int, bool] | None] = [None]
     sources: set[Any] = set()
     derived_sources: set[Any] = set()
     names: dict[nn.Module, str] = {}
@@ -164,25 +163,8 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bo
         names.setdefault(module, name)
 
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        nodes = [tensor.grad_fn for tensor in tensors_in(output) if tensor.grad_fn is not None]
-        first = next(tensors_in([args, kwargs]), None)
-        features = first.shape[-1] if first is not None and first.ndim else None
-        main = main_tensor(output)
-        shape = tuple(main.shape) if isinstance(main, Tensor) else None
-        channels.append(_channels(module) or channels[-1])
-        runs.append(
-            ModuleRun(
-                names[module],
-                module,
-                nodes,
-                None if first is None else first.grad_fn,
-                features,
-                _weight_rows(module, shape),
-                shape,
-                None if first is None else tuple(first.shape),
-                channels[-1],
-            )
-        )
+        before = runs[-1].channels if runs else None
+        runs.append(_run_of(names[module], module, [args, kwargs], output, before))
 
     def embed(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         tokens = next(tensors_in(args), None)
@@ -212,6 +194,25 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bo
         node = _held_node(output) if isinstance(output, Tensor) else None
     output_shape = tuple(output.shape) if isinstance(output, Tensor) else None
     return Trace(runs, sources or derived_sources, node, output_shape, raw, modules)
+
+
+def _run_of(
+    name: str, module: nn.Module, inputs: Any, output: Any, channels: tuple[int, bool] | None
+) -> ModuleRun:
+    """A run as it has ended; the channels are those of the run before."""
+    first, main = next(tensors_in(inputs), None), main_tensor(output)
+    shape = tuple(main.shape) if isinstance(main, Tensor) else None
+    return ModuleRun(
+        name,
+        module,
+        nodes=[tensor.grad_fn for tensor in tensors_in(output) if tensor.grad_fn is not None],
+        source=None if first is None else first.grad_fn,
+        features=first.shape[-1] if first is not None and first.ndim else None,
+        rows=_weight_rows(module, shape),
+        shape=shape,
+        input_shape=None if first is None else tuple(first.shape),
+        channels=_channels(module) or channels,
+    )
 
 
 def _held_node(tensor: Tensor) -> Any:

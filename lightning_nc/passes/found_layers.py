@@ -9,10 +9,10 @@ from torch import Tensor
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.head import Head
 from lightning_nc.network.points import Point
+from lightning_nc.passes.geometry_statistics import ResidualSums
 from lightning_nc.passes.layer_batches import Centres
 from lightning_nc.passes.plan import Plan, Wanted
 from lightning_nc.passes.request import Answer, ClassifierGeometry
-from lightning_nc.passes.statistics import ResidualSums
 from lightning_nc.passes.sum_checks import has_changed, where, why_changed
 from lightning_nc.passes.totals import (
     classifier_at,

@@ -16,11 +16,12 @@ from lightning_nc.passes.feature_cache import (
     megabytes_of_features,
 )
 from lightning_nc.passes.found_layers import FoundLayers, sums_of
+from lightning_nc.passes.geometry_statistics import ClassSums, ResidualSums
 from lightning_nc.passes.layer_batches import Centres, LayerBatch, ResidualBatch, centres_of
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.request import Answer
-from lightning_nc.passes.statistics import ClassSums, ResidualSums, Statistic, add_each
+from lightning_nc.passes.statistics import Statistic, add_each
 from lightning_nc.passes.sum_checks import not_finite, why_not_finite
 from lightning_nc.passes.sums import Sums
 from lightning_nc.passes.sweeps import Reading, Swept, TakeBatch, sweep
@@ -89,6 +90,11 @@ class GeometryPass(MeasuringPass):
         return plan
 
     def _answer(self, number: int, plan: Plan, found: FoundLayers) -> Answer | Exception:
+        if self.requests[number].kernel is not None:
+            return ValueError(
+                "Request(kernel=...) is answered by another pass: set passes = GradientPass in "
+                "the measure."
+            )
         wanted = plan.wanted[number]
         if number in self.failed or wanted is None:
             return self.failed[number]

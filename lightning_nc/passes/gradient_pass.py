@@ -57,9 +57,14 @@ class GradientPass(MeasuringPass):
 
     def _answers(self) -> list[Answer | Exception]:
         """Compare gradients for each request; usually there is one."""
-        return [self._answer(n, each.kernel) for n, each in enumerate(self.requests) if each.kernel]
+        return [self._answer(n, each.kernel) for n, each in enumerate(self.requests)]
 
-    def _answer(self, number: int, wanted: KernelRequest) -> Answer | Exception:
+    def _answer(self, number: int, wanted: KernelRequest | None) -> Answer | Exception:
+        if wanted is None:
+            return ValueError(
+                "A GradientPass compares gradients, and none are requested. Give "
+                "Request(kernel=KernelRequest()), or leave passes= out of the measure."
+            )
         local = self._agree(partial(self._compare, number, wanted))
         if local is None or number in self.failed:
             return self.failed[number]

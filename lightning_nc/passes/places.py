@@ -16,8 +16,9 @@ from lightning_nc.network.points import Point, match_layers, named_modules
 from lightning_nc.network.pooling import Pooling
 from lightning_nc.network.positions import AtEveryPosition
 from lightning_nc.network.runner import Runner
-from lightning_nc.network.trace import Trace, trace
+from lightning_nc.network.trace import ModuleRun, Trace, trace
 from lightning_nc.passes.draw import Drawn
+from lightning_nc.passes.geometry_statistics import GEOMETRY, ClassSums, require_statistics
 from lightning_nc.passes.heads import (
     last_layer_point,
     no_head_note,
@@ -27,7 +28,6 @@ from lightning_nc.passes.heads import (
 )
 from lightning_nc.passes.plan import Wanted, megabytes_of
 from lightning_nc.passes.request import Request
-from lightning_nc.passes.statistics import GEOMETRY, ClassSums
 from lightning_nc.passes.sweeps import Reading, labelled_batches
 
 
@@ -74,25 +74,14 @@ class Places:
 
     def _where(self, request: Request) -> Wanted:
         own = request.statistics
+        require_statistics(own)
         if not request.geometry and any(each.second_sweep for each in own):
             raise ValueError(
                 "A statistic of the second sweep needs final class means. Give "
                 "Request(geometry=True), or set second_sweep = False."
             )
         head = settle_head(self.found, request, self.num_labels)
-        points: list[Point] = []
-        notes: dict[str, str] = {}
-        if request.layers == "blocks":
-            points = block_points(self.found, head, request.pool)
-            if points[0].module is None and self._raw_varies():
-                points = points[1:]
-                notes["input"] = (
-                    "the raw input varies in size from batch to batch, so it has no class means "
-                    "and is left out of the layers."
-                )
-        elif request.layers is not None:
-            runs, modules = self.found.runs_of_each(), named_modules(self.runner.model)
-            points = match_layers(request.layers, runs, modules, request.pool)
+        points, notes = self._layers(request, head)
         if not request.classifier:
             return Wanted(points, None, statistics=own, geometry=request.geometry, notes=notes)
         last = last_layer_point(self.found, head, request)
@@ -105,6 +94,23 @@ class Places:
         name = None if head is None else head.name
         declared = request.statistics, request.mismatches, request.geometry
         return Wanted(points, last, name, bool(request.head), *declared, notes)
+
+    def _layers(
+        self, request: Request, head: ModuleRun | None
+    ) -> tuple[list[Point], dict[str, str]]:
+        """The points of the layers of a request, and notes on what is left out."""
+        if request.layers is None:
+            return [], {}
+        if request.layers != "blocks":
+            runs, modules = self.found.runs_of_each(), named_modules(self.runner.model)
+            return match_layers(request.layers, runs, modules, request.pool), {}
+        points = block_points(self.found, head, request.pool)
+        if points[0].module is not None or not self._raw_varies():
+            return points, {}
+        return points[1:], {
+            "input": "the raw input varies in size from batch to batch, so it has no class means "
+            "and is left out of the layers."
+        }
 
     def _raw_varies(self) -> bool:
         """Whether the raw input of a second batch has another size, as with dynamic padding."""

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.points import Point
-from lightning_nc.passes.probe import Probe
-from lightning_nc.passes.request import Request
-from lightning_nc.passes.statistics import (
+from lightning_nc.passes.geometry_statistics import (
     GEOMETRY,
     ClassSums,
     DecisionCounts,
     ResidualSums,
-    Statistic,
 )
+from lightning_nc.passes.probe import Probe
+from lightning_nc.passes.request import Request
+from lightning_nc.passes.statistics import Statistic, require_same
 
 # K x d arrays of float64 numbers at the peak: the means, in the place of the sums, and two more
 # while the directions are found; later the directions and, if features are read again, residuals
@@ -175,19 +175,15 @@ def add_statistics(by_point: dict[Point, list[Statistic]], each: Wanted) -> None
     """Add the statistics of a request to those summed at each point, each once.
 
     Raises:
-        ValueError: If statistics of different types have the same name; nothing is added.
+        ValueError: If statistics that differ have the same name; nothing is added.
     """
+    found = {}
     for point in each.points:
         named = {one.name: one for one in by_point.get(point, ())}
-        for one in each.statistics:
-            if type(named.get(one.name, one)) is not type(one):
-                raise ValueError(
-                    f"Two statistics have the name '{one.name}', {type(one).__name__} and "
-                    f"{type(named[one.name]).__name__}. Rename one of them."
-                )
-    for point in each.points:
-        all_of_it = [*by_point.get(point, ()), *each.statistics_at(point)]
-        by_point[point] = list({one.name: one for one in reversed(all_of_it)}.values())[::-1]
+        for one in each.statistics_at(point):
+            require_same(one, named.setdefault(one.name, one))
+        found[point] = [*named.values()]
+    by_point |= found
 
 
 def megabytes_of(K: int, width: int, statistics: Sequence[Statistic], processes: int = 1) -> float:

@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,23 +72,8 @@ def make_plan(
     failures = dict(failed)
     wanted = places.of_all(requests, failures)
     widths, bytes_each, broken = _widths(runner, inputs, len(first.indices), positions, wanted)
-
-    def takes(point: Point, statistics: Mapping[Point, Sequence[Statistic]]) -> float:
-        return megabytes_of(len(classes), widths[point], statistics[point], processes)
-
-    statistics: dict[Point, list[Statistic]] = {}
-    for number, each in enumerate(wanted):
-        if each is not None:
-            try:
-                _require_places(each, broken)
-                with_its_own = dict(statistics)
-                add_statistics(with_its_own, each)
-                for point in each.points:
-                    megabytes = takes(point, with_its_own)
-                    _require_memory(point, len(classes), widths[point], megabytes, probe)
-                statistics = with_its_own
-            except Exception as error:
-                failures[number], wanted[number] = error, None
+    budget = _Budget(probe.memory_mb, len(classes), widths, processes)
+    statistics = _statistics(wanted, failures, broken, budget)
     met = [each for each in wanted if each is not None]
     # classifiers come first: layers of any group are compared with their decisions
     classifiers = [each.classifier for each in met if each.classifier is not None]
@@ -106,7 +91,7 @@ def make_plan(
         failures={n: error for n, error in failures.items() if n not in failed},
         statistics={point: statistics[point] for point in needed},
         groups=groups_within(
-            probe.memory_mb, {point: takes(point, statistics) for point in needed}
+            probe.memory_mb, {p: budget.megabytes(p, statistics[p]) for p in needed}
         ),
         widths={point: widths[point] for point in needed},
         bytes_each=bytes_each,
@@ -180,21 +165,62 @@ def _widths(
     return widths, max(sizes, default=0), watched.failures
 
 
-def _require_places(each: Wanted, broken: Mapping[Point | str, Exception]) -> None:
-    for point in each.points:
-        if point in broken:
-            raise broken[point]
+class _Budget(NamedTuple):
+    """The memory that the accumulators of a single point may take, and what it depends on."""
+
+    memory_mb: float
+    num_classes: int
+    widths: Mapping[Point, int]
+    processes: int
+
+    def megabytes(self, point: Point, statistics: Sequence[Statistic]) -> float:
+        """What the accumulators of these statistics take at a point."""
+        return megabytes_of(self.num_classes, self.widths[point], statistics, self.processes)
+
+    def require(self, point: Point, statistics: Sequence[Statistic]) -> None:
+        """Raise if that exceeds the budget.
+
+        Raises:
+            ValueError: If so.
+        """
+        megabytes = self.megabytes(point, statistics)
+        if megabytes > self.memory_mb:
+            raise ValueError(
+                f"Layer '{point.name}' has {self.widths[point]} features, whose accumulators for "
+                f"{self.num_classes} classes take {megabytes:.3g} MB, over the "
+                f"{self.memory_mb:.3g} MB of Probe(memory_mb=...). Raise it, or pool= the layer to "
+                "fewer features."
+            )
 
 
-def _require_memory(point: Point, K: int, width: int, megabytes: float, probe: Probe) -> None:
-    """Raise if the accumulators of a single point exceed the budget.
+def _statistics(
+    wanted: list[Wanted | None],
+    failures: dict[int, Exception],
+    broken: Mapping[Point | str, Exception],
+    budget: _Budget,
+) -> dict[Point, list[Statistic]]:
+    """The statistics summed at each point.
 
-    Raises:
-        ValueError: If so.
+    Args:
+        wanted: Where the answer to each request comes from; None takes the place of those that
+            cannot be answered.
+        failures: Why requests have failed, by number; those that fail here are added.
+        broken: What is wrong with points.
+        budget: What a point may take.
     """
-    if megabytes > probe.memory_mb:
-        raise ValueError(
-            f"Layer '{point.name}' has {width} features, whose accumulators for "
-            f"{K} classes take {megabytes:.3g} MB, over the {probe.memory_mb:.3g} MB "
-            "of Probe(memory_mb=...). Raise it, or pool= the layer to fewer features."
-        )
+    statistics: dict[Point, list[Statistic]] = {}
+    for number, each in enumerate(wanted):
+        if each is None:
+            continue
+        try:
+            with_its_own = dict(statistics)
+            for point in each.points:
+                if point in broken:
+                    raise broken[point]
+            add_statistics(with_its_own, each)
+            for point in each.points:
+                budget.require(point, with_its_own[point])
+            statistics = with_its_own
+        except Exception as error:
+            failures[number], wanted[number] = error, None
+    return statistics

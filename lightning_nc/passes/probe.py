@@ -110,30 +110,8 @@ class Probe:
 
     def __post_init__(self) -> None:
         """Refuse values that could not be measured later."""
-        if isinstance(self.source, str) and self.source not in _TRAINER_SOURCES:
-            raise ValueError(
-                f"Probe source {self.source!r} is none of {', '.join(_TRAINER_SOURCES)}. Give one "
-                "of these, or a Dataset, a DataLoader or a function that returns one."
-            )
-        if self.source is None or isinstance(self.source, int | float):
-            raise ValueError(
-                f"source of a Probe must hold samples, got {self.source!r}. Give a Dataset, a "
-                "DataLoader, a function that returns one, or one of "
-                f"{', '.join(_TRAINER_SOURCES)}."
-            )
-        if not isinstance(self.source, str) and not self.name:
-            raise ValueError(
-                f"A probe on {type(self.source).__name__} needs a name for the logged keys: "
-                'Probe(source=..., name="my_probe").'
-            )
-        if self.name is not None and not isinstance(self.name, str):
-            raise ValueError(f"name of a Probe must be a string for keys, got {self.name!r}.")
-        if self.name and not _is_key(self.name):
-            raise ValueError(
-                "name of a Probe is part of logged keys, which loggers may use as paths: give "
-                "printable text without an empty part, '.' or '..' between slashes, such as "
-                f"'my_probe', got {self.name!r}."
-            )
+        _require_source(self.source)
+        _require_name(self.name, self.source)
         require_one_of("batch_norm", self.batch_norm, ("eval", "batch"))
         hooks = require_yes_or_no("user_hooks of a Probe", self.user_hooks)
         object.__setattr__(self, "user_hooks", hooks)
@@ -180,6 +158,38 @@ class Probe:
         """The settings that decide which samples are drawn and how they are read, in words."""
         names = ("samples_per_class", "classes", "min_samples_per_class", "batch_norm", "seed")
         return {name: str(getattr(self, name)) for name in names}
+
+
+def _require_source(source: Any) -> None:
+    """Raise unless samples can be read from a source, or a Trainer has it."""
+    of_trainer = ", ".join(_TRAINER_SOURCES)
+    if isinstance(source, str) and source not in _TRAINER_SOURCES:
+        raise ValueError(
+            f"Probe source {source!r} is none of {of_trainer}. Give one of these, or a Dataset, a "
+            "DataLoader or a function that returns one."
+        )
+    if source is None or isinstance(source, int | float):
+        raise ValueError(
+            f"source of a Probe must hold samples, got {source!r}. Give a Dataset, a DataLoader, a "
+            f"function that returns one, or one of {of_trainer}."
+        )
+
+
+def _require_name(name: Any, source: Any) -> None:
+    """Raise unless a name can be part of keys; samples of the user's own need one."""
+    if not isinstance(source, str) and not name:
+        raise ValueError(
+            f"A probe on {type(source).__name__} needs a name for the logged keys: "
+            'Probe(source=..., name="my_probe").'
+        )
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"name of a Probe must be a string for keys, got {name!r}.")
+    if name and not _is_key(name):
+        raise ValueError(
+            "name of a Probe is part of logged keys, which loggers may use as paths: give "
+            "printable text without an empty part, '.' or '..' between slashes, such as "
+            f"'my_probe', got {name!r}."
+        )
 
 
 def _is_key(name: str) -> bool:

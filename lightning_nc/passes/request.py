@@ -33,12 +33,12 @@ class KernelRequest(NamedTuple):
         loss: The loss of these steps; None for cross-entropy.
     """
 
-    samples_per_class: int
-    max_classes: int
-    outputs: Outputs
-    parameters: Parameters
-    relative_similarity: bool
-    loss: Loss | None
+    samples_per_class: int = 5
+    max_classes: int = 10
+    outputs: Outputs = "all"
+    parameters: Parameters = None
+    relative_similarity: bool = False
+    loss: Loss | None = None
 
 
 class Request(NamedTuple):

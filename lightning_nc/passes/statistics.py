@@ -1,4 +1,4 @@
-"""Statistics: sums over samples at a layer. This is the one place to add another.
+"""Statistics: sums over samples at a layer.
 
 A measure declares the statistics that it needs. A pass takes the union of all declared statistics,
 sums each once per layer, over batches and over processes, and hands the totals to the measures by
@@ -9,12 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_sums import add_features, class_sums
-from lightning_nc.network.points import Point
-from lightning_nc.passes.layer_batches import LayerBatch, ResidualBatch
+from lightning_nc.passes.layer_batches import ResidualBatch
 from lightning_nc.passes.sums import Sums
 
 
@@ -26,7 +25,7 @@ class Statistic(ABC):
     ``answer.layers[layer].statistics``.
 
     Attributes:
-        name: Its name, different from those of all other statistics.
+        name: Its name. Statistics of one name must be equal: of one class, with equal attributes.
         second_sweep: Whether it needs final class means. If so, `of` receives a `ResidualBatch`,
             otherwise a `LayerBatch`.
         adds_up: Whether those of disjoint samples add up. If not, `combine` makes one of several,
@@ -68,6 +67,15 @@ class Statistic(ABC):
     def of(self, batch: "ResidualBatch") -> Tensor:
         """The contribution of one batch, of that shape."""
 
+    def is_same(self, other: "Statistic") -> bool:
+        """Whether the other is of the same class, with equal attributes."""
+        a, b = vars(self), vars(other)
+        return (
+            type(self) is type(other)
+            and a.keys() == b.keys()
+            and all(map(_equal, a.values(), b.values()))
+        )
+
     def add_to(self, total: Tensor, batch: Any) -> None:
         """Add the contribution of a batch to the sum, in place.
 
@@ -77,8 +85,7 @@ class Statistic(ABC):
         value = self.of(batch)
         if value.shape != total.shape:
             raise ValueError(
-                f"a value of shape {tuple(value.shape)} cannot be added to the statistic "
-                f"'{self.name}', whose shape is {tuple(total.shape)}."
+                f"of() returned shape {tuple(value.shape)}, and shape() {tuple(total.shape)}."
             )
         value = value.to(total.device)
         if self.adds_up:
@@ -87,111 +94,25 @@ class Statistic(ABC):
             total.copy_(self.combine(torch.stack([total, value])))
 
 
-class ClassSums(Statistic):
-    """The sum of the features of each class."""
-
-    name = "sums"
-    second_sweep = False
-
-    def shape(self, K: int, d: int) -> tuple[int, ...]:
-        """One row per class."""
-        return K, d
-
-    def of(self, batch: LayerBatch) -> Tensor:
-        """``sum_i h_i`` by class."""
-        return class_sums(batch.features, batch.labels, batch.num_classes).sums
-
-    def add_to(self, total: Tensor, batch: LayerBatch) -> None:
-        """Add features to the rows of their classes alone: the others are not touched."""
-        add_features(total, batch.features, batch.labels)
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return a is b or bool(a == b)
 
 
-class FuzzinessSquares(Statistic):
-    """Squared residuals along the directions of D."""
+def require_same(one: Statistic, other: Statistic) -> None:
+    """Raise unless two statistics of one name are the same.
 
-    name = "fuzziness"
-
-    def shape(self, K: int, d: int) -> tuple[int, ...]:
-        """One number per class."""
-        return (K,)
-
-    def of(self, batch: ResidualBatch) -> Tensor:
-        """``sum_i ||P^T r_i||^2`` by class, P weighted by n_k/n."""
-        return batch.by_class(batch.squares_along[0])
-
-
-class CollapseSquares(FuzzinessSquares):
-    """Squared residuals along the directions of NC1."""
-
-    name = "collapse"
-
-    def of(self, batch: ResidualBatch) -> Tensor:
-        """``sum_i ||P^T r_i||^2`` by class, P weighted by 1/K."""
-        return batch.by_class(batch.squares_along[1])
-
-
-class Squares(FuzzinessSquares):
-    """Squared residuals in all directions."""
-
-    name = "squares"
-
-    def of(self, batch: ResidualBatch) -> Tensor:
-        """``sum_i ||r_i||^2`` by class."""
-        return batch.by_class(batch.projected.squares)
-
-
-class ResidualSums(Statistic):
-    """The sum of the residuals of each class; zero unless features changed between the sweeps."""
-
-    name = "residuals"
-
-    def shape(self, K: int, d: int) -> tuple[int, ...]:
-        """One row per class."""
-        return K, d
-
-    def of(self, batch: ResidualBatch) -> Tensor:
-        """``sum_i r_i`` by class."""
-        sums = torch.zeros_like(batch.centres.means)
-        self.add_to(sums, batch)
-        return sums
-
-    def add_to(self, total: Tensor, batch: ResidualBatch) -> None:
-        """Add residuals to the rows of their classes alone."""
-        batch.add_residuals(total)
-
-
-class DecisionCounts(Statistic):
-    """What a classifier decides, compared with the nearest class mean and with the labels.
-
-    The class means are those of the layer at which it is summed, be it the classifier's input or
-    another.
-
-    Args:
-        classifier: The point at the classifier's input.
+    Raises:
+        ValueError: If they are not.
     """
-
-    def __init__(self, classifier: Point) -> None:
-        self.classifier, self.name = classifier, f"decisions at {classifier}"
-
-    def shape(self, K: int, d: int) -> tuple[int, ...]:
-        """Eight numbers per class."""
-        return 8, K
-
-    def of(self, batch: ResidualBatch) -> Tensor:
-        """Eight rows by class.
-
-        Samples that W h + b does not assign to the nearest class mean, and those it gets right; the
-        same two of the output, and of the output read as a probability; samples whose output is not
-        W h + b; and those whose output is no probability.
-        """
-        decided = batch.decided[self.classifier]
-        chosen, flags = decided[:3], decided[3:].bool()
-        pairs = [row for by in chosen for row in (by != batch.nearest, by == batch.labels)]
-        return batch.by_class(torch.stack([*pairs, *flags], 1)).mT
-
-
-# the statistics of `ClassGeometry`, summed at every layer
-GEOMETRY = (FuzzinessSquares(), CollapseSquares(), Squares())
+    if not one.is_same(other):
+        raise ValueError(
+            f"Two statistics have the name '{one.name}', {type(one).__name__} and "
+            f"{type(other).__name__}, but differ. Give each a name of its own."
+        )
 
 
 def add_each(
@@ -220,4 +141,7 @@ def add_each(
             shared = sums.view(name)
             each.add_to(shared if each.adds_up else shared[rank], batch)
         except Exception as error:
-            broken[name] = error
+            why = f"{type(error).__name__}: {error}"
+            named = ValueError(f"The statistic '{each.name}' cannot be summed: {why}")
+            named.__cause__ = error
+            broken[name] = named

@@ -8,16 +8,16 @@ from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.head import Head
 from lightning_nc.network.points import Point
 from lightning_nc.passes.decisions import classifier_of
-from lightning_nc.passes.layer_batches import Centres
-from lightning_nc.passes.plan import Plan
-from lightning_nc.passes.request import ClassifierGeometry
-from lightning_nc.passes.statistics import (
+from lightning_nc.passes.geometry_statistics import (
     GEOMETRY,
     ClassSums,
     DecisionCounts,
     ResidualSums,
-    Statistic,
 )
+from lightning_nc.passes.layer_batches import Centres
+from lightning_nc.passes.plan import Plan
+from lightning_nc.passes.request import ClassifierGeometry
+from lightning_nc.passes.statistics import Statistic
 
 
 def combined(statistics: Sequence[Statistic], totals: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -91,7 +91,8 @@ def _against_depth(family: Family, runs: Mapping[str, Series]) -> Iterator[Pictu
     runs = {run: series for run, series in runs.items() if series.layers}
     if not one_each or not runs:
         return
-    label = family.layer_quantities[0].label
+    row = family.layer_quantities[0]
+    label, symbol = row.label, row.symbol or row.label
     law = {row.name for row in family.quantities} >= _OF_LAW
     if len(runs) > 1:
         unknown = [run for run, series in runs.items() if not series.in_depth]
@@ -106,10 +107,10 @@ def _against_depth(family: Family, runs: Mapping[str, Series]) -> Iterator[Pictu
         yield _drawn(f"{label} against depth, all runs", caption, depth_of_runs_svg, runs, label)
     for run, series in runs.items():
         title = f"{label} against depth" + (f": {run}" if len(runs) > 1 else "")
-        yield _drawn(title, _depth_caption(series, law), depth_svg, series, label, law)
+        yield _drawn(title, _depth_caption(series, law, symbol), depth_svg, series, label, law)
 
 
-def _depth_caption(series: Series, law: bool) -> str:
+def _depth_caption(series: Series, law: bool, symbol: str) -> str:
     caption = "One line per measurement, from dark to light."
     if not series.in_depth:
         caption += (
@@ -119,8 +120,8 @@ def _depth_caption(series: Series, law: bool) -> str:
         )
     elif law:
         caption += (
-            " The law, by which D falls by the same ratio rho at every layer, is a straight line. "
-            "It is fitted to the last measurement (dots)."
+            f" The law, by which {symbol} falls by the same ratio rho at every layer, is a "
+            "straight line. It is fitted to the last measurement (dots)."
         )
     return caption
 

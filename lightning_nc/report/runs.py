@@ -83,8 +83,7 @@ def read_runs(root: Path) -> Reading:
         found = f"only {named}{'...' * (len(others) > 5)}" if others else "nothing"
         raise NothingToReport(
             f"The {len(logs)} log(s) in {root} have no values of this package's callbacks, "
-            f"{found}: give the folder of a run whose Trainer had EquiSeparation, NeuralCollapse, "
-            "MinorityCollapse or LocalElasticity as a callback."
+            f"{found}: give the folder of a run whose Trainer had one, such as NeuralCollapse()."
             + "".join(f"\n{r}" for r in remarks)
         )
     together: list[list[Log]] = []

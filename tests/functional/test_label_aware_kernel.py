@@ -220,9 +220,7 @@ def test_samples_that_are_all_the_same_have_no_random_features():
 
 def test_a_kernel_of_other_samples_is_refused():
     x, y, K = two_classes(3)
-    with pytest.raises(
-        ValueError, match=r"6 training samples must have shape \(6, 6\), got \(5, 5\)"
-    ):
+    with pytest.raises(ValueError, match=r"6 and 6 samples must have shape \(6, 6\), got \(5, 5\)"):
         fit_pair_features(x, y, K[:5, :5])
     with pytest.raises(ValueError, match=r"6 and 2 samples must have shape \(6, 2\), got \(6, 6\)"):
         fit_pair_features(x, y, K)(x, x[:2], K)

@@ -23,12 +23,14 @@ ROOT = HERE.parent.parent
 
 # test files by topic
 TESTS = {
+    "the device": "test_device.py",
     "exact: functions and metrics": "test_exact_functions.py",
     "exact: callbacks": "test_exact_callbacks.py",
     "exact: many classes": "test_many_classes.py",
     "unobtrusive": "test_unobtrusive.py",
     "memory": "test_memory.py",
     "deterministic": "test_deterministic.py",
+    "waits": "test_waits.py",
     "together": "test_together.py",
 }
 

@@ -174,13 +174,18 @@ def test_generators_of_all_devices_are_put_back_and_seeded_alike():
 def test_buffers_of_another_size_come_back_on_the_device():
     net = torch.nn.BatchNorm1d(2).to(device())
     net.register_buffer("sized", torch.zeros(0, device=device()))
-    net.register_buffer("edges", torch.eye(3, device=device()).to_sparse())
     with unobtrusive(net):
         net.sized.resize_(5).fill_(1)
         net.running_mean.add_(1)
-        net.edges.values().mul_(2)
     assert net.sized.shape == (0,)
     assert not net.running_mean.any()
+
+
+def test_sparse_buffers_come_back_on_the_device():
+    net = torch.nn.Identity()
+    net.register_buffer("edges", torch.eye(3, device=device()).to_sparse())
+    with unobtrusive(net):
+        net.edges.values().mul_(2)
     assert torch.equal(net.edges.to_dense().cpu(), torch.eye(3))
 
 

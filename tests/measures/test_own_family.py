@@ -21,6 +21,8 @@ from lightning_nc import (
     measure,
 )
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
+from lightning_nc.passes.gradient_pass import GradientPass
+from lightning_nc.passes.request import KernelRequest
 from lightning_nc.report import read_runs, report_page
 from tests import nets, reference
 from tests.callbacks import records
@@ -121,6 +123,38 @@ def test_measures_without_a_hash_are_measured_apart():
     assert "cdnv/data/fall" in found.values
 
 
+def test_a_request_goes_to_the_pass_that_answers_it():
+    class OfGradients(LayerwiseVariance):
+        quantities = (Quantity("trace", "", "", "", of=lambda found: found.kernel.kernel.trace()),)
+        layer_quantities, passes = (), GradientPass
+
+        def request(self):
+            return Request(kernel=KernelRequest())
+
+    class WithoutItsPass(OfGradients):
+        passes = Measure.passes
+
+    class WithoutItsRequest(LayerwiseVariance):
+        passes = GradientPass
+
+    assert measure(nets.mlp(), nets.vectors(), measures=OfGradients()).values["cdnv/data/trace"] > 0
+    for kind, why in (
+        (WithoutItsPass, "set passes = GradientPass"),
+        (WithoutItsRequest, r"Give Request\(kernel=KernelRequest"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            measure(nets.mlp(), nets.vectors(), measures=kind())
+
+
+def test_callbacks_of_one_class_are_told_apart_by_a_family_of_their_own():
+    class Named(LayerwiseVariance):
+        def __init__(self, family):
+            self.family = family
+
+    names = [repr(MeasureCallback(Named(family))) for family in ("one", "two")]
+    assert [name.partition(" on ")[0] for name in names] == ["<Named 'one'", "<Named 'two'"]
+
+
 @pytest.mark.parametrize(
     ("of", "why"),
     [(lambda _: torch.ones(3), "one element"), (lambda _: [][1], "IndexError: list index")],
@@ -148,6 +182,7 @@ def test_a_row_that_cannot_be_computed_is_named(of, why):
         ("question", None, "question must be a text, but is missing"),
         ("quantities", None, "quantities must be a tuple of Quantity, but is missing"),
         ("quantities", Quantity("x", "", "X", ""), "quantities must be a tuple of Quantity, got"),
+        ("quantities", (Quantity("x", "", "X", ""),) * 2, "quantities has several rows named 'x'"),
     ],
 )
 def test_what_a_measure_lacks_is_told_when_it_is_used(attribute, value, sentence):
@@ -200,6 +235,22 @@ def test_all_its_curves_and_references_are_drawn():
     assert len(axes.get_lines()) == 7 + 3
 
 
+def test_each_of_its_panels_has_axes_of_its_own():
+    rows = [
+        Quantity(name, "", name, "", of=lambda _: 2.0, chart=Curve(Panel(title, "", log), name))
+        for name, title, log in (("a", "A", False), ("b", "B", True), ("c", "A", False))
+    ]
+    one = of_values()
+    one.quantities = tuple(rows)
+    _, (left, right) = plotted(one)
+    assert [axes.get_title() for axes in (left, right)] == ["A, data", "B, data"]
+    assert [axes.get_yscale() for axes in (left, right)] == ["linear", "log"]
+    assert [line.get_label() for line in left.get_lines()] == ["a", "c"]
+    figure, axes = plt.subplots(1, 2)
+    assert plotted(one, ax=axes)[0] is figure
+    plt.close(figure)
+
+
 def drawing(returned):
     """A measure whose drawing pays no attention to what it is given."""
     one = of_values(1.0)
@@ -235,11 +286,37 @@ def test_a_figure_that_a_drawing_makes_is_logged_and_not_left_open(tmp_path):
         nets.fit(tmp_path, [MeasureCallback(drawing(lambda: None), figures="all")])
 
 
-def test_the_figure_of_the_documents_is_drawn_on_all_that_it_is_given():
+def of_the_documents():
+    """The names of all programs of the page but the first, which has a Trainer."""
     page = (ROOT / "docs" / "own_measures.md").read_text()
-    *_, program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names = {"__name__": "own"}
-    exec(program, names)
+    for program in re.findall(r"```python\n(.*?)```", page, re.DOTALL)[1:]:
+        exec(program, names)
+    return names
+
+
+def test_the_sums_and_gradients_of_the_documents_are_those_of_the_formulas():
+    names, net, data = of_the_documents(), nets.mlp().eval(), nets.vectors()
+
+    class OfAllSamples(names["GradientNorm"]):
+        def request(self):
+            return Request(kernel=KernelRequest(samples_per_class=len(data)))
+
+    values = measure(net, data, measures=[names["Kurtosis"](), OfAllSamples()]).values
+    x, labels = (each.numpy() for each in data.tensors)
+    squares = ((x - reference.class_means(x, labels)[labels]) ** 2).sum(1)
+    expected = (squares**2).mean() / squares.mean() ** 2
+    assert values["kurtosis_layers/data/input"] == pytest.approx(expected, rel=1e-9)
+    gradients = reference.sample_gradients(net, data.tensors[0])
+    expected = (gradients**2).sum((1, 2)).mean()
+    assert values["gradients/data/mean_square"] == pytest.approx(expected, rel=1e-6)
+    assert (
+        "gradients/data/mean_square" in measure(net, data, measures=names["GradientNorm"]()).values
+    )
+
+
+def test_the_figure_of_the_documents_is_drawn_on_all_that_it_is_given():
+    names = of_the_documents()
     found = measure(nets.mlp(), nets.vectors(), measures=[names["Bars"]()])
     assert len(found.plot()[1].patches) == 3
     axes = Figure().subplots()

@@ -13,7 +13,7 @@ from lightning_nc.passes.request import KernelRequest, Request
 from tests.passes import isolated
 from tests.test_interrupted import Interrupted, profiled, starts
 
-KERNEL = [Request(kernel=KernelRequest(2, 3, "all", None, False, None))]
+KERNEL = [Request(kernel=KernelRequest(2, 3))]
 PASSES = {
     "features kept": {},
     "in groups": {"memory_mb": 0.0013, "cache_mb": 0},

@@ -109,7 +109,7 @@ def test_a_network_is_not_run_over_the_probe_if_no_request_can_be_met():
 
 
 def test_a_kernel_that_cannot_be_compared_leaves_that_of_others():
-    wanted = KernelRequest(2, 3, "all", None, False, None)
+    wanted = KernelRequest(2, 3)
     nothing = wanted._replace(parameters=["nope"])
     requests = [Request(kernel=each) for each in (nothing, wanted)]
     bad, good = ask(requests, kind=GradientPass)[1]

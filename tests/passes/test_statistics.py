@@ -13,8 +13,8 @@ from lightning_nc.network.runner import plain_runner
 from lightning_nc.passes import geometry_pass
 from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.geometry_pass import GeometryPass
+from lightning_nc.passes.geometry_statistics import GEOMETRY, ClassSums, ResidualSums
 from lightning_nc.passes.plan import megabytes_of
-from lightning_nc.passes.statistics import GEOMETRY, ClassSums, ResidualSums
 from lightning_nc.passes.sweeps import sweep
 from tests import nets
 from tests.processes import run_processes
@@ -158,6 +158,63 @@ def test_two_statistics_of_one_name_are_refused():
         ValueError, match="Two statistics have the name 'scatter', Other and Scatter"
     ):
         raise second
+
+
+class Power(Statistic):
+    """Powers of features of each class."""
+
+    name, second_sweep = "power", False
+
+    def __init__(self, exponents):
+        self.exponents = torch.tensor(exponents)
+        self.as_given = np.array(exponents)
+
+    def shape(self, K, d):
+        return K, d
+
+    def of(self, batch):
+        return batch.by_class(batch.features.double() ** self.exponents)
+
+
+def test_statistics_of_one_class_and_name_must_be_equal():
+    wanted = [Request(layers=["2"], statistics=(Power(p),)) for p in ([2] * 12, [2] * 12, [4] * 12)]
+    first, second, third = answered(wanted)
+    assert torch.equal(*(each.layers["2"].statistics["power"] for each in (first, second)))
+    with pytest.raises(ValueError, match="name 'power', Power and Power, but differ"):
+        raise third
+
+
+@pytest.mark.parametrize("ours", [ClassSums(), ResidualSums(), *GEOMETRY])
+def test_a_statistic_may_not_take_the_name_of_ours(ours):
+    class Other(Largest):
+        name = ours.name
+
+    own = Request(layers=["2"], statistics=(Other(),), geometry=False)
+    refused, answer = answered([own, Request(layers=["2"])], cache_mb=0)
+    with pytest.raises(ValueError, match=f"name '{ours.name}', Other and {type(ours).__name__}"):
+        raise refused
+    assert answer.layers["2"].means.shape == (3, 12)
+
+
+def test_a_statistic_that_fails_is_named():
+    class Wrong(Largest):
+        def of(self, batch):
+            return batch.residuals
+
+    class OfOtherShape(Largest):
+        def of(self, batch):
+            return torch.ones(2)
+
+    for kind, why in (
+        (Wrong, "AttributeError: .*residuals"),
+        (OfOtherShape, r"\(2,\), .* \(3, 12"),
+    ):
+        (error,) = answered([Request(layers=["2"], statistics=(kind(),))])
+        with pytest.raises(ValueError, match=f"The statistic 'largest' cannot be summed: .*{why}"):
+            raise error
+    (error,) = answered([Request(layers=["2"], statistics=(Largest,))])
+    with pytest.raises(TypeError, match="must be objects of Statistic, got <class"):
+        raise error
 
 
 def test_a_statistic_counts_in_the_memory_budget():

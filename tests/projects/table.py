@@ -13,6 +13,7 @@ PROJECTS = [
     for module in (images, sequences, positions, heads, training)
     for project in module.PROJECTS
 ]
+USUAL = "[NeuralCollapse(), EquiSeparation()]"
 TITLES = ("project", "callbacks", "layers", "head", "pooling", "classes", "what is said")
 
 
@@ -22,12 +23,12 @@ def cells(project: Project) -> list[str]:
     heads = [f"`{head}`" for head in dict.fromkeys(project.heads.values())]
     return [
         project.name,
-        f"`{project.code}`",
+        f"`{project.code}`" if project.code != USUAL else "",
         ", ".join(f"`{layer}`" for layer in project.layers),
         ", ".join(heads) or f"none; features are the input of `{project.last}`",
-        ", ".join(sorted(pools)) or "none is needed",
+        ", ".join(sorted(pools)) or "",
         f"{project.classes}, of {project.samples}",
-        "; ".join(f"“… {text} …”" for text in project.said) or "nothing",
+        "; ".join(f"“… {text} …”" for text in project.said) or "",
     ]
 
 

@@ -4,13 +4,13 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lightning_nc import NeuralCollapse, Probe
-from lightning_nc.measures import SeparationMeasure
+from lightning_nc.measures import NextTokenMeasure, SeparationMeasure
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
 from lightning_nc.report.drawing import depth_of_runs_svg, depth_svg, panel_svg
 from lightning_nc.report.page import report_page
 from lightning_nc.report.pictures import pictures
-from lightning_nc.report.runs import read_runs
+from lightning_nc.report.runs import Series, read_runs
 from tests import nets
 from tests.drawn_words import cut_off
 from tests.report.conftest import small_run
@@ -194,3 +194,12 @@ def test_no_word_of_a_picture_is_cut_off(run, names):
         depth_svg(law[names[0]], "class-distance normalised variance at this layer", True)
         depth_of_runs_svg(law, "class-distance normalised variance at this layer")
     assert words + of_label == []
+
+
+@pytest.mark.parametrize(
+    ("measure", "symbol"), [(SeparationMeasure, "D"), (NextTokenMeasure, "PR")]
+)
+def test_the_caption_of_a_law_names_what_falls(measure, symbol):
+    series = Series([0.0], {"rho": [0.5], "pearson_r": [-1.0]}, {"a": [2.0], "b": [1.0]}, True, 0)
+    picture = pictures(Family.of(measure), {"run": series})[0]
+    assert f"The law, by which {symbol} falls" in picture.caption

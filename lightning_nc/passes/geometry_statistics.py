@@ -1,0 +1,134 @@
+"""The sums over samples behind the geometry of a layer and the decisions of classifiers."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_nc.arguments import shown
+from lightning_nc.functional.class_sums import add_features, class_sums
+from lightning_nc.network.points import Point
+from lightning_nc.passes.layer_batches import LayerBatch, ResidualBatch
+from lightning_nc.passes.statistics import Statistic, require_same
+
+
+class ClassSums(Statistic):
+    """The sum of the features of each class."""
+
+    name = "sums"
+    second_sweep = False
+
+    def shape(self, K: int, d: int) -> tuple[int, ...]:
+        """One row per class."""
+        return K, d
+
+    def of(self, batch: LayerBatch) -> Tensor:
+        """``sum_i h_i`` by class."""
+        return class_sums(batch.features, batch.labels, batch.num_classes).sums
+
+    def add_to(self, total: Tensor, batch: LayerBatch) -> None:
+        """Add features to the rows of their classes alone: the others are not touched."""
+        add_features(total, batch.features, batch.labels)
+
+
+class FuzzinessSquares(Statistic):
+    """Squared residuals along the directions of D."""
+
+    name = "fuzziness"
+
+    def shape(self, K: int, d: int) -> tuple[int, ...]:
+        """One number per class."""
+        return (K,)
+
+    def of(self, batch: ResidualBatch) -> Tensor:
+        """``sum_i ||P^T r_i||^2`` by class, P weighted by n_k/n."""
+        return batch.by_class(batch.squares_along[0])
+
+
+class CollapseSquares(FuzzinessSquares):
+    """Squared residuals along the directions of NC1."""
+
+    name = "collapse"
+
+    def of(self, batch: ResidualBatch) -> Tensor:
+        """``sum_i ||P^T r_i||^2`` by class, P weighted by 1/K."""
+        return batch.by_class(batch.squares_along[1])
+
+
+class Squares(FuzzinessSquares):
+    """Squared residuals in all directions."""
+
+    name = "squares"
+
+    def of(self, batch: ResidualBatch) -> Tensor:
+        """``sum_i ||r_i||^2`` by class."""
+        return batch.by_class(batch.projected.squares)
+
+
+class ResidualSums(Statistic):
+    """The sum of the residuals of each class; zero unless features changed between the sweeps."""
+
+    name = "residuals"
+
+    def shape(self, K: int, d: int) -> tuple[int, ...]:
+        """One row per class."""
+        return K, d
+
+    def of(self, batch: ResidualBatch) -> Tensor:
+        """``sum_i r_i`` by class."""
+        sums = torch.zeros_like(batch.centres.means)
+        self.add_to(sums, batch)
+        return sums
+
+    def add_to(self, total: Tensor, batch: ResidualBatch) -> None:
+        """Add residuals to the rows of their classes alone."""
+        batch.add_residuals(total)
+
+
+class DecisionCounts(Statistic):
+    """What a classifier decides, compared with the nearest class mean and with the labels.
+
+    The class means are those of the layer at which it is summed, be it the classifier's input or
+    another.
+
+    Args:
+        classifier: The point at the classifier's input.
+    """
+
+    def __init__(self, classifier: Point) -> None:
+        self.classifier, self.name = classifier, f"decisions at {classifier}"
+
+    def shape(self, K: int, d: int) -> tuple[int, ...]:
+        """Eight numbers per class."""
+        return 8, K
+
+    def of(self, batch: ResidualBatch) -> Tensor:
+        """Eight rows by class.
+
+        Samples that W h + b does not assign to the nearest class mean, and those it gets right; the
+        same two of the output, and of the output read as a probability; samples whose output is not
+        W h + b; and those whose output is no probability.
+        """
+        decided = batch.decided[self.classifier]
+        chosen, flags = decided[:3], decided[3:].bool()
+        pairs = [row for by in chosen for row in (by != batch.nearest, by == batch.labels)]
+        return batch.by_class(torch.stack([*pairs, *flags], 1)).mT
+
+
+# the statistics of `ClassGeometry`, summed at every layer
+GEOMETRY = (FuzzinessSquares(), CollapseSquares(), Squares())
+
+
+def require_statistics(given: Iterable[Any]) -> None:
+    """Raise unless these are statistics, and none has the name of another of ours.
+
+    Raises:
+        TypeError: If something else is among them.
+        ValueError: If one has the name of one of ours, but is another.
+    """
+    ours = {each.name: each for each in (ClassSums(), ResidualSums(), *GEOMETRY)}
+    for each in given:
+        if not isinstance(each, Statistic):
+            raise TypeError(f"statistics must be objects of Statistic, got {shown(each)}.")
+        require_same(each, ours.get(each.name, each))
