@@ -42,13 +42,14 @@ class CallbacksOfFile(CallbackBase):
 
     def _read(self, trainer: Any) -> list[Ours]:
         place = meeting_place() if trainer.world_size > 1 else None
-        absent = place.meet("a file of callbacks", _PATIENCE) if place is not None else []
+        seconds = _PATIENCE if place is None else place.within_timeout(_PATIENCE)
+        absent = place.meet("a file of callbacks", seconds) if place is not None else []
         if absent:
             who = ", ".join(map(str, absent))
             self._tell(
                 trainer,
                 f"adds no callbacks, so nothing is measured: process {who} did not reach setup "
-                f"within {_PATIENCE} s.",
+                f"within {seconds:.3g} s.",
             )
             return []
         text = trainer.strategy.broadcast(_text_of(self.path) if trainer.is_global_zero else None)

@@ -13,6 +13,7 @@ from lightning_nc.callbacks.lightning_base import CallbackBase
 from lightning_nc.callbacks.messages import safely, say_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_at_setup, give_to_monitors
+from lightning_nc.callbacks.on_all_processes import announce, leave_out_others, withdraw
 from lightning_nc.callbacks.record import Figures, OnError, Record
 from lightning_nc.callbacks.saved_state import VERSION, tell_of_state, why_not_read
 from lightning_nc.callbacks.schedule import Schedule, When
@@ -168,6 +169,7 @@ class MeasureCallback(CallbackBase):
         _require_own_keys(trainer, self.record)
         require_processes(trainer, self.record.name)
         self.record.begin_run(stage, fresh=trainer.global_step == 0)
+        announce(trainer, self.record)
         if stage == "fit":
             self._attempt(
                 trainer, "check monitors", lambda: advise_at_setup(trainer, self, self.record)
@@ -175,7 +177,8 @@ class MeasureCallback(CallbackBase):
             self._attempt(trainer, "announce metrics", lambda: announce_computing(trainer))
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Undo what `setup` did to the Trainer."""
+        """Undo what `setup` did."""
+        withdraw(trainer, self.record)
         self._attempt(trainer, "stop announcing metrics", lambda: stop_announcing(trainer))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -277,6 +280,7 @@ class MeasureCallback(CallbackBase):
                 self._note_loaded(trainer, partial(moments.read_checkpoint, trainer.ckpt_path))
             moment = self.record.of_loaded_weights(moment)
             everything = records_of(trainer)
+            leave_out_others(trainer, everything)
             due = [
                 record
                 for record in everything

@@ -12,13 +12,18 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from lightning_nc.guards.signals import signals_held
 
 
-def tell(trainer: Any, text: str) -> None:
-    """Warn, on the first process only.
+def tell(trainer: Any, text: str, here: bool | None = None) -> None:
+    """Warn, on one process only.
 
     If warnings are errors, a single process stops with the warning, as the user requested. One of
     several processes continues, since the others would wait for it, and the text is logged instead.
+
+    Args:
+        trainer: The Trainer.
+        text: The message.
+        here: Whether this process is the one; by default the first is.
     """
-    if not trainer.is_global_zero:
+    if not (trainer.is_global_zero if here is None else here):
         return
     try:
         warnings.warn(text, RuntimeWarning, stacklevel=3)

@@ -68,7 +68,9 @@ class Record:
         told: Topics of messages that have been reported.
         asked_for: Whether the user asked for this family in particular. If not, that it does not
             apply is no failure: it is said once, in Lightning's log.
-        left_out: Whether nothing is measured in this run, because the family does not apply.
+        left_out: Whether nothing is measured in this run, because the family does not apply or
+            some processes do not have this callback.
+        announced: Whether it is still to be compared with the callbacks of other processes.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -100,7 +102,7 @@ class Record:
         self.shown = False
         self.plans: dict[tuple[str, ...], Plan] = {}
         self.told: set[str] = set()
-        self.asked_for, self.left_out = True, False
+        self.asked_for, self.left_out, self.announced = True, False, False
 
     @property
     def prefix(self) -> str:

@@ -177,7 +177,7 @@ def _gather(
     leader, place = records[0], meeting_place()
     if trainer.world_size == 1 or place is None:
         return
-    seconds = leader.probe.wait_seconds / 2**leader.missed
+    seconds = place.within_timeout(leader.probe.wait_seconds) / 2**leader.missed
     # the same callback does not measure twice at the same point of a run
     name = f"{leader.prefix} of run {leader.runs}, {moment.stage}, {moment.epochs_completed}"
     absent = place.meet(name, seconds, partial(compute_with_others, trainer, place), interrupted)
@@ -188,9 +188,9 @@ def _gather(
         who = ", ".join(map(str, absent))
         raise MissedMeeting(
             f"process {who} did not reach this measurement within {seconds:.3g} s. If it is slower "
-            "than the others, increase Probe(wait_seconds=...). If it waits in a communication "
-            "that the others enter later, such as one of another callback, list "
-            f"{leader.name} first."
+            "than the others, increase Probe(wait_seconds=...); they wait for half the timeout of "
+            "their group at most. If it waits in a communication that the others enter later, such "
+            f"as one of another callback, list {leader.name} first."
         )
 
 

@@ -35,8 +35,8 @@ class Disagreement(MeasurementError):
 
     def __init__(self, failures: Mapping[int, Exception]) -> None:
         super().__init__(
-            "processes read different samples or networks: indices, labels, layers or shapes "
-            "differ. Give every process the same dataset and the same seeds."
+            "processes read different samples or networks: indices, labels, layers, shapes or "
+            "options differ. Give every process the same dataset, seeds and callbacks."
         )
         self.failures = failures
 

@@ -34,6 +34,16 @@ class Place(NamedTuple):
         prefix = f"lightning_nc/{name}"
         return self._replace(store=dist.PrefixStore(prefix, self.store))  # type: ignore[attr-defined]
 
+    def within_timeout(self, seconds: float) -> float:
+        """No more seconds than half the group's timeout: another process may be in a collective.
+
+        Example:
+            >>> Place(dist.HashStore(), rank=0, world=2).within_timeout(60)
+            60
+        """
+        timeout = getattr(self.store, "timeout", None)
+        return seconds if timeout is None else min(seconds, timeout.total_seconds() / 2)
+
     def meet(
         self,
         name: str,

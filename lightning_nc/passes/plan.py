@@ -17,6 +17,8 @@ from lightning_nc.passes.geometry_statistics import (
     DecisionCounts,
     ResidualSums,
 )
+from lightning_nc.passes.probe import Probe
+from lightning_nc.passes.request import Request
 from lightning_nc.passes.statistics import Statistic, require_same
 
 # K x d arrays of float64 numbers at the peak: the means, in the place of the sums, and two more
@@ -219,13 +221,26 @@ def groups_within(memory_mb: float, megabytes: Mapping[Point, float]) -> list[li
     return groups
 
 
-def digest_of(plan: Plan) -> int:
-    """A number that is the same on all processes if they settled on the same plan."""
+def digest_of(plan: Plan, probe: Probe, requests: Sequence[Request]) -> int:
+    """A number that is the same on all processes if they settled on the same plan.
+
+    Whatever decides the size of a reduction is part of it, besides what decides the values.
+
+    Args:
+        plan: What is measured.
+        probe: How the source is read.
+        requests: What was requested.
+    """
     layers = [(p.name, p.module, p.run, p.side, width) for p, width in plan.widths.items()]
     batches = [
         (each.indices, [None if t is None else t.tolist() for t in (each.labels, each.ranks)])
         for each in plan.batches
     ]
     heads = sorted(set(plan.heads.values()))
-    settled = (plan.source_size, batches, plan.classes.tolist(), heads, layers)
+    sums = [[each.name for each in plan.statistics[p]] for group in plan.groups for p in group]
+    kernels = [[None if callable(v) else v for v in each.kernel or ()] for each in requests]
+    tallies = [each.tally is None for each in requests]
+    asked = (probe.settings, probe.cache_mb, kernels, tallies, plan.num_labels)
+    groups = [len(group) for group in plan.groups]
+    settled = (plan.source_size, batches, plan.classes.tolist(), heads, layers, groups, sums, asked)
     return int.from_bytes(hashlib.sha256(repr(settled).encode()).digest()[:7], "big")

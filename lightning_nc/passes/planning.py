@@ -101,7 +101,7 @@ def make_plan(
         bytes_each=bytes_each,
         digest=0,
     )
-    return plan._replace(digest=digest_of(plan))
+    return plan._replace(digest=digest_of(plan, probe, requests))
 
 
 def _drawn(

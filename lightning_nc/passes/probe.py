@@ -73,8 +73,8 @@ class Probe:
         batch_size: Samples per batch; by default the batch size of the source.
         num_workers: Worker processes that read the probe.
         wait_seconds: How many seconds a process waits for the others to reach a measurement; after
-            that, all processes skip it. After each missed measurement the next wait is half as
-            long.
+            that, all processes skip it. At most half the timeout of the process group. After each
+            missed measurement the next wait is half as long.
 
     Raises:
         ValueError: If an argument is out of range, or if a source of your own has no name that can

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from unittest.mock import patch
 
@@ -190,6 +191,16 @@ def run_without_meeting(rank, world):
     join(rank, world)
     with patch("lightning_nc.callbacks.shared_pass.meeting_place", lambda: None):
         run(world, [TQDMProgressBar(), *ours()])
+
+
+def run_with_short_timeout(rank, world, folder):
+    """A process in a collective of its own, which ends the run if the others wait too long."""
+    join(rank, world)
+    dist.destroy_process_group()
+    place, timeout = Path(folder, "group").as_uri(), timedelta(seconds=8)
+    dist.init_process_group("gloo", place, timeout, world_size=world, rank=rank)
+    callback = NeuralCollapse(figures=False, epochs=[0, 1, 2])  # waits for a minute
+    return run(world, [Communicating(0), callback, Communicating(1)])
 
 
 def run_alone(rank, world):

@@ -138,6 +138,14 @@ def test_a_measurement_to_which_one_does_not_come_is_skipped_on_all(case, missed
 
 
 @pytest.mark.slow
+def test_processes_wait_for_less_than_the_timeout_of_their_group(tmp_path):
+    shown = run_processes(gatherings.run_with_short_timeout, 2, str(tmp_path), timeout=90)
+    for found in shown:
+        assert found["measured"] == [("NeuralCollapse", "fit", 0)]
+    assert "process 0 did not reach this measurement within 4 s." in shown[0]["told"][0]
+
+
+@pytest.mark.slow
 def test_without_a_meeting_a_bar_keeps_all_waiting():
     with pytest.raises(AssertionError, match="gave no result within"):
         run_processes(gatherings.run_without_meeting, 2, timeout=15)

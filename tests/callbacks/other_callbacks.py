@@ -1,0 +1,71 @@
+"""Runs in which processes do not have the same callbacks; run by `test_on_all_processes`."""
+
+import tempfile
+import time
+import warnings
+
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
+from tests import nets
+from tests.callbacks.processes_of_lightning import join
+
+
+def collapse(**options):
+    return NeuralCollapse(figures=False, **options)
+
+
+def law(**options):
+    return EquiSeparation(figures=False, **options)
+
+
+def elasticity(**options):
+    return LocalElasticity(figures=False, **options)
+
+
+def cached(rank):
+    return Probe("train", cache_mb=512 * rank)
+
+
+# the callbacks of each process; some that share a pass, and some with passes of their own
+CASES = {
+    "the same": lambda rank: [collapse(), law()],
+    "one more on the first": lambda rank: [collapse(), *([law()] if rank == 0 else [])],
+    "one more on the second": lambda rank: [collapse(), *([law()] if rank == 1 else [])],
+    "on the first alone": lambda rank: [collapse(), law()] if rank == 0 else [],
+    "another schedule": lambda rank: [collapse(), law(every_n_epochs=1 + rank)],
+    "features kept by one": lambda rank: [law(probe=cached(rank))],
+    "other samples compared": lambda rank: [elasticity(samples_per_class=2 + rank)],
+    "other outputs compared": lambda rank: [elasticity(outputs=2 + rank)],
+    "the same again": lambda rank: [collapse(), law()],
+}
+
+
+def run(callbacks, world):
+    """Train; what was measured and told, and the weights."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.manual_seed(5)
+        module = nets.Classifier(freeze=0)
+        trainer = nets.trainer(folder, callbacks, strategy="ddp", devices=world)
+        started = time.monotonic()
+        trainer.fit(module, DataLoader(nets.vectors(), 5, shuffle=True))
+    return {
+        "weights": module.state_dict(),
+        "measured": {type(c).__name__: [m.epochs_completed for m in c.history] for c in callbacks},
+        "told": [str(w.message) for w in told if w.category is RuntimeWarning],
+        "seconds": time.monotonic() - started,
+    }
+
+
+def run_all(rank, world):
+    """Every case, after a run without callbacks."""
+    join(rank, world)
+    return {"none": run([], world)} | {k: run(make(rank), world) for k, make in CASES.items()}
+
+
+def run_raising(rank, world):
+    """The first process alone has a callback that is to stop the run if it fails."""
+    join(rank, world)
+    run([law(on_error="raise")] if rank == 0 else [], world)

@@ -1,0 +1,75 @@
+"""Callbacks that some processes lack, or have with other options, cost themselves alone."""
+
+import pytest
+
+from tests import nets
+from tests.callbacks import other_callbacks
+from tests.processes import run_processes
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(*nets.only_our_warnings)]
+
+EPOCHS = [0, 1, 2]
+LEFT_OUT = "EquiSeparation on 'train' is left out of this run: process {}"
+WAY_OUT = "Give all processes the same callbacks; they measure together, and process 0 logs."
+DIFFERENT = "options differ. Give every process the same dataset, seeds and callbacks."
+
+
+@pytest.fixture(scope="module")
+def of_two():
+    return run_processes(other_callbacks.run_all, 2)
+
+
+@pytest.mark.parametrize("case", other_callbacks.CASES)
+def test_training_is_that_without_callbacks_and_nobody_waits(case, of_two):
+    for shown in of_two:
+        assert nets.same(shown[case]["weights"], shown["none"]["weights"])
+        assert shown[case]["seconds"] < 30  # less than a process waits for another
+
+
+@pytest.mark.parametrize(
+    ("case", "teller", "told"),
+    [
+        ("one more on the first", 0, "1 does not have it"),
+        ("one more on the second", 1, "0 does not have it"),
+        ("another schedule", 0, "1 has it with other options than process 0"),
+    ],
+)
+def test_a_callback_that_some_do_not_have_costs_itself_and_one_sentence(case, teller, told, of_two):
+    for rank, shown in enumerate(of_two):
+        measured = shown[case]["measured"]
+        assert measured.pop("EquiSeparation", []) == []
+        assert measured == {"NeuralCollapse": EPOCHS}
+        expected = [f"{LEFT_OUT.format(told)}. {WAY_OUT}"] if rank == teller else []
+        assert shown[case]["told"] == expected
+
+
+def test_callbacks_of_the_first_process_alone_are_left_out_at_once(of_two):
+    first, second = (shown["on the first alone"] for shown in of_two)
+    assert first["measured"] == {"NeuralCollapse": [], "EquiSeparation": []}
+    assert [WAY_OUT in text for text in first["told"]] == [True, True]
+    assert second["told"] == []
+
+
+@pytest.mark.parametrize("case", ["the same", "the same again"])
+def test_callbacks_that_all_have_are_measured_also_after_runs_in_which_they_had_not(case, of_two):
+    for shown in of_two:
+        assert shown[case]["measured"] == {"NeuralCollapse": EPOCHS, "EquiSeparation": EPOCHS}
+        assert shown[case]["told"] == []
+
+
+def test_options_that_decide_how_much_is_reduced_are_compared(of_two):
+    first, second = (shown["features kept by one"] for shown in of_two)
+    assert first["measured"] == second["measured"] == {"EquiSeparation": []}
+    assert [WAY_OUT in text for text in first["told"]] == [True]
+
+
+@pytest.mark.parametrize("case", ["other samples compared", "other outputs compared"])
+def test_options_of_a_measure_that_differ_are_no_measurement(case, of_two):
+    for rank, shown in enumerate(of_two):
+        assert shown[case]["measured"] == {"LocalElasticity": []}
+        assert [DIFFERENT in text for text in shown[case]["told"]] == [True, False][: 2 - 2 * rank]
+
+
+def test_one_that_must_not_fail_stops_the_process_that_has_it():
+    with pytest.raises(AssertionError, match="EquiSeparation on 'train' is left out"):
+        run_processes(other_callbacks.run_raising, 2, timeout=60)
