@@ -76,7 +76,7 @@ def make_plan(
     budget = _Budget(probe.memory_mb, len(classes), widths, processes)
     statistics = _statistics(wanted, failures, broken, budget)
     if reading.of_positions:
-        labels = targets, probe.ignore_index, places.labels_seen
+        labels = targets, probe.ignore_index, classes
         _tell_first(wanted, position_notes(inputs, *labels, found))
     met = [each for each in wanted if each is not None]
     # classifiers come first: layers of any group are compared with their decisions

@@ -10,7 +10,7 @@ from lightning_nc.network.trace import Trace
 
 
 def position_notes(
-    inputs: Any, targets: Tensor, ignored: int, num_labels: int, found: Trace
+    inputs: Any, targets: Tensor, ignored: int, classes: Tensor, found: Trace
 ) -> dict[str, str]:
     """Say that labels are the tokens themselves, or that one marks positions without a class.
 
@@ -18,7 +18,7 @@ def position_notes(
         inputs: What the network is called with.
         targets: Labels of all positions of that batch, shape ``(B, T)`` or ``(B, H, W)``.
         ignored: The label of positions that are none.
-        num_labels: Largest label of the source + 1.
+        classes: The labels that are measured as classes, shape ``(K,)``.
         found: A traced forward pass.
     """
     notes = {}
@@ -29,12 +29,15 @@ def position_notes(
             "Probe(..., unpack=next_token)."
         )
     last = found.last_weighted()
-    if last is not None and 1 < (last.rows or 0) < num_labels:
-        notes["ignored"] = (
-            f"label {num_labels - 1} is none of the {last.rows} rows of the last layer, "
-            f"'{last.name}', and is measured as a class. If it marks positions without a class: "
-            f"Probe(..., ignore_index={num_labels - 1})."
-        )
+    rows = (last.rows or 0) if last is not None else 0
+    if last is not None and rows > 1:
+        beyond = classes[classes >= rows].tolist()
+        if len(beyond) == 1 < len(classes):  # where there are several, the layer is no head of them
+            notes["ignored"] = (
+                f"label {beyond[0]} is none of the {rows} rows of the last layer, "
+                f"'{last.name}', and is measured as a class. If it marks positions without a "
+                f"class: Probe(..., ignore_index={beyond[0]})."
+            )
     return notes
 
 
