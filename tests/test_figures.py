@@ -1,5 +1,6 @@
 """What figures show, as matplotlib has it."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ from lightning_nc import figures
 from lightning_nc.figures.canvas import COLOURS
 from lightning_nc.figures.labels import labels_of_logarithmic_ticks, shortened
 from lightning_nc.figures.snapshot import Snapshot, save_snapshots
+from lightning_nc.figures.time_axis import time_axis
 from tests.drawn_words import cut_off
 
 EPOCHS = [0, 1, 2, 3]
@@ -66,6 +68,20 @@ def test_axes_of_epochs_have_whole_ticks(epochs):
     for axis in shown:
         assert ticks(axis)
         assert all(float(tick).is_integer() for tick in ticks(axis)), ticks(axis)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "unit", "places"),
+    [
+        ([0, 0.5, 1], [0, 4, 9], "epoch", [0, 0.5, 1]),
+        ([4, 2], [39, 19], "epoch", [4, 2]),  # checkpoints in any order
+        ([0, 0, 0, 1], [0, 4, 9, 12], "step", [0, 4, 9, 12]),
+        ([0, 0, 0], [0, 0, 1], "measurement", [1, 2, 3]),
+        ([0, 0], [math.nan, math.nan], "measurement", [1, 2]),
+    ],
+)
+def test_measurements_have_distinct_places_in_time(epochs, steps, unit, places):
+    assert time_axis([epochs], [steps]) == (unit, [places])
 
 
 @pytest.mark.parametrize("epochs", [[0], [2.5], [0, 1, 2, 4, 8, 64], list(range(101))])

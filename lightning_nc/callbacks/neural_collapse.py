@@ -8,7 +8,11 @@ from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.callbacks.record import Figures, OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.figures import save_snapshots
-from lightning_nc.measures.neural_collapse import CollapseMeasure, snapshots_of, terminal_epoch
+from lightning_nc.measures.neural_collapse import (
+    CollapseMeasure,
+    first_without_error,
+    snapshots_of,
+)
 from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.probe import Probe
 
@@ -117,7 +121,8 @@ class NeuralCollapse(MeasureCallback):
     def terminal_epoch(self) -> float | None:
         """The first measured epoch at which the classifier made no error on the probe, or None."""
         fitted = self.record.fitted()
-        return terminal_epoch(self.record.timeline_of(fitted)) if fitted else None
+        first = first_without_error(self.record.timeline_of(fitted)) if fitted else None
+        return None if first is None else fitted[first].epochs_completed
 
     def save_animation(self, path: str | Path, frames_per_second: int = 4) -> None:
         """Write a film of the snapshots of all measurements.

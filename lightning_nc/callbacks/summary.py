@@ -20,6 +20,9 @@ class GeometrySummary(CallbackBase):
         trainer = Trainer(callbacks=[EquiSeparation(), NeuralCollapse(), GeometrySummary()])
     """
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Print the table, on the first process."""
         if trainer.is_global_zero:
@@ -59,7 +62,8 @@ def _duration_of(records: Iterable[Record]) -> str:
 
 
 def _when(measurement: Measurement) -> str:
-    return f"epoch {measurement.epochs_completed:g}"
+    epochs, step = measurement.epochs_completed, measurement.step
+    return f"epoch {epochs:g}" if epochs or not step else f"step {step}"
 
 
 def _shown(value: float) -> str:

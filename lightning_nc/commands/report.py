@@ -35,7 +35,8 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
             "'lightning-neural-collapse[plot]'.\n",
         )
     names = shown(", ".join(run.name for run in runs))
-    said = f"{options.page}: {len(runs)} run{'s' * (len(runs) > 1)} ({names})"
+    path, many = shown(str(options.page.resolve())), f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    said = f"wrote {path}: {many} ({names})"
     code = sys.stdout.encoding or "utf-8"
     print(said.encode(code, "backslashreplace").decode(code))  # not every terminal has all letters
     if remarks:

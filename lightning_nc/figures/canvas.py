@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from lightning_nc.figures.labels import LETTERS, shortened
+from lightning_nc.figures.time_axis import EPOCHS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -192,8 +193,13 @@ def in_legend(label: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
-def label_epochs(axes: Any) -> None:
-    """Label the horizontal axis with whole epochs, and widen it around a single one."""
+def label_epochs(axes: Any, label: str = EPOCHS) -> None:
+    """Label the horizontal axis with whole epochs, and widen it around a single one.
+
+    Args:
+        axes: Matplotlib axes.
+        label: What is counted, see `TimeAxis`.
+    """
     from matplotlib.ticker import MaxNLocator
 
     left, right = axes.get_xlim()
@@ -201,4 +207,4 @@ def label_epochs(axes: Any) -> None:
         middle = round((left + right) / 2)
         axes.set_xlim(middle - 1, middle + 1)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    axes.set_xlabel("epochs completed")
+    axes.set_xlabel(label)

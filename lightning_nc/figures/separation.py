@@ -23,6 +23,7 @@ from lightning_nc.figures.canvas import (
     literal,
     logarithmic,
 )
+from lightning_nc.figures.time_axis import EPOCHS
 from lightning_nc.functional.separation import separation_law
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ def layers_over_epochs_figure(
     title: str,
     label: str = FUZZINESS,
     on: Target = None,
+    time: str = EPOCHS,
 ) -> "Figure":
     """D, or another value, against depth: a line per measurement, from dark to light.
 
@@ -198,6 +200,7 @@ def layers_over_epochs_figure(
         title: Title of the figure.
         label: Label of the value.
         on: Where to draw, see `canvas`.
+        time: Label of the colour bar, if it does not count epochs, see `TimeAxis`.
     """
     figure, (axes,) = canvas(1, (5.8, 4.0), on)
     from matplotlib.collections import LineCollection
@@ -221,7 +224,7 @@ def layers_over_epochs_figure(
     shown = sorted({0, len(epochs) // 2, len(epochs) - 1})
     in_epochs = FuncFormatter(lambda number, _place: f"{epochs[round(number)]:g}")
     of_bar: dict[str, Any] = {"ticks": shown, "format": in_epochs}
-    bar = colour_bar(figure, drawn, [axes], on, "epochs completed", **of_bar)
+    bar = colour_bar(figure, drawn, [axes], on, time, **of_bar)
     bar.ax.set_ylim(0, last)
     head(axes, title)
     return figure

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from lightning_nc.figures.time_axis import TimeAxis
+
 _LINES = 10  # most lines in one plot
 _CLASSES = 32  # most classes of a matrix; with 100, each table takes half a second and 300 kB
 
@@ -44,25 +46,27 @@ def layer_table(epochs_completed: float, values: Mapping[str, float], name: str)
 
 
 def logarithms_over_depth(
-    title: str, epochs: Sequence[float], values: Sequence[Sequence[float]]
+    title: str, time: TimeAxis, values: Sequence[Sequence[float]]
 ) -> Lines | None:
-    """Return logarithms of positive values over depth, with a line per epoch for up to ten epochs.
+    """Return logarithms of positive values over depth, with a line for up to ten measurements.
 
     Args:
         title: Title of the plot.
-        epochs: Epochs completed at each measurement.
+        time: The time of each measurement.
         values: For each measurement, one value per layer, in order of depth.
 
     Returns:
         The lines; None if there is nothing to draw.
     """
-    last = len(epochs) - 1
+    last = len(values) - 1
+    epochs, is_epochs = time.places[0], time.unit == "epoch"
+    names = [f"{epoch:g} epochs" for epoch in epochs] if is_epochs else time.words()
     lines = {}
     for i in sorted({round(i * last / (_LINES - 1)) for i in range(_LINES)}):
         points = [(float(t), math.log(D)) for t, D in enumerate(values[i]) if 0 < D < math.inf]
         if points:
             xs, ys = zip(*points, strict=True)
-            lines[f"{epochs[i]:g} epochs"] = list(xs), list(ys)
+            lines[names[i]] = list(xs), list(ys)
     return Lines(title, "depth", lines) if lines else None
 
 

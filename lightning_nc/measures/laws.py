@@ -31,7 +31,7 @@ def law_tables(timeline: Timeline, symbol: str) -> dict[str, Table | Lines]:
         "layers": layer_table(timeline.last.epochs_completed, values, symbol)
     }
     title = timeline.title(f"ln {symbol} over depth")
-    lines = logarithms_over_depth(title, timeline.epochs, timeline.layers_over_epochs())
+    lines = logarithms_over_depth(title, timeline.time, timeline.layers_over_epochs())
     return tables if lines is None else tables | {"layers_by_epoch": lines}
 
 
@@ -45,5 +45,7 @@ def draw_by_epoch(timeline: Timeline, title: str, label: str, on: Target = None)
         on: Where to draw, see `canvas`.
     """
     values = list(torch.tensor(timeline.layers_over_epochs(), dtype=torch.float64))
-    names, title = timeline.layers, timeline.title(title)
-    return layers_over_epochs_figure(names, timeline.epochs, values, title, label, on)
+    names, time = timeline.layers, timeline.time
+    return layers_over_epochs_figure(
+        names, time.places[0], values, timeline.title(title), label, on, time.label
+    )

@@ -157,8 +157,9 @@ def _draw_kernel(timeline: Timeline, on: Target = None) -> Any:
 
 
 def _draw_ratio(timeline: Timeline, on: Target = None) -> Any:
+    time = timeline.time
     return over_epochs_figure(
-        timeline.epochs,
+        time.places[0],
         {
             "pairs of different samples": timeline.over_epochs("relative_ratio"),
             "with self pairs": timeline.over_epochs("relative_ratio_self_pairs"),
@@ -167,4 +168,5 @@ def _draw_ratio(timeline: Timeline, on: Target = None) -> Any:
         "relative ratio",
         timeline.title("Local elasticity over epochs"),
         on,
+        time=time.label,
     )

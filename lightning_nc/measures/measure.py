@@ -198,6 +198,7 @@ class Measure(ABC):
 
     def _over_epochs(self, panels: Sequence[Panel], timeline: Timeline, on: Target = None) -> Any:
         figure, all_axes = canvas(len(panels), (5.0 * len(panels), 3.6), on)
+        time = timeline.time
         for panel, axes in zip(panels, all_axes, strict=True):
             curves = {
                 row.chart.label: timeline.over_epochs(row.name)
@@ -205,5 +206,7 @@ class Measure(ABC):
                 if row.chart is not None and row.chart.panel == panel
             }
             lines, title = dict(panel.references), timeline.title(panel.title)
-            over_epochs_figure(timeline.epochs, curves, lines, "", title, axes, panel.logarithmic)
+            over_epochs_figure(
+                time.places[0], curves, lines, "", title, axes, panel.logarithmic, time.label
+            )
         return figure

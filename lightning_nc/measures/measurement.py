@@ -65,7 +65,9 @@ class Measurement:
 
     @property
     def when(self) -> str:
-        """The number of completed epochs, in words."""
+        """The number of completed epochs in words, or the step in a first of unknown length."""
+        if self.epochs_completed == 0 and self.step > 0:
+            return f"step {self.step} of the first epoch"
         return f"{self.epochs_completed:g} {'epoch' if self.epochs_completed == 1 else 'epochs'}"
 
     def without_large_arrays(self) -> "Measurement":

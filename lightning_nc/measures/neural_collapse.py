@@ -137,11 +137,11 @@ class CollapseMeasure(Measure):
 
         It begins when the training error is zero, so only a probe of training data shows it.
         """
-        now = timeline.last.epochs_completed
-        if not timeline.of_training_data or terminal_epoch(timeline) != now:
+        first = first_without_error(timeline) == len(timeline.measurements) - 1
+        if not timeline.of_training_data or not first:
             return {}
         return {
-            "terminal phase": f"after {now:g} epochs the classifier makes no error on the "
+            "terminal phase": f"after {timeline.last.when} the classifier makes no error on the "
             f"{int(timeline.last.counts.sum())} samples of '{timeline.probe}': the terminal phase "
             "of training begins, if it makes none on the rest of the training data."
         }
@@ -152,10 +152,10 @@ class CollapseMeasure(Measure):
         return {**cosine_tables(last.epochs_completed, last.arrays, last.classes)}
 
 
-def terminal_epoch(timeline: Timeline) -> float | None:
-    """The first measured epoch without an error on the probe; None if there is none."""
-    pairs = zip(timeline.epochs, timeline.over_epochs("accuracy"), strict=True)
-    return next((epoch for epoch, accuracy in pairs if accuracy == 1), None)
+def first_without_error(timeline: Timeline) -> int | None:
+    """The number of the first measurement without an error on the probe; None if there is none."""
+    accuracies = enumerate(timeline.over_epochs("accuracy"))
+    return next((number for number, accuracy in accuracies if accuracy == 1), None)
 
 
 def snapshots_of(timeline: Timeline) -> list[Snapshot]:
@@ -240,10 +240,13 @@ def _draw_snapshot(timeline: Timeline, on: Target = None) -> Any:
 def _draw_epochs(timeline: Timeline, on: Target = None) -> Any:
     curves = {label: timeline.over_epochs(name) for label, name in _OVER_EPOCHS.items()}
     title = timeline.title("Neural collapse over epochs")
-    return collapse_figure(timeline.epochs, curves, terminal_epoch(timeline), title, on)
+    (places,), first = timeline.time.places, first_without_error(timeline)
+    terminal = None if first is None else places[first]
+    return collapse_figure(places, curves, terminal, title, on, timeline.time.label)
 
 
 def _draw_layers(timeline: Timeline, on: Target = None) -> Any:
     NC1 = list(torch.tensor(timeline.layers_over_epochs("nc1"), dtype=torch.float64))
     names, title = timeline.layers_with("nc1"), timeline.title("NC1 at each layer by epoch")
-    return layers_over_epochs_figure(names, timeline.epochs, NC1, title, "NC1", on)
+    time = timeline.time
+    return layers_over_epochs_figure(names, time.places[0], NC1, title, "NC1", on, time.label)

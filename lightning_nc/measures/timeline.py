@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lightning_nc.figures.time_axis import TimeAxis, time_axis
 from lightning_nc.measures.history import History
 from lightning_nc.measures.measurement import Measurement
 
@@ -34,6 +35,15 @@ class Timeline(NamedTuple):
         if isinstance(self.measurements, History):
             return self.measurements.series("epochs_completed")
         return [each.epochs_completed for each in self.measurements]
+
+    @property
+    def time(self) -> TimeAxis:
+        """Where the measurements stand along the axis of time, at distinct places."""
+        if isinstance(self.measurements, History):
+            steps = self.measurements.series("step")
+        else:
+            steps = [each.step for each in self.measurements]
+        return time_axis([self.epochs], [steps])
 
     def value(self, name: str) -> float:
         """A quantity at the last measurement; NaN if it was not measured."""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TextIO
 
+from lightning_nc.report.keys import STEP
 from lightning_nc.report.remarks import Remarks, clipped
 
 _LONGEST = 10_000_000  # characters of a line; a table of 100,000 columns has fewer
@@ -32,12 +33,13 @@ class Table:
                 self._remark("a column that comes twice is left out", clipped(name))
 
     def rows(self, keys: Mapping[str, str]) -> Iterator[dict[str, float]]:
-        """Yield the numbers of each row.
+        """Yield the numbers of each row, with its step.
 
         Args:
             keys: The keys under which to yield them, by the names of their columns.
         """
-        places = [(self._header.index(name), key) for name, key in keys.items()]
+        named = {**keys, **({STEP: STEP} if STEP in self.names else {})}
+        places = [(self._header.index(name), key) for name, key in named.items()]
         for row in self._read():
             if len(row) != len(self._header):
                 if row:

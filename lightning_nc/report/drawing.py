@@ -11,6 +11,7 @@ import torch
 
 from lightning_nc.figures import draw_law, layers_over_epochs_figure
 from lightning_nc.figures.canvas import COLOURS, in_legend, label_depth, literal, logarithmic
+from lightning_nc.figures.time_axis import time_axis
 from lightning_nc.measures.quantity import Curve, Panel
 from lightning_nc.report.remarks import clipped, shown
 from lightning_nc.report.runs import Series
@@ -45,17 +46,19 @@ def panel_svg(panel: Panel, curves: Mapping[str, Curve], runs: Mapping[str, Seri
     if not lines:
         return ""
     figure, axes = _figure()
+    time = time_axis([s.epochs for s in runs.values()], [s.steps for s in runs.values()])
+    places = dict(zip(runs, time.places, strict=True))
     if panel.logarithmic and _any_positive(runs, lines):
         logarithmic(axes.yaxis)
     for run, name in lines:
         number = list(runs).index(run) if several else -1
         colour, style, label = _look(list(curves.values()), curves[name], number, named[run])
-        series = runs[run]
-        _draw(axes, series.epochs, series.values[name], colour, style, label)
+        _draw(axes, places[run], runs[run].values[name], colour, style, label)
     _references(axes, panel)
     if panel.terminal and not several:
-        _mark_terminal_phase(axes, *runs.values())
-    _epochs_axis(axes, sorted({epoch for series in runs.values() for epoch in series.epochs}))
+        ((run, series),) = runs.items()
+        _mark_terminal_phase(axes, series, places[run])
+    _time_axis(axes, sorted({place for each in time.places for place in each}), time.label)
     _legend(figure, axes)
     return _svg(figure)
 
@@ -74,7 +77,9 @@ def depth_svg(series: Series, label: str, law: bool) -> str:
     """
     D = torch.tensor(list(series.layers.values()), dtype=torch.double).mT
     D = D.where(D > 0, torch.nan)
-    figure = layers_over_epochs_figure(list(series.layers), series.epochs, list(D), "", label)
+    time = time_axis([series.epochs], [series.steps])
+    names, (places,) = list(series.layers), time.places
+    figure = layers_over_epochs_figure(names, places, list(D), "", label, time=time.label)
     figure.set_size_inches(_WIDTH, _HIGH)
     (axes,) = figure.axes
     (bar,) = axes.child_axes
@@ -174,28 +179,28 @@ def _references(axes: Any, panel: Panel) -> None:
         )
 
 
-def _mark_terminal_phase(axes: Any, series: Series) -> None:
-    """Shade the epochs from the first measurement without an error on the probe."""
-    start = terminal_phase(series)
-    if start is not None:
+def _mark_terminal_phase(axes: Any, series: Series, places: Sequence[float]) -> None:
+    """Shade the time from the first measurement without an error on the probe."""
+    first = terminal_phase(series)
+    if first is not None:
+        start = places[first]
         says = "terminal phase"
-        axes.axvspan(start, max(series.epochs), color="0.5", alpha=0.12, linewidth=0, label=says)
+        axes.axvspan(start, max(places), color="0.5", alpha=0.12, linewidth=0, label=says)
         axes.axvline(start, color="0.45", linewidth=1)
 
 
-def terminal_phase(series: Series) -> float | None:
-    """The first measured epoch at which the accuracy on the probe is 1; None if there is none.
+def terminal_phase(series: Series) -> int | None:
+    """The number of the first measurement with accuracy 1 on the probe; None if there is none.
 
     Args:
         series: Measurements of NeuralCollapse.
     """
     accuracy = series.values.get("accuracy", [])
-    reached = (epoch for epoch, a in zip(series.epochs, accuracy, strict=False) if a == 1)
-    return next(reached, None)
+    return next((number for number, a in enumerate(accuracy) if a == 1), None)
 
 
-def _epochs_axis(axes: Any, epochs: Sequence[float]) -> None:
-    """Set up the epoch axis: logarithmic from epoch 1 on if later epochs are measured sparsely."""
+def _time_axis(axes: Any, epochs: Sequence[float], label: str) -> None:
+    """Set up the time axis: logarithmic from 1 on if what is late is measured sparsely."""
     sparse = len(epochs) > 4 and epochs[len(epochs) // 2] < max(epochs) / 4
     if sparse:
         axes.set_xscale("symlog", linthresh=1, linscale=0.5)
@@ -205,7 +210,7 @@ def _epochs_axis(axes: Any, epochs: Sequence[float]) -> None:
         axes.set_xticks(sorted(set(apart[:: -(-len(apart) // 9)])))
         axes.set_xticks([], minor=True)
     axes.xaxis.set_major_formatter(lambda epoch, _: f"{epoch:g}")
-    axes.set_xlabel("epochs completed")
+    axes.set_xlabel(label)
 
 
 def _legend(figure: Any, axes: Any, size: float = _FONT) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from lightning_nc.measures.bookkeeping import GROUP
+from lightning_nc.report.keys import STEP
 from lightning_nc.report.remarks import Remarks
 
 
@@ -38,7 +39,7 @@ class EventFiles:
         self.names = list(dict.fromkeys(scalars))
 
     def rows(self, keys: Mapping[str, str]) -> Iterator[dict[str, float]]:
-        """Yield what was logged at once: scalars of one step, until one of them comes again.
+        """Yield what was logged at once with its step: scalars, until one of them comes again.
 
         Args:
             keys: The keys under which to yield them, by their tags.
@@ -59,7 +60,7 @@ class EventFiles:
                 if row and ((path, step) != at or key in row):
                     yield row
                     row = {}
-                row[key], at = value, (path, step)
+                row[STEP], row[key], at = step, value, (path, step)
         if row:
             yield row
 

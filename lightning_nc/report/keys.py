@@ -10,6 +10,7 @@ from lightning_nc.measures.family import Family, load_families
 from lightning_nc.report.remarks import Remarks, clipped
 
 LIGHTNINGS = "epoch"  # counted from 0; Lightning logs it with every row, ours included
+STEP = "step"  # both loggers keep it with every row
 _LONGEST = 1000  # letters of a key
 # names of probes may contain anything, also a line break
 _WHEN = re.compile(r"([^/]+)/(.+)/epochs_completed", re.DOTALL)

@@ -12,10 +12,10 @@ _MINUS = "\N{MINUS SIGN}"
 
 
 class At(NamedTuple):
-    """A value and the epoch of its measurement."""
+    """A value and the time of its measurement in words, such as ``"epoch 3"``."""
 
     value: float
-    epoch: float
+    time: str
 
 
 class Summary(NamedTuple):
@@ -26,15 +26,15 @@ class Summary(NamedTuple):
     last: At
 
 
-def summary(quantity: Quantity, epochs: Sequence[float], values: Sequence[float]) -> Summary:
+def summary(quantity: Quantity, times: Sequence[str], values: Sequence[float]) -> Summary:
     """Return the first, best and last value of a quantity.
 
     Args:
         quantity: The quantity.
-        epochs: Epochs completed at each measurement.
+        times: The time of each measurement in words.
         values: Value at each measurement; NaN if undefined.
     """
-    measured = [At(value, epoch) for value, epoch in zip(values, epochs, strict=True)]
+    measured = [At(value, time) for value, time in zip(values, times, strict=True)]
     defined = [at for at in measured if not math.isnan(at.value)]
     best = None
     if quantity.best is not None and defined:
@@ -65,10 +65,11 @@ def for_people(value: float) -> str:
 
 
 def typeset(text: str) -> str:
-    """Return text with a Greek rho and true minus signs.
+    """Return text with Greek letters, a superscript plus, and true minus signs.
 
     Args:
         text: Plain text.
     """
     greek = re.sub(r"\brho\b", "\N{GREEK SMALL LETTER RHO}", text)
+    greek = greek.replace("Sigma", "\N{GREEK CAPITAL LETTER SIGMA}").replace("^+", "⁺")
     return re.sub(r"(?<![^\s(K])-(?=\d)", _MINUS, greek)

@@ -52,7 +52,8 @@ def pictures(family: Family, runs: Mapping[str, Series]) -> list[Picture]:
         caption = panel.caption + (_phase(runs) if panel.terminal else "")
         if len(runs) > 1 and not all(curve.compared for curve in curves.values()):
             compared = [curve.label for curve in curves.values() if curve.compared]
-            caption += f" With several runs, only {' and '.join(compared)} are shown."
+            are = "are" if len(compared) > 1 else "is"
+            caption += f" With several runs, only {' and '.join(compared)} {are} shown."
         found.append(_drawn(panel.title, caption, panel_svg, panel, curves, runs))
     return found
 
@@ -132,9 +133,9 @@ def _phase(runs: Mapping[str, Series]) -> str:
     for run, series in runs.items():
         if "accuracy" not in series.values:
             continue
-        start, begins = terminal_phase(series), series.epochs[0]
+        first, begins = terminal_phase(series), series.epochs[0]
         known = "" if begins <= 0 else f" or earlier (first measured at epoch {begins:g})"
-        starts[run] = "" if start is None else f"epoch {start:g}{known}"
+        starts[run] = "" if first is None else f"{series.times[first]}{known}"
     if not starts:
         return ""
     if len(runs) > 1:

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from lightning_nc.measures.family import Family
 from lightning_nc.report.csv_rows import Table
 from lightning_nc.report.event_rows import EventFiles
-from lightning_nc.report.keys import LIGHTNINGS, families_of, groups_of, keys_to_read
+from lightning_nc.report.keys import LIGHTNINGS, STEP, families_of, groups_of, keys_to_read
 from lightning_nc.report.remarks import Remarks, clipped
 from lightning_nc.report.thinning import Thinned
 
@@ -28,10 +28,12 @@ class LoggedMeasurement(NamedTuple):
     """One measurement of one callback.
 
     Attributes:
+        step: The step under which it was logged; NaN if unknown.
         values: Values by what follows ``family/probe/`` in their keys.
         layers: Values of layers by what follows ``family_layers/probe/`` in their keys.
     """
 
+    step: float
     values: dict[str, float]
     layers: dict[str, float]
 
@@ -207,4 +209,4 @@ def _record(row: Row, family: str, probe: str) -> LoggedMeasurement:
         {key.removeprefix(start): value for key, value in row.items() if key.startswith(start)}
         for start in (f"{family}/{probe}/", f"{family}_layers/{probe}/")
     )
-    return LoggedMeasurement(values, layers)
+    return LoggedMeasurement(row.get(STEP, math.nan), values, layers)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lightning_nc.figures.time_axis import time_axis
 from lightning_nc.measures import MEASURES
 from lightning_nc.measures.family import Family
 from lightning_nc.report.depth import order_in_depth
@@ -27,6 +28,7 @@ class Series:
         layers: Value at each measurement, by layer in order of depth.
         in_depth: Whether the order of layers is known to be that of depth.
         failures: Number of skipped measurements.
+        steps: The step of each measurement; NaN if unknown.
     """
 
     epochs: list[float]
@@ -34,6 +36,12 @@ class Series:
     layers: dict[str, list[float]]
     in_depth: bool
     failures: int
+    steps: list[float]
+
+    @property
+    def times(self) -> list[str]:
+        """The time of each measurement in words, such as ``"epoch 3"``."""
+        return time_axis([self.epochs], [self.steps]).words()
 
 
 @dataclass(frozen=True)
@@ -128,11 +136,9 @@ def _same_run(one: Log, other: Log) -> bool:
     if one.records.keys() != other.records.keys() or one.in_depth == other.in_depth:
         return False
     pairs = [
-        (mine[epoch], theirs[epoch])
-        for mine, theirs in (
-            map(_by_epoch, (one.records[k], other.records[k])) for k in one.records
-        )
-        for epoch in mine.keys() & theirs.keys()  # CSVLogger may have restarted its file
+        (mine[time], theirs[time])
+        for mine, theirs in (map(_by_time, (one.records[k], other.records[k])) for k in one.records)
+        for time in mine.keys() & theirs.keys()  # CSVLogger may have restarted its file
     ]
     return bool(pairs) and all(
         mine.values.keys() == theirs.values.keys()
@@ -160,16 +166,21 @@ def _series(logs: Sequence[Log]) -> dict[tuple[str, str], Series]:
     return series
 
 
-def _by_epoch(records: Sequence[LoggedMeasurement]) -> dict[float, LoggedMeasurement]:
-    return {record.values["epochs_completed"]: record for record in records}
+def _by_time(
+    records: Sequence[LoggedMeasurement],
+) -> dict[tuple[float, float], LoggedMeasurement]:
+    """Measurements by epochs completed; within a first epoch of unknown length by step."""
+    times = [(record.values["epochs_completed"], record.step) for record in records]
+    told = [(epoch, 0 if epoch or math.isnan(step) else step) for epoch, step in times]
+    return dict(zip(told, records, strict=True))
 
 
 def _one_series(
     records: Sequence[LoggedMeasurement], depth: list[str] | None, failures: int
 ) -> Series:
-    """A series with the last measurement at each epoch: a resumed run repeats some."""
-    by_epoch = _by_epoch(records)
-    ordered = [by_epoch[epoch] for epoch in sorted(by_epoch)]
+    """A series with the last measurement at each time: a resumed run repeats some."""
+    by_time = _by_time(records)
+    ordered = [by_time[time] for time in sorted(by_time)]
     names = {name: None for record in ordered for name in record.values}
     values = {
         name: [record.values.get(name, math.nan) for record in ordered]
@@ -184,4 +195,6 @@ def _one_series(
         law = (np.array(values.get(name, unknown)) for name in ("rho", "total"))
         depth, known = order_in_depth(found, np.array([D[name] for name in found]).T, *law)
     layers = {name: D[name] for name in (*(depth or ()), *D)}
-    return Series(sorted(by_epoch), values, layers, known, failures)
+    epochs = [record.values["epochs_completed"] for record in ordered]
+    steps = [record.step for record in ordered]
+    return Series(epochs, values, layers, known, failures, steps)

@@ -42,7 +42,7 @@ def of_quantities(family: Family, probe: str, runs: Mapping[str, Series]) -> lis
     for quantity in family.quantities:
         name = quantity.name
         having = {run: series for run, series in runs.items() if name in series.values}
-        of_runs = {run: summary(quantity, s.epochs, s.values[name]) for run, s in having.items()}
+        of_runs = {run: summary(quantity, s.times, s.values[name]) for run, s in having.items()}
         if of_runs:
             rows.append(Row(f"{family.name}/{probe}/{name}", quantity, of_runs))
     return rows
@@ -60,7 +60,7 @@ def of_layers(family: Family, probe: str, runs: Mapping[str, Series]) -> list[Ro
     for layer in {layer: None for series in runs.values() for layer in series.layers}:
         quantity = _of_layer(family, layer)
         having = {run: series for run, series in runs.items() if layer in series.layers}
-        of_runs = {run: summary(quantity, s.epochs, s.layers[layer]) for run, s in having.items()}
+        of_runs = {run: summary(quantity, s.times, s.layers[layer]) for run, s in having.items()}
         rows.append(Row(f"{family.name}_layers/{probe}/{layer}", quantity, of_runs))
     return rows
 

@@ -20,6 +20,8 @@ from lightning_nc import (
 from lightning_nc.callbacks import progress
 from lightning_nc.measures import measurement
 from lightning_nc.measures import progress as plain_progress
+from lightning_nc.measures.measurement import Measurement
+from lightning_nc.measures.timeline import Timeline
 from tests import nets
 from tests.programs import run_python
 
@@ -165,6 +167,18 @@ def test_the_terminal_phase_begins_once_and_is_told_without_a_warning(tmp_path, 
     assert not callback.plot("epochs", 0)[1].patches  # nothing of what came later
 
 
+def test_the_terminal_phase_is_told_once_within_a_first_epoch_of_unknown_length():
+    accuracies = ((0, 0.5), (4, 1.0), (9, 1.0))  # by step
+    counts = torch.tensor([5, 5])
+    taken = [Measurement(0, at, {"nc/train/accuracy": a}, {}, counts, 0.1) for at, a in accuracies]
+    first, told, again = (
+        NeuralCollapse().measure.events(Timeline("nc", "train", taken[:number], True))
+        for number in (1, 2, 3)
+    )
+    assert first == again == {}
+    assert "after step 4 of the first epoch the classifier" in told["terminal phase"]
+
+
 TITLES = {
     "separation/train/law": "Separation fuzziness, train, 1 epoch",
     "separation/train/epochs": "Separation fuzziness by epoch, train",
@@ -211,7 +225,7 @@ def test_of_other_data_than_those_of_training_no_terminal_phase_is_told(tmp_path
         assert callback.terminal_epoch is not None
         _, axes = callback.plot("epochs")
         assert len(axes.patches) == 1  # of which no more is said than was seen
-        labels = [text.get_text() for text in axes.get_legend().get_texts()]
+        labels = [text.get_text() for text in axes.figure.legends[0].get_texts()]
         assert labels[-1] == "no error on the probe"
 
 

@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
 from lightning_nc.callbacks.schedule import Schedule
 from tests import nets
 
@@ -98,6 +98,34 @@ def test_each_validation_within_epochs_of_unknown_length_is_measured(every_n_epo
         values = together[0].history.series("nc/val/nc1")
         assert seen == list(zip(range(2, 20, 2), values[1:], strict=True))
         assert len(set(values)) == 10
+
+
+def test_measurements_within_the_first_epoch_of_unknown_length_are_drawn_over_steps(tmp_path):
+    options = {"probe": "val", "when": "validation_end", "figures": False}
+    callbacks = [NeuralCollapse(**options, layers="blocks"), EquiSeparation(**options)]
+    callbacks.append(LocalElasticity(**options))
+    run = nets.trainer(tmp_path, callbacks, max_epochs=1, val_check_interval=2)
+    loaders = DataLoader(Stream(), 10), DataLoader(nets.vectors(seed=2), 10)
+    run.fit(nets.Classifier(freeze=0), *loaders)
+    collapse, separation, elasticity = callbacks
+    steps = [m.step for m in collapse.history]
+    assert len(set(steps)) == 4
+    for callback, figure in ((collapse, "epochs"), (elasticity, "ratio")):
+        _, axes = callback.plot(figure)
+        assert axes.get_lines()[0].get_xdata().tolist() == steps
+        assert axes.get_xlabel() == "step"
+    for callback, figure in ((collapse, "layers"), (separation, "epochs")):
+        drawn, _ = callback.plot(figure)
+        (bar,) = (bar for axes in drawn.axes for bar in axes.child_axes)
+        shown = [float(label.get_text()) for label in bar.get_yticklabels()]
+        assert (bar.get_ylabel(), shown) == ("step", [steps[0], steps[2], steps[3]])
+    lines = separation.record.measure.tables(separation.record.timeline_of(separation.history))
+    assert list(lines["layers_by_epoch"].lines) == [f"step {step}" for step in steps]
+    assert [m.when for m in collapse.history] == [
+        "0 epochs",
+        *(f"step {step} of the first epoch" for step in steps[1:3]),
+        "1 epoch",
+    ]
 
 
 def test_validation_every_other_epoch_is_measured_when_it_happens(tmp_path):

@@ -2,12 +2,14 @@ import shutil
 
 import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_nc import NeuralCollapse, Probe
 from lightning_nc.measures import NextTokenMeasure, SeparationMeasure
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
 from lightning_nc.report.drawing import depth_of_runs_svg, depth_svg, panel_svg
+from lightning_nc.report.numbers import typeset
 from lightning_nc.report.page import report_page
 from lightning_nc.report.pictures import pictures
 from lightning_nc.report.runs import Series, read_runs
@@ -33,6 +35,32 @@ def logged(callbacks):
         for key in keys
         if key.rpartition("/")[-1] not in BOOK
     }
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(nets.vectors((20, 20, 20)))  # six batches
+
+
+def test_measurements_within_the_first_epoch_of_unknown_length_are_all_shown(tmp_path):
+    callback = NeuralCollapse(probe="val", when="validation_end", figures=False)
+    loggers = [TensorBoardLogger(tmp_path, "events", ""), CSVLogger(tmp_path, "csv", "")]
+    options = {"logger": loggers, "max_epochs": 1, "val_check_interval": 2}
+    run = nets.trainer(tmp_path, [callback], **options)
+    loaders = DataLoader(Stream(), 10), DataLoader(nets.vectors(seed=2), 10)
+    run.fit(nets.Classifier(freeze=0), *loaders)
+    (read,) = read_runs(tmp_path).runs  # of both loggers
+    series = read.series["nc", "val"]
+    assert series.values["nc1"] == callback.history.series("nc/val/nc1")
+    assert series.epochs == [0, 0, 0, 1]
+    assert series.times == [f"step {measurement.step}" for measurement in callback.history]
+    text = page_of(tmp_path).text
+    assert "4 measurements, up to 1 epoch completed" in text
+    assert series.times[-1] in text
+
+
+def test_symbols_are_those_of_the_documents():
+    assert typeset("Tr(Sigma_W Sigma_B^+)/K") == "Tr(Σ_W Σ_B⁺)/K"
 
 
 def rows_of(page):
@@ -200,6 +228,8 @@ def test_no_word_of_a_picture_is_cut_off(run, names):
     ("measure", "symbol"), [(SeparationMeasure, "D"), (NextTokenMeasure, "PR")]
 )
 def test_the_caption_of_a_law_names_what_falls(measure, symbol):
-    series = Series([0.0], {"rho": [0.5], "pearson_r": [-1.0]}, {"a": [2.0], "b": [1.0]}, True, 0)
+    series = Series(
+        [0.0], {"rho": [0.5], "pearson_r": [-1.0]}, {"a": [2.0], "b": [1.0]}, True, 0, [0.0]
+    )
     picture = pictures(Family.of(measure), {"run": series})[0]
     assert f"The law, by which {symbol} falls" in picture.caption
