@@ -12,7 +12,7 @@ def main(arguments: list[str] | None = None) -> None:
     description = f"Without a command: {demo.HELP}."
     parser = argparse.ArgumentParser(prog="python -m lightning_nc", description=description)
     demo.add_arguments(parser)
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     # otherwise its defaults would overwrite options given before the command
     again = commands.add_parser("demo", help=demo.HELP, argument_default=argparse.SUPPRESS)
     demo.add_arguments(again, defaults=False)

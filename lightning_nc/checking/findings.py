@@ -148,9 +148,12 @@ class Check:
     def _classes(self) -> str:
         counts, kind = self.counts, "position" if self.plan.of_positions else "sample"
         said = f"{len(counts)}, with {_between(counts.values(), kind)} each"
-        if self.names is None and len(set(counts.values())) == 1:
+        alike = len(set(counts.values())) == 1
+        if self.names is None and alike:
             return said
         named = {k: str(k) if self.names is None else self.names[k] for k in counts}
+        if alike:
+            return f"{said}: {_enumerated(list(named.values()))}"
         return f"{said}: {_enumerated([f'{named[k]}: {n}' for k, n in counts.items()])}"
 
     def _samples(self) -> str:

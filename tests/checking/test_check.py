@@ -202,6 +202,8 @@ def test_classes_have_the_names_that_the_dataset_tells():
     assert (
         dict(found.rows())["classes"] == "3, with 6 to 40 samples each: cat: 40, dog: 30, <owl>: 6"
     )
+    alike = check(nets.mlp(), Probe(Subset(data, range(76)), "few", samples_per_class=5))
+    assert dict(alike.rows())["classes"] == "3, with 5 samples each: cat, dog, <owl>"
     assert "&lt;owl&gt;: 6" in found._repr_html_()
     assert str(found).splitlines()[0] == "layers            3: input, 2, 6"
 

@@ -83,3 +83,9 @@ def test_without_a_command_or_with_demo_the_demo_runs(arguments, expected, monke
     monkeypatch.setattr(demo, "run_demo", lambda *options: given.append(options))
     command.main(arguments)
     assert given == [expected]
+
+
+def test_an_unknown_command_is_told_with_those_that_there_are(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["rapport"])
+    assert "argument COMMAND: invalid choice: 'rapport'" in capsys.readouterr().err
