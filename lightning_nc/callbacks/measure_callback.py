@@ -169,6 +169,7 @@ class MeasureCallback(CallbackBase):
         _require_own_keys(trainer, self.record)
         require_processes(trainer, self.record.name)
         self.record.begin_run(stage, fresh=trainer.global_step == 0)
+        self.record.told_of_run = records_of(trainer)[0].told
         announce(trainer, self.record)
         if stage == "fit":
             self._attempt(
@@ -293,7 +294,7 @@ class MeasureCallback(CallbackBase):
 
     def _attempt(self, trainer: Any, what: str, do: Callable[[], Any]) -> None:
         """Do something that may need private names of Lightning; report a failure once."""
-        safely(trainer, self.record.told, what, do)
+        safely(trainer, self.record.told_of_run, what, do)
 
 
 def records_of(trainer: Any) -> list[Record]:

@@ -84,7 +84,7 @@ def _measure(
     seconds = time.perf_counter() - started
     measured, failed, values = add_to_records(trainer, records, found, moment, seconds)
     if values:
-        publish_values(trainer, records[0].told, everything, values, moment)
+        publish_values(trainer, records[0].told_of_run, everything, values, moment)
     for record, measurement in measured:
         if interrupted():
             break
