@@ -170,7 +170,8 @@ class MeasureCallback(CallbackBase):
         require_processes(trainer, self.record.name)
         self.record.begin_run(stage, fresh=trainer.global_step == 0)
         self.record.told_of_run = records_of(trainer)[0].told
-        announce(trainer, self.record)
+        if stage != "predict":
+            announce(trainer, self.record)
         if stage == "fit":
             self._attempt(
                 trainer, "check monitors", lambda: advise_at_setup(trainer, self, self.record)
@@ -189,10 +190,9 @@ class MeasureCallback(CallbackBase):
         self._at(trainer, pl_module, moments.start_of_training)
         give_to_monitors(trainer, self.record.fitted().last_finite())
         if earlier := self.record.earlier:
-            name, key = self.record.name, self.probe.key
-            text = f"{name} on '{key}' keeps the histories of runs apart: history is that of this "
-            text += f"run, and histories has those of the {len(earlier)} before it, too."
-            say_once(trainer, self.record.told, "histories", text)
+            text = "Each callback keeps the histories of runs apart: history is that of this run, "
+            text += f"and histories has those of the {len(earlier)} before it, too."
+            say_once(trainer, self.record.told_of_run, "histories", text)
 
     def begin_training(self, trainer: Any) -> None:
         """Take note of what is known before training; called before anything is measured."""

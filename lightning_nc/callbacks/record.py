@@ -72,7 +72,8 @@ class Record:
             apply is no failure: it is said once, in Lightning's log.
         left_out: Whether nothing is measured in this run, because the family does not apply or
             some processes do not have this callback.
-        announced: Whether it is still to be compared with the callbacks of other processes.
+        announced: Whether other processes can see that this one has the callback.
+        compared: Whether it was compared with the callbacks of other processes in this run.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -104,7 +105,8 @@ class Record:
         self.shown = False
         self.plans: dict[tuple[str, ...], Plan] = {}
         self.told = self.told_of_run = set[str]()
-        self.asked_for, self.left_out, self.announced = True, False, False
+        self.asked_for, self.left_out = True, False
+        self.announced = self.compared = False
 
     @property
     def prefix(self) -> str:
