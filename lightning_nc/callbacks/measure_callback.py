@@ -223,8 +223,9 @@ class MeasureCallback(CallbackBase):
         """Log the figures of the last measurement of a run that ends by an exception.
 
         Whatever fails here, the exception is raised. A process that is told to end may have little
-        time, so that films are left out.
+        time, so that films are left out. Lightning calls no `teardown` after it.
         """
+        withdraw(trainer, self.record)
         with suppress(Exception):  # where warnings are errors, those on a figure
             log = partial(log_final_figures, trainer, self.record, films=False)
             self._attempt(trainer, "log the last figures", log)
