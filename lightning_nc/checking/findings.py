@@ -82,21 +82,24 @@ class Check:
         return dict(zip(self.plan.classes.tolist(), counts, strict=True))
 
     @property
+    def _groups(self) -> list[list[Point]]:
+        return self.plan.in_groups(self.probe.memory_mb)
+
+    @property
     def megabytes(self) -> float:
         """Memory of the accumulators at the peak, in MB."""
-        return max(sum(map(self._megabytes, group)) for group in self.plan.groups)
+        return max(sum(map(self._megabytes, group)) for group in self._groups)
 
     @property
     def cached(self) -> bool:
         """Whether features are kept, so that the network runs once and not twice."""
-        return all(map(self._is_cached, self.plan.groups))
+        return all(map(self._is_cached, self._groups))
 
     @property
     def seconds(self) -> float:
         """Estimated seconds of the pass that callbacks share, without figures."""
         items = sum(len(batch.indices) for batch in self.plan.batches)
-        groups = [group for group in self.plan.groups if group]
-        sweeps = sum(1 if self._is_cached(group) else 2 for group in groups)
+        sweeps = sum(1 if self._is_cached(group) else 2 for group in self._groups if group)
         return sweeps * items * sum(self.pace)
 
     @property
@@ -161,7 +164,7 @@ class Check:
         return f"{sum(self.counts.values())} labelled positions in {of_all} sequences or images"
 
     def _memory(self) -> str:
-        groups = len(self.plan.groups)
+        groups = len(self._groups)
         said = f"accumulators of {self.megabytes:.3g} MB (limit {self.probe.memory_mb:.4g})"
         if groups > 1:
             said += f" for each of {groups} groups of layers, measured one after another"

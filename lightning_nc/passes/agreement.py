@@ -127,6 +127,14 @@ class Processes(NamedTuple):
         torch.distributed.all_reduce(shared)
         return shared.to(flat.device)
 
+    def least(self, value: float) -> float:
+        """Return the least of the values of all processes."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MIN)
+        return float(shared)
+
     def _hold_vote(
         self, digest: int, error: Exception | None, new: Mapping[int, Exception]
     ) -> dict[int, Exception]:

@@ -90,9 +90,14 @@ def belongs_on_host(megabytes: float, free: float) -> bool:
     return megabytes > free / 2
 
 
+def has_own_memory(device: torch.device) -> bool:
+    """Whether the memory of a device is not that of the host."""
+    return device.type == "cuda"
+
+
 def free_megabytes(device: torch.device) -> float:
     """Memory that tensors may still take on a device, in MB; infinite where it is the host's."""
-    if device.type != "cuda":
+    if not has_own_memory(device):
         return float("inf")
     free, _ = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

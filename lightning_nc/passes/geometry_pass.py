@@ -13,6 +13,7 @@ from lightning_nc.passes.feature_cache import (
     FeatureCache,
     belongs_on_host,
     free_megabytes,
+    has_own_memory,
     megabytes_of_features,
 )
 from lightning_nc.passes.found_layers import FoundLayers, sums_of
@@ -61,16 +62,30 @@ class GeometryPass(MeasuringPass):
         another, with two sweeps each. Usually there is one group.
         """
         found = FoundLayers()
+        memory_mb = self._memory_mb()
         group, groups = 0, 1
         while group < groups:
-            plan = self._measure_group(group, found)
-            group, groups = group + 1, len(plan.groups)
+            plan = self._measure_group(group, memory_mb, found)
+            group, groups = group + 1, len(plan.in_groups(memory_mb))
+        if groups > len(plan.in_groups(self.probe.memory_mb)):
+            self.notes["groups"] = (
+                f"the device has {2 * memory_mb:.3g} MB free, so layers are measured in {groups} "
+                "groups, one after another, which takes longer and changes no value."
+            )
         self._note(plan, found.broken)
         return [self._answer(n, plan, found) for n in self._numbers]
 
-    def _measure_group(self, group: int, found: FoundLayers) -> Plan:
+    def _memory_mb(self) -> float:
+        """What accumulators may take, in MB: not over half of what the shortest device has free."""
+        device = self.runner.device
+        if not has_own_memory(device):
+            return self.probe.memory_mb
+        free = self.processes.agree(partial(free_megabytes, device), lambda: 0)
+        return min(self.probe.memory_mb, self.processes.least(free) / 2)
+
+    def _measure_group(self, group: int, memory_mb: float, found: FoundLayers) -> Plan:
         """Add what a group of layers shows; its features and its sums are not kept."""
-        first = self._agree(partial(self._first_sweep, group))
+        first = self._agree(partial(self._first_sweep, group, memory_mb))
         plan = first.plan
         totals = first.sums.over_processes(self.all_reduce)
         found.tallies |= sums_of(_TALLY, totals)
@@ -100,10 +115,11 @@ class GeometryPass(MeasuringPass):
             return self.failed[number]
         return found.answer_to(wanted, plan, found.tallies.get(number))
 
-    def _first_sweep(self, group: int) -> _FirstSweep:
+    def _first_sweep(self, group: int, memory_mb: float) -> _FirstSweep:
         """Sum the samples and the features of each class, at the points of a group."""
         with self._settled() as (plan, samples):
-            points, K = plan.needed(plan.groups[group], self.failed), plan.num_classes
+            points = plan.needed(plan.in_groups(memory_mb)[group], self.failed)
+            K = plan.num_classes
             widths = {point: plan.widths[point] for point in points}
             declared = {p: [s for s in plan.statistics[p] if not s.second_sweep] for p in points}
             tallies = self._tallies(plan) if group == 0 else {}

@@ -88,7 +88,7 @@ class Plan(NamedTuple):
         wanted: For each request, where its answer comes from; None if it cannot be answered.
         failures: Why requests cannot be answered, by number, as far as planning found it.
         statistics: The statistics summed at each point.
-        groups: The points in groups that fit into the memory budget, measured one after another.
+        megabytes: Memory that the accumulators of each point take at the peak, in MB.
         widths: Feature dimension of each point.
         bytes_each: Bytes of one number of a feature, as it is cached.
         digest: A number that is equal on all processes if their plans are.
@@ -105,10 +105,17 @@ class Plan(NamedTuple):
     wanted: list[Wanted | None]
     failures: dict[int, Exception]
     statistics: dict[Point, list[Statistic]]
-    groups: list[list[Point]]
+    megabytes: dict[Point, float]
     widths: dict[Point, int]
     bytes_each: int
     digest: int
+
+    def in_groups(self, memory_mb: float) -> list[list[Point]]:
+        """The points in groups, measured one after another, that fit into a budget in MB.
+
+        What takes more by itself is a group of its own.
+        """
+        return groups_within(memory_mb, self.megabytes)
 
     @property
     def num_classes(self) -> int:
@@ -237,10 +244,10 @@ def digest_of(plan: Plan, probe: Probe, requests: Sequence[Request]) -> int:
         for each in plan.batches
     ]
     heads = sorted(set(plan.heads.values()))
-    sums = [[each.name for each in plan.statistics[p]] for group in plan.groups for p in group]
+    groups = plan.in_groups(probe.memory_mb)
+    sums = [[[each.name for each in plan.statistics[p]] for p in group] for group in groups]
     kernels = [[None if callable(v) else v for v in each.kernel or ()] for each in requests]
     tallies = [each.tally is None for each in requests]
     asked = (probe.settings, probe.cache_mb, kernels, tallies, plan.num_labels)
-    groups = [len(group) for group in plan.groups]
-    settled = (plan.source_size, batches, plan.classes.tolist(), heads, layers, groups, sums, asked)
+    settled = (plan.source_size, batches, plan.classes.tolist(), heads, layers, sums, asked)
     return int.from_bytes(hashlib.sha256(repr(settled).encode()).digest()[:7], "big")

@@ -23,7 +23,6 @@ from lightning_nc.passes.plan import (
     Wanted,
     add_statistics,
     digest_of,
-    groups_within,
     megabytes_of,
 )
 from lightning_nc.passes.position_notes import position_notes
@@ -94,9 +93,7 @@ def make_plan(
         wanted=wanted,
         failures={n: error for n, error in failures.items() if n not in failed},
         statistics={point: statistics[point] for point in needed},
-        groups=groups_within(
-            probe.memory_mb, {p: budget.megabytes(p, statistics[p]) for p in needed}
-        ),
+        megabytes={p: budget.megabytes(p, statistics[p]) for p in needed},
         widths={point: widths[point] for point in needed},
         bytes_each=bytes_each,
         digest=0,

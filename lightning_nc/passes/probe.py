@@ -67,7 +67,7 @@ class Probe:
             the network runs twice.
         memory_mb: Limit in MB on the accumulators: three arrays of 8 K d bytes per layer. Layers
             that do not fit together are measured one group after another; a layer that does not
-            fit alone is an error.
+            fit alone is an error. On a card, a group takes no more than half of what is free.
         seed: Decides which samples are drawn, how they are batched, and every random number that
             data and network draw during a measurement.
         batch_size: Samples per batch; by default the batch size of the source.

@@ -307,6 +307,8 @@ def run(fault, here=True, world=1, on_error="warn", speak=True):
         book = type(fault.logger or "Book", (Book,), {})(trap, folder)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
+            for words in nets.OF_TINY_DATA:
+                warnings.filterwarnings("ignore", words)
             module, trainer, seen, raised = train(trap, used, book, world, speak)
     keys = {callback.family: callback.record.prefix + "failures" for callback in used}
     return {

@@ -285,7 +285,7 @@ TOLD = {
     "triples without declared labels": (
         Plain,
         lambda: Fits(False),
-        ["list of 3 items", "unpack=lambda batch: (batch[0], batch[1])"],
+        ["list of 3 items", "unpack=lambda batch: (batch[0], batch[2])"],
     ),
     "two views": (
         Plain,

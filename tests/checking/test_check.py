@@ -116,7 +116,7 @@ def test_every_number_of_a_small_network_is_right():
     assert arrays <= found.megabytes < 2 * arrays
     assert found.cached
     assert not check(model, Probe(data, "mine", cache_mb=0)).cached
-    assert check(model, Probe(data, "mine", memory_mb=0.0015)).plan.groups[1:]
+    assert check(model, Probe(data, "mine", memory_mb=0.0015)).plan.in_groups(0.0015)[1:]
 
 
 def test_times_are_those_of_a_batch_times_what_is_read():
