@@ -34,7 +34,8 @@ def log_final_figures(trainer: Any, record: Record, films: bool = True) -> None:
     if record.drawn != len(fitted):
         publish_figures_of(trainer, record, timeline)
     figures = lambda: tagged(prefix, measure.draw_at_end(timeline))  # noqa: E731
-    publish_figures(trainer, record.told, figures, step)
+    publish_figures(trainer, record.told_of_run, figures, step)
     if films:
-        publish_films(trainer, record.told, lambda: tagged(prefix, measure.films(timeline)), step)
+        films_of = lambda: tagged(prefix, measure.films(timeline))  # noqa: E731
+        publish_films(trainer, record.told_of_run, films_of, step)
     publish_tables(trainer, record, timeline)

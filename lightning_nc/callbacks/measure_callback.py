@@ -169,7 +169,9 @@ class MeasureCallback(CallbackBase):
         _require_own_keys(trainer, self.record)
         require_processes(trainer, self.record.name)
         self.record.begin_run(stage, fresh=trainer.global_step == 0)
-        announce(trainer, self.record)
+        self.record.told_of_run = records_of(trainer)[0].told
+        if stage != "predict":
+            announce(trainer, self.record)
         if stage == "fit":
             self._attempt(
                 trainer, "check monitors", lambda: advise_at_setup(trainer, self, self.record)
@@ -188,10 +190,9 @@ class MeasureCallback(CallbackBase):
         self._at(trainer, pl_module, moments.start_of_training)
         give_to_monitors(trainer, self.record.fitted().last_finite())
         if earlier := self.record.earlier:
-            name, key = self.record.name, self.probe.key
-            text = f"{name} on '{key}' keeps the histories of runs apart: history is that of this "
-            text += f"run, and histories has those of the {len(earlier)} before it, too."
-            say_once(trainer, self.record.told, "histories", text)
+            text = "Each callback keeps the histories of runs apart: history is that of this run, "
+            text += f"and histories has those of the {len(earlier)} before it, too."
+            say_once(trainer, self.record.told_of_run, "histories", text)
 
     def begin_training(self, trainer: Any) -> None:
         """Take note of what is known before training; called before anything is measured."""
@@ -222,8 +223,9 @@ class MeasureCallback(CallbackBase):
         """Log the figures of the last measurement of a run that ends by an exception.
 
         Whatever fails here, the exception is raised. A process that is told to end may have little
-        time, so that films are left out.
+        time, so that films are left out. Lightning calls no `teardown` after it.
         """
+        withdraw(trainer, self.record)
         with suppress(Exception):  # where warnings are errors, those on a figure
             log = partial(log_final_figures, trainer, self.record, films=False)
             self._attempt(trainer, "log the last figures", log)
@@ -293,7 +295,7 @@ class MeasureCallback(CallbackBase):
 
     def _attempt(self, trainer: Any, what: str, do: Callable[[], Any]) -> None:
         """Do something that may need private names of Lightning; report a failure once."""
-        safely(trainer, self.record.told, what, do)
+        safely(trainer, self.record.told_of_run, what, do)
 
 
 def records_of(trainer: Any) -> list[Record]:

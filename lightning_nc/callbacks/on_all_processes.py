@@ -2,6 +2,8 @@
 
 Each process writes into the store of the group what it has when it sets up, and looks there before
 the first measurement. Between the two Lightning waits for all, so that looking waits for nobody.
+What is written is deleted when all have come to a measurement and so have looked, or at the end of
+the run. By then the first process may be gone and with it the store, which torch says at length.
 """
 
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ _OF_A_PROCESS = {"name", "num_workers", "wait_seconds"}  # settings that may dif
 def announce(trainer: Any, record: Record) -> None:
     """Let other processes see that this one has a callback, and with which options."""
     place = _place_of(trainer, record)
-    record.announced = False
+    record.announced = record.compared = False
     if place is not None:
         with suppress(Exception):  # a store that is gone is told where processes meet
             place.store.set(str(place.rank), _options_of(record))
@@ -28,7 +30,8 @@ def announce(trainer: Any, record: Record) -> None:
 
 def withdraw(trainer: Any, record: Record) -> None:
     """Undo `announce`: the next run may have other callbacks."""
-    place = _place_of(trainer, record)
+    place = _place_of(trainer, record) if record.announced else None
+    record.announced = False
     if place is not None:
         with suppress(Exception):
             place.store.delete_key(str(place.rank))
@@ -41,8 +44,9 @@ def leave_out_others(trainer: Any, records: Sequence[Record]) -> None:
         ValueError: If one of them has ``on_error="raise"``.
     """
     for record in records:
-        place = _place_of(trainer, record) if record.announced else None
-        record.announced = False  # one look is enough
+        look = record.announced and not record.compared
+        place = _place_of(trainer, record) if look else None
+        record.compared = True  # one look is enough
         found = {} if place is None else _found(place)
         lacking = [rank for rank, options in found.items() if options is None]
         others = [rank for rank, options in found.items() if options not in (None, found[0])]

@@ -84,7 +84,7 @@ def publish_figures_and_tables(trainer: Any, record: Record, measurement: Measur
 def publish_tables(trainer: Any, record: Record, timeline: Timeline) -> None:
     """Send the tables of the last measurement to the loggers that support tables."""
     if any(map(takes_tables, trainer.loggers)):
-        attempt = partial(safely, trainer, record.told)
+        attempt = partial(safely, trainer, record.told_of_run)
 
         def log_tables() -> None:
             tables = tagged(record.prefix, record.measure.tables(timeline))
@@ -97,7 +97,7 @@ def publish_figures_of(trainer: Any, record: Record, timeline: Timeline) -> None
     """Draw the figures of a measurement, send them to the loggers, and take the time."""
     started = time.perf_counter()
     drawings = lambda: tagged(record.prefix, record.measure.draw(timeline))  # noqa: E731
-    publish_figures(trainer, record.told, drawings, timeline.last.step)
+    publish_figures(trainer, record.told_of_run, drawings, timeline.last.step)
     if timeline.last.stage == "fit":
         record.drawn = len(record.fitted())
     record.figure_seconds = time.perf_counter() - started

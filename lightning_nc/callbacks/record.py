@@ -66,11 +66,14 @@ class Record:
         shown: Whether this checkpoint was looked at.
         plans: Plans of earlier measurements, by the key prefixes of the callbacks that share them.
         told: Topics of messages that have been reported.
+        told_of_run: The same of messages that concern the run and its loggers, whichever callback
+            they come from; the callbacks of a Trainer share it.
         asked_for: Whether the user asked for this family in particular. If not, that it does not
             apply is no failure: it is said once, in Lightning's log.
         left_out: Whether nothing is measured in this run, because the family does not apply or
             some processes do not have this callback.
-        announced: Whether it is still to be compared with the callbacks of other processes.
+        announced: Whether other processes can see that this one has the callback.
+        compared: Whether it was compared with the callbacks of other processes in this run.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -101,8 +104,9 @@ class Record:
         self.loaded: tuple[float, int] | None = None
         self.shown = False
         self.plans: dict[tuple[str, ...], Plan] = {}
-        self.told: set[str] = set()
-        self.asked_for, self.left_out, self.announced = True, False, False
+        self.told = self.told_of_run = set[str]()
+        self.asked_for, self.left_out = True, False
+        self.announced = self.compared = False
 
     @property
     def prefix(self) -> str:

@@ -12,6 +12,7 @@ from lightning_nc.callbacks.failures import names_of, tell_of_failures
 from lightning_nc.callbacks.messages import say_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
+from lightning_nc.callbacks.on_all_processes import withdraw
 from lightning_nc.callbacks.progress import progress_line
 from lightning_nc.callbacks.publishing import publish_figures_and_tables, publish_values
 from lightning_nc.callbacks.record import Record
@@ -80,11 +81,11 @@ def _measure(
         Interrupted: On all processes, if a signal has arrived on one of them.
     """
     started = time.perf_counter()
-    found = _found(trainer, pl_module, records, moment, interrupted)
+    found = _found(trainer, pl_module, records, everything, moment, interrupted)
     seconds = time.perf_counter() - started
     measured, failed, values = add_to_records(trainer, records, found, moment, seconds)
     if values:
-        publish_values(trainer, records[0].told, everything, values, moment)
+        publish_values(trainer, records[0].told_of_run, everything, values, moment)
     for record, measurement in measured:
         if interrupted():
             break
@@ -98,12 +99,14 @@ def _found(
     trainer: Any,
     pl_module: Any,
     records: Sequence[Record],
+    everything: Sequence[Record],
     moment: Moment,
     interrupted: Callable[[], bool],
 ) -> list[Found | Exception]:
     """Return the answer and its evaluation for each callback, or its error."""
     try:
-        answers = _answers(trainer, pl_module, records, moment, interrupted)
+        _gather(trainer, records, everything, moment, interrupted)
+        answers = _answers(trainer, pl_module, records, interrupted)
     except Interrupted:
         raise
     except Exception as error:
@@ -129,13 +132,11 @@ def _answers(
     trainer: Any,
     pl_module: Any,
     records: Sequence[Record],
-    moment: Moment,
     interrupted: Callable[[], bool],
 ) -> list[Answer | Exception]:
     """Run one pass for all records; its plan is kept for the next measurement."""
     leader, probe = records[0], records[0].probe
     together = tuple(record.prefix for record in records)
-    _gather(trainer, records, moment, interrupted)
     processes = trainer_processes(trainer)
     processes = processes._replace(requests=len(records), interrupted=interrupted)
     with progress_line(trainer, f"{names_of(records)} on '{probe.key}'") as show:
@@ -166,7 +167,11 @@ def _answers(
 
 
 def _gather(
-    trainer: Any, records: Sequence[Record], moment: Moment, interrupted: Callable[[], bool]
+    trainer: Any,
+    records: Sequence[Record],
+    everything: Sequence[Record],
+    moment: Moment,
+    interrupted: Callable[[], bool],
 ) -> None:
     """Wait until all processes have come to the measurement, before any enters a collective.
 
@@ -184,6 +189,8 @@ def _gather(
     if absent and interrupted():
         raise Interrupted
     leader.missed = leader.missed + 1 if absent else 0
+    for record in () if absent else everything:  # all have looked
+        withdraw(trainer, record)
     if absent:
         who = ", ".join(map(str, absent))
         raise MissedMeeting(

@@ -32,7 +32,7 @@ def tell_of_measurement(
         notes = {}
     for topic, text in {**notes, **evaluation.alerts}.items():
         if tell_once(trainer, record.told, topic, f"{who}: {text}") and topic in evaluation.alerts:
-            send_alerts(trainer, record.told, topic, f"{who}: {text}")
+            send_alerts(trainer, record.told_of_run, topic, f"{who}: {text}")
 
     def tell_events() -> None:
         if answer.pooling and "pooling" not in record.told:
@@ -41,7 +41,7 @@ def tell_of_measurement(
         for title, text in record.measure.events(timeline).items():
             # nothing is wrong, so it goes to Lightning's log, which is set up to be shown
             rank_zero_info(f"{who}: {text}")
-            send_alerts(trainer, record.told, title, f"{who}: {text}")
+            send_alerts(trainer, record.told_of_run, title, f"{who}: {text}")
 
     if trainer.is_global_zero:
         safely(trainer, record.told, "report what has happened", tell_events)

@@ -3,8 +3,10 @@
 import tempfile
 import time
 import warnings
+from contextlib import suppress
 
 import torch
+from pytorch_lightning import Callback
 from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
@@ -42,6 +44,16 @@ CASES = {
 }
 
 
+AFTER_A_FAILURE = "one more on the first, after a run that failed"
+
+
+class Failing(Callback):
+    """Fails on all processes before anything is measured."""
+
+    def on_train_start(self, trainer, pl_module):
+        raise OSError("the disk is gone")
+
+
 def run(callbacks, world):
     """Train; what was measured and told, and the weights."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as told:
@@ -62,7 +74,11 @@ def run(callbacks, world):
 def run_all(rank, world):
     """Every case, after a run without callbacks."""
     join(rank, world)
-    return {"none": run([], world)} | {k: run(make(rank), world) for k, make in CASES.items()}
+    results = {"none": run([], world)} | {k: run(make(rank), world) for k, make in CASES.items()}
+    with suppress(OSError):
+        run([Failing(), collapse(), law()], world)
+    results[AFTER_A_FAILURE] = run(CASES["one more on the first"](rank), world)
+    return results
 
 
 def run_raising(rank, world):

@@ -14,8 +14,8 @@ from tests.callbacks.runs import epochs, quantities
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 
-def fit(folder, callback, data=None, ckpt_path=None, **options):
-    run = nets.trainer(folder, [callback], **options)
+def fit(folder, callback, data=None, ckpt_path=None, beside=(), **options):
+    run = nets.trainer(folder, [callback, *beside], **options)
     loader = DataLoader(data or nets.vectors(), 10)
     torch.manual_seed(5)
     run.fit(nets.Classifier(freeze=0), loader, loader, ckpt_path=ckpt_path)
@@ -45,10 +45,11 @@ def of_changes(told):
 def test_one_callback_over_several_folds_keeps_them_apart(tmp_path, told):
     callback = NeuralCollapse(figures=False)
     alone = [NeuralCollapse(figures=False) for _ in range(3)]
+    beside = [EquiSeparation(figures=False)]
     for fold, other in enumerate(alone):
         data = nets.vectors(seed=fold)
         fit(tmp_path, other, data)
-        fit(tmp_path, callback, data)
+        fit(tmp_path, callback, data, beside=beside)
         assert len(callback.histories) == fold + 1
     assert [quantities(other) for other in alone] == [
         [{k: str(v) for k, v in m.values.items() if not k.endswith("seconds")} for m in history]
@@ -56,7 +57,7 @@ def test_one_callback_over_several_folds_keeps_them_apart(tmp_path, told):
     ]
     assert callback.history == callback.histories[-1]
     assert callback.terminal_epoch == alone[-1].terminal_epoch
-    # once in each run that is not the first
+    # once in each run that is not the first, whatever the number of callbacks
     assert [text.count("2 before it") for text in of_histories(told)] == [0, 1]
     assert of_changes(told) == []
 

@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse
+from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
 from lightning_nc.loggers import save_figure
 from lightning_nc.measures import neural_collapse
 from tests import nets
@@ -293,6 +293,26 @@ def test_a_logger_that_takes_no_figures_leaves_them_in_the_folder_of_the_run(
     assert f"{kind.__name__} has no place for figures, which are in {tmp_path}" in sentence
 
 
+class Refusing(Bare):
+    def log_metrics(self, metrics, step=None):
+        if any(key.startswith(("nc/", "separation/")) for key in metrics):
+            raise OSError("the server is gone")
+
+
+def test_what_concerns_a_logger_is_said_once_in_a_run_whatever_the_callbacks(tmp_path, caplog):
+    other = Probe(nets.vectors(), "other")  # measured in a pass of its own
+    used = [NeuralCollapse(), EquiSeparation(), NeuralCollapse(probe=other)]
+    for _ in range(2):
+        with caplog.at_level("INFO"), warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            nets.fit(tmp_path, used, logger=[Refusing(), CSVLogger(tmp_path)])
+        (sentence,) = said(caplog)
+        assert "Refusing has no place for figures" in sentence
+        ours = [str(w.message) for w in told if "Refusing" in str(w.message)]
+        assert ours == ["Could not log to Refusing: OSError('the server is gone')"]
+        caplog.clear()
+
+
 def test_a_logger_of_a_run_without_any_folder_on_this_machine_is_told_of(tmp_path, caplog):
     with caplog.at_level("INFO"):
         nets.fit("memory://elsewhere", [NeuralCollapse(epochs=[0])], logger=Bare())
@@ -376,16 +396,16 @@ def told_of(folder, used):
     return [str(w.message) for w in told if w.category is RuntimeWarning]
 
 
-def test_without_matplotlib_each_callback_tells_the_way_out_once(tmp_path, monkeypatch):
+def test_without_matplotlib_a_run_tells_the_way_out_once(tmp_path, monkeypatch):
     for name in {"matplotlib", *sys.modules}:
         if name.partition(".")[0] == "matplotlib":
             monkeypatch.setitem(sys.modules, name, None)
     used = [EquiSeparation(), NeuralCollapse(), LocalElasticity()]
     told = told_of(tmp_path, used)
     assert [len(callback.history) for callback in used] == [3] * len(used)
-    assert len(told) == len(used)
+    (text,) = told
     way_out = ("pip install 'lightning-neural-collapse[plot]'", "figures=False")
-    assert all(words in text for text in told for words in way_out)
+    assert all(words in text for words in way_out)
     for callback in used:
         with pytest.raises(ModuleNotFoundError, match=re.escape(way_out[0]) + ".*figures=False"):
             callback.plot()
@@ -394,15 +414,13 @@ def test_without_matplotlib_each_callback_tells_the_way_out_once(tmp_path, monke
             draw()
 
 
-def test_a_folder_that_takes_no_figures_is_named_once_per_callback_and_run(tmp_path):
+def test_a_folder_that_takes_no_figures_is_named_once_per_run(tmp_path):
     folder = tmp_path / "figures"
     folder.write_text("a file")
     used = [EquiSeparation(), NeuralCollapse()]
     for _ in range(2):
-        told = told_of(tmp_path, used)
-        assert len(told) == len(used)
-        for text in told:
-            assert re.match(f"Could not write a figure: .*Error.* at '{folder}", text)
+        (text,) = told_of(tmp_path, used)
+        assert re.match(f"Could not write a figure: .*Error.* at '{folder}", text)
 
 
 def test_a_figure_that_cannot_be_drawn_does_not_cost_the_others(tmp_path):

@@ -19,7 +19,7 @@ def of_two():
     return run_processes(other_callbacks.run_all, 2)
 
 
-@pytest.mark.parametrize("case", other_callbacks.CASES)
+@pytest.mark.parametrize("case", [*other_callbacks.CASES, other_callbacks.AFTER_A_FAILURE])
 def test_training_is_that_without_callbacks_and_nobody_waits(case, of_two):
     for shown in of_two:
         assert nets.same(shown[case]["weights"], shown["none"]["weights"])
@@ -30,6 +30,7 @@ def test_training_is_that_without_callbacks_and_nobody_waits(case, of_two):
     ("case", "teller", "told"),
     [
         ("one more on the first", 0, "1 does not have it"),
+        (other_callbacks.AFTER_A_FAILURE, 0, "1 does not have it"),
         ("one more on the second", 1, "0 does not have it"),
         ("another schedule", 0, "1 has it with other options than process 0"),
     ],
