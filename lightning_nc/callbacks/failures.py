@@ -58,7 +58,9 @@ def tell_of_failures(trainer: Any, failed: Failed, moment: Moment) -> None:
         if record.on_error == "raise":
             raise error
     for error in dict.fromkeys(error for _, error in failed):
-        text = told_by(trainer.global_rank, error)
+        # that a family does not apply is no error of a process
+        rank, says_all = trainer.global_rank, isinstance(error, DoesNotApply)
+        text = str(error) if says_all else told_by(rank, error)
         unaware = []
         for record in [record for record, each in failed if each is error]:
             cause = record.causes.setdefault(topic_of(text), Cause(text))

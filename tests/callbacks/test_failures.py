@@ -7,6 +7,7 @@ from pytorch_lightning import Callback
 from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, GeometrySummary, MeasureCallback, NeuralCollapse, Probe
+from lightning_nc.passes.request import DoesNotApply
 from tests import nets
 from tests.callbacks.runs import epochs
 from tests.measures.own_family import LayerwiseVariance
@@ -64,6 +65,20 @@ def test_a_wrong_option_costs_two_warnings_however_long_the_run(tmp_path):
     assert first in cause
     assert len(often) < len(cause)
     assert callback.failures == float(run.callback_metrics["nc/train/failures"]) == 21
+
+
+class Inapplicable(LayerwiseVariance):
+    """Applies to nothing."""
+
+    def evaluate(self, answer):
+        raise DoesNotApply("there is nothing to vary.")
+
+
+def test_what_does_not_apply_is_no_error_of_a_process(tmp_path):
+    callback = MeasureCallback(Inapplicable(), figures=False)
+    (told, often), _ = told_in(tmp_path, [callback])
+    assert told.endswith(" after 0 epochs; there is nothing to vary.")
+    assert often.endswith("3 of 3 measurements were skipped: there is nothing to vary.")
 
 
 def test_the_number_of_the_epoch_makes_no_new_cause(tmp_path):
