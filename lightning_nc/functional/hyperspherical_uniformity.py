@@ -54,7 +54,7 @@ def log_distances(square: PairSquare) -> Tensor:
     """The logarithms of the distances between unit vectors, shape ``(a, b)``."""
     squares = square.unit_squared_distances
     # what separates unit vectors of the same direction is the rounding of each of them
-    return squares.masked_fill(squares < _ROUNDING**2, 0).log().div_(2)
+    return squares.log().div_(2).masked_fill_(squares < _ROUNDING**2, -torch.inf)
 
 
 def uniformity_of(logarithms: MomentsOverPairs, K: int) -> Tensor:

@@ -35,6 +35,7 @@ class _FirstSweep(NamedTuple):
 
     Attributes:
         plan: What is measured.
+        groups: Number of groups of points.
         points: The points of this group.
         samples: The source.
         reading: What was read, and how.
@@ -44,6 +45,7 @@ class _FirstSweep(NamedTuple):
     """
 
     plan: Plan
+    groups: int
     points: list[Point]
     samples: Samples
     reading: Reading
@@ -65,13 +67,8 @@ class GeometryPass(MeasuringPass):
         memory_mb = self._memory_mb()
         group, groups = 0, 1
         while group < groups:
-            plan = self._measure_group(group, memory_mb, found)
-            group, groups = group + 1, len(plan.in_groups(memory_mb))
-        if groups > len(plan.in_groups(self.probe.memory_mb)):
-            self.notes["groups"] = (
-                f"the device has {2 * memory_mb:.3g} MB free, so layers are measured in {groups} "
-                "groups, one after another, which takes longer and changes no value."
-            )
+            plan, groups = self._measure_group(group, memory_mb, found)
+            group += 1
         self._note(plan, found.broken)
         return [self._answer(n, plan, found) for n in self._numbers]
 
@@ -83,8 +80,21 @@ class GeometryPass(MeasuringPass):
         free = self.processes.agree(partial(free_megabytes, device), lambda: 0)
         return min(self.probe.memory_mb, self.processes.least(free) / 2)
 
-    def _measure_group(self, group: int, memory_mb: float, found: FoundLayers) -> Plan:
-        """Add what a group of layers shows; its features and its sums are not kept."""
+    def _in_groups(self, plan: Plan, memory_mb: float) -> list[list[Point]]:
+        """The points in groups; it is told if there are more for want of memory on the device."""
+        groups = plan.in_groups(memory_mb)
+        if len(groups) > len(plan.in_groups(self.probe.memory_mb)):
+            self.notes["groups"] = (
+                f"the device has {2 * memory_mb:.3g} MB free, so layers are measured in "
+                f"{len(groups)} groups, one after another, which takes longer and changes no value."
+            )
+        return groups
+
+    def _measure_group(self, group: int, memory_mb: float, found: FoundLayers) -> tuple[Plan, int]:
+        """Add what a group of layers shows, and return the plan and the number of groups.
+
+        Its features and its sums are not kept.
+        """
         first = self._agree(partial(self._first_sweep, group, memory_mb))
         plan = first.plan
         totals = first.sums.over_processes(self.all_reduce)
@@ -102,7 +112,7 @@ class GeometryPass(MeasuringPass):
         found.read_totals(plan, needed, totals, centres)
         del totals  # sums of residuals are as large as the classifier, which is copied now
         found.read_heads(plan, needed, first.swept.heads)
-        return plan
+        return plan, first.groups
 
     def _answer(self, number: int, plan: Plan, found: FoundLayers) -> Answer | Exception:
         if self.requests[number].kernel is not None:
@@ -118,7 +128,8 @@ class GeometryPass(MeasuringPass):
     def _first_sweep(self, group: int, memory_mb: float) -> _FirstSweep:
         """Sum the samples and the features of each class, at the points of a group."""
         with self._settled() as (plan, samples):
-            points = plan.needed(plan.in_groups(memory_mb)[group], self.failed)
+            groups = self._in_groups(plan, memory_mb)
+            points = plan.needed(groups[group], self.failed)
             K = plan.num_classes
             widths = {point: plan.widths[point] for point in points}
             declared = {p: [s for s in plan.statistics[p] if not s.second_sweep] for p in points}
@@ -150,7 +161,7 @@ class GeometryPass(MeasuringPass):
             )
             failures |= dict.fromkeys(infinite, why_not_finite(infinite))
             self._note(plan, {**failures, **broken})
-        return _FirstSweep(plan, points, samples, reading, cache, swept, sums)
+        return _FirstSweep(plan, len(groups), points, samples, reading, cache, swept, sums)
 
     def _tallies(self, plan: Plan) -> dict[Hashable, Tensor]:
         """The tallies of requests on this process."""

@@ -24,7 +24,7 @@ PASSES = {
 COMMUNICATES = ("passes/agreement.py", "passes/sums.py", "passes/shared_buffers.py")
 BETWEEN = ("run", "_answers", "_agree", "_numbers", "all_reduce", "needed", "sums_of", "_answer")
 BETWEEN += ("with_geometry", "geometry_at", "_alive", "_measure_group", "read_totals")
-BETWEEN += ("read_heads", "answer_to")
+BETWEEN += ("read_heads", "answer_to", "_memory_mb", "has_own_memory")
 
 
 def place_of(code):
