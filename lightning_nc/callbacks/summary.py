@@ -62,8 +62,9 @@ def _duration_of(records: Iterable[Record]) -> str:
 
 
 def _when(measurement: Measurement) -> str:
-    epochs, step = measurement.epochs_completed, measurement.step
-    return f"epoch {epochs:g}" if epochs or not step else f"step {step}"
+    if measurement.is_within_first_epoch:
+        return f"step {measurement.step}"
+    return f"epoch {measurement.epochs_completed:g}"
 
 
 def _shown(value: float) -> str:

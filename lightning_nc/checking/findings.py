@@ -110,8 +110,9 @@ class Check:
     @property
     def notes(self) -> list[str]:
         """Sentences on what is left out."""
-        wanted = [each for each in self.plan.wanted if each is not None]
-        return list(dict.fromkeys(text for each in wanted for text in each.notes.values()))
+        of_each = [each.notes for each in self.plan.wanted if each is not None]
+        notes = [self.plan.notes, *of_each]
+        return list(dict.fromkeys(text for each in notes for text in each.values()))
 
     def rows(self) -> list[tuple[str, str]]:
         """The lines of the table."""

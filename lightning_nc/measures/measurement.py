@@ -64,9 +64,14 @@ class Measurement:
         return tuple(map(str, self.classes if known else range(len(self.counts))))
 
     @property
+    def is_within_first_epoch(self) -> bool:
+        """Whether epochs do not tell when it was: within a first epoch of unknown length."""
+        return self.epochs_completed == 0 and self.step > 0
+
+    @property
     def when(self) -> str:
         """The number of completed epochs in words, or the step in a first of unknown length."""
-        if self.epochs_completed == 0 and self.step > 0:
+        if self.is_within_first_epoch:
             return f"step {self.step} of the first epoch"
         return f"{self.epochs_completed:g} {'epoch' if self.epochs_completed == 1 else 'epochs'}"
 

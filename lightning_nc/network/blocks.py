@@ -3,7 +3,7 @@
 from itertools import chain
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_nc.guards.unobtrusive import unobtrusive
 from lightning_nc.network.calling import calling
@@ -15,7 +15,7 @@ from lightning_nc.network.points import (
     points_of_runs,
     script_advice,
 )
-from lightning_nc.network.trace import ModuleRun, Trace, trace
+from lightning_nc.network.trace import ModuleRun, Trace, ancestors, trace
 from lightning_nc.network.unpacking import unpack_batch
 
 # of torch's own modules, those that their authors call layers of a network
@@ -134,6 +134,21 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
     best = exact(found.leading_to([found.output])) or exact(found.runs)
     larger = [run for run in candidates[-1:] if run.rows is not None and run.rows > classes_seen]
     return next(iter(best or larger), None)
+
+
+def is_bypassed(found: Trace, head: ModuleRun) -> bool:
+    """Whether the output depends on a head, and on the input also by a way around it."""
+    nodes = {node for run in found.runs if run.module is head.module for node in run.nodes}
+    leads = not ancestors([found.output]).isdisjoint(nodes)
+    return leads and found.depends_on_input(without=nodes)
+
+
+def is_of_several_positions(head: ModuleRun) -> bool:
+    """Whether a head is a convolution whose kernel has several positions, such as 3 x 3."""
+    weight, shape = getattr(head.module, "weight", None), head.input_shape
+    if not isinstance(weight, Tensor) or weight.ndim < 3 or shape is None:
+        return False
+    return weight[0].numel() != shape[1]
 
 
 def _rows_of(run: ModuleRun) -> int | None:

@@ -70,6 +70,7 @@ class GeometryPass(MeasuringPass):
             plan, groups = self._measure_group(group, memory_mb, found)
             group += 1
         self._note(plan, found.broken)
+        self.notes |= plan.notes
         return [self._answer(n, plan, found) for n in self._numbers]
 
     def _memory_mb(self) -> float:

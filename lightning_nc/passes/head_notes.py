@@ -2,8 +2,9 @@
 
 from torch import Tensor
 
+from lightning_nc.network.blocks import is_bypassed, is_of_several_positions
 from lightning_nc.network.points import script_advice
-from lightning_nc.network.trace import ModuleRun, Trace, ancestors
+from lightning_nc.network.trace import ModuleRun, Trace
 from lightning_nc.passes.request import DoesNotApply, Request
 
 _NOT_LOGGED = "What needs a head is not logged: NC3, NC4, NC2 of classifier rows and accuracy."
@@ -76,21 +77,6 @@ def is_apart(head: ModuleRun, request: Request) -> bool:
             "multiplies."
         )
     return True
-
-
-def is_bypassed(found: Trace, head: ModuleRun) -> bool:
-    """Whether the output depends on a head, and on the input also by a way around it."""
-    nodes = {node for run in found.runs if run.module is head.module for node in run.nodes}
-    leads = not ancestors([found.output]).isdisjoint(nodes)
-    return leads and found.depends_on_input(without=nodes)
-
-
-def is_of_several_positions(head: ModuleRun) -> bool:
-    """Whether a head is a convolution whose kernel has several positions, such as 3 x 3."""
-    weight, shape = getattr(head.module, "weight", None), head.input_shape
-    if not isinstance(weight, Tensor) or weight.ndim < 3 or shape is None:
-        return False
-    return weight[0].numel() != shape[1]
 
 
 def no_head_note(found: Trace, classes_seen: int) -> dict[str, str]:

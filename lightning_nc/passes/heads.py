@@ -4,10 +4,10 @@ import re
 
 import torch
 
-from lightning_nc.network.blocks import find_head
+from lightning_nc.network.blocks import find_head, is_bypassed, is_of_several_positions
 from lightning_nc.network.points import Point, script_advice
 from lightning_nc.network.trace import ModuleRun, Trace, depends_on
-from lightning_nc.passes.head_notes import is_bypassed, is_of_several_positions, no_head
+from lightning_nc.passes.head_notes import no_head
 from lightning_nc.passes.request import DoesNotApply, Request
 
 # words in the names of modules whose outputs are no logits

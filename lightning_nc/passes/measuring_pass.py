@@ -49,7 +49,8 @@ class MeasuringPass(ABC):
         self.processes = processes._replace(requests=len(self.requests))
         # why requests have failed, by number; the same on all processes after every vote
         self.failed: dict[int, Exception] = {}
-        # what this process could not put back, by topic
+        # what is said of the pass and of no single request, by topic, such as what this process
+        # could not put back
         self.notes: dict[str, str] = {}
 
     def run(self) -> list[Answer | Exception]:

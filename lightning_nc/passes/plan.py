@@ -87,6 +87,7 @@ class Plan(NamedTuple):
         num_labels: Number of labels from 0: rows of heads, or the largest label + 1.
         wanted: For each request, where its answer comes from; None if it cannot be answered.
         failures: Why requests cannot be answered, by number, as far as planning found it.
+        notes: Sentences on the probe, by topic: they are not of one request.
         statistics: The statistics summed at each point.
         megabytes: Memory that the accumulators of each point take at the peak, in MB.
         widths: Feature dimension of each point.
@@ -104,6 +105,7 @@ class Plan(NamedTuple):
     num_labels: int
     wanted: list[Wanted | None]
     failures: dict[int, Exception]
+    notes: dict[str, str]
     statistics: dict[Point, list[Statistic]]
     megabytes: dict[Point, float]
     widths: dict[Point, int]
@@ -113,9 +115,17 @@ class Plan(NamedTuple):
     def in_groups(self, memory_mb: float) -> list[list[Point]]:
         """The points in groups, measured one after another, that fit into a budget in MB.
 
-        What takes more by itself is a group of its own.
+        Points are in order. What takes more by itself is a group of its own.
         """
-        return groups_within(memory_mb, self.megabytes)
+        groups: list[list[Point]] = [[]]
+        used = 0.0
+        for point, needed in self.megabytes.items():
+            if used + needed > memory_mb and groups[-1]:
+                groups.append([])
+                used = 0.0
+            groups[-1].append(point)
+            used += needed
+        return groups
 
     @property
     def num_classes(self) -> int:
@@ -205,27 +215,6 @@ def megabytes_of(K: int, width: int, statistics: Sequence[Statistic], processes:
     numbers = {each.name: math.prod(each.shape_over(processes, K, width)) for each in statistics}
     means = numbers.pop(ClassSums.name, 0)
     return 8 * (_ACCUMULATORS * means + 2 * sum(numbers.values())) / 2**20
-
-
-def groups_within(memory_mb: float, megabytes: Mapping[Point, float]) -> list[list[Point]]:
-    """Split points into groups whose accumulators fit into a budget together.
-
-    Args:
-        memory_mb: The budget in MB.
-        megabytes: What the accumulators of each point take.
-
-    Returns:
-        The groups, with the points in the order given.
-    """
-    groups: list[list[Point]] = [[]]
-    used = 0.0
-    for point, needed in megabytes.items():
-        if used + needed > memory_mb and groups[-1]:
-            groups.append([])
-            used = 0.0
-        groups[-1].append(point)
-        used += needed
-    return groups
 
 
 def digest_of(plan: Plan, probe: Probe, requests: Sequence[Request]) -> int:

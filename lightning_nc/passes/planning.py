@@ -74,9 +74,9 @@ def make_plan(
     widths, bytes_each, broken = _widths(runner, inputs, len(first.indices), positions, wanted)
     budget = _Budget(probe.memory_mb, len(classes), widths, processes)
     statistics = _statistics(wanted, failures, broken, budget)
+    notes = {}
     if reading.of_positions:
-        labels = targets, probe.ignore_index, classes
-        _tell_first(wanted, position_notes(inputs, *labels, found))
+        notes = position_notes(inputs, targets, probe.ignore_index, classes, found)
     met = [each for each in wanted if each is not None]
     # classifiers come first: layers of any group are compared with their decisions
     classifiers = [each.classifier for each in met if each.classifier is not None]
@@ -92,6 +92,7 @@ def make_plan(
         num_labels=places.num_labels,
         wanted=wanted,
         failures={n: error for n, error in failures.items() if n not in failed},
+        notes=notes,
         statistics={point: statistics[point] for point in needed},
         megabytes={p: budget.megabytes(p, statistics[p]) for p in needed},
         widths={point: widths[point] for point in needed},
@@ -112,15 +113,6 @@ def _drawn(
     last = found.last_weighted()
     drawn = draw_positions(runner, reading, order, None if last is None else last.rows)
     return reading, positions, drawn
-
-
-def _tell_first(wanted: list[Wanted | None], notes: Mapping[str, str]) -> None:
-    """Add notes on the probe to the first request that is met: they are not told for each."""
-    first = next((number for number, each in enumerate(wanted) if each is not None), None)
-    if first is not None:
-        each = wanted[first]
-        assert each is not None
-        wanted[first] = each._replace(notes={**each.notes, **notes})
 
 
 def still_holds(plan: Plan, samples: Samples) -> bool:

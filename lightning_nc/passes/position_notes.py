@@ -29,16 +29,21 @@ def position_notes(
             "Probe(..., unpack=next_token)."
         )
     last = found.last_weighted()
-    rows = (last.rows or 0) if last is not None else 0
-    if last is not None and rows > 1:
-        beyond = classes[classes >= rows].tolist()
-        if len(beyond) == 1 < len(classes):  # where there are several, the layer is no head of them
-            notes["ignored"] = (
-                f"label {beyond[0]} is none of the {rows} rows of the last layer, "
-                f"'{last.name}', and is measured as a class. If it marks positions without a "
-                f"class: Probe(..., ignore_index={beyond[0]})."
-            )
+    if last is not None and last.rows is not None and last.rows > 1:
+        notes |= _beyond_note(last.name, last.rows, classes)
     return notes
+
+
+def _beyond_note(layer: str, rows: int, classes: Tensor) -> dict[str, str]:
+    """Say that one label has no row in the last layer; of more labels the layer is no head."""
+    beyond = classes[classes >= rows].tolist()
+    if len(beyond) != 1 or len(classes) == 1:
+        return {}
+    return {
+        "ignored": f"label {beyond[0]} is none of the {rows} rows of the last layer, '{layer}', "
+        "and is measured as a class. If it marks positions without a class: "
+        f"Probe(..., ignore_index={beyond[0]})."
+    }
 
 
 def _are_tokens(given: Tensor, targets: Tensor, ignored: int) -> bool:

@@ -282,6 +282,21 @@ const std::set<std::string> WAITING = {
     "aten::_linalg_svd", "aten::_linalg_eigh", "aten::linalg_eig", "aten::linalg_lstsq",
     "aten::_linalg_check_errors"};
 
+// replaces a tensor, or each of a list of tensors; false for anything else
+template <typename Change>
+bool change_tensors(c10::IValue& value, Change change) {
+  if (value.isTensor()) {
+    value = change(value.toTensor());
+  } else if (value.isTensorList()) {
+    auto list = value.toTensorVector();
+    for (auto& t : list) t = change(t);
+    value = c10::List<Tensor>(list);
+  } else {
+    return false;
+  }
+  return true;
+}
+
 class Call {
  public:
   Call(const c10::OperatorHandle& op, torch::jit::Stack* stack)
@@ -301,18 +316,14 @@ class Call {
     if (WAITING.count(name) > 0) host_waits(name);
     name == "aten::native_dropout" ? with_generator_of_card() : op.callBoxed(stack);
     const auto returned = op.schema().returns().size();
-    for (size_t i = stack->size() - returned; i < stack->size(); i++) to_card_again((*stack)[i]);
+    for (size_t i = stack->size() - returned; i < stack->size(); i++)
+      change_tensors((*stack)[i], [this](const Tensor& t) { return one_to_card(t); });
   }
 
  private:
   void to_cpu(c10::IValue& value, bool is_generator) {
-    if (value.isTensor()) {
-      value = one_to_cpu(value.toTensor());
-    } else if (value.isTensorList()) {
-      auto list = value.toTensorVector();
-      for (auto& t : list) t = one_to_cpu(t);
-      value = c10::List<Tensor>(list);
-    } else if (value.isOptionalTensorList()) {
+    if (change_tensors(value, [this](const Tensor& t) { return one_to_cpu(t); })) return;
+    if (value.isOptionalTensorList()) {
       value = indices_to_cpu(value.toOptionalTensorList());
     } else if (value.isDevice() && value.toDevice().is_cuda()) {
       value = c10::Device(at::kCPU);
@@ -348,16 +359,6 @@ class Call {
     op.callBoxed(stack);
     card.set_state(cpu.get_state());
     cpu.set_state(held);
-  }
-
-  void to_card_again(c10::IValue& value) {
-    if (value.isTensor()) {
-      value = one_to_card(value.toTensor());
-    } else if (value.isTensorList()) {
-      auto list = value.toTensorVector();
-      for (auto& t : list) t = one_to_card(t);
-      value = c10::List<Tensor>(list);
-    }
   }
 
   Tensor one_to_card(const Tensor& t) {
