@@ -241,7 +241,7 @@ class Record:
         """
         if self.stage != "fit" and len(self.rows):
             return []  # testing an early checkpoint must not discard the later history
-        rows, lost = rows_of(state.get("history", []))
+        rows, lost = rows_of(state.get("history", state_of(Rows())))
         failures = state.get("failures", 0)
         if not is_count(failures):
             failures, lost = 0, [*lost, "the number of failures"]
