@@ -121,7 +121,7 @@ class MeasureCallback(CallbackBase):
         return self.history.to_frame(tidy)
 
     def __repr__(self) -> str:
-        told = f"{self.record.name} on '{self.probe.key}', {self.schedule.in_words}"
+        told = f"{self.record.title}, {self.schedule.in_words}"
         if not self.history:
             return f"<{told}: nothing measured yet>"
         many = f"{len(self.history)} measurement{'s' * (len(self.history) != 1)}"
@@ -247,7 +247,7 @@ class MeasureCallback(CallbackBase):
         """Restore history and failures from a checkpoint; what is damaged is left out, and told."""
         why_not = why_not_read(state_dict)
         lost = self.load_parts({} if why_not else state_dict)
-        tell_of_state(f"{self.record.name} on '{self.probe.key}'", why_not, lost)
+        tell_of_state(self.record.title, why_not, lost)
 
     def load_parts(self, state: dict[str, Any]) -> list[str]:
         """Restore the parts of a state, and return what is damaged and left out."""

@@ -56,7 +56,7 @@ def leave_out_others(trainer: Any, records: Sequence[Record]) -> None:
         who = f"process {', '.join(map(str, lacking or others))}"
         what = "does not have it" if lacking else "has it with other options than process 0"
         text = (
-            f"{record.name} on '{record.probe.key}' is left out of this run: {who} {what}. Give "
+            f"{record.title} is left out of this run: {who} {what}. Give "
             "all processes the same callbacks; they measure together, and process 0 logs."
         )
         if record.on_error == "raise":

@@ -114,6 +114,11 @@ class Record:
         return f"{self.measure.family}/{self.probe.key}/"
 
     @property
+    def title(self) -> str:
+        """The callback and its probe, as messages call them: ``NeuralCollapse on 'train'``."""
+        return f"{self.name} on '{self.probe.key}'"
+
+    @property
     def history(self) -> History:
         """All measurements of this run, in order."""
         return History(self.rows)

@@ -60,7 +60,7 @@ def measure_together(
         try:
             _measure(trainer, pl_module, records, everything, moment, interrupted)
         except Interrupted as reason:
-            text = f"{names_of(records)} on '{records[0].probe.key}': {reason}; it is left out."
+            text = f"{_title_of(records)}: {reason}; it is left out."
             say_once(trainer, records[0].told, "signal", text)
 
 
@@ -135,11 +135,11 @@ def _answers(
     interrupted: Callable[[], bool],
 ) -> list[Answer | Exception]:
     """Run one pass for all records; its plan is kept for the next measurement."""
-    leader, probe = records[0], records[0].probe
+    leader, probe, title = records[0], records[0].probe, _title_of(records)
     together = tuple(record.prefix for record in records)
     processes = trainer_processes(trainer)
     processes = processes._replace(requests=len(records), interrupted=interrupted)
-    with progress_line(trainer, f"{names_of(records)} on '{probe.key}'") as show:
+    with progress_line(trainer, title) as show:
 
         def advance() -> None:
             show()
@@ -147,8 +147,7 @@ def _answers(
                 raise _BreakOff
 
         def announce(text: str) -> None:
-            who = f"{names_of(records)} on '{probe.key}'"
-            say_once(trainer, leader.told, "cost", f"{who}: {text}")
+            say_once(trainer, leader.told, "cost", f"{title}: {text}")
 
         runner = trainer_runner(trainer, pl_module, probe, processes.in_step, advance)
         one_pass = leader.measure.passes(
@@ -199,6 +198,11 @@ def _gather(
             "their group at most. If it waits in a communication that the others enter later, such "
             f"as one of another callback, list {leader.name} first."
         )
+
+
+def _title_of(records: Sequence[Record]) -> str:
+    """The callbacks and their probe, as messages call them."""
+    return f"{names_of(records)} on '{records[0].probe.key}'"
 
 
 def _source(trainer: Any, source: Any) -> Any:
