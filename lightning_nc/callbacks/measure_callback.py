@@ -8,12 +8,12 @@ from typing import Any
 from lightning_nc.callbacks import moments
 from lightning_nc.callbacks.epoch_metrics import announce_computing, stop_announcing
 from lightning_nc.callbacks.failures import tell_how_often
-from lightning_nc.callbacks.final_figures import log_final_figures
 from lightning_nc.callbacks.lightning_base import CallbackBase
 from lightning_nc.callbacks.messages import safely, say_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_at_setup, give_to_monitors
 from lightning_nc.callbacks.on_all_processes import announce, leave_out_others, withdraw
+from lightning_nc.callbacks.publishing_figures import publish_final_figures
 from lightning_nc.callbacks.record import Figures, OnError, Record
 from lightning_nc.callbacks.saved_state import VERSION, tell_of_state, why_not_read
 from lightning_nc.callbacks.schedule import Schedule, When
@@ -216,7 +216,7 @@ class MeasureCallback(CallbackBase):
         Only now is it known which measurement is the last one.
         """
         self._at(trainer, pl_module, moments.end_of_training)
-        log_final_figures(trainer, self.record)
+        publish_final_figures(trainer, self.record)
         tell_how_often(trainer, self.record)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -227,7 +227,7 @@ class MeasureCallback(CallbackBase):
         """
         withdraw(trainer, self.record)
         with suppress(Exception):  # where warnings are errors, those on a figure
-            log = partial(log_final_figures, trainer, self.record, films=False)
+            log = partial(publish_final_figures, trainer, self.record, films=False)
             self._attempt(trainer, "log the last figures", log)
 
     @property

@@ -14,7 +14,8 @@ from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
 from lightning_nc.callbacks.on_all_processes import withdraw
 from lightning_nc.callbacks.progress import progress_line
-from lightning_nc.callbacks.publishing import publish_figures_and_tables, publish_values
+from lightning_nc.callbacks.publishing import publish_values
+from lightning_nc.callbacks.publishing_figures import publish_figures_and_tables
 from lightning_nc.callbacks.record import Record
 from lightning_nc.callbacks.recording import add_to_records
 from lightning_nc.callbacks.strategies import trainer_processes
