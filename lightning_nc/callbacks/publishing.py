@@ -12,7 +12,8 @@ from lightning_nc.callbacks.messages import safely
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import give_to_monitors
 from lightning_nc.callbacks.record import Record
-from lightning_nc.loggers.kinds import local_folder_of, send_alert
+from lightning_nc.loggers.files import local_folder_of
+from lightning_nc.loggers.kinds import send_alert
 from lightning_nc.loggers.panels import arrange_panels, bookkeeping_last
 from lightning_nc.loggers.tables import log_table, takes_tables
 from lightning_nc.measures import is_known

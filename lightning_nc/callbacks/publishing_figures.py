@@ -15,9 +15,9 @@ from lightning_nc.callbacks.publishing import publish_tables
 from lightning_nc.callbacks.record import Record
 from lightning_nc.figures.plotting import drawn, forget
 from lightning_nc.guards.generators import generators_kept
+from lightning_nc.loggers.files import takes_files
 from lightning_nc.loggers.films import log_film, save_film
 from lightning_nc.loggers.images import log_figure, save_figure
-from lightning_nc.loggers.kinds import takes_files
 from lightning_nc.measures.measure import Drawing
 from lightning_nc.measures.measurement import Measurement
 from lightning_nc.measures.timeline import Timeline
