@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_nc.callbacks import moments
 from lightning_nc.callbacks.epoch_metrics import announce_computing, stop_announcing
@@ -26,6 +26,8 @@ from lightning_nc.measures.history import History
 from lightning_nc.measures.measure import Measure, drawing_of
 from lightning_nc.measures.shown import Frame
 from lightning_nc.passes.probe import Probe
+
+T = TypeVar("T")
 
 
 class MeasureCallback(CallbackBase):
@@ -259,11 +261,8 @@ class MeasureCallback(CallbackBase):
 
     def _note_loaded(self, trainer: Any, read: Callable[[], Any]) -> None:
         self.record.shown = True
-
-        def note() -> None:
-            self.record.loaded = moments.of_checkpoint(read())
-
-        self._attempt(trainer, "tell how far the weights in the checkpoint were trained", note)
+        what = "tell how far the weights in the checkpoint were trained"
+        self.record.loaded = self._attempt(trainer, what, lambda: moments.of_checkpoint(read()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle, without plans: they refer to data of this process."""
@@ -272,30 +271,28 @@ class MeasureCallback(CallbackBase):
 
     def _at(self, trainer: Any, pl_module: Any, moment_of: Callable[[Any], Moment]) -> None:
         """Measure for all callbacks that are due on this probe, if this one is their first."""
-        moments_found: list[Moment] = []
-        self._attempt(
-            trainer, "determine when to measure", lambda: moments_found.append(moment_of(trainer))
-        )
-        for moment in moments_found:
-            if moment.stage != "fit" and trainer.ckpt_path and not self.record.shown:
-                # before 2.5.1, Lightning shows a checkpoint to callbacks only when it trains
-                self._note_loaded(trainer, partial(moments.read_checkpoint, trainer.ckpt_path))
-            moment = self.record.of_loaded_weights(moment)
-            everything = records_of(trainer)
-            leave_out_others(trainer, everything)
-            due = [
-                record
-                for record in everything
-                if record.probe == self.probe
-                and record.measure.passes is self.measure.passes
-                and record.due(moment)
-            ]
-            if due and due[0] is self.record:
-                measure_together(trainer, pl_module, due, everything, moment)
+        moment = self._attempt(trainer, "determine when to measure", lambda: moment_of(trainer))
+        if moment is None:
+            return
+        if moment.stage != "fit" and trainer.ckpt_path and not self.record.shown:
+            # before 2.5.1, Lightning shows a checkpoint to callbacks only when it trains
+            self._note_loaded(trainer, partial(moments.read_checkpoint, trainer.ckpt_path))
+        moment = self.record.of_loaded_weights(moment)
+        everything = records_of(trainer)
+        leave_out_others(trainer, everything)
+        due = [
+            record
+            for record in everything
+            if record.probe == self.probe
+            and record.measure.passes is self.measure.passes
+            and record.due(moment)
+        ]
+        if due and due[0] is self.record:
+            measure_together(trainer, pl_module, due, everything, moment)
 
-    def _attempt(self, trainer: Any, what: str, do: Callable[[], Any]) -> None:
+    def _attempt(self, trainer: Any, what: str, do: Callable[[], T]) -> T | None:
         """Do something that may need private names of Lightning; report a failure once."""
-        safely(trainer, self.record.told_of_run, what, do)
+        return safely(trainer, self.record.told_of_run, what, do)
 
 
 def records_of(trainer: Any) -> list[Record]:

@@ -153,15 +153,11 @@ def _log_to_all(
         log: Logs to a logger, and says whether it or its folder has it now.
         save: Saves it in a folder, for a logger or None, and returns the file if there is one.
     """
-    without: list[Any] = []
-
-    def log_to(logger: Any) -> None:
-        if not log(logger):
-            without.append(logger)
-
+    without = []
     for logger in trainer.loggers:
-        name = type(logger).__name__
-        safely(trainer, record.told_of_run, f"log a figure to {name}", partial(log_to, logger))
+        doing = f"log a figure to {type(logger).__name__}"
+        if safely(trainer, record.told_of_run, doing, partial(log, logger)) is False:
+            without.append(logger)  # not one that failed, which is told
     groups = [[logger] for logger in without if takes_files(logger)]
     plain = [logger for logger in without if not takes_files(logger)]
     if plain or not trainer.loggers:
