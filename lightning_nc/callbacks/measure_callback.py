@@ -175,9 +175,7 @@ class MeasureCallback(CallbackBase):
         if stage != "predict":
             announce(trainer, self.record)
         if stage == "fit":
-            self._attempt(
-                trainer, "check monitors", lambda: advise_at_setup(trainer, self, self.record)
-            )
+            self._attempt(trainer, "check monitors", lambda: advise_at_setup(trainer, self))
             self._attempt(trainer, "announce metrics", lambda: announce_computing(trainer))
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
