@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from lightning_nc import NeuralCollapse, Probe
 from lightning_nc.measures import NextTokenMeasure, SeparationMeasure
@@ -38,17 +38,13 @@ def logged(callbacks):
     }
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(nets.vectors((20, 20, 20)))  # six batches
-
-
 def test_measurements_within_the_first_epoch_of_unknown_length_are_all_shown(tmp_path):
     callback = NeuralCollapse(probe="val", when="validation_end", figures=False)
     loggers = [TensorBoardLogger(tmp_path, "events", ""), CSVLogger(tmp_path, "csv", "")]
     options = {"logger": loggers, "max_epochs": 1, "val_check_interval": 2}
     run = nets.trainer(tmp_path, [callback], **options)
-    loaders = DataLoader(Stream(), 10), DataLoader(nets.vectors(seed=2), 10)
+    stream = nets.Stream(nets.vectors((20, 20, 20)))  # six batches
+    loaders = DataLoader(stream, 10), DataLoader(nets.vectors(seed=2), 10)
     run.fit(nets.Classifier(freeze=0), *loaders)
     (read,) = read_runs(tmp_path).runs  # of both loggers
     series = read.series["nc", "val"]
