@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.classifier import LinearDecision, two_row_head
-from lightning_nc.functional.powers_of_two import in_units_of, scale_of
+from lightning_nc.functional.classifier import LinearDecision, decision_unit, two_row_head
+from lightning_nc.functional.powers_of_two import in_units_of
 from lightning_nc.network.head import Head, far_from
 from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.points import Point
@@ -60,8 +60,7 @@ class HeadDecisions:
     def __init__(self, head: Head, point: Point, width: int, is_named: bool = False) -> None:
         weight, bias = classifier_of(head, point, width)
         self._rows_of_head, self._rows, self._is_named = len(head.weight), len(weight), is_named
-        # powers of two, by which very large or small numbers are divided; a factor decides nothing
-        self._unit = float(scale_of(weight))
+        self._unit = float(decision_unit(weight))
         b = None if bias is None else bias / self._unit
         self._decide = LinearDecision(in_units_of(self._unit, weight), b)
         self._likeness = [0.0, 0.0]  # of each reading of the output to W h + b
@@ -89,7 +88,7 @@ class HeadDecisions:
             outputs = [self._at(output, positions, features) for output in outputs]
         shaped = (_columns(main_tensor(output), len(features), self._rows) for output in outputs)
         output = next((z for z in shaped if z is not None), None)
-        of_h = scale_of(features)
+        of_h = decision_unit(features)
         rows = max(_AT_ONCE // self._rows, 1)
         found = []
         for start in range(0, len(features), rows):
@@ -108,7 +107,7 @@ class HeadDecisions:
         if len(readings) < 2:
             return next(iter(readings), None)
         some = features[: max(_AT_ONCE // self._rows, 1)].double()
-        of_h = scale_of(some)
+        of_h = decision_unit(some)
         logits = self._decide.of(some / of_h, of_h)[1]
         for place, z in enumerate(readings):  # a small batch tells little; those before add to it
             self._likeness[place] += _likeness(z[: len(some)].to(logits.device), logits)
