@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.powers_of_two import scale_of
+from lightning_nc.functional.powers_of_two import in_units_of, scale_of
 
 _LARGE = 2**18  # numbers in the rows from which their products take more time than all else
 _ROWS = 2**20  # numbers in the rows that are there in float64 at a time
 _WIDE = 2**13  # from here on, many samples would be left to float64
+_SMALLEST_UNIT = 2.0**-400  # in two of which, of rows and of features, biases do not overflow
 
 
 def two_row_head(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -128,21 +129,23 @@ class NearestCenter:
         return torch.cat([self._decide.of(h - self.origin)[0] for h in parts])
 
 
-def classifier_decisions(
-    features: Tensor, weight: Tensor, bias: Tensor | None, scale: float = 1.0
-) -> Tensor:
+def decision_unit(vectors: Tensor) -> Tensor:
+    """The unit of features or of rows, by which logits are divided; a factor decides nothing."""
+    return scale_of(vectors).clamp(min=_SMALLEST_UNIT)
+
+
+def classifier_decisions(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The class ``argmax_k (w_k . h + b_k)`` of each sample, shape ``(N,)``.
 
     Args:
-        features: Features h in units of ``scale``, shape ``(N, d)``.
+        features: Features h, shape ``(N, d)``.
         weight: Classifier rows w_k, shape ``(K, d)``.
         bias: Classifier bias b, shape ``(K,)``; None without one.
-        scale: The unit of the features, a power of two.
     """
-    unit = scale_of(weight)  # a common factor of all logits decides nothing
-    W, b = weight.double() / unit, None if bias is None else bias.double() / unit / scale
-    decide = LinearDecision(W, b)
-    return torch.cat([decide.of(h)[0] for h in _in_float64(features, len(W))])
+    unit, of_h = decision_unit(weight), float(decision_unit(features))
+    W, b = weight.double() / unit, None if bias is None else bias.double() / unit
+    decide, parts = LinearDecision(W, b), _in_float64(features, len(W))
+    return torch.cat([decide.of(in_units_of(of_h, h), of_h)[0] for h in parts])
 
 
 def nearest_class_centers(features: Tensor, means: Tensor) -> Tensor:

@@ -242,7 +242,8 @@ def _pair_features(first: Tensor, second: Tensor, kernel: Tensor) -> Tensor:
             f"The kernel of {len(x)} and {len(x_)} samples must have shape {tuple(inner.shape)}, "
             f"got {tuple(kernel.shape)}."
         )
-    distances = x.square().sum(1)[:, None] + x_.square().sum(1) - 2 * inner
+    # not by inner products, which cost digits far from the origin
+    distances = torch.cdist(x, x_, compute_mode="donot_use_mm_for_euclid_dist").square()
     return torch.stack([inner, distances, kernel.double()], 2)
 
 

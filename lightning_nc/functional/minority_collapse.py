@@ -83,6 +83,9 @@ def imbalance_ratio(class_counts: Tensor, minority: Tensor) -> Tensor:
         A float64 scalar, dimensionless; infinite if minority classes have no samples, NaN if either
         group is empty.
 
+    Raises:
+        ValueError: If there is not one truth value for each count, as if classes are listed.
+
     Example:
         >>> counts, minority = torch.tensor([30, 10, 2]), torch.tensor([False, False, True])
         >>> imbalance_ratio(counts, minority)
@@ -92,6 +95,11 @@ def imbalance_ratio(class_counts: Tensor, minority: Tensor) -> Tensor:
         Fang, He, Long & Su (2021), "Exploring deep neural networks via layer-peeled model: minority
         collapse in imbalanced training", PNAS 118(43).
     """
+    if minority.dtype != torch.bool or minority.shape != class_counts.shape:
+        raise ValueError(
+            f"Need True or False for each of {len(class_counts)} classes, as from "
+            f"minority_classes(class_counts), got {minority.tolist()}."
+        )
     counts = class_counts.double()
     return counts[~minority].mean() / counts[minority].mean()
 

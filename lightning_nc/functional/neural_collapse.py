@@ -275,11 +275,10 @@ def nearest_class_center_mismatch(
     for name, numbers in (("weight", weight), ("bias", bias)):
         if numbers is not None and bool(numbers.isnan().any()):
             raise ValueError(f"The {name} must not be NaN, which decides nothing.")
-    scale = float(scale_of(features))
-    features = in_units_of(scale, features)
+    decided = classifier_decisions(features, weight, bias)
+    features = in_units_of(float(scale_of(features)), features)
     counts, sums = class_sums(features, labels, len(weight))
     require_every_class(counts)
-    decided = classifier_decisions(features, weight, bias, scale)
     return (decided != nearest_class_centers(features, sums / counts[:, None])).double().mean()
 
 

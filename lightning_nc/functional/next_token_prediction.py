@@ -5,7 +5,7 @@ all that least squares depend on, and unlike products of features it loses no di
 disjoint samples are joined by one more decomposition.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -45,7 +45,8 @@ def prediction_residual(
 
     Raises:
         TypeError: If features are not floating point, or tokens are not integers.
-        ValueError: If shapes do not match, or if features are not finite.
+        ValueError: If shapes do not match, features are not finite, or the normalisation is none
+            of these.
 
     Example:
         The line 2 h leaves residuals of -1, 1, 1, -1, and y has deviations of -3, -1, 1, 3 from its
@@ -111,6 +112,10 @@ def residual_of(factor: Tensor) -> Tensor:
 
 def _normalized(features: Tensor, normalization: Normalization) -> Tensor:
     """Vectors of features in float64, each normalised by itself; one without a length is zero."""
+    if normalization not in get_args(Normalization):
+        raise ValueError(
+            f'normalization must be "layer_norm", "rms_norm" or "none", got {normalization!r}.'
+        )
     if normalization == "none":
         return features.double()
     h = scaled(features, dim=1)

@@ -110,8 +110,8 @@ def separation_law(fuzziness: Tensor) -> SeparationLaw:
 
     Returns:
         `SeparationLaw`, float64 scalars. All are NaN unless every D is positive and finite. With
-        two points the line is exact and ``pearson_r`` is NaN. ``half_life`` is infinite at
-        rho = 1 and negative above (minus the number of layers in which D doubles).
+        two points, or equal D, the line is exact and ``pearson_r`` is NaN. ``half_life`` is
+        infinite at rho = 1 and negative above (minus the number of layers in which D doubles).
 
     Raises:
         ValueError: If there are fewer than two values, or ``fuzziness`` is not one-dimensional.
@@ -134,7 +134,8 @@ def separation_law(fuzziness: Tensor) -> SeparationLaw:
     usable = (fuzziness > 0) & fuzziness.isfinite()
     y = torch.where(usable.all(), fuzziness.double(), torch.nan).log()
     t = torch.arange(len(y), dtype=torch.float64, device=y.device)
-    dt, dy = t - t.mean(), y - y.mean()
+    dt, dy = t - t.mean(), y - y[0]
+    dy = dy - dy.mean()  # 0 for equal D, which differ from their own rounded mean
     slope = (dt @ dy) / (dt @ dt)
     intercept = y.mean() - slope * t.mean()
     pearson_r = (dt @ dy) / torch.sqrt((dt @ dt) * (dy @ dy))

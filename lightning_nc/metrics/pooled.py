@@ -60,13 +60,21 @@ class _PooledMoments(Metric):
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Add features of shape ``(N, d)`` with class indices of shape ``(N,)``."""
         labels = check_features(features, labels)
-        if self.moments.dtype != torch.float64:
-            raise TypeError(
-                f"The metric was cast to {self.moments.dtype}, but its moments need float64: keep "
-                "it out of a module that is cast to a lower precision."
-            )
         batch = _pack(class_moments(features, labels, self.num_classes))
         self.moments = _pool(self.moments, batch, self.num_classes)
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the samples of another metric of as many classes, or of ``{"moments": state}``."""
+        if isinstance(incoming_state, Metric):
+            own, other = self.num_classes, getattr(incoming_state, "num_classes", None)
+            if not isinstance(incoming_state, _PooledMoments) or own != other:
+                raise ValueError(
+                    f"Can add the samples of a metric of features in {own} classes, got "
+                    f"{type(incoming_state).__name__} of {other}."
+                )
+            incoming_state = {"moments": incoming_state.moments}
+        self.moments = _pool(self.moments, incoming_state["moments"], self.num_classes)
+        self._computed, self._update_count = None, self._update_count + 1
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Add a batch and return the value of this batch alone; on an error, add nothing."""
@@ -194,13 +202,24 @@ def _pack(moments: ClassMoments) -> Tensor:
 
 
 def _unpack(state: Tensor, num_classes: int) -> ClassMoments:
+    _require_float64(state)
     classes, factor = state[:num_classes], state[num_classes:, _BEFORE:]
     counts, squares, scales = classes[:, :_BEFORE].unbind(1)
     return ClassMoments(counts, classes[:, _BEFORE:], squares, factor, float(scales[0]))
 
 
+def _require_float64(state: Tensor) -> None:
+    """Raise if a state was cast, be it before samples were added or after."""
+    if state.dtype != torch.float64:
+        raise TypeError(
+            f"The metric was cast to {state.dtype}, but its moments need float64: keep it out of a "
+            "module that is cast to a lower precision."
+        )
+
+
 def _pool(a: Tensor, b: Tensor, num_classes: int) -> Tensor:
     """Pool two states; an empty one has no d and leaves the other unchanged."""
+    _require_float64(a)
     if a.shape[1] == _BEFORE or b.shape[1] == _BEFORE:
         return b if a.shape[1] == _BEFORE else a
     if a.shape[1] != b.shape[1]:

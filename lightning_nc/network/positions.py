@@ -129,8 +129,11 @@ def at_positions(h: Tensor, positions: Positions) -> Tensor:
     return found
 
 
-def output_at(output: Any, positions: Positions, rows: int) -> Tensor | None:
-    """The network's output at positions, shape ``(n, R)``; None if it has other axes.
+def outputs_at(output: Any, positions: Positions, rows: int) -> list[Tensor]:
+    """The network's output at positions, each reading of shape ``(n, R)``, the likelier first.
+
+    There are two if two axes are as long as there are rows, as for a sequence of R positions: maps
+    usually have classes first, and sequences last. There is none if the output has other axes.
 
     Args:
         output: What the network or its head returned.
@@ -139,18 +142,15 @@ def output_at(output: Any, positions: Positions, rows: int) -> Tensor | None:
     """
     z = main_tensor(output)
     if not isinstance(z, Tensor) or z.ndim != len(positions.grid) + 2:
-        return None
-    grid, first = positions.grid, z.shape[1] == rows
-    if first and z.shape[-1] == rows:  # then maps have classes first, and sequences last
-        first = len(grid) > 1 and (z.shape[2:] == grid or z.shape[1:-1] != grid)
-    if first:
-        z = z.movedim(1, -1)
-    if z.shape[-1] != rows:
-        return None
-    try:
-        return at_positions(z, positions)
-    except ValueError:
-        return None
+        return []
+    found = []
+    for axis in (-1, 1) if len(positions.grid) == 1 else (1, -1):
+        if z.shape[axis] == rows:
+            try:
+                found.append(at_positions(z.movedim(axis, -1), positions))
+            except ValueError:
+                continue  # the other axes are not those of the labels
+    return found
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.classifier import LinearDecision, two_row_head
-from lightning_nc.functional.powers_of_two import in_units_of, scale_of
+from lightning_nc.functional.classifier import LinearDecision, decision_unit, two_row_head
+from lightning_nc.functional.powers_of_two import in_units_of
 from lightning_nc.network.head import Head, far_from
 from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.points import Point
 from lightning_nc.network.pooling import main_tensor
-from lightning_nc.network.positions import Positions, output_at
+from lightning_nc.network.positions import Positions, outputs_at
 
 _AT_ONCE = 2**22  # logits that are held at a time
 
@@ -60,10 +60,10 @@ class HeadDecisions:
     def __init__(self, head: Head, point: Point, width: int, is_named: bool = False) -> None:
         weight, bias = classifier_of(head, point, width)
         self._rows_of_head, self._rows, self._is_named = len(head.weight), len(weight), is_named
-        # powers of two, by which very large or small numbers are divided; a factor decides nothing
-        self._unit = float(scale_of(weight))
+        self._unit = float(decision_unit(weight))
         b = None if bias is None else bias / self._unit
         self._decide = LinearDecision(in_units_of(self._unit, weight), b)
+        self._likeness = [0.0, 0.0]  # of each reading of the output to W h + b
 
     def of(
         self, features: Tensor, outputs: Sequence[Any], positions: Positions | None = None
@@ -85,10 +85,10 @@ class HeadDecisions:
         """
         outputs = outputs[-1:] if self._is_named and _is_among(*outputs) else outputs
         if positions is not None:
-            outputs = [output_at(output, positions, self._rows_of_head) for output in outputs]
+            outputs = [self._at(output, positions, features) for output in outputs]
         shaped = (_columns(main_tensor(output), len(features), self._rows) for output in outputs)
         output = next((z for z in shaped if z is not None), None)
-        of_h = scale_of(features)
+        of_h = decision_unit(features)
         rows = max(_AT_ONCE // self._rows, 1)
         found = []
         for start in range(0, len(features), rows):
@@ -100,6 +100,18 @@ class HeadDecisions:
             z = output[part].to(logits.device, torch.promote_types(output.dtype, logits.dtype))
             found.append(_compared(chosen, logits, z, z / self._unit / of_h))
         return torch.cat(found, 1)
+
+    def _at(self, output: Any, positions: Positions, features: Tensor) -> Tensor | None:
+        """The output at positions, read along the axis on which it is most like W h + b."""
+        readings = outputs_at(output, positions, self._rows_of_head)
+        if len(readings) < 2:
+            return next(iter(readings), None)
+        some = features[: max(_AT_ONCE // self._rows, 1)].double()
+        of_h = decision_unit(some)
+        logits = self._decide.of(some / of_h, of_h)[1]
+        for place, z in enumerate(readings):  # a small batch tells little; those before add to it
+            self._likeness[place] += _likeness(z[: len(some)].to(logits.device), logits)
+        return readings[self._likeness.index(max(self._likeness))]
 
 
 class SweptDecisions:
@@ -147,6 +159,18 @@ class SweptDecisions:
     def of_all(self) -> dict[Point, Tensor]:
         """What was decided at each point, see `HeadDecisions.of`; shape ``(6, n)``."""
         return {point: rows[:, : self._done[point]] for point, rows in self._decided.items()}
+
+
+def _likeness(output: Tensor, logits: Tensor) -> float:
+    """How alike numbers are ordered, over samples and over classes, both of shape ``(n, R)``.
+
+    Orders also tell outputs that are not W h + b, such as probabilities or adjusted logits.
+    """
+    total = 0.0
+    for axis, size in enumerate(logits.shape):
+        ranks = (z.argsort(axis).argsort(axis) - (size - 1) / 2 for z in (output, logits))
+        total += float(torch.mul(*ranks).sum())
+    return total
 
 
 def _is_among(output: Any, of_head: Any) -> bool:

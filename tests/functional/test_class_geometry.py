@@ -206,3 +206,13 @@ def test_a_missing_class_is_named(function):
 def test_one_class_alone_cannot_be_separated(function):
     with pytest.raises(ValueError, match="at least two classes, got 1"):
         function(FEATURES, torch.zeros(6, dtype=torch.long))
+
+
+@pytest.mark.parametrize(("offset", "lost"), [(1e6, 1e-8), (1e8, 1e-6)])
+@pytest.mark.parametrize("function", WEIGHTED)
+def test_an_offset_costs_the_digits_that_it_takes_up(function, offset, lost):
+    for seed in range(20):
+        features, labels = cases.clusters((9, 5, 4, 3, 2), 6, 0.3, seed=seed)
+        features = (1024 * features.double()).round() / 1024  # so that they can be moved exactly
+        expected = function(features, labels)
+        assert_allclose(function(features + offset, labels), expected, rtol=lost)

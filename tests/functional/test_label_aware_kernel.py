@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from numpy.testing import assert_allclose
 
 from lightning_nc.functional.label_aware_kernel import (
+    PairFeatureRegression,
     fit_pair_features,
     fit_random_features,
     label_aware_kernel,
@@ -224,3 +225,11 @@ def test_a_kernel_of_other_samples_is_refused():
         fit_pair_features(x, y, K[:5, :5])
     with pytest.raises(ValueError, match=r"6 and 2 samples must have shape \(6, 2\), got \(6, 6\)"):
         fit_pair_features(x, y, K)(x, x[:2], K)
+
+
+def test_distances_lose_no_digits_far_from_the_origin():
+    random = torch.Generator().manual_seed(0)
+    x, x_ = torch.randint(0, 64, (9, 3), generator=random).double().split([5, 4])
+    regression = PairFeatureRegression(torch.tensor(0.0), torch.tensor([0.0, 1, 0]).double())
+    far = regression(x + 1e9, x_ + 1e9, torch.zeros(5, 4))
+    assert_allclose(far, (x[:, None] - x_).square().sum(2), rtol=1e-12)

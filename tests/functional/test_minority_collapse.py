@@ -304,3 +304,9 @@ def test_imbalance_ratios_by_hand(counts, minority, expected):
 )
 def test_an_imbalance_ratio_needs_both_groups_and_samples(counts, minority):
     assert imbalance_ratio(torch.tensor(counts), torch.tensor(minority, dtype=torch.bool)).isnan()
+
+
+@pytest.mark.parametrize("listed", [[2], [0, 0, 1], [False, True]])
+def test_an_imbalance_ratio_needs_a_truth_value_for_each_class(listed):
+    with pytest.raises(ValueError, match="True or False for each of 3 classes"):
+        imbalance_ratio(torch.tensor([30, 10, 2]), torch.tensor(listed))

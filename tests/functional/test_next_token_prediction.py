@@ -128,3 +128,8 @@ def test_factors_of_batches_and_of_processes_are_joined(size):
 def test_what_is_no_feature_or_token_is_refused(h, tokens, error):
     with pytest.raises(error):
         prediction_residual(h, tokens)
+
+
+def test_a_normalisation_that_is_none_of_ours_is_refused():
+    with pytest.raises(ValueError, match=r"\"none\", got 'layernorm'"):
+        prediction_residual(torch.randn(5, 2), torch.arange(5), "layernorm")

@@ -168,3 +168,18 @@ def test_numbers_of_ordinary_size_are_not_touched(exponent, seed):
     assert scale_of(v) == 1
     assert torch.equal(scaled(v, 1), v)
     assert in_units_of(float(scale_of(v)), v) is v
+
+
+@pytest.mark.parametrize("of_features", [1e-200, 1e-310])
+@pytest.mark.parametrize("of_rows", [1.0, 1e-120])
+def test_the_bias_decides_between_features_however_small(of_features, of_rows):
+    features, labels = cases.clusters((9, 5, 4, 3, 2), D, 0.1)
+    means = torch.stack([features[labels == k].mean(0) for k in range(K)])
+    nearest = torch.cdist(features, means).argmin(1)
+    for bias in ([1.0, 2, 5, 4, 3], [-1.0, -2, -5, -4, -0.5]):
+        chosen = torch.tensor(bias).argmax()
+        W = of_rows * vectors(0, K, D)
+        mismatch = functional.nearest_class_center_mismatch(
+            of_features * features.double(), labels, W, torch.tensor(bias)
+        )
+        assert mismatch == (nearest != chosen).double().mean()

@@ -145,8 +145,10 @@ def test_two_points_have_a_rate_but_no_correlation():
     assert law.pearson_r.isnan()
 
 
-def test_a_constant_fuzziness_never_halves_and_has_no_correlation():
-    law = separation_law(torch.ones(4))
+@pytest.mark.parametrize("D", [1.0, 1.1, 13.37, 1e-5, 1 / 3])
+@pytest.mark.parametrize("layers", [4, 7, 9, 23])
+def test_a_constant_fuzziness_never_halves_and_has_no_correlation(D, layers):
+    law = separation_law(torch.full((layers,), D, dtype=torch.float64))
     assert law.rho == 1
     assert law.half_life.isinf()
     assert law.pearson_r.isnan()

@@ -140,6 +140,21 @@ def test_copies_go_on_by_themselves(metric, clusters):
     assert_same(named(ours.compute()), measured(metric(3), features[:30], labels[:30]))
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("first", [0, 7, 50])
+@pytest.mark.parametrize("given", [lambda other: other, lambda other: {"moments": other.moments}])
+def test_samples_of_another_metric_are_added_to_its_own(metric, first, given, clusters):
+    features, labels = clusters
+    ours, other = metric(3), metric(3)
+    for each, part in ((ours, slice(0, first)), (other, slice(first, None))):
+        if len(labels[part]):
+            each.update(features[part], labels[part])
+    if first == 50:  # with a value that is remembered
+        ours.compute()
+    ours.merge_state(given(other))
+    assert_same(named(ours.compute()), measured(metric(3), features, labels))
+
+
 @pytest.mark.parametrize("compute_groups", [True, False])
 @pytest.mark.parametrize("step", ["update", "forward"])
 def test_a_collection_gives_what_each_gives_alone(compute_groups, step, clusters):

@@ -146,10 +146,11 @@ def expected(features, labels, outputs, W):
     }
 
 
-def of_tokens(net, data):
+def of_tokens(net, data, adjustment=0):
     ids, labels = data.tensors
     h = net.act(net.inner(net.embed(ids)))
-    return expected(h.flatten(0, 1), labels.flatten(), net.head(h).flatten(0, 1), net.head.weight)
+    z = net.head(h) + adjustment
+    return expected(h.flatten(0, 1), labels.flatten(), z.flatten(0, 1), net.head.weight)
 
 
 def of_pixels(net, data):

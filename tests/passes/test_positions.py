@@ -114,6 +114,32 @@ def test_maps_as_wide_or_high_as_there_are_classes_are_read_along_their_classes(
     assert_same(values(answer), cases.of_pixels(Pixels(), data))
 
 
+class Adjusted(Tokens):
+    """Its output is not W h + b, and decides otherwise: logits are adjusted by class."""
+
+    def forward(self, input_ids):
+        rows = torch.arange(cases.R) / 10
+        return super().forward(input_ids) + (rows[:, None] if self.way == "classes first" else rows)
+
+
+@pytest.mark.parametrize(
+    ("of_tokens", "size"), [(Tokens, 1), (Tokens, N), (Adjusted, 4), (Adjusted, N)]
+)
+@pytest.mark.parametrize("way", ["plain", "classes first"])
+def test_sequences_of_as_many_tokens_as_classes_are_read_along_their_classes(of_tokens, way, size):
+    data = cases.tokens(n=40, t=cases.R)
+    _, answer = run(of_tokens(way), data, batch_size=size)
+    by_class = 0.1 * torch.arange(cases.R) if of_tokens is Adjusted else 0
+    assert_same(values(answer), cases.of_tokens(Tokens(), data, by_class))
+
+
+@pytest.mark.parametrize("of_pixels", [Pixels, ClassesLast])
+def test_square_maps_of_as_many_rows_as_classes_are_read_along_their_classes(of_pixels):
+    data = cases.pixels(size=(cases.R, cases.R))
+    _, answer = run(of_pixels(), data, batch_size=3)
+    assert_same(values(answer), cases.of_pixels(Pixels(), data))
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("left", [False, True])
 def test_padding_on_either_side_is_no_sample(left, size):
