@@ -183,8 +183,11 @@ def _gather(
     if trainer.world_size == 1 or place is None:
         return
     seconds = place.within_timeout(leader.probe.wait_seconds) / 2**leader.missed
-    # the same callback does not measure twice at the same point of a run
-    name = f"{leader.prefix} of run {leader.runs}, {moment.stage}, {moment.epochs_completed}"
+    # the same callback does not measure twice at the same point of a run: the end of an epoch, or a
+    # step within it, since epochs may have more batches on one process than on another
+    begun = moment.epochs_begun
+    point = begun if moment.epochs_completed == begun else f"{begun} at step {moment.step}"
+    name = f"{leader.prefix} of run {leader.runs}, {moment.stage}, {point}"
     absent = place.meet(name, seconds, partial(compute_with_others, trainer, place), interrupted)
     if absent and interrupted():
         raise Interrupted
