@@ -37,26 +37,30 @@ class Killing(nets.Blobs):
         return super().__getitem__(index)
 
 
-def test_a_worker_of_the_probe_that_is_killed_costs_the_measurement(tmp_path):
-    probe = Probe(Killing(), "own", num_workers=1)
-    callback = NeuralCollapse(probe=probe, epochs=[1], figures=False)
-    with pytest.warns(RuntimeWarning, match="skipped the measurement .*worker"):
-        _, trace = train(tmp_path, [callback])
-    assert (epochs(callback), callback.failures) == ([], 1)
-    assert nets.same(trace, train(tmp_path)[1])
-
-
-def test_a_worker_of_training_that_is_killed_ends_the_run_after_the_measurement(
-    tmp_path, monkeypatch
-):
-    """Not within it, where the error would pass for one of the probe."""
-    # at the end of `fit`, Lightning takes away the handler that torch sets once
+@pytest.fixture(autouse=True)
+def handler_of_torch(monkeypatch):
+    """Torch sets its handler once, and Lightning takes it away at the end of the first `fit`."""
     monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
 
-    def data():
-        training = DataLoader(mixed(), 10, num_workers=1, persistent_workers=True)
-        return loaders(train_dataloaders=training)
 
+def with_workers():
+    return loaders(
+        train_dataloaders=DataLoader(mixed(), 10, num_workers=1, persistent_workers=True)
+    )
+
+
+@pytest.mark.parametrize("data", [loaders, with_workers])
+def test_a_worker_of_the_probe_that_is_killed_costs_the_measurement(data, tmp_path):
+    probe = Probe(Killing(), "own", num_workers=1)
+    callback = NeuralCollapse(probe=probe, epochs=[1], figures=False)
+    with pytest.warns(RuntimeWarning, match=r"skipped the measurement .*worker"):
+        _, trace = train(tmp_path, [callback], data=data)
+    assert (epochs(callback), callback.failures) == ([], 1)
+    assert nets.same(trace, train(tmp_path, data=data)[1])
+
+
+def test_a_worker_of_training_that_is_killed_ends_the_run_after_the_measurement(tmp_path):
+    """Not within it, where the error would pass for one of the probe."""
     victims = UserList()
 
     class Choosing(NeuralCollapse):
@@ -66,5 +70,5 @@ def test_a_worker_of_training_that_is_killed_ends_the_run_after_the_measurement(
 
     callback = Choosing(probe=Probe(Killing(victims), "own"), epochs=[1], figures=False)
     with pytest.raises(RuntimeError, match=r"worker .* killed by signal"):
-        train(tmp_path, [callback], data=data)
+        train(tmp_path, [callback], data=with_workers)
     assert (epochs(callback), callback.failures) == ([1], 0)
