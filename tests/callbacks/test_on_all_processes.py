@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from lightning_nc import NeuralCollapse
 from lightning_nc.callbacks import on_all_processes
-from lightning_nc.passes.meeting import Place
+from lightning_nc.passes.meeting import MeetingPlace
 from tests import nets
 from tests.callbacks import other_callbacks
 from tests.processes import run_processes
@@ -89,7 +89,7 @@ def test_comparing_hundreds_of_processes_takes_two_requests(differs, monkeypatch
     for rank in range(500):
         store.set(str(rank), "other options" if differs and rank == 7 else "options")
     counted = Mock(wraps=store)
-    place = SimpleNamespace(part=lambda _: Place(counted, rank=3, world=500))
+    place = SimpleNamespace(part=lambda _: MeetingPlace(counted, rank=3, world=500))
     monkeypatch.setattr(on_all_processes, "meeting_place", lambda: place)
     record = NeuralCollapse().record
     record.announced = True
