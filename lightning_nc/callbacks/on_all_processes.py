@@ -74,8 +74,10 @@ def _place_of(trainer: Any, record: Record) -> MeetingPlace | None:
 def _found(place: MeetingPlace) -> dict[int, bytes | None]:
     """The options on each process, None where it does not have the callback; empty if unknown."""
     with suppress(Exception):
-        store, ranks = place.store, range(place.world)
-        return {rank: store.get(str(rank)) if store.check([str(rank)]) else None for rank in ranks}
+        store, names = place.store, [str(rank) for rank in range(place.world)]
+        if store.check(names):  # two requests, since each of hundreds of processes makes them
+            return dict(enumerate(store.multi_get(names)))
+        return {n: store.get(name) if store.check([name]) else None for n, name in enumerate(names)}
     return {}
 
 

@@ -172,9 +172,11 @@ class _Shared(NamedTuple):
         if trainer.world_size == 1 or place is None:
             return
         seconds = place.within_timeout(leader.probe.wait_seconds) / 2**leader.missed
-        # the same callback does not measure twice at the same point of a run
-        stage, epochs = self.moment.stage, self.moment.epochs_completed
-        name = f"{leader.prefix} of run {leader.runs}, {stage}, {epochs}"
+        # the same callback does not measure twice at the same point of a run: the end of an epoch,
+        # or a step within it, since epochs may have more batches on one process than on another
+        moment, begun = self.moment, self.moment.epochs_begun
+        point = begun if moment.epochs_completed == begun else f"{begun} at step {moment.step}"
+        name = f"{leader.prefix} of run {leader.runs}, {moment.stage}, {point}"
         meanwhile = partial(compute_with_others, trainer, place)
         absent = place.meet(name, seconds, meanwhile, self.interrupted)
         if absent and self.interrupted():

@@ -149,8 +149,8 @@ class TrainingCounts:
 
     def _count(self) -> None:
         if self._stash:
-            kept = [labels[labels != self.ignore_index] for labels in self._stash]
-            new = torch.cat([class_indices(labels) for labels in kept]).bincount().cpu()
+            labels = torch.cat([each.flatten() for each in self._stash])
+            new = class_indices(labels[labels != self.ignore_index]).bincount().cpu()
             size = max(len(new), len(self._current))
             self._current, new = (
                 torch.nn.functional.pad(counts, (0, size - len(counts)))

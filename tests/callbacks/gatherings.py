@@ -221,3 +221,22 @@ def run_alone(rank, world):
     with patch.object(_TrainingEpochLoop, "__getattribute__", renamed):
         results["names gone"] = run(world, [TQDMProgressBar(), patient()])
     return results
+
+
+def run_unequal(rank, world):
+    """Epochs of more batches on process 1 than on process 0, until a number of steps."""
+    join(rank, world)
+    own = Probe(nets.vectors(), "own", wait_seconds=PATIENCE)
+    results = []
+    for callbacks in ([], [NeuralCollapse(probe=own, when="validation_end", figures=False)]):
+        torch.manual_seed(5)
+        module = nets.Classifier(freeze=0)
+        options = {"strategy": "ddp", "devices": world, "use_distributed_sampler": False}
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = nets.trainer(
+                folder, callbacks, max_steps=6, max_epochs=-1, val_check_interval=2, **options
+            )
+            data = nets.vectors((12 + 6 * rank, 14, 14))  # 8 and 10 batches of 5
+            trainer.fit(module, DataLoader(data, 5), DataLoader(nets.vectors(), 10))
+        results.append((measured(callbacks), module.state_dict()))
+    return results

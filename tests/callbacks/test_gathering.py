@@ -145,6 +145,14 @@ def test_processes_wait_for_less_than_the_timeout_of_their_group(tmp_path):
     assert "process 0 did not reach this measurement within 4 s." in shown[0]["told"][0]
 
 
+def test_processes_meet_at_a_step_within_epochs_of_unequal_length():
+    found = run_processes(gatherings.run_unequal, 2)
+    shares = [0, 1 / 4, 2 / 4, 3 / 4, 1], [0, 1 / 5, 2 / 5, 3 / 5, 1]
+    for (plain, trained), expected in zip(found, shares, strict=True):
+        assert trained[0] == [("NeuralCollapse", "fit", epochs) for epochs in expected]
+        assert nets.same(trained[1], plain[1])
+
+
 @pytest.mark.slow
 def test_without_a_meeting_a_bar_keeps_all_waiting():
     with pytest.raises(AssertionError, match="gave no result within"):

@@ -1,7 +1,14 @@
 """Callbacks that some processes lack, or have with other options, cost themselves alone."""
 
-import pytest
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import pytest
+import torch.distributed as dist
+
+from lightning_nc import NeuralCollapse
+from lightning_nc.callbacks import on_all_processes
+from lightning_nc.passes.meeting import MeetingPlace
 from tests import nets
 from tests.callbacks import other_callbacks
 from tests.processes import run_processes
@@ -74,3 +81,19 @@ def test_options_of_a_measure_that_differ_are_no_measurement(case, of_two):
 def test_one_that_must_not_fail_stops_the_process_that_has_it():
     with pytest.raises(AssertionError, match="EquiSeparation on 'train' is left out"):
         run_processes(other_callbacks.run_raising, 2, timeout=60)
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_comparing_hundreds_of_processes_takes_two_requests(differs, monkeypatch):
+    store = dist.HashStore()
+    for rank in range(500):
+        store.set(str(rank), "other options" if differs and rank == 7 else "options")
+    counted = Mock(wraps=store)
+    place = SimpleNamespace(part=lambda _: MeetingPlace(counted, rank=3, world=500))
+    monkeypatch.setattr(on_all_processes, "meeting_place", lambda: place)
+    record = NeuralCollapse().record
+    record.announced = True
+    trainer = SimpleNamespace(world_size=500, global_rank=3, is_global_zero=False)
+    on_all_processes.leave_out_others(trainer, [record])
+    assert record.left_out == differs
+    assert len(counted.method_calls) == 2

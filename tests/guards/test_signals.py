@@ -74,6 +74,32 @@ def test_blocks_within_each_other_give_signals_on(handled):
     assert steps == [False, True]
 
 
+@pytest.mark.parametrize("number", [signal.SIGCHLD, signal.SIGALRM])
+def test_workers_and_timers_wait_and_end_no_block(handled, number):
+    """Handlers for them may raise, as torch's does when a worker of a loader has died."""
+    handled(number, preempt)
+    steps = []
+    with pytest.raises(Preempted), signals_held() as arrived:  # noqa: PT012
+        signal.raise_signal(number)
+        steps.append(arrived())
+    assert steps == [False]
+    assert signal.getsignal(number) is preempt
+
+
+def test_a_handler_installed_in_the_block_calls_the_one_before_it(handled):
+    """As torch's does when the first loader with workers is made."""
+    told = []
+    handled(signal.SIGCHLD, lambda *_: told.append("of the program"))
+    with signals_held():
+        before = signal.getsignal(signal.SIGCHLD)
+        handled(signal.SIGCHLD, lambda *args: (told.append("of torch"), before(*args)))
+        signal.raise_signal(signal.SIGCHLD)
+        assert told == ["of torch"]
+    told.clear()
+    signal.raise_signal(signal.SIGCHLD)
+    assert told == ["of torch", "of the program"]
+
+
 def test_a_keyboard_interrupt_is_raised_at_once(handled):
     with pytest.raises(KeyboardInterrupt), signals_held():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
