@@ -155,7 +155,7 @@ def _answers(
             runner._replace(announce=announce),
             lambda: _source(trainer, probe.source),
             probe,
-            [record.measure.request() for record in records],
+            [record.measure.requested() for record in records],
             processes,
             leader.plans.pop(together, None),
         )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_nc.arguments import shown
 from lightning_nc.passes.layer_batches import ResidualBatch
 from lightning_nc.passes.sums import Sums
 
@@ -52,8 +53,18 @@ class Statistic(ABC):
         """Shape of the sum for K classes and d features; the same on all processes."""
 
     def shape_over(self, processes: int, K: int, d: int) -> tuple[int, ...]:
-        """Shape of what processes share: the sum, or a slot for the state of each."""
-        return self.shape(K, d) if self.adds_up else (processes, *self.shape(K, d))
+        """Shape of what processes share: the sum, or a slot for the state of each.
+
+        Raises:
+            TypeError: If the shape is none.
+        """
+        shape = tuple(self.shape(K, d))
+        if not all(isinstance(size, int) for size in shape):
+            raise TypeError(
+                f"The statistic '{self.name}' has shape {shown(shape)}: shape({K}, {d}) must "
+                "return whole numbers."
+            )
+        return shape if self.adds_up else (processes, *shape)
 
     def combine(self, states: Tensor) -> Tensor:
         """The statistic of all samples from those of disjoint samples, along the first axis.
