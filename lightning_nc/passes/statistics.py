@@ -22,7 +22,7 @@ class Statistic(ABC):
 
     A statistic of your own is a subclass with a name, a shape, and the contribution of one batch.
     List it in the `Request` of a measure: the `Answer` then holds the total under that name in
-    ``answer.layers[layer].statistics``.
+    ``answer.layers[layer].statistics``. docs/own_measures.md lists what a batch has.
 
     Attributes:
         name: Its name. Statistics of one name must be equal: of one class, with equal attributes.
