@@ -7,6 +7,7 @@ name.
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
+from operator import index
 from typing import Any
 
 import torch
@@ -58,13 +59,15 @@ class Statistic(ABC):
         Raises:
             TypeError: If the shape is none.
         """
-        shape = tuple(self.shape(K, d))
-        if not all(isinstance(size, int) for size in shape):
+        shape = self.shape(K, d)
+        try:
+            sizes = tuple(map(index, shape))
+        except TypeError as error:
             raise TypeError(
                 f"The statistic '{self.name}' has shape {shown(shape)}: shape({K}, {d}) must "
-                "return whole numbers."
-            )
-        return shape if self.adds_up else (processes, *shape)
+                "return a tuple of whole numbers."
+            ) from error
+        return sizes if self.adds_up else (processes, *sizes)
 
     def combine(self, states: Tensor) -> Tensor:
         """The statistic of all samples from those of disjoint samples, along the first axis.
