@@ -14,7 +14,7 @@ from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.checking.findings import Check, Family
 from lightning_nc.checking.timing import Pace, pace_of
 from lightning_nc.functional.minority_collapse import minority_classes
-from lightning_nc.measures.given import require_module
+from lightning_nc.measures.given import request_of, require_module
 from lightning_nc.measures.minority_collapse import MinorityMeasure
 from lightning_nc.measures.minority_notes import NO_MINORITY
 from lightning_nc.network.class_names import class_names
@@ -89,7 +89,7 @@ def check(model: nn.Module, loader: Any, callbacks: Iterable[Any] | None = None)
         )
     chosen = _ours(callbacks_for(probe) if callbacks is None else callbacks)
     runner, shared = plain_runner(model, probe.forward), _shared(chosen)
-    requests = [each.measure.requested() for each in shared]
+    requests = [request_of(each.measure) for each in shared]
     dry = _DryRun(runner, lambda: probe.source, probe, requests, Processes())
     dry.run()
     assert dry.plan is not None

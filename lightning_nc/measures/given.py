@@ -9,6 +9,7 @@ from lightning_nc.arguments import shown
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.measure import Evaluation, Measure
 from lightning_nc.measures.quantity import Quantity
+from lightning_nc.passes.request import Request
 
 
 def require_module(model: Any) -> None:
@@ -60,6 +61,18 @@ def require_measure(value: Any) -> Measure:
             "measure: give it another name."
         )
     return value
+
+
+def request_of(measure: Measure) -> Request | Exception:
+    """What a measure requests, or why it does not: a measure that fails costs no other."""
+    try:
+        request = measure.request()
+    except Exception as error:
+        return error
+    if isinstance(request, Request):
+        return request
+    name = type(measure).__name__
+    return TypeError(f"{name}.request() must return a Request, got {shown(request)}.")
 
 
 def require_evaluation(measure: Measure, found: Any) -> Evaluation:

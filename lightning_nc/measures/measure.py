@@ -9,7 +9,6 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from lightning_nc.arguments import shown
 from lightning_nc.figures import over_epochs_figure
 from lightning_nc.figures.canvas import Target, canvas
 from lightning_nc.figures.tables import Lines, Table
@@ -118,17 +117,6 @@ class Measure(ABC):
     @abstractmethod
     def request(self) -> Request:
         """Return what the measure requests from a pass."""
-
-    def requested(self) -> Request | Exception:
-        """The request, or why there is none: a measure that fails costs no other."""
-        try:
-            request = self.request()
-        except Exception as error:
-            return error
-        if isinstance(request, Request):
-            return request
-        name = type(self).__name__
-        return TypeError(f"{name}.request() must return a Request, got {shown(request)}.")
 
     def evaluate(self, answer: Answer) -> Evaluation:
         """Compute every row from an answer."""

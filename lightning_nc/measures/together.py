@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lightning_nc.measures.given import require_evaluation
+from lightning_nc.measures.given import request_of, require_evaluation
 from lightning_nc.measures.measure import Evaluation, Measure
 from lightning_nc.measures.measurement import keyed
 from lightning_nc.network.runner import Runner
@@ -55,7 +55,7 @@ def measured_together(
     found: dict[int, Found | Exception] = {}
     for kind in dict.fromkeys(each.passes for each in measures):
         of_kind = [n for n, each in enumerate(measures) if each.passes is kind]
-        requests = [measures[n].requested() for n in of_kind]
+        requests = [request_of(measures[n]) for n in of_kind]
         one_pass = kind(runner, lambda: probe.source, probe, requests, Processes())
         for n, answer in zip(of_kind, one_pass.run(), strict=True):
             found[n] = evaluated(measures[n], answer)

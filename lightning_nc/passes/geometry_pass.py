@@ -16,9 +16,9 @@ from lightning_nc.passes.feature_cache import (
     has_own_memory,
     megabytes_of_features,
 )
-from lightning_nc.passes.found_layers import FoundLayers, sums_of
+from lightning_nc.passes.found_layers import FoundLayers
 from lightning_nc.passes.geometry_statistics import ClassSums, ResidualSums
-from lightning_nc.passes.layer_batches import Centres, LayerBatch, ResidualBatch, centres_of
+from lightning_nc.passes.layer_batches import Centres, LayerBatch, ResidualBatch
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.request import Answer
@@ -26,7 +26,7 @@ from lightning_nc.passes.statistics import Statistic, add_each
 from lightning_nc.passes.sum_checks import not_finite, why_not_finite
 from lightning_nc.passes.sums import Sums
 from lightning_nc.passes.sweeps import Reading, Swept, TakeBatch, sweep
-from lightning_nc.passes.totals import combined
+from lightning_nc.passes.totals import centres_at, sums_of
 
 _TALLY = "tally"  # place of the tallies of requests; all keys of sums are (place, name)
 
@@ -198,7 +198,7 @@ class GeometryPass(MeasuringPass):
         The decisions of classifiers are those of this group and of the groups before.
         """
         plan, failures = first.plan, first.swept.failures
-        centres = _centres(plan, points, totals)
+        centres = centres_at(plan, points, totals)
         # features that are read again may have changed; cached ones cannot. Residuals are summed
         # first, as they are projected for the others
         read_again: list[Statistic] = [ResidualSums()] if first.cache is None else []
@@ -273,19 +273,6 @@ def _of_all_features(statistics: Sequence[Statistic]) -> list[str]:
     """
     names = [each.name for each in statistics]
     return [ClassSums.name] if ClassSums.name in names else names
-
-
-def _centres(
-    plan: Plan, points: Sequence[Point], totals: Mapping[Hashable, Tensor]
-) -> dict[Point, Centres]:
-    """What is known of points after the first sweep; the sums of classes become their means."""
-    counts, found = plan.counts, dict[Point, Centres]()
-    for point in points:
-        sums = sums_of(point, totals)
-        of_classes = sums.pop(ClassSums.name)
-        first = partial(combined, plan.statistics[point], sums)
-        found[point] = centres_of(counts.to(of_classes.device), of_classes, first)
-    return found
 
 
 def _next_part(done: dict[Point, int], point: Point, n: int) -> slice:
