@@ -6,19 +6,14 @@ final means. No d x d matrix is formed and only centred vectors are squared, so 
 (D ~ 1e-12) far from the origin is measured as accurately as any other.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_sums import (
-    add_by_class,
-    blocks,
-    class_sums,
-    sum_by_class,
-)
+from lightning_nc.functional.class_sums import ClassMembers, blocks, class_sums
 from lightning_nc.functional.input_checks import (
     check_features,
     number_of_classes,
@@ -73,7 +68,7 @@ class ClassGeometry(NamedTuple):
 
 def project_residuals(
     features: Tensor,
-    labels: Tensor,
+    members: ClassMembers,
     means: Tensor,
     basis: Tensor,
     sums: Tensor | None = None,
@@ -82,7 +77,7 @@ def project_residuals(
 
     Args:
         features: ``h_i``, any floating dtype, shape ``(N, d)``.
-        labels: Class indices, shape ``(N,)``.
+        members: The class of each sample.
         means: Final class means, float64, shape ``(K, d)``.
         basis: Directions Q to project on, float64, shape ``(d, m)``; the axes if m = d.
         sums: To which the residuals of each class are added, float64, shape ``(K, d)``, if given.
@@ -94,31 +89,24 @@ def project_residuals(
         >>> means = torch.tensor([[0.0, 1.0], [4.0, 1.0]]).double()
         >>> Q = torch.tensor([[0.5], [0.0]]).double()
         >>> features = torch.tensor([[1.0, 1.0], [2.0, 1.0]])
-        >>> tuple(project_residuals(features, torch.tensor([0, 1]), means, Q))
+        >>> tuple(project_residuals(features, ClassMembers(torch.tensor([0, 1]), 2), means, Q))
         (tensor([[ 0.5000, -1.0000]], dtype=torch.float64), tensor([1., 4.], dtype=torch.float64))
     """
     along = means.new_zeros(basis.shape[1], len(features))
     squares = means.new_zeros(len(features))
     all_axes = basis.shape[0] == basis.shape[1]  # see `SeparatingDirections`
-    for rows, columns, r in residual_blocks(features, labels, means):
+    features = features.detach()
+    for rows, columns in blocks(features):
+        r = means[:, columns].index_select(0, members.labels[rows])
+        torch.sub(features[rows, columns], r, out=r)
         if sums is not None:
-            add_by_class(sums[:, columns], r, labels[rows])
+            members.add(sums[:, columns], r, rows)
         if all_axes:
             along[columns, rows] = r.mT
         else:
             along[:, rows].addmm_(basis[columns].mT, r.mT)
-        squares[rows] += r.square_().sum(1)
+        squares[rows].add_(r.square_().sum(1))
     return ProjectedResiduals(along, squares)
-
-
-def residual_blocks(
-    features: Tensor, labels: Tensor, means: Tensor
-) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yield rows, columns and the residuals about class means of each block of features."""
-    features = features.detach()
-    for rows, columns in blocks(features):
-        r = means[:, columns].index_select(0, labels[rows])
-        yield rows, columns, torch.sub(features[rows, columns], r, out=r)
 
 
 def class_geometry(features: Tensor, labels: Tensor) -> ClassGeometry:
@@ -152,18 +140,12 @@ def class_geometry(features: Tensor, labels: Tensor) -> ClassGeometry:
     require_every_class(counts)
     means = sums / counts[:, None]
     directions = separating_directions(counts, means)
-    residuals = project_residuals(features, labels, means, directions.basis)
+    members = ClassMembers(labels, K)
+    residuals = project_residuals(features, members, means, directions.basis)
     warn_if_degenerate(directions.rank, means)
-    along_fuzziness, along_collapse = directions.squares(residuals.along)
-    return ClassGeometry(
-        counts,
-        means,
-        directions.rank,
-        fuzziness=sum_by_class(along_fuzziness, labels, K),
-        collapse=sum_by_class(along_collapse, labels, K),
-        squares=sum_by_class(residuals.squares, labels, K),
-        scale=scale,
-    )
+    of_samples = torch.stack([*directions.squares(residuals.along), residuals.squares], 1)
+    fuzziness, collapse, squares = members.sums_of(of_samples).unbind(1)
+    return ClassGeometry(counts, means, directions.rank, fuzziness, collapse, squares, scale=scale)
 
 
 def undefined_without_signal(value: Tensor, rank: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Sums over the samples of each class: in a fixed order, so that their bits can be repeated."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -45,21 +46,17 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
         tensor([[3.],
                 [5.]], dtype=torch.float64)
     """
+    members = ClassMembers(labels, num_classes)
     sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
-    add_features(sums, features, labels)
-    return ClassSums(class_counts(labels, num_classes), sums)
+    add_features(sums, features, members)
+    return ClassSums(members.counts, sums)
 
 
-def add_features(sums: Tensor, features: Tensor, labels: Tensor) -> None:
+def add_features(sums: Tensor, features: Tensor, members: "ClassMembers") -> None:
     """Add features to the sums of their classes, float64, shape ``(K, d)``, in place."""
     features = features.detach()
     for rows, columns in blocks(features):
-        add_by_class(sums[:, columns], features[rows, columns], labels[rows])
-
-
-def class_counts(labels: Tensor, num_classes: int) -> Tensor:
-    """Samples per class n_k, shape ``(K,)``, float64."""
-    return sum_by_class(torch.ones_like(labels, dtype=torch.float64), labels, num_classes)
+        members.add(sums[:, columns], features[rows, columns], rows)
 
 
 def sum_by_class(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -77,14 +74,11 @@ def sum_by_class(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         >>> sum_by_class(torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0, 0, 1]), 2)
         tensor([3., 5.], dtype=torch.float64)
     """
-    shape = num_classes, *values.shape[1:]
-    sums = torch.zeros(shape, dtype=torch.float64, device=values.device)
-    add_by_class(sums, values, labels)
-    return sums
+    return ClassMembers(labels, num_classes).sums_of(values)
 
 
-def add_by_class(sums: Tensor, values: Tensor, labels: Tensor) -> None:
-    """Add values of samples to the sums of their classes, in place and in a fixed order.
+class ClassMembers:
+    """Which samples are of which class, to add their values to the sums of their classes.
 
     A few classes are summed by a product with the ``(K, N)`` matrix of class members. Its size and
     cost grow with K; many classes are summed sample by sample instead. On a CPU, `index_add_` does
@@ -92,18 +86,46 @@ def add_by_class(sums: Tensor, values: Tensor, labels: Tensor) -> None:
     samples by class first.
 
     Args:
-        sums: Float64 sums, shape ``(K,)`` or ``(K, d)``.
-        values: Shape ``(N,)`` or ``(N, d)``.
-        labels: Class indices in ``0 .. K - 1``, int64, shape ``(N,)``.
+        labels: Class indices in ``0 .. num_classes - 1``, int64, shape ``(N,)``.
+        num_classes: Number of classes K.
     """
-    values = values.detach().double()
-    if len(sums) <= _FEW_CLASSES:
-        classes = torch.arange(len(sums), device=labels.device)
-        sums += (classes[:, None] == labels).double() @ values
-    elif values.device.type == "cpu":
-        sums.index_add_(0, labels, values)
-    else:
-        sums.index_put_((labels,), values, accumulate=True)
+
+    def __init__(self, labels: Tensor, num_classes: int) -> None:
+        self.labels, self.num_classes = labels, num_classes
+
+    @cached_property
+    def matrix(self) -> Tensor:
+        """1 where a sample is of a class, else 0, float64, shape ``(K, N)``."""
+        classes = torch.arange(self.num_classes, device=self.labels.device)
+        return (classes[:, None] == self.labels).double()
+
+    @property
+    def counts(self) -> Tensor:
+        """Samples per class n_k, shape ``(K,)``, float64."""
+        return self.sums_of(torch.ones_like(self.labels, dtype=torch.float64))
+
+    def sums_of(self, values: Tensor) -> Tensor:
+        """Sum values over each class: shape ``(N,)`` to ``(K,)``, or ``(N, m)`` to ``(K, m)``."""
+        shape = self.num_classes, *values.shape[1:]
+        sums = torch.zeros(shape, dtype=torch.float64, device=values.device)
+        self.add(sums, values)
+        return sums
+
+    def add(self, sums: Tensor, values: Tensor, rows: slice = slice(None)) -> None:
+        """Add values to the sums of their classes, in place and in a fixed order.
+
+        Args:
+            sums: Float64 sums, shape ``(K,)`` or ``(K, d)``.
+            values: Those of the samples in ``rows``, shape ``(n,)`` or ``(n, d)``.
+            rows: Samples whose values are given.
+        """
+        values = values.detach().double()
+        if self.num_classes <= _FEW_CLASSES:
+            sums += self.matrix[:, rows] @ values
+        elif values.device.type == "cpu":
+            sums.index_add_(0, self.labels[rows], values)
+        else:
+            sums.index_put_((self.labels[rows],), values, accumulate=True)
 
 
 def blocks(features: Tensor) -> Iterator[tuple[slice, slice]]:

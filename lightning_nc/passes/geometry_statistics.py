@@ -29,41 +29,22 @@ class ClassSums(Statistic):
 
     def add_to(self, total: Tensor, batch: LayerBatch) -> None:
         """Add features to the rows of their classes alone: the others are not touched."""
-        add_features(total, batch.features, batch.labels)
+        add_features(total, batch.features, batch.members)
 
 
-class FuzzinessSquares(Statistic):
-    """Squared residuals along the directions of D."""
-
-    name = "fuzziness"
-
-    def shape(self, K: int, d: int) -> tuple[int, ...]:
-        """One number per class."""
-        return (K,)
-
-    def of(self, batch: ResidualBatch) -> Tensor:
-        """``sum_i ||P^T r_i||^2`` by class, P weighted by n_k/n."""
-        return batch.by_class(batch.squares_along[0])
-
-
-class CollapseSquares(FuzzinessSquares):
-    """Squared residuals along the directions of NC1."""
-
-    name = "collapse"
-
-    def of(self, batch: ResidualBatch) -> Tensor:
-        """``sum_i ||P^T r_i||^2`` by class, P weighted by 1/K."""
-        return batch.by_class(batch.squares_along[1])
-
-
-class Squares(FuzzinessSquares):
-    """Squared residuals in all directions."""
+class ResidualSquares(Statistic):
+    """The squared residuals of each class along the directions of D and of NC1, and in all."""
 
     name = "squares"
 
+    def shape(self, K: int, d: int) -> tuple[int, ...]:
+        """Three numbers per class."""
+        return 3, K
+
     def of(self, batch: ResidualBatch) -> Tensor:
-        """``sum_i ||r_i||^2`` by class."""
-        return batch.by_class(batch.projected.squares)
+        """``sum_i ||P^T r_i||^2`` with P weighted by n_k/n and by 1/K, and ``sum_i ||r_i||^2``."""
+        rows = torch.stack([*batch.squares_along, batch.projected.squares], 1)
+        return batch.by_class(rows).mT
 
 
 class ResidualSums(Statistic):
@@ -116,8 +97,8 @@ class DecisionCounts(Statistic):
         return batch.by_class(torch.stack([*pairs, *flags], 1)).mT
 
 
-# the statistics of `ClassGeometry`, summed at every layer
-GEOMETRY = (FuzzinessSquares(), CollapseSquares(), Squares())
+# what `ClassGeometry` is made of, summed at every layer
+GEOMETRY = (ClassSums(), ResidualSquares())
 
 
 def require_statistics(given: Iterable[Any]) -> None:
@@ -129,7 +110,7 @@ def require_statistics(given: Iterable[Any]) -> None:
     """
     if not isinstance(given, Iterable):
         raise TypeError(f"statistics must be a tuple of objects of Statistic, got {shown(given)}.")
-    ours = {each.name: each for each in (ClassSums(), ResidualSums(), *GEOMETRY)}
+    ours = {each.name: each for each in (*GEOMETRY, ResidualSums())}
     for each in given:
         if not isinstance(each, Statistic):
             raise TypeError(f"statistics must be objects of Statistic, got {shown(each)}.")

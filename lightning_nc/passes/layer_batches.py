@@ -8,7 +8,7 @@ from types import MappingProxyType
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ProjectedResiduals, project_residuals
-from lightning_nc.functional.class_sums import class_counts, sum_by_class
+from lightning_nc.functional.class_sums import ClassMembers
 from lightning_nc.functional.classifier import NearestCenter
 from lightning_nc.functional.powers_of_two import in_units_of, scale_of
 from lightning_nc.functional.separating_directions import (
@@ -90,14 +90,19 @@ class LayerBatch:
         """The labels as they are in the source, such as numbers of tokens, shape ``(n,)``."""
         return self.labels if self.classes is None else self.classes[self.labels]
 
+    @cached_property
+    def members(self) -> ClassMembers:
+        """Which samples are of which class."""
+        return ClassMembers(self.labels, self.num_classes)
+
     @property
     def counts(self) -> Tensor:
         """Samples per class, shape ``(K,)``, float64."""
-        return class_counts(self.labels, self.num_classes)
+        return self.members.counts
 
     def by_class(self, values: Tensor) -> Tensor:
         """Sum values over each class: shape ``(n,)`` to ``(K,)``, or ``(n, m)`` to ``(K, m)``."""
-        return sum_by_class(values, self.labels, self.num_classes)
+        return self.members.sums_of(values)
 
 
 class ResidualBatch(LayerBatch):
@@ -142,7 +147,7 @@ class ResidualBatch(LayerBatch):
 
     def _project(self, sums: Tensor | None) -> ProjectedResiduals:
         means, Q = self.centres.means, self.centres.directions.basis
-        self._projected = project_residuals(self.features, self.labels, means, Q, sums)
+        self._projected = project_residuals(self.features, self.members, means, Q, sums)
         return self._projected
 
     @cached_property

@@ -19,7 +19,7 @@ from lightning_nc.network.positions import AtEveryPosition
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import ModuleRun, Trace, trace
 from lightning_nc.passes.draw import Drawn
-from lightning_nc.passes.geometry_statistics import GEOMETRY, ClassSums, require_statistics
+from lightning_nc.passes.geometry_statistics import GEOMETRY, require_statistics
 from lightning_nc.passes.head_notes import head_notes, is_apart, no_head_note
 from lightning_nc.passes.heads import last_layer_point, require_hooks, settle_head
 from lightning_nc.passes.plan import Wanted, megabytes_of
@@ -180,8 +180,7 @@ class Places:
         """Whether all feature maps can be flattened: the accumulators fit into the budget."""
         K = len(self.counts)
         maps = [point for point in points if chooser.is_map(point)]
-        sums = [ClassSums(), *GEOMETRY]
-        megabytes = sum(megabytes_of(K, chooser.size(point), sums) for point in maps)
+        megabytes = sum(megabytes_of(K, chooser.size(point), GEOMETRY) for point in maps)
         return megabytes <= self.reading.probe.memory_mb
 
     def _of_heads(self, heads: dict[Point, str], chosen: dict[Point, Point]) -> dict[Point, Point]:

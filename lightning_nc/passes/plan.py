@@ -60,7 +60,7 @@ class Wanted(NamedTuple):
         if not self.geometry_at(point):
             return [*self.statistics]
         decided = self.decisions if point == self.classifier or self.mismatches else None
-        return [ClassSums(), *GEOMETRY, *self.statistics, *([decided] if decided else [])]
+        return [*GEOMETRY, *self.statistics, *([decided] if decided else [])]
 
     @property
     def decisions(self) -> DecisionCounts | None:

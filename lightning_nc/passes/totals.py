@@ -15,6 +15,7 @@ from lightning_nc.passes.geometry_statistics import (
     GEOMETRY,
     ClassSums,
     DecisionCounts,
+    ResidualSquares,
     ResidualSums,
 )
 from lightning_nc.passes.layer_batches import Centres, centres_of
@@ -52,7 +53,7 @@ def combined(statistics: Sequence[Statistic], totals: dict[str, Tensor]) -> dict
 
 def declared_of(totals: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The sums of a layer that requests declare, besides those of the geometry."""
-    geometry = {ClassSums.name, ResidualSums.name, *(each.name for each in GEOMETRY)}
+    geometry = {ResidualSums.name, *(each.name for each in GEOMETRY)}
     # on their own: a view of the sums would keep those of the residuals, as large as the means
     return {name: total.clone() for name, total in totals.items() if name not in geometry}
 
@@ -67,10 +68,16 @@ def geometry_of(
         totals: All sums of the layer.
         declared: Those that requests declare.
     """
-    own = {each.name: totals[each.name].clone() for each in GEOMETRY}
-    rank, scale = centres.directions.rank, centres.scale
+    fuzziness, collapse, squares = totals[ResidualSquares.name].clone()
     return ClassGeometry(
-        centres.counts, centres.means, rank, **own, statistics=declared, scale=scale
+        centres.counts,
+        centres.means,
+        centres.directions.rank,
+        fuzziness,
+        collapse,
+        squares,
+        declared,
+        centres.scale,
     )
 
 
