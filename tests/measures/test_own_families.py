@@ -92,6 +92,14 @@ def test_what_the_first_sweep_has_summed_is_there_in_the_second(way):
     assert found.values["probes/mine/last"] == found.values["probes_layers/mine/6"]
 
 
+def test_of_layers_alone_a_figure_has_to_be_drawn_by_the_measure():
+    with pytest.raises(
+        ValueError, match=r"no row of `quantities` has .* or the measure a draw\(\)"
+    ):
+        measured(Alignment()).plot()
+    assert measured(Ranks()).plot()[1].get_title() == "Ranks, mine"
+
+
 def test_norms_of_classes_are_drawn():
     found = measured(MinorityNorms([1, 2]))
     layers, labels = features()
