@@ -10,7 +10,7 @@ import numpy as np
 import pytorch_lightning
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import lightning_nc
 from lightning_nc import MeasureCallback
@@ -138,6 +138,24 @@ class Broken(Blobs):
 
     def __getitem__(self, index):
         raise OSError("the disk is gone")
+
+
+class Stream(IterableDataset):
+    """Samples one after another, of which nothing tells how many there are."""
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __iter__(self):
+        return iter(self.samples)
+
+
+class CosineHead(nn.Linear):
+    """Logits are scaled cosines, and no affine map of the features."""
+
+    def forward(self, h):
+        normalised = nn.functional.normalize
+        return 5 * nn.functional.linear(normalised(h), normalised(self.weight))
 
 
 class Training:

@@ -1,11 +1,11 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from lightning_nc import Probe, masked_mean, measure
 from lightning_nc.measures.minority_collapse import MinorityMeasure
-from tests import architectures
+from tests import architectures, nets
 
 X = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(30) % 4
@@ -42,11 +42,6 @@ class Codes(nn.Module):
 class Pairs(nn.Module):
     def forward(self, h):
         return torch.cat([h, h])
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter([(X[0], 0)])
 
 
 class ThreeParts(Dataset):
@@ -128,7 +123,7 @@ CASES = {
         ["'pixels'", "'kind'", "Probe(..., unpack=lambda batch: (batch['pixels'], batch['kind']))"],
     ),
     "a stream": (
-        {"loader": Stream()},
+        {"loader": nets.Stream([(X[0], 0)])},
         TypeError,
         ["Stream", "map-style", "list(batches)"],
     ),

@@ -68,15 +68,9 @@ def callbacks_for(
             f"without must list some of {', '.join(map(repr, _FAMILIES))}, as in "
             f'without=["elasticity"], got {without!r}.'
         )
+    common: dict[str, Any] = {"when": when, "figures": figures, "on_error": on_error}
     made: list[MeasureCallback] = [
-        kind(
-            probe=probe,
-            every_n_epochs=every_n_epochs,
-            epochs=epochs,
-            when=when,
-            figures=figures,
-            on_error=on_error,
-        )
+        kind(probe=probe, every_n_epochs=every_n_epochs, epochs=epochs, **common)
         for kind in (EquiSeparation, NeuralCollapse, MinorityCollapse)
     ]
     made.append(
@@ -84,9 +78,7 @@ def callbacks_for(
             probe=replace(made[0].probe, batch_norm="eval"),
             every_n_epochs=_RARER * every_n_epochs,
             epochs=None if epochs is None else _rarely(sorted(set(epochs))),
-            when=when,
-            figures=figures,
-            on_error=on_error,
+            **common,
         )
     )
     for callback in made:

@@ -16,7 +16,7 @@ from lightning_nc.callbacks.lightning_internals import (
     epoch_results,
     pending_metrics,
 )
-from lightning_nc.passes.meeting import Place, meeting_place
+from lightning_nc.passes.meeting import MeetingPlace, meeting_place
 
 
 def announce_computing(trainer: Any) -> None:
@@ -49,7 +49,7 @@ def stop_announcing(trainer: Any) -> None:
         vars(results).pop("metrics", None)
 
 
-def compute_with_others(trainer: Any, place: Place) -> None:
+def compute_with_others(trainer: Any, place: MeetingPlace) -> None:
     """Compute the metrics that other processes have begun to compute.
 
     No other metric is computed: metrics of the user may still be incomplete.
@@ -67,5 +67,5 @@ def compute_with_others(trainer: Any, place: Place) -> None:
                     compute_metric(results, name)
 
 
-def _announcements(place: Place) -> Place:
+def _announcements(place: MeetingPlace) -> MeetingPlace:
     return place.part("computing epoch metrics")

@@ -36,7 +36,7 @@ def without_inapplicable(
 
 def say_inapplicable(trainer: Any, record: Record, reason: Exception) -> None:
     """Say once, in Lightning's log, that a family does not apply."""
-    text = f"{record.name} on '{record.probe.key}' does not apply and logs nothing: {reason}"
+    text = f"{record.title} does not apply and logs nothing: {reason}"
     say_once(trainer, record.told, topic_of(text), text)
 
 
@@ -87,7 +87,7 @@ def tell_how_often(trainer: Any, record: Record) -> None:
     more = f"; and {len(causes) - _LISTED} more causes" if len(causes) > _LISTED else ""
     tell(
         trainer,
-        f"{record.name} on '{record.probe.key}': {skipped} of {record.attempts} measurements were "
+        f"{record.title}: {skipped} of {record.attempts} measurements were "
         f"skipped: {'; '.join(shown[:_LISTED])}{more}.",
     )
 

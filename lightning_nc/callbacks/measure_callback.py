@@ -3,17 +3,17 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_nc.callbacks import moments
 from lightning_nc.callbacks.epoch_metrics import announce_computing, stop_announcing
 from lightning_nc.callbacks.failures import tell_how_often
-from lightning_nc.callbacks.final_figures import log_final_figures
 from lightning_nc.callbacks.lightning_base import CallbackBase
 from lightning_nc.callbacks.messages import safely, say_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_at_setup, give_to_monitors
 from lightning_nc.callbacks.on_all_processes import announce, leave_out_others, withdraw
+from lightning_nc.callbacks.publishing_figures import publish_final_figures
 from lightning_nc.callbacks.record import Figures, OnError, Record
 from lightning_nc.callbacks.saved_state import VERSION, tell_of_state, why_not_read
 from lightning_nc.callbacks.schedule import Schedule, When
@@ -26,6 +26,8 @@ from lightning_nc.measures.history import History
 from lightning_nc.measures.measure import Measure, drawing_of
 from lightning_nc.measures.shown import Frame
 from lightning_nc.passes.probe import Probe
+
+T = TypeVar("T")
 
 
 class MeasureCallback(CallbackBase):
@@ -121,7 +123,7 @@ class MeasureCallback(CallbackBase):
         return self.history.to_frame(tidy)
 
     def __repr__(self) -> str:
-        told = f"{self.record.name} on '{self.probe.key}', {self.schedule.in_words}"
+        told = f"{self.record.title}, {self.schedule.in_words}"
         if not self.history:
             return f"<{told}: nothing measured yet>"
         many = f"{len(self.history)} measurement{'s' * (len(self.history) != 1)}"
@@ -173,9 +175,7 @@ class MeasureCallback(CallbackBase):
         if stage != "predict":
             announce(trainer, self.record)
         if stage == "fit":
-            self._attempt(
-                trainer, "check monitors", lambda: advise_at_setup(trainer, self, self.record)
-            )
+            self._attempt(trainer, "check monitors", lambda: advise_at_setup(trainer, self))
             self._attempt(trainer, "announce metrics", lambda: announce_computing(trainer))
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -216,7 +216,7 @@ class MeasureCallback(CallbackBase):
         Only now is it known which measurement is the last one.
         """
         self._at(trainer, pl_module, moments.end_of_training)
-        log_final_figures(trainer, self.record)
+        publish_final_figures(trainer, self.record)
         tell_how_often(trainer, self.record)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -227,7 +227,7 @@ class MeasureCallback(CallbackBase):
         """
         withdraw(trainer, self.record)
         with suppress(Exception):  # where warnings are errors, those on a figure
-            log = partial(log_final_figures, trainer, self.record, films=False)
+            log = partial(publish_final_figures, trainer, self.record, films=False)
             self._attempt(trainer, "log the last figures", log)
 
     @property
@@ -247,7 +247,7 @@ class MeasureCallback(CallbackBase):
         """Restore history and failures from a checkpoint; what is damaged is left out, and told."""
         why_not = why_not_read(state_dict)
         lost = self.load_parts({} if why_not else state_dict)
-        tell_of_state(f"{self.record.name} on '{self.probe.key}'", why_not, lost)
+        tell_of_state(self.record.title, why_not, lost)
 
     def load_parts(self, state: dict[str, Any]) -> list[str]:
         """Restore the parts of a state, and return what is damaged and left out."""
@@ -259,11 +259,8 @@ class MeasureCallback(CallbackBase):
 
     def _note_loaded(self, trainer: Any, read: Callable[[], Any]) -> None:
         self.record.shown = True
-
-        def note() -> None:
-            self.record.loaded = moments.of_checkpoint(read())
-
-        self._attempt(trainer, "tell how far the weights in the checkpoint were trained", note)
+        what = "tell how far the weights in the checkpoint were trained"
+        self.record.loaded = self._attempt(trainer, what, lambda: moments.of_checkpoint(read()))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle, without plans: they refer to data of this process."""
@@ -272,30 +269,28 @@ class MeasureCallback(CallbackBase):
 
     def _at(self, trainer: Any, pl_module: Any, moment_of: Callable[[Any], Moment]) -> None:
         """Measure for all callbacks that are due on this probe, if this one is their first."""
-        moments_found: list[Moment] = []
-        self._attempt(
-            trainer, "determine when to measure", lambda: moments_found.append(moment_of(trainer))
-        )
-        for moment in moments_found:
-            if moment.stage != "fit" and trainer.ckpt_path and not self.record.shown:
-                # before 2.5.1, Lightning shows a checkpoint to callbacks only when it trains
-                self._note_loaded(trainer, partial(moments.read_checkpoint, trainer.ckpt_path))
-            moment = self.record.of_loaded_weights(moment)
-            everything = records_of(trainer)
-            leave_out_others(trainer, everything)
-            due = [
-                record
-                for record in everything
-                if record.probe == self.probe
-                and record.measure.passes is self.measure.passes
-                and record.due(moment)
-            ]
-            if due and due[0] is self.record:
-                measure_together(trainer, pl_module, due, everything, moment)
+        moment = self._attempt(trainer, "determine when to measure", lambda: moment_of(trainer))
+        if moment is None:
+            return
+        if moment.stage != "fit" and trainer.ckpt_path and not self.record.shown:
+            # before 2.5.1, Lightning shows a checkpoint to callbacks only when it trains
+            self._note_loaded(trainer, partial(moments.read_checkpoint, trainer.ckpt_path))
+        moment = self.record.of_loaded_weights(moment)
+        everything = records_of(trainer)
+        leave_out_others(trainer, everything)
+        due = [
+            record
+            for record in everything
+            if record.probe == self.probe
+            and record.measure.passes is self.measure.passes
+            and record.due(moment)
+        ]
+        if due and due[0] is self.record:
+            measure_together(trainer, pl_module, due, everything, moment)
 
-    def _attempt(self, trainer: Any, what: str, do: Callable[[], Any]) -> None:
+    def _attempt(self, trainer: Any, what: str, do: Callable[[], T]) -> T | None:
         """Do something that may need private names of Lightning; report a failure once."""
-        safely(trainer, self.record.told_of_run, what, do)
+        return safely(trainer, self.record.told_of_run, what, do)
 
 
 def records_of(trainer: Any) -> list[Record]:

@@ -5,11 +5,13 @@ import re
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_nc.guards.signals import signals_held
+
+T = TypeVar("T")
 
 
 def tell(trainer: Any, text: str, here: bool | None = None) -> None:
@@ -81,7 +83,7 @@ def topic_of(text: str) -> str:
 
 
 @signals_held()  # what their handlers raise is no failure of ours
-def safely(trainer: Any, told: set[str], what: str, do: Callable[[], Any]) -> None:
+def safely(trainer: Any, told: set[str], what: str, do: Callable[[], T]) -> T | None:
     """Do something that may fail; a failure costs one warning and nothing else.
 
     Args:
@@ -90,12 +92,16 @@ def safely(trainer: Any, told: set[str], what: str, do: Callable[[], Any]) -> No
             whatever numbers it names, since most failures recur at every measurement.
         what: What is done, as a verb and its object.
         do: A function without arguments that does it, without communication.
+
+    Returns:
+        What the function returns; None if it fails.
     """
     try:
-        do()
+        return do()
     except Exception as error:
         reason = f"Could not {what}: {_shown(error)}"
         tell_once(trainer, told, topic_of(reason), reason + _place(error))
+        return None
 
 
 def _shown(error: Exception) -> str:

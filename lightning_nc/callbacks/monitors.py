@@ -22,45 +22,46 @@ def give_to_monitors(trainer: Any, values: Mapping[str, float]) -> None:
     monitored_metrics(trainer).update(monitored)
 
 
-def advise_at_setup(trainer: Any, callback: Any, record: Record) -> None:
+def advise_at_setup(trainer: Any, callback: Any) -> None:
     """Warn if a monitor would look for a value before it can exist, or at an old one.
 
     Args:
         trainer: The Trainer.
         callback: The callback whose values are monitored.
-        record: The record of that callback.
     """
-    epochs, when, name = record.schedule.epochs, record.schedule.when, record.name
-    for watcher, key in _watchers(trainer, record):
-        kind = type(watcher).__name__
-        looks_after_validation = _looks_after_validation(trainer, watcher)
-        if record.probe.source == "test":
-            advice = f"but only trainer.test() measures '{record.probe.key}'. Monitor another key."
-        elif epochs is not None and not {0, 1} & set(epochs) and _is_strict(watcher):
-            # a value from before training exists whenever a monitor looks
-            until = f"before epoch {min(epochs):g}" if epochs else "at any epoch"
-            advice = (
-                f"which has no value {until}. Add 0 to the epochs of {name}"
-                f"{_or_not_strict(watcher)}."
-            )
-        elif looks_after_validation and when == "validation_end":
-            places = trainer.callbacks.index(watcher), trainer.callbacks.index(callback)
-            if places[0] > places[1]:
-                continue
-            advice = (
-                f"but looks before {name} measures, at the value of the previous validation. To "
-                f"see the new value, list it after {name} in Trainer(callbacks=...)."
-            )
-        elif looks_after_validation:
-            option = _epoch_end_option(watcher)
-            advice = (
-                "but looks at the end of validation, before that epoch is measured: it would see "
-                f"the value of an earlier epoch. Set {kind}({option}=True), or give {name} "
-                'when="validation_end".'
-            )
-        else:
-            continue
-        tell(trainer, f"{kind} monitors '{key}', {advice}")
+    for watcher, key in _watchers(trainer, callback.record):
+        advice = _advice(trainer, callback, watcher)
+        if advice:
+            tell(trainer, f"{type(watcher).__name__} monitors '{key}', {advice}")
+
+
+def _advice(trainer: Any, callback: Any, watcher: Any) -> str:
+    """What is wrong with when a monitor looks, and what to do; empty if nothing is."""
+    record: Record = callback.record
+    epochs, name = record.schedule.epochs, record.name
+    looks_after_validation = _looks_after_validation(trainer, watcher)
+    if record.probe.source == "test":
+        return f"but only trainer.test() measures '{record.probe.key}'. Monitor another key."
+    if epochs is not None and not {0, 1} & set(epochs) and _is_strict(watcher):
+        # a value from before training exists whenever a monitor looks
+        until = f"before epoch {min(epochs):g}" if epochs else "at any epoch"
+        return (
+            f"which has no value {until}. Add 0 to the epochs of {name}{_or_not_strict(watcher)}."
+        )
+    if not looks_after_validation:
+        return ""
+    if record.schedule.when != "validation_end":
+        return (
+            "but looks at the end of validation, before that epoch is measured: it would see the "
+            f"value of an earlier epoch. Set {type(watcher).__name__}({_epoch_end_option(watcher)}"
+            f'=True), or give {name} when="validation_end".'
+        )
+    if trainer.callbacks.index(watcher) > trainer.callbacks.index(callback):
+        return ""
+    return (
+        f"but looks before {name} measures, at the value of the previous validation. To see the "
+        f"new value, list it after {name} in Trainer(callbacks=...)."
+    )
 
 
 def advise_without_value(trainer: Any, records: Sequence[Record]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning_nc.callbacks.messages import tell
 from lightning_nc.callbacks.record import Record
-from lightning_nc.passes.meeting import Place, meeting_place
+from lightning_nc.passes.meeting import MeetingPlace, meeting_place
 
 _OF_A_PROCESS = {"name", "num_workers", "wait_seconds"}  # settings that may differ
 
@@ -56,7 +56,7 @@ def leave_out_others(trainer: Any, records: Sequence[Record]) -> None:
         who = f"process {', '.join(map(str, lacking or others))}"
         what = "does not have it" if lacking else "has it with other options than process 0"
         text = (
-            f"{record.name} on '{record.probe.key}' is left out of this run: {who} {what}. Give "
+            f"{record.title} is left out of this run: {who} {what}. Give "
             "all processes the same callbacks; they measure together, and process 0 logs."
         )
         if record.on_error == "raise":
@@ -65,13 +65,13 @@ def leave_out_others(trainer: Any, records: Sequence[Record]) -> None:
         tell(trainer, text, here=trainer.global_rank == first)
 
 
-def _place_of(trainer: Any, record: Record) -> Place | None:
+def _place_of(trainer: Any, record: Record) -> MeetingPlace | None:
     place = meeting_place() if trainer.world_size > 1 else None
     name = f"who has {record.prefix} of run {record.runs}"
     return None if place is None else place.part(name)
 
 
-def _found(place: Place) -> dict[int, bytes | None]:
+def _found(place: MeetingPlace) -> dict[int, bytes | None]:
     """The options on each process, None where it does not have the callback; empty if unknown."""
     with suppress(Exception):
         store, ranks = place.store, range(place.world)

@@ -1,60 +1,39 @@
 """A progress line for long measurements, if the Trainer shows progress at all."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from lightning_nc.measures.progress import SECONDS, PassesLine
+from lightning_nc.measures.progress import SECONDS, Line, PassesLine, shown_line
 
 _OURS = "lightning_nc"  # marks our task among those of a `RichProgressBar`
 
 
-@contextmanager
-def progress_line(trainer: Any, text: str) -> Iterator[Callable[[], None]]:
-    """Show how many forward or backward passes through the network have been made.
+def progress_line(trainer: Any, text: str) -> AbstractContextManager[Callable[[], None]]:
+    """Show how many forward or backward passes have been made, as `shown_line` does.
 
     The line is shown on the first process only, and must not raise there: the others would wait.
 
     Args:
         trainer: The Trainer; with ``enable_progress_bar=False`` nothing is shown.
         text: What is being measured.
-
-    Yields:
-        A function to call after each forward or backward pass.
     """
-    line: _NoLine | PassesLine = _NoLine()
-    with suppress(Exception):  # a display that fails must not fail the measurement
-        line = _line_of(trainer, text)
-    try:
-        yield line.advance
-    finally:
-        with suppress(Exception):
-            line.close()
+    return shown_line(lambda: _line_of(trainer, text))
 
 
-def _line_of(trainer: Any, text: str) -> "_NoLine | PassesLine":
+def _line_of(trainer: Any, text: str) -> Line:
     """Return a line that suits the Trainer's progress bar, which may be user code."""
     bar = getattr(trainer, "progress_bar_callback", None)
     if bar is None or not trainer.is_global_zero or not getattr(bar, "is_enabled", True):
-        return _NoLine()
+        return Line()
     tasks = getattr(bar, "progress", None)  # RichProgressBar has it once training has started
     if tasks is not None and tasks.live.is_started:
         return _RichLine(tasks, text)
     return PassesLine(text)  # below the bar of `TQDMProgressBar`
 
 
-class _NoLine:
-    """A line that is not shown."""
-
-    def advance(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class _RichLine(_NoLine):
+class _RichLine(Line):
     """A task of `RichProgressBar`, hidden when it is closed.
 
     It is not removed but used again: Lightning finds its own tasks by their places among all.

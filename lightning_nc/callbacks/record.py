@@ -114,6 +114,11 @@ class Record:
         return f"{self.measure.family}/{self.probe.key}/"
 
     @property
+    def title(self) -> str:
+        """The callback and its probe, as messages call them: ``NeuralCollapse on 'train'``."""
+        return f"{self.name} on '{self.probe.key}'"
+
+    @property
     def history(self) -> History:
         """All measurements of this run, in order."""
         return History(self.rows)
@@ -241,7 +246,7 @@ class Record:
         """
         if self.stage != "fit" and len(self.rows):
             return []  # testing an early checkpoint must not discard the later history
-        rows, lost = rows_of(state.get("history", []))
+        rows, lost = rows_of(state.get("history", state_of(Rows())))
         failures = state.get("failures", 0)
         if not is_count(failures):
             failures, lost = 0, [*lost, "the number of failures"]

@@ -4,15 +4,15 @@ from typing import Any
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
-VERSION = 2  # 1 had a dictionary for each measurement
+VERSION = 2  # of the first release
 
 
 def why_not_read(state: Any) -> str:
     """Return why a state is not read at all; empty if it is, or parts of it are."""
     if not isinstance(state, dict):
         return f"it is {type(state).__name__}, not a dictionary"
-    version = state.get("version", 1)
-    if type(version) is not int or version < 1:
+    version = state.get("version", VERSION)
+    if type(version) is not int or version < VERSION:
         return "its version is damaged"
     if version > VERSION:
         return "it was written by a newer release, which can read it"

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,7 +14,8 @@ from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
 from lightning_nc.callbacks.on_all_processes import withdraw
 from lightning_nc.callbacks.progress import progress_line
-from lightning_nc.callbacks.publishing import publish_figures_and_tables, publish_values
+from lightning_nc.callbacks.publishing import publish_values
+from lightning_nc.callbacks.publishing_figures import publish_figures_and_tables
 from lightning_nc.callbacks.record import Record
 from lightning_nc.callbacks.recording import add_to_records
 from lightning_nc.callbacks.strategies import trainer_processes
@@ -57,68 +58,139 @@ def measure_together(
         moment: The moment of the run.
     """
     with signals_held() as arrived:
-        interrupted = lambda: arrived() or getattr(trainer, "received_sigterm", False)  # noqa: E731
+        shared = _Shared(trainer, pl_module, records, everything, moment, arrived)
         try:
-            _measure(trainer, pl_module, records, everything, moment, interrupted)
+            shared.measure()
         except Interrupted as reason:
-            text = f"{names_of(records)} on '{records[0].probe.key}': {reason}; it is left out."
+            text = f"{shared.title}: {reason}; it is left out."
             say_once(trainer, records[0].told, "signal", text)
 
 
-@generators_kept()  # plotting and solvers may use random numbers
-@torch.inference_mode(False)  # which `trainer.validate()` and `test()` turn on
-@torch.no_grad()
-def _measure(
-    trainer: Any,
-    pl_module: Any,
-    records: Sequence[Record],
-    everything: Sequence[Record],
-    moment: Moment,
-    interrupted: Callable[[], bool],
-) -> None:
-    """Measure as `measure_together` does, with signals held.
+class _Shared(NamedTuple):
+    """A measurement for several callbacks; see `measure_together` for all but the last field.
 
-    Raises:
-        Interrupted: On all processes, if a signal has arrived on one of them.
+    Attributes:
+        arrived: Whether a signal has arrived.
     """
-    started = time.perf_counter()
-    found = _found(trainer, pl_module, records, everything, moment, interrupted)
-    seconds = time.perf_counter() - started
-    measured, failed, values = add_to_records(trainer, records, found, moment, seconds)
-    if values:
-        publish_values(trainer, records[0].told_of_run, everything, values, moment)
-    for record, measurement in measured:
-        if interrupted():
-            break
-        publish_figures_and_tables(trainer, record, measurement)
-    tell_of_failures(trainer, failed, moment)
-    if moment.stage == "fit":
-        advise_without_value(trainer, records)
 
+    trainer: Any
+    pl_module: Any
+    records: Sequence[Record]
+    everything: Sequence[Record]
+    moment: Moment
+    arrived: Callable[[], bool]
 
-def _found(
-    trainer: Any,
-    pl_module: Any,
-    records: Sequence[Record],
-    everything: Sequence[Record],
-    moment: Moment,
-    interrupted: Callable[[], bool],
-) -> list[Found | Exception]:
-    """Return the answer and its evaluation for each callback, or its error."""
-    try:
-        _gather(trainer, records, everything, moment, interrupted)
-        answers = _answers(trainer, pl_module, records, interrupted)
-    except Interrupted:
-        raise
-    except Exception as error:
-        records[0].plans.clear()  # the data may have changed since
-        return [_kept(error, records)] * len(records)
-    # all processes have the same sums, so an evaluation fails on all of them
-    found = [evaluated(record.measure, a) for record, a in zip(records, answers, strict=True)]
-    return [
-        _kept(each, [record]) if isinstance(each, Exception) else each
-        for record, each in zip(records, found, strict=True)
-    ]
+    def interrupted(self) -> bool:
+        """Whether the program has other things to do."""
+        return self.arrived() or getattr(self.trainer, "received_sigterm", False)
+
+    @property
+    def title(self) -> str:
+        """The callbacks and their probe, as messages call them."""
+        return f"{names_of(self.records)} on '{self.records[0].probe.key}'"
+
+    @generators_kept()  # plotting and solvers may use random numbers
+    @torch.inference_mode(False)  # which `trainer.validate()` and `test()` turn on
+    @torch.no_grad()
+    def measure(self) -> None:
+        """Measure as `measure_together` does, with signals held.
+
+        Raises:
+            Interrupted: On all processes, if a signal has arrived on one of them.
+        """
+        trainer, records, moment = self.trainer, self.records, self.moment
+        started = time.perf_counter()
+        found = self._found()
+        seconds = time.perf_counter() - started
+        measured, failed, values = add_to_records(trainer, records, found, moment, seconds)
+        if values:
+            publish_values(trainer, records[0].told_of_run, self.everything, values, moment)
+        for record, measurement in measured:
+            if self.interrupted():
+                break
+            publish_figures_and_tables(trainer, record, measurement)
+        tell_of_failures(trainer, failed, moment)
+        if moment.stage == "fit":
+            advise_without_value(trainer, records)
+
+    def _found(self) -> list[Found | Exception]:
+        """Return the answer and its evaluation for each callback, or its error."""
+        try:
+            self._gather()
+            answers = self._answers()
+        except Interrupted:
+            raise
+        except Exception as error:
+            self.records[0].plans.clear()  # the data may have changed since
+            return [_kept(error, self.records)] * len(self.records)
+        # all processes have the same sums, so an evaluation fails on all of them
+        pairs = zip(self.records, answers, strict=True)
+        found = [(record, evaluated(record.measure, answer)) for record, answer in pairs]
+        return [
+            _kept(each, [record]) if isinstance(each, Exception) else each for record, each in found
+        ]
+
+    def _answers(self) -> list[Answer | Exception]:
+        """Run one pass for all records; its plan is kept for the next measurement."""
+        trainer, records, title = self.trainer, self.records, self.title
+        leader, probe = records[0], records[0].probe
+        together = tuple(record.prefix for record in records)
+        processes = trainer_processes(trainer)
+        processes = processes._replace(requests=len(records), interrupted=self.interrupted)
+        with progress_line(trainer, title) as show:
+
+            def advance() -> None:
+                show()
+                if self.interrupted():
+                    raise _BreakOff
+
+            def announce(text: str) -> None:
+                say_once(trainer, leader.told, "cost", f"{title}: {text}")
+
+            runner = trainer_runner(trainer, self.pl_module, probe, processes.in_step, advance)
+            one_pass = leader.measure.passes(
+                runner._replace(announce=announce),
+                lambda: _source(trainer, probe.source),
+                probe,
+                [request_of(record.measure) for record in records],
+                processes,
+                leader.plans.pop(together, None),
+            )
+            with stage_of(trainer, probe.source):
+                answers = one_pass.run()
+        if one_pass.plan is not None and one_pass.only_planned_failures:
+            leader.plans[together] = one_pass.plan
+        return answers
+
+    def _gather(self) -> None:
+        """Wait until all processes have come to the measurement, before any enters a collective.
+
+        Raises:
+            MissedMeeting: On all processes, if some have not come in time.
+            Interrupted: On a process that has stopped waiting for a signal.
+        """
+        trainer, leader, place = self.trainer, self.records[0], meeting_place()
+        if trainer.world_size == 1 or place is None:
+            return
+        seconds = place.within_timeout(leader.probe.wait_seconds) / 2**leader.missed
+        # the same callback does not measure twice at the same point of a run
+        stage, epochs = self.moment.stage, self.moment.epochs_completed
+        name = f"{leader.prefix} of run {leader.runs}, {stage}, {epochs}"
+        meanwhile = partial(compute_with_others, trainer, place)
+        absent = place.meet(name, seconds, meanwhile, self.interrupted)
+        if absent and self.interrupted():
+            raise Interrupted
+        leader.missed = leader.missed + 1 if absent else 0
+        for record in () if absent else self.everything:  # all have looked
+            withdraw(trainer, record)
+        if absent:
+            who = ", ".join(map(str, absent))
+            raise MissedMeeting(
+                f"process {who} did not reach this measurement within {seconds:.3g} s. If it is "
+                "slower than the others, increase Probe(wait_seconds=...); they wait for half the "
+                "timeout of their group at most. If it waits in a communication that the others "
+                f"enter later, such as one of another callback, list {leader.name} first."
+            )
 
 
 def _kept(error: Exception, records: Sequence[Record]) -> Exception:
@@ -127,79 +199,6 @@ def _kept(error: Exception, records: Sequence[Record]) -> Exception:
         return error
     error.__context__ = error.__cause__ = None
     return error.with_traceback(None)
-
-
-def _answers(
-    trainer: Any,
-    pl_module: Any,
-    records: Sequence[Record],
-    interrupted: Callable[[], bool],
-) -> list[Answer | Exception]:
-    """Run one pass for all records; its plan is kept for the next measurement."""
-    leader, probe = records[0], records[0].probe
-    together = tuple(record.prefix for record in records)
-    processes = trainer_processes(trainer)
-    processes = processes._replace(requests=len(records), interrupted=interrupted)
-    with progress_line(trainer, f"{names_of(records)} on '{probe.key}'") as show:
-
-        def advance() -> None:
-            show()
-            if interrupted():
-                raise _BreakOff
-
-        def announce(text: str) -> None:
-            who = f"{names_of(records)} on '{probe.key}'"
-            say_once(trainer, leader.told, "cost", f"{who}: {text}")
-
-        runner = trainer_runner(trainer, pl_module, probe, processes.in_step, advance)
-        one_pass = leader.measure.passes(
-            runner._replace(announce=announce),
-            lambda: _source(trainer, probe.source),
-            probe,
-            [request_of(record.measure) for record in records],
-            processes,
-            leader.plans.pop(together, None),
-        )
-        with stage_of(trainer, probe.source):
-            answers = one_pass.run()
-    if one_pass.plan is not None and one_pass.only_planned_failures:
-        leader.plans[together] = one_pass.plan
-    return answers
-
-
-def _gather(
-    trainer: Any,
-    records: Sequence[Record],
-    everything: Sequence[Record],
-    moment: Moment,
-    interrupted: Callable[[], bool],
-) -> None:
-    """Wait until all processes have come to the measurement, before any enters a collective.
-
-    Raises:
-        MissedMeeting: On all processes, if some have not come in time.
-        Interrupted: On a process that has stopped waiting for a signal.
-    """
-    leader, place = records[0], meeting_place()
-    if trainer.world_size == 1 or place is None:
-        return
-    seconds = place.within_timeout(leader.probe.wait_seconds) / 2**leader.missed
-    # the same callback does not measure twice at the same point of a run
-    name = f"{leader.prefix} of run {leader.runs}, {moment.stage}, {moment.epochs_completed}"
-    absent = place.meet(name, seconds, partial(compute_with_others, trainer, place), interrupted)
-    if absent and interrupted():
-        raise Interrupted
-    leader.missed = leader.missed + 1 if absent else 0
-    for record in () if absent else everything:  # all have looked
-        withdraw(trainer, record)
-    if absent:
-        who = ", ".join(map(str, absent))
-        raise MissedMeeting(
-            f"process {who} did not reach this measurement within {seconds:.3g} s. If it is slower "
-            "than the others, increase Probe(wait_seconds=...); they wait for half the timeout of "
-            "their group at most. If it waits in a communication that the others enter later, such "
-            f"as one of another callback, list {leader.name} first."
-        )
 
 
 def _source(trainer: Any, source: Any) -> Any:

@@ -34,12 +34,12 @@ class GeometrySummary(CallbackBase):
 
 def _lines_of(record: Record) -> list[str]:
     """Return the lines of one callback: a heading, then one per quantity."""
-    fitted, heading = record.fitted(), f"{record.name} on '{record.probe.key}'"
+    fitted = record.fitted()
     if not fitted:
-        return [f"{heading}: nothing measured, {record.failures} skipped."]
+        return [f"{record.title}: nothing measured, {record.failures} skipped."]
     first, last = fitted[0], fitted[-1]
     columns = "".join(f"{_when(each):>14}" for each in (first, last))
-    lines = ["", f"{heading:<44}{columns}"]
+    lines = ["", f"{record.title:<44}{columns}"]
     for row in record.measure.quantities:
         key = record.prefix + row.name
         if key in last.values:

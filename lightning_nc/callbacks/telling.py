@@ -22,8 +22,7 @@ def tell_of_measurement(
 
     A failure on the first process alone must not stop it: the others would wait.
     """
-    who = f"{record.name} on '{record.probe.key}'"
-    timeline = record.timeline()
+    who, timeline = record.title, record.timeline()
     of_change = change_note(timeline) if timeline.last.stage == "fit" else {}
     notes = {**answer.notes, **evaluation.notes, **of_change}
     if not record.asked_for:  # what has no value here was not asked for, so it is no warning

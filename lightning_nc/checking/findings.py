@@ -9,7 +9,7 @@ from lightning_nc.measures.shown import html_table
 from lightning_nc.network.points import Point
 from lightning_nc.passes.feature_cache import megabytes_of_features
 from lightning_nc.passes.gradient_cost import duration
-from lightning_nc.passes.plan import Plan, megabytes_of
+from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.probe import Probe
 
 _TRAINING_STEP = 3  # forward passes: a backward pass takes about as long as two
@@ -88,7 +88,7 @@ class Check:
     @property
     def megabytes(self) -> float:
         """Memory of the accumulators at the peak, in MB."""
-        return max(sum(map(self._megabytes, group)) for group in self._groups)
+        return max(sum(self.plan.megabytes[point] for point in group) for group in self._groups)
 
     @property
     def cached(self) -> bool:
@@ -139,10 +139,6 @@ class Check:
     def _repr_html_(self) -> str:
         """The table in a notebook."""
         return html_table(self.rows())
-
-    def _megabytes(self, point: Point) -> float:
-        plan = self.plan
-        return megabytes_of(plan.num_classes, plan.widths[point], plan.statistics[point])
 
     def _is_cached(self, group: Sequence[Point]) -> bool:
         widths = {point: self.plan.widths[point] for point in group}

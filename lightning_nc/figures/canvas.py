@@ -120,7 +120,7 @@ def entitle(figure: Any, title: str, on: Target) -> None:
         figure.suptitle(literal(title), fontsize="medium")
 
 
-def head(axes: Any, title: str) -> None:
+def entitle_axes(axes: Any, title: str) -> None:
     """Write a title above axes, letter by letter.
 
     Its height is fixed: to find one, matplotlib measures all ticks.

@@ -15,7 +15,7 @@ from lightning_nc.figures.canvas import (
     canvas,
     colour_bar,
     entitle,
-    head,
+    entitle_axes,
     label_classes,
     legend_below,
     logarithmic,
@@ -49,7 +49,7 @@ def cosine_figure(
         K = len(matrix)
         image = axes.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
         axes.set(xticks=[], yticks=[])
-        head(axes, name)
+        entitle_axes(axes, name)
         if border is not None:
             axes.axhline(border - 0.5, color="black", linewidth=1)
             axes.axvline(border - 0.5, color="black", linewidth=1)
@@ -90,7 +90,7 @@ def cosine_histogram_figure(
         axes.set_xticks([-1, 0, 1])
         axes.set_xlabel("cosine")
         axes.grid(True, which="major", alpha=0.3)
-        head(axes, name)
+        entitle_axes(axes, name)
     all_axes[0].set_ylabel("share of pairs of classes")
     legend_below(figure, all_axes[0], on)
     entitle(figure, f"{title}; {K} classes", on)
@@ -132,7 +132,7 @@ def class_size_figure(
         axes.set(yticks=[], ylim=(len(order) - 0.4, -0.6), xlabel="norm")
         axes.set_xlim(left=0)
         axes.locator_params("x", nbins=3)
-        head(axes, name)
+        entitle_axes(axes, name)
     shown = thinned(len(order), 10)
     sizes = [f": {class_counts[order[k]]:g}" if known else "" for k in shown]
     named = [
@@ -176,5 +176,5 @@ def prediction_figure(
     axes.set_ylabel("mean cosine of minority classifier rows")
     axes.grid(True, alpha=0.3)
     axes.legend()
-    head(axes, title)
+    entitle_axes(axes, title)
     return figure

@@ -10,7 +10,7 @@ from lightning_nc.figures.canvas import (
     beginning_of,
     canvas,
     colour_bar,
-    head,
+    entitle_axes,
     label_classes,
     thinned,
 )
@@ -53,5 +53,5 @@ def similarity_figure(
     axes.set_ylabel("class")
     label = "K(a, b) / √(K(a, a) K(b, b))"
     colour_bar(figure, image, [axes], on, label, ticks=[-1, -0.5, 0, 0.5, 1])
-    head(axes, title)
+    entitle_axes(axes, title)
     return figure

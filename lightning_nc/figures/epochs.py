@@ -10,7 +10,7 @@ from lightning_nc.figures.canvas import (
     COLOURS,
     Target,
     canvas,
-    head,
+    entitle_axes,
     label_epochs,
     legend_below,
     logarithmic,
@@ -51,7 +51,7 @@ def collapse_figure(
         axes.axvspan(terminal, max(epochs), color="0.93", zorder=-1)
     axes.grid(True, which="major", alpha=0.3)
     legend_below(figure, axes, on)
-    head(axes, title)
+    entitle_axes(axes, title)
     return figure
 
 
@@ -92,5 +92,5 @@ def over_epochs_figure(
     axes.set_ylabel(label)
     axes.grid(True, alpha=0.3)
     axes.legend(fontsize="small")
-    head(axes, title)
+    entitle_axes(axes, title)
     return figure

@@ -17,7 +17,7 @@ from lightning_nc.figures.canvas import (
     beginning_of,
     canvas,
     colour_bar,
-    head,
+    entitle_axes,
     in_legend,
     label_depth,
     literal,
@@ -54,7 +54,7 @@ def separation_figure(
     figure, (axes,) = canvas(1, (5.4, 4.0), on)
     draw_law(axes, fuzziness, reference)
     label_depth(axes, names, label)
-    head(axes, title)
+    entitle_axes(axes, title)
     return figure
 
 
@@ -178,7 +178,7 @@ def separation_comparison_figure(
     logarithmic(axes.yaxis)
     label_depth(axes, names)
     axes.legend(fontsize="small")
-    head(axes, title)
+    entitle_axes(axes, title)
     return figure
 
 
@@ -226,7 +226,7 @@ def layers_over_epochs_figure(
     of_bar: dict[str, Any] = {"ticks": shown, "format": in_epochs}
     bar = colour_bar(figure, drawn, [axes], on, time, **of_bar)
     bar.ax.set_ylim(0, last)
-    head(axes, title)
+    entitle_axes(axes, title)
     return figure
 
 
@@ -240,7 +240,7 @@ def _add_all_classes(
         logarithmic(axes.yaxis)
     label_depth(axes, names)
     axes.legend(fontsize="small")
-    head(axes, title)
+    entitle_axes(axes, title)
 
 
 def _line(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from lightning_nc.figures.canvas import (
     Target,
     beginning_of,
     canvas,
-    head,
+    entitle_axes,
     require_matplotlib,
 )
 
@@ -98,4 +98,4 @@ def _draw(axes: Any, snapshot: Snapshot) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.legend(loc="upper right", fontsize="small", ncols=3)
-    head(axes, title)
+    entitle_axes(axes, title)

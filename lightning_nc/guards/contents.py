@@ -17,7 +17,7 @@ from lightning_nc.guards.stand_ins import goes_one_way
 _LINE = 64  # bytes that are looked at together
 _PART = 2**16  # lines or items of what is too large to be copied
 _ITEM = 40  # bytes that copying an item of a container costs, and comparing it
-
+_OBJECTS = 5_000  # that are looked at, which takes about 0.1 s
 
 CLOSED = "held something open that has been closed, so it is left as it is now"
 
@@ -27,11 +27,10 @@ class Budget:
 
     Args:
         megabytes: How much may be copied; of what is too large for the rest of it, a part is.
-        objects: How many objects may be looked at.
     """
 
-    def __init__(self, megabytes: float, objects: int) -> None:
-        self.bytes, self.objects, self.parts = megabytes * 2**20, objects, 4 * _PART
+    def __init__(self, megabytes: float) -> None:
+        self.bytes, self.objects, self.parts = megabytes * 2**20, _OBJECTS, 4 * _PART
 
     def step(self, size: int, unit: int, cost: int) -> int:
         """Return 1 if a thing may all be copied, else the distance between what is copied of it.

@@ -14,7 +14,6 @@ from lightning_nc.guards.names import Names, in_module
 from lightning_nc.guards.reachable import GENERATORS, reachable
 from lightning_nc.guards.stand_ins import goes_one_way, stand_in
 
-_OBJECTS = 5_000  # that are looked at, which takes about 0.1 s
 _MEGABYTES_OF_NETWORK, _MEGABYTES_OF_DATA = 128, 32  # that are copied
 
 _OF_DATA = (
@@ -62,12 +61,12 @@ class Memory:
         self._kept: list[_Kept] = []
         self._replaced: list[Callable[[], None]] = []
         own = list(model.modules())
-        budget = Budget(_MEGABYTES_OF_NETWORK, _OBJECTS)
+        budget = Budget(_MEGABYTES_OF_NETWORK)
         names = [in_module(module) for module in modules]
         for found in reachable(dict.fromkeys(map(type, own)), budget, own, names):
             if contents or not isinstance(found.thing, Tensor):
                 self._keep(*found, budget, _OF_NETWORK)
-        budget = Budget(_MEGABYTES_OF_DATA, _OBJECTS)
+        budget = Budget(_MEGABYTES_OF_DATA)
         for found in reachable(data, budget, own):
             self._keep(*found, budget, _OF_DATA)
 
@@ -134,7 +133,7 @@ def _take_away(kept: Any, key: Any, other: Any, value: Any) -> None:
 
 def generators_reached(data: Iterable[Any]) -> list[Any]:
     """Return the random generators among what is put back, but for those of too many."""
-    found = reachable(data, Budget(0, _OBJECTS))
+    found = reachable(data, Budget(0))
     return [each.thing for each in found if each.alone and isinstance(each.thing, GENERATORS)]
 
 

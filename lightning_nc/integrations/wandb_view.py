@@ -5,6 +5,7 @@ from typing import Any
 
 from lightning_nc.measures import MEASURES
 from lightning_nc.measures.family import Family
+from lightning_nc.measures.quantity import charts_of_rows
 
 
 def wandb_view(entity: str, project: str, probes: Iterable[str] = ("train",)) -> Any:
@@ -49,7 +50,7 @@ def _section(family: Family, figures: tuple[str, ...], probe: str) -> Any:
             y=[start + name for name in curves],
             log_y=panel.logarithmic,
         )
-        for panel, curves in family.charts().items()
+        for panel, curves in charts_of_rows(family.quantities).items()
     ]
     plots += [
         reports.LinePlot(

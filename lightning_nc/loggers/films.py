@@ -2,11 +2,13 @@
 
 import io
 import shutil
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lightning_nc.loggers.kinds import free_name, is_a, local_folder_of, path_of, takes_files
+from lightning_nc.loggers.files import local_folder_of, path_of, save_file
+from lightning_nc.loggers.kinds import is_a
 
 
 def log_film(logger: Any, tag: str, film: Path, step: int) -> bool:
@@ -42,26 +44,5 @@ def log_film(logger: Any, tag: str, film: Path, step: int) -> bool:
 
 
 def save_film(folder: str | Path, tag: str, film: Path, logger: Any = None) -> Path | None:
-    """Copy a GIF to ``figures/TAG.gif`` in a local folder, without overwriting a file.
-
-    Nothing is written to a remote folder, such as ``s3://...``.
-
-    Args:
-        folder: The logger's folder.
-        tag: Name of the film.
-        film: Path of the GIF.
-        logger: A logger that is given the file if it takes files.
-
-    Returns:
-        The file; None if none was written.
-    """
-    if "://" in str(folder):
-        return None
-    separator = "." if takes_files(logger) else "/"
-    path = Path(folder, "figures", path_of(tag).replace("/", separator))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = free_name(path.name, ".gif", lambda name: (path.parent / name).exists())
-    saved = Path(shutil.copy(film, path.parent / name))
-    if takes_files(logger):
-        logger.log_file(str(saved))
-    return saved
+    """Copy a GIF to ``figures/TAG.gif`` in a folder; see `save_file`."""
+    return save_file(folder, path_of(tag), ".gif", partial(shutil.copy, film), logger)

@@ -1,13 +1,13 @@
 """Log a matplotlib figure to any logger, or save it in a folder."""
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lightning_nc.loggers.kinds import free_name, is_a, local_folder_of, path_of, takes_files
+from lightning_nc.loggers.files import free_name, local_folder_of, path_of, save_file
+from lightning_nc.loggers.kinds import is_a
 
 
 def log_figure(logger: Any, tag: str, figure: Any, step: int) -> bool:
@@ -36,7 +36,7 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> bool:
     elif is_a(logger, "MLFlowLogger"):
         run, files = logger.run_id, f"figures/{path_of(tag)}"
         taken = {file.path for file in logger.experiment.list_artifacts(run, files)}
-        name = _png(step, lambda name: f"{files}/{name}" in taken)
+        name = free_name(_stem(step), ".png", lambda name: f"{files}/{name}" in taken)
         logger.experiment.log_figure(run, figure, f"{files}/{name}")
     elif _takes_images(logger):
         logger.log_image(key=tag, images=[_pixels(figure)], step=step)
@@ -49,34 +49,15 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> bool:
 def save_figure(
     folder: str | Path, tag: str, figure: Any, step: int, logger: Any = None
 ) -> Path | None:
-    """Write a figure to ``figures/TAG/step_N.png`` in a local folder, without overwriting a file.
+    """Write a figure to ``figures/TAG/step_N.png`` in a folder; see `save_file`."""
 
-    Nothing is written to a remote folder, such as ``s3://...``.
+    def write(path: Path) -> None:
+        from PIL import Image  # a dependency of matplotlib
 
-    Args:
-        folder: The logger's folder.
-        tag: Name of the figure.
-        figure: A matplotlib ``Figure``.
-        step: Step in the name of the file.
-        logger: A logger that is given the file if it takes files.
+        # the pixels may have been drawn for another logger; level 1 takes a third of the time of 6
+        Image.fromarray(_pixels(figure)).save(path, compress_level=1)
 
-    Returns:
-        The file; None if none was written.
-    """
-    if "://" in str(folder):
-        return None
-    separator = "." if takes_files(logger) else "/"
-    start = f"{path_of(tag)}/".replace("/", separator)
-    files = Path(folder, "figures")
-    path = files / (start + _png(step, lambda name: (files / (start + name)).exists()))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    from PIL import Image  # a dependency of matplotlib
-
-    # the pixels may have been drawn for another logger; level 1 takes a third of the time of 6
-    Image.fromarray(_pixels(figure)).save(path, compress_level=1)
-    if takes_files(logger):
-        logger.log_file(str(path))
-    return path
+    return save_file(folder, f"{path_of(tag)}/{_stem(step)}", ".png", write, logger)
 
 
 def _takes_images(logger: Any) -> bool:
@@ -88,9 +69,8 @@ def _takes_images(logger: Any) -> bool:
     return True
 
 
-def _png(step: int, taken: Callable[[str], bool]) -> str:
-    # with one batch per epoch, two measurements can have the same step
-    return free_name(f"step_{step:08d}", ".png", taken)
+def _stem(step: int) -> str:
+    return f"step_{step:08d}"
 
 
 def _pixels(figure: Any) -> np.ndarray[Any, Any]:

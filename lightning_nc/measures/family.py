@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning_nc.measures.measure import Measure
-from lightning_nc.measures.quantity import Curve, Panel, Quantity, require_text
+from lightning_nc.measures.quantity import Quantity, require_text
 
 
 class Family(NamedTuple):
@@ -42,14 +42,6 @@ class Family(NamedTuple):
         """A family of which only the name and the names of the quantities are known."""
         rows = (Quantity(each, "", each, "") for each in quantities)
         return cls(name, name, "", tuple(rows), (Quantity("", "", "value", ""),))
-
-    def charts(self) -> dict[Panel, dict[str, Curve]]:
-        """The panels in the order of the rows, each with its curves by name of the quantity."""
-        charts: dict[Panel, dict[str, Curve]] = {}
-        for row in self.quantities:
-            if row.chart is not None:
-                charts.setdefault(row.chart.panel, {})[row.name] = row.chart
-        return charts
 
     def to_state(self) -> dict[str, Any]:
         """Primitives that JSON can store."""

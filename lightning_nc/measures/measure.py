@@ -1,7 +1,7 @@
 """The base of all measures: what is measured and what it means, without a Trainer or a logger."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_nc.figures import over_epochs_figure
 from lightning_nc.figures.canvas import Target, canvas
 from lightning_nc.figures.tables import Lines, Table
-from lightning_nc.measures.quantity import Panel, Quantity
+from lightning_nc.measures.quantity import Curve, Panel, Quantity, charts_of_rows
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.passes.geometry_pass import GeometryPass
 from lightning_nc.passes.measuring_pass import MeasuringPass
@@ -159,8 +159,8 @@ class Measure(ABC):
             ``lightning_nc.figures.canvas.canvas(columns, size, on)`` returns figure and axes for
             all three.
         """
-        panels = [*dict.fromkeys(row.chart.panel for row in self.quantities if row.chart)]
-        return {"epochs": partial(self._over_epochs, panels, timeline)} if panels else {}
+        charts = charts_of_rows(self.quantities)
+        return {"epochs": partial(_draw_over_epochs, charts, timeline)} if charts else {}
 
     def draw_at_end(self, timeline: Timeline) -> dict[str, Drawing]:
         """Figures of the whole run, logged once when training is over; as in `draw`."""
@@ -197,17 +197,16 @@ class Measure(ABC):
                 "one number, or None if there is nothing to log."
             ) from error
 
-    def _over_epochs(self, panels: Sequence[Panel], timeline: Timeline, on: Target = None) -> Any:
-        figure, all_axes = canvas(len(panels), (5.0 * len(panels), 3.6), on)
-        time = timeline.time
-        for panel, axes in zip(panels, all_axes, strict=True):
-            curves = {
-                row.chart.label: timeline.over_epochs(row.name)
-                for row in self.quantities
-                if row.chart is not None and row.chart.panel == panel
-            }
-            lines, title = dict(panel.references), timeline.title(panel.title)
-            over_epochs_figure(
-                time.places[0], curves, lines, "", title, axes, panel.logarithmic, time.label
-            )
-        return figure
+
+def _draw_over_epochs(
+    charts: Mapping[Panel, Mapping[str, Curve]], timeline: Timeline, on: Target = None
+) -> Any:
+    figure, all_axes = canvas(len(charts), (5.0 * len(charts), 3.6), on)
+    time = timeline.time
+    for (panel, curves), axes in zip(charts.items(), all_axes, strict=True):
+        values = {curve.label: timeline.over_epochs(name) for name, curve in curves.items()}
+        lines, title = dict(panel.references), timeline.title(panel.title)
+        over_epochs_figure(
+            time.places[0], values, lines, "", title, axes, panel.logarithmic, time.label
+        )
+    return figure

@@ -1,7 +1,7 @@
 """A line that counts the passes of a long measurement through a network."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,7 +19,17 @@ def bar_of_tqdm() -> Any:
     return tqdm
 
 
-class PassesLine:
+class Line:
+    """A line that counts passes; by itself it shows nothing."""
+
+    def advance(self) -> None:
+        """Count one pass; a display that fails does not fail the measurement."""
+
+    def close(self) -> None:
+        """Remove the line."""
+
+
+class PassesLine(Line):
     """A line of tqdm, removed when it is closed.
 
     Args:
@@ -33,37 +43,41 @@ class PassesLine:
         self.line = bar_of_tqdm()(desc=text, **options)
 
     def advance(self) -> None:
-        """Count one pass; a display that fails does not fail the measurement."""
+        """Count one pass."""
         with suppress(Exception):
             self.line.update()
 
     def close(self) -> None:
-        """Remove the line."""
+        """Remove it."""
         self.line.close()
 
 
 @contextmanager
-def passes_shown(shown: bool | None) -> Iterator[Callable[[], None]]:
-    """Show how many passes a measurement without a Trainer has made.
+def shown_line(line_of: Callable[[], Line]) -> Iterator[Callable[[], None]]:
+    """Show a line while the block lasts; a display that fails does not fail the measurement.
+
+    Args:
+        line_of: Makes the line; if it fails, none is shown.
+
+    Yields:
+        A function to call after each pass.
+    """
+    line = Line()
+    with suppress(Exception):
+        line = line_of()
+    try:
+        yield line.advance
+    finally:
+        with suppress(Exception):
+            line.close()
+
+
+def passes_shown(shown: bool | None) -> AbstractContextManager[Callable[[], None]]:
+    """Show how many passes a measurement without a Trainer has made, as `shown_line` does.
 
     Args:
         shown: Whether to show it; None shows it in terminals and notebooks, on the first process.
-
-    Yields:
-        A function to call after each pass; nothing that is shown fails the measurement.
     """
     if shown is None and distributed.is_available() and distributed.is_initialized():
         shown = None if distributed.get_rank() == 0 else False
-    line: PassesLine | None = None
-    with suppress(Exception):
-        line = PassesLine("measure", shown)
-    try:
-        yield _nothing if line is None else line.advance
-    finally:
-        with suppress(Exception):
-            if line is not None:
-                line.close()
-
-
-def _nothing() -> None:
-    """Show nothing."""
+    return shown_line(lambda: PassesLine("measure", shown))

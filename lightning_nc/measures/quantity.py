@@ -1,7 +1,7 @@
 """Quantities: the rows that every table, chart and page is made of."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -132,6 +132,15 @@ class Quantity:
             require_text("label", curve["label"])
             known["chart"] = Curve(**curve)
         return cls(**known)
+
+
+def charts_of_rows(rows: Iterable[Quantity]) -> dict[Panel, dict[str, Curve]]:
+    """The panels in the order of the rows, each with its curves by name of the quantity."""
+    charts: dict[Panel, dict[str, Curve]] = {}
+    for row in rows:
+        if row.chart is not None:
+            charts.setdefault(row.chart.panel, {})[row.name] = row.chart
+    return charts
 
 
 _TEXTS = ("name", "symbol", "label", "meaning", "ideal", "worry", "caveat", "function")

@@ -1,7 +1,7 @@
 """A history as it is written to checkpoints, and read from them whatever has become of it.
 
 It is three objects whatever its length: the layouts, the number of the layout of each measurement,
-and the numbers of all measurements. Version 1 was a list with a dictionary for each measurement.
+and the numbers of all measurements.
 """
 
 import math
@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lightning_nc.measures.measurement import Measurement
 from lightning_nc.measures.rows import HEAD, WORDS, Kept, Layout, Rows
 
 _STAGES = ("fit", "validate", "test", "measure")
@@ -42,9 +41,7 @@ def state_of(rows: Rows) -> dict[str, Any]:
 
 
 def rows_of(state: Any) -> tuple[Rows, list[str]]:
-    """Read a history of any version, and say what in it is damaged and left out."""
-    if isinstance(state, list | tuple):
-        return _rows_of_version_1(state)
+    """Read a history, and say what in it is damaged and left out."""
     try:
         rows = _all_rows_of(state)
     except Exception as error:
@@ -69,8 +66,7 @@ def _all_rows_of(state: Any) -> Rows:
     sizes = np.array([each.size for each in layouts], np.int64)[layout_of]
     if sizes.sum() != len(numbers):
         raise ValueError(f"it has {len(numbers)} numbers instead of {sizes.sum()}")
-    rows = Rows(layouts, layout_of, numbers)
-    return rows.thinned(rows.every(len(rows)))  # earlier releases kept all arrays
+    return Rows(layouts, layout_of, numbers)
 
 
 def _layout_of(state: Any) -> Layout:
@@ -119,32 +115,6 @@ def _numbers(tensor: Any, dtype: torch.dtype) -> npt.NDArray[Any]:
     return tensor.detach().cpu().numpy()
 
 
-def _rows_of_version_1(states: Sequence[Any]) -> tuple[Rows, list[str]]:
-    rows, refused = Rows(), 0
-    for state in states:
-        try:
-            rows.append(_measurement_of(state))
-        except Exception:
-            refused += 1
-    rows, lost = _valid(rows)
-    refused += len(states) - refused - len(rows)
-    return rows, [_some(refused, len(states))] if refused else lost
-
-
-def _measurement_of(state: Any) -> Measurement:
-    head = {name: _named(state)[name] for name in HEAD}
-    values, arrays, counts = _named(state["values"]), _named(state["arrays"]), state["counts"]
-    if not all(map(_is_number, [*head.values(), *values.values()])) or not _are_names([*values]):
-        raise ValueError("not numbers under names")
-    if not all(map(_is_array, [*arrays.values(), counts])) or not _are_names([*arrays]):
-        raise ValueError("not arrays under names")
-    if counts.ndim != 1 or counts.is_complex():
-        raise ValueError("not a number for each class")
-    return Measurement(
-        **head, values=dict(values), arrays=dict(arrays), counts=counts, **_words_of(state)
-    )
-
-
 def _valid(rows: Rows) -> tuple[Rows, list[str]]:
     """Return the measurements whose numbers can be right, and how many are left out."""
     good = np.ones(len(rows), bool)
@@ -165,11 +135,7 @@ def _valid(rows: Rows) -> tuple[Rows, list[str]]:
     kept = Rows(rows.layouts, rows.layout_of[good], numbers[np.repeat(good, sizes)])
     if good[-1]:
         kept.keep_with_last(rows.only_of_last)
-    return kept, [_some(int((~good).sum()), len(rows))]
-
-
-def _some(damaged: int, of: int) -> str:
-    return f"{damaged} of {of} measurements"
+    return kept, [f"{int((~good).sum())} of {len(rows)} measurements"]
 
 
 def _are_amounts(numbers: npt.NDArray[Any], whole: bool) -> npt.NDArray[np.bool_]:
@@ -194,10 +160,6 @@ def _listed(value: Any) -> Sequence[Any]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{type(value).__name__} instead of a list")
     return value
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is float or (type(value) is int and abs(value) < _EXACT)
 
 
 def _are_names(values: Any) -> bool:

@@ -15,15 +15,14 @@ from lightning_nc.network.wrong_labels import no_numbers, out_of_range, what_tar
 _MOST_CLASSES = 2**20
 
 
-def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
+def class_indices(labels: Any) -> Tensor:
     """Convert the labels of a batch to class indices.
 
     A trailing axis of size one is dropped. Floating-point labels are accepted if they are whole
     numbers (the targets of a one-logit head), as are lists and NumPy arrays of whole numbers.
 
     Args:
-        labels: Shape ``(N,)`` or ``(N, 1)``.
-        num_classes: The number of classes; None to allow any label from 0 to a million.
+        labels: Shape ``(N,)`` or ``(N, 1)``, from 0 to a million.
 
     Returns:
         Shape ``(N,)``, int64.
@@ -44,9 +43,8 @@ def class_indices(labels: Any, num_classes: int | None = None) -> Tensor:
         raise ValueError(found + what_targets_are(labels))
     labels = labels.long()
     low, high = torch.stack(labels.aminmax()).tolist() if len(labels) else (0, 0)
-    bound = _MOST_CLASSES if num_classes is None else num_classes
-    if low < 0 or high >= bound:
-        raise ValueError(out_of_range(low, high, bound, at_most=num_classes is None))
+    if low < 0 or high >= _MOST_CLASSES:
+        raise ValueError(out_of_range(low, high, _MOST_CLASSES))
     return labels
 
 

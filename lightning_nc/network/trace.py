@@ -162,10 +162,8 @@ def _refuse(_: None) -> Tensor:
 
 def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bool) -> Trace:
     runs: list[ModuleRun] = []
-    sources: set[Any] = set()
-    derived_sources: set[Any] = set()
+    sources, modules = _Sources(inputs), named_modules(model)
     names: dict[nn.Module, str] = {}
-    modules = named_modules(model)
     for name, module in modules.items():
         names.setdefault(module, name)
 
@@ -173,34 +171,52 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bo
         before = runs[-1].channels if runs else None
         runs.append(_run_of(names[module], module, [args, kwargs], output, before))
 
-    def embed(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        tokens = next(tensors_in(args), None)
-        if tokens is None:
-            return output
-        if any(_same_memory(tokens, given) for given in given_tensors):
-            return _source(output, sources)
-        if any(tokens.shape == given.shape for given in given_tensors):
-            return _source(output, derived_sources)  # such as tokens cast to another integer type
-        return output
-
-    given_tensors = list(tensors_in(inputs))
-    whole_numbers = any(not tensor.is_floating_point() for tensor in given_tensors)
     has_embedding = any(isinstance(module, nn.Embedding) for module in names)
-    tokens_given = tokens and whole_numbers and has_embedding
+    tokens_given = tokens and has_embedding and sources.have_whole_numbers
     raw = None if tokens_given else floating_tensor_in(inputs)
     with ExitStack() as hooks, torch.enable_grad():
         for module in names:
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # it accepts no hooks
             if tokens_given and isinstance(module, nn.Embedding):
-                hooks.enter_context(module.register_forward_hook(embed))
+                hooks.enter_context(module.register_forward_hook(sources.on_embedding))
             hooks.enter_context(module.register_forward_hook(record, with_kwargs=True))
         if raw is not None:
-            inputs = replaced(inputs, raw, _source(raw, sources))
+            inputs = replaced(inputs, raw, _source(raw, sources.given))
         output = main_tensor(call(inputs))
         node = _held_node(output) if isinstance(output, Tensor) else None
     output_shape = tuple(output.shape) if isinstance(output, Tensor) else None
-    return Trace(runs, sources or derived_sources, node, output_shape, raw, modules)
+    return Trace(runs, sources.given or sources.derived, node, output_shape, raw, modules)
+
+
+class _Sources:
+    """The autograd nodes at which a graph begins: of the raw input, or of embedded tokens.
+
+    Attributes:
+        given: Nodes of what is given to the network.
+        derived: Nodes of tokens that have the shape of given ones, such as tokens that were cast to
+            another integer type.
+    """
+
+    def __init__(self, inputs: Any) -> None:
+        self.given, self.derived = set[Any](), set[Any]()
+        self._inputs = list(tensors_in(inputs))
+
+    @property
+    def have_whole_numbers(self) -> bool:
+        """Whether inputs may be tokens."""
+        return not all(map(Tensor.is_floating_point, self._inputs))
+
+    def on_embedding(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        """Note an embedding of tokens (a forward hook)."""
+        tokens = next(tensors_in(args), None)
+        if tokens is None:
+            return output
+        if any(_same_memory(tokens, x) for x in self._inputs):
+            return _source(output, self.given)
+        if any(tokens.shape == x.shape for x in self._inputs):
+            return _source(output, self.derived)
+        return output
 
 
 def _run_of(

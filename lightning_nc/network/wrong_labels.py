@@ -74,17 +74,18 @@ def no_numbers(labels: Any) -> str:
     return f"Labels must be a class index for each sample, got {described(labels)}. {way_out}"
 
 
-def out_of_range(low: int, high: int, num_classes: int, at_most: bool = False) -> str:
+def out_of_range(low: int, high: int, most: int) -> str:
     """Say how to mend labels that are negative or too large.
 
     Args:
         low: The least label.
         high: The greatest label.
-        num_classes: The number of classes, or how many there may be.
-        at_most: Whether it is only how many there may be.
+        most: How many classes there may be.
     """
-    bound = f" to {num_classes - 1}{' at most' if at_most else ''}"
-    text = f"Label {low if low < 0 else high} is out of range: classes are numbered from 0{bound}. "
+    text = (
+        f"Label {low if low < 0 else high} is out of range: classes are numbered from 0 to "
+        f"{most - 1} at most. "
+    )
     if low == -100:
         return text + "Leave samples to be ignored out of the dataset: torch.utils.data.Subset."
     if low < 0:

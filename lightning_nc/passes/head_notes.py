@@ -81,17 +81,18 @@ def is_apart(head: ModuleRun, request: Request) -> bool:
 
 def no_head_note(found: Trace, classes_seen: int) -> dict[str, str]:
     """Say that there is no head, and what is not logged for that."""
-    said = no_head(found.last_weighted(), classes_seen) + script_advice(found.modules)
+    said = no_head(found, classes_seen)
     return {"no head": f"{said} {_NOT_LOGGED} head=False says that there is none."}
 
 
-def no_head(last: ModuleRun | None, classes_seen: int) -> str:
+def no_head(found: Trace, classes_seen: int) -> str:
     """Say that no head was found, and what to do."""
-    what = ""
+    last, what = found.last_weighted(), ""
     if last is not None:
         what = f"; the last layer, '{last.name}', has {last.rows} row{'s' * (last.rows != 1)}"
     return (
         f"Found no head: no module with a weight row for each of {classes_seen} classes ran{what}. "
         f"Either label {classes_seen - 1} is out of range and must be corrected (classes are "
         'numbered from 0), or the head must be named: head="classifier".'
+        f"{script_advice(found.modules)}"
     )

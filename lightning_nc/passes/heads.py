@@ -5,7 +5,7 @@ import re
 import torch
 
 from lightning_nc.network.blocks import find_head, is_bypassed, is_of_several_positions
-from lightning_nc.network.points import Point, script_advice
+from lightning_nc.network.points import Point
 from lightning_nc.network.trace import ModuleRun, Trace, depends_on
 from lightning_nc.passes.head_notes import no_head
 from lightning_nc.passes.request import DoesNotApply, Request
@@ -33,26 +33,23 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
     """
     if request.head is False:
         return None
-    head, last = find_head(found, request.head, classes_seen), found.last_weighted()
-    if request.head is None and head is not None:
-        head = None if _projects(head, classes_seen) else _whole(found, head)
-    if request.head is None and head is not None and head.rows != classes_seen:
-        head = None if _is_of_an_encoder(found, head) else head
-    later = last if head is not None and last is not None and last.name != head.name else None
-    is_unclear = request.head is None and later is not None and (later.rows or 0) > classes_seen
+    if request.head is None:
+        head, other = _found_head(found, classes_seen)
+    else:
+        head, other = find_head(found, request.head, classes_seen), None
     if not request.classifier:
         # a last layer with other rows may be that of an encoder, which says nothing about classes
-        fits = head is not None and head.rows in (1, classes_seen) and not is_unclear
+        fits = head is not None and head.rows in (1, classes_seen) and other is None
         return head if fits else None
     if head is None:
         if request.needs_head:
-            raise DoesNotApply(no_head(last, classes_seen) + script_advice(found.modules))
+            raise DoesNotApply(no_head(found, classes_seen))
         return None
-    if later is not None and is_unclear:
+    if other is not None:
         raise ValueError(
             f"Cannot tell which layer is the head: '{head.name}' has a row for each of the "
-            f"{classes_seen} classes in the probe, but '{later.name}', which runs later, has "
-            f'{later.rows} rows. Name the head: head="{head.name}" or head="{later.name}".'
+            f"{classes_seen} classes in the probe, but '{other.name}', which runs later, has "
+            f'{other.rows} rows. Name the head: head="{head.name}" or head="{other.name}".'
         )
     rows = max(head.rows or 0, 2)
     if classes_seen > rows:
@@ -62,6 +59,18 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
             "Probe(unpack=...)."
         )
     return head
+
+
+def _found_head(found: Trace, classes_seen: int) -> tuple[ModuleRun | None, ModuleRun | None]:
+    """The head that the rows of weights tell, and a later layer with more rows than classes."""
+    head, last = find_head(found, None, classes_seen), found.last_weighted()
+    if head is None or _projects(head, classes_seen):
+        return None, None
+    head = _whole(found, head)
+    if head.rows != classes_seen and _is_of_an_encoder(found, head):
+        return None, None
+    is_later = last is not None and last.name != head.name and (last.rows or 0) > classes_seen
+    return head, last if is_later else None
 
 
 def _whole(found: Trace, head: ModuleRun) -> ModuleRun:
@@ -136,5 +145,4 @@ def require_hooks(found: Trace, last: Point, classes_seen: int) -> None:
         ValueError: If they are; the message says what to do.
     """
     if isinstance(found.modules.get(last.module or ""), torch.jit.ScriptModule):
-        advice = script_advice(found.modules)
-        raise ValueError(no_head(found.last_weighted(), classes_seen) + advice)
+        raise ValueError(no_head(found, classes_seen))

@@ -16,7 +16,7 @@ import torch.distributed as dist
 _PAUSES = 0.0005, 0.02  # seconds between two looks into the store: the first and the longest
 
 
-class Place(NamedTuple):
+class MeetingPlace(NamedTuple):
     """Where the processes of a group can meet.
 
     Attributes:
@@ -29,7 +29,7 @@ class Place(NamedTuple):
     rank: int
     world: int
 
-    def part(self, name: str) -> "Place":
+    def part(self, name: str) -> "MeetingPlace":
         """A part of the store with its own namespace."""
         prefix = f"lightning_nc/{name}"
         return self._replace(store=dist.PrefixStore(prefix, self.store))  # type: ignore[attr-defined]
@@ -38,7 +38,7 @@ class Place(NamedTuple):
         """No more seconds than half the group's timeout: another process may be in a collective.
 
         Example:
-            >>> Place(dist.HashStore(), rank=0, world=2).within_timeout(60)
+            >>> MeetingPlace(dist.HashStore(), rank=0, world=2).within_timeout(60)
             60
         """
         timeout = getattr(self.store, "timeout", None)
@@ -66,7 +66,7 @@ class Place(NamedTuple):
             The ranks that had not arrived when the meeting was called off; empty if all arrived.
 
         Example:
-            >>> Place(dist.HashStore(), rank=1, world=2).meet("after epoch 1", seconds=0.1)
+            >>> MeetingPlace(dist.HashStore(), rank=1, world=2).meet("after epoch 1", seconds=0.1)
             [0]
         """
         here = self.part(name)
@@ -98,7 +98,7 @@ class Place(NamedTuple):
             self.store.delete_key(key)
 
 
-def meeting_place() -> Place | None:
+def meeting_place() -> MeetingPlace | None:
     """The store of torch's default group; None if there is no group, or if it has no store.
 
     ``_get_default_store`` is private in torch. Without it processes cannot meet, and continue as if
@@ -107,5 +107,5 @@ def meeting_place() -> Place | None:
     with suppress(Exception):
         if dist.is_initialized():
             store = dist.distributed_c10d._get_default_store()
-            return Place(store, dist.get_rank(), dist.get_world_size())
+            return MeetingPlace(store, dist.get_rank(), dist.get_world_size())
     return None

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
+from lightning_nc.measures.quantity import charts_of_rows
 from lightning_nc.report.drawing import (
     ZERO,
     depth_of_runs_svg,
@@ -48,7 +49,7 @@ def pictures(family: Family, runs: Mapping[str, Series]) -> list[Picture]:
         runs: Measurements by the name of the run.
     """
     found = [*_against_depth(family, runs)]
-    for panel, curves in family.charts().items():
+    for panel, curves in charts_of_rows(family.quantities).items():
         caption = panel.caption + (_phase(runs) if panel.terminal else "")
         if len(runs) > 1 and not all(curve.compared for curve in curves.values()):
             compared = [curve.label for curve in curves.values() if curve.compared]
@@ -66,7 +67,7 @@ def pictures_of_seconds(
     Args:
         families: Families, each with its measurements by the name of the run.
     """
-    ((panel, curves),) = Family("", "", "", BOOKKEEPING).charts().items()
+    ((panel, curves),) = charts_of_rows(BOOKKEEPING).items()
     return [
         _drawn(f"{family.title}: seconds", panel.caption, panel_svg, panel, curves, runs)
         for family, runs in families

@@ -105,7 +105,7 @@ class Recomputed:
             try:
                 return self._by_vmap(g, parameters)
             except Exception as error:  # under vmap a module's code may raise anything
-                self.one_by_one = _first_sentence(str(error)) or type(error).__name__
+                self.one_by_one = _without_advice(str(error)) or type(error).__name__
         return self._by_samples(g, parameters)
 
     def _by_vmap(self, g: Sequence[Tensor], parameters: dict[str, Tensor]) -> Tensor:
@@ -168,7 +168,7 @@ def _widened_others(module: nn.Module, parameters: Mapping[str, Tensor]) -> dict
     return {name: p for name, p in wide.items() if p.dtype != others[name].dtype}
 
 
-def _first_sentence(text: str) -> str:
+def _without_advice(text: str) -> str:
     """What went wrong, without the advice of torch, which is not for the user."""
     return text.partition("\n")[0].partition(". ")[0].rstrip(".")
 

@@ -15,7 +15,7 @@ import torch
 from lightning_nc import figures
 from lightning_nc.figures.snapshot import Snapshot
 from lightning_nc.functional.cosines import cosine_histogram, cosines
-from lightning_nc.loggers import save_figure
+from lightning_nc.loggers.images import save_figure
 
 REPEATS = 5
 EPOCHS = list(range(0, 40, 2))

@@ -210,8 +210,8 @@ def train_all(world):
 def stopped(world):
     """How a run ends that fails, which figures it leaves, and the collectives that these cost."""
     callback, counted, ended = NeuralCollapse(figures="last"), [], None
-    watched = watching(measure_callback.log_final_figures, counted)
-    with patch.object(measure_callback, "log_final_figures", watched):
+    watched = watching(measure_callback.publish_final_figures, counted)
+    with patch.object(measure_callback, "publish_final_figures", watched):
         try:
             train(world, [callback, Stop()])
         except OSError as error:

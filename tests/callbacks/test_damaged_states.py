@@ -6,7 +6,6 @@ import io
 import math
 import tempfile
 import warnings
-from dataclasses import asdict
 
 import pytest
 import torch
@@ -24,17 +23,6 @@ from tests.callbacks.scripts.train import train
 AT_THE_END = Moment("fit", ("train_epoch_end",), 99, None, 0)
 
 
-def version_1(callback):
-    """The state of a callback as the first version wrote it."""
-    fields = {"epochs_completed", "step", "values", "arrays", "counts", "seconds", "stage"}
-    history = [
-        {k: v for k, v in asdict(m).items() if k in fields | {"pooling"}} for m in callback.history
-    ]
-    state = {"version": 1, "history": history, "failures": callback.failures}
-    counts = callback.state_dict().get("class_counts")
-    return state if counts is None else state | {"class_counts": counts}
-
-
 @functools.cache
 def trained():
     """A callback of every kind after training."""
@@ -45,9 +33,9 @@ def trained():
     return {type(callback): callback for callback in callbacks}
 
 
-@functools.cache
-def states(kind):
-    return [version_1(trained()[kind]), trained()[kind].state_dict()]
+def state_of(kind):
+    """A copy of the state of a trained callback."""
+    return copy.deepcopy(trained()[kind].state_dict())
 
 
 def load(kind, state, stage="fit"):
@@ -111,7 +99,7 @@ def damaged(draw, value):
 @st.composite
 def damaged_states(draw):
     kind = draw(st.sampled_from(nets.CALLBACKS))
-    state = copy.deepcopy(draw(st.sampled_from(states(kind))))
+    state = state_of(kind)
     for _ in range(draw(st.integers(1, 3))):
         container, key = draw(st.sampled_from([*places(state)] or [({"": 0}, "")]))
         how = draw(st.sampled_from(["replace", "replace", "delete", "add"]))
@@ -173,38 +161,28 @@ def test_of_a_damaged_state_what_is_left_is_valid(kind_and_state):
 
 
 @pytest.mark.parametrize("kind", nets.CALLBACKS)
-def test_states_of_both_versions_are_read_whole(kind):
-    for state in states(kind):
-        callback, told = load(kind, state)
-        assert told == []
-        known = trained()[kind]
-        assert quantities(callback) == quantities(known)
-        assert [m.step for m in callback.history] == [m.step for m in known.history]
-        for one, other in zip(callback.history, known.history, strict=True):
-            assert nets.same(one.arrays | {"n": one.counts}, other.arrays | {"n": other.counts})
-        assert_valid(callback)
+def test_a_state_is_read_whole(kind):
+    callback, told = load(kind, state_of(kind))
+    assert told == []
+    known = trained()[kind]
+    assert quantities(callback) == quantities(known)
+    assert [m.step for m in callback.history] == [m.step for m in known.history]
+    for one, other in zip(callback.history, known.history, strict=True):
+        assert nets.same(one.arrays | {"n": one.counts}, other.arrays | {"n": other.counts})
+    assert_valid(callback)
 
 
 @pytest.mark.parametrize("kind", nets.CALLBACKS)
 def test_fields_of_other_releases_are_passed_over_and_missing_ones_empty(kind):
-    old, new = copy.deepcopy(states(kind))
-    for measurement in old["history"]:
-        del measurement["pooling"], measurement["stage"]
-        measurement["field of the future"] = 1.0
-    for layout in new["history"]["layouts"]:
+    state = state_of(kind)
+    for layout in state["history"]["layouts"]:
         del layout["pooling"], layout["probe"]
         layout["field of the future"] = [1.0]
-    del old["version"]
-    for state in (old, new):
-        callback, told = load(kind, state | {"another": {"nested": [1]}})
-        assert told == []
-        assert quantities(callback) == quantities(trained()[kind])
+    callback, told = load(kind, state | {"another": {"nested": [1]}})
+    assert told == []
+    assert quantities(callback) == quantities(trained()[kind])
     callback, told = load(kind, {})
     assert (callback.history, callback.failures, told) == ([], 0, [])
-
-
-def one_epoch_of_three(state):
-    state["history"][1]["epochs_completed"] = math.nan
 
 
 def a_step_of_three(state):
@@ -212,23 +190,22 @@ def a_step_of_three(state):
 
 
 @pytest.mark.parametrize(
-    ("number", "change", "left", "said"),
+    ("change", "left", "said"),
     [
-        (0, one_epoch_of_three, 2, "1 of 3 measurements"),
-        (0, lambda s: s["history"][2].update(values=None), 2, "1 of 3 measurements"),
-        (0, lambda s: s.update(failures=math.inf), 3, "the number of failures"),
-        (0, lambda s: s.update(history=7), 0, "the history"),
-        (1, a_step_of_three, 2, "1 of 3 measurements"),
-        (1, lambda s: s["history"].pop("layouts"), 0, "the history"),
-        (1, lambda s: s["history"].update(numbers=torch.ones(3)), 0, "the history"),
-        (1, lambda s: s["history"].update(large=[1]), 3, "arrays of the last measurement"),
-        (1, lambda s: s["history"]["layouts"][0].update(pooling={"0": math.nan}), 0, "pooling is"),
-        (1, lambda s: s.update(version=3), 0, "newer release"),
-        (1, lambda s: s.update(version="abc"), 0, "its version is damaged"),
+        (lambda s: s.update(failures=math.inf), 3, "the number of failures"),
+        (lambda s: s.update(history=7), 0, "the history"),
+        (a_step_of_three, 2, "1 of 3 measurements"),
+        (lambda s: s["history"].pop("layouts"), 0, "the history"),
+        (lambda s: s["history"].update(numbers=torch.ones(3)), 0, "the history"),
+        (lambda s: s["history"].update(large=[1]), 3, "arrays of the last measurement"),
+        (lambda s: s["history"]["layouts"][0].update(pooling={"0": math.nan}), 0, "pooling is"),
+        (lambda s: s.update(version=3), 0, "newer release"),
+        (lambda s: s.update(version="abc"), 0, "its version is damaged"),
+        (lambda s: s.update(version=1), 0, "its version is damaged"),
     ],
 )
-def test_one_sentence_says_what_is_left_out(number, change, left, said):
-    state = copy.deepcopy(states(nets.NeuralCollapse)[number])
+def test_one_sentence_says_what_is_left_out(change, left, said):
+    state = state_of(nets.NeuralCollapse)
     change(state)
     callback, told = load(nets.NeuralCollapse, state)
     assert len(callback.history) == left
@@ -241,7 +218,7 @@ def test_one_sentence_says_what_is_left_out(number, change, left, said):
 @pytest.mark.parametrize("counts", ["abc", [1, -1], [math.nan], [10**400], ["abc", 2], 3])
 def test_damaged_class_counts_are_counted_again(counts):
     kind = nets.MinorityCollapse
-    callback, (sentence,) = load(kind, states(kind)[1] | {"class_counts": counts})
+    callback, (sentence,) = load(kind, state_of(kind) | {"class_counts": counts})
     assert sentence.endswith(
         "goes on without the class counts in the checkpoint, which cannot be read."
     )
@@ -262,11 +239,6 @@ def of_the_future(state):
     return state | {"version": 99, "history": {"in another form": [1]}}
 
 
-def of_version_1_with_a_hole(state):
-    rows = [{"epochs_completed": 0, "values": None}, 5]
-    return {"version": 1, "history": rows, "failures": math.inf, "class_counts": "abc"}
-
-
 def of_many_more_classes(state):
     return state | {"class_counts": [5] * 50} if "class_counts" in state else state
 
@@ -275,7 +247,6 @@ DAMAGES = [
     nothing_left,
     every_tensor_short,
     of_the_future,
-    of_version_1_with_a_hole,
     of_many_more_classes,
 ]
 

@@ -12,7 +12,6 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
-    IterableDataset,
     RandomSampler,
     Subset,
     SubsetRandomSampler,
@@ -148,11 +147,6 @@ class OfSeveral(nets.Classifier):
         return super().training_step(first, index)
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(mixed())
-
-
 def pair(kind, mode="min_size"):
     first, second = (DataLoader(mixed(seed=seed), 10, shuffle=True) for seed in (1, 3))
     together = {"a": first, "b": second} if "dict" in kind else [first, second]
@@ -167,7 +161,7 @@ def test_data_that_cannot_be_chosen_from_are_skipped_and_the_way_out_is_told(
     callback_class, kind, tmp_path
 ):
     def data():
-        several = DataLoader(Stream(), 10) if kind == "stream" else pair(kind)
+        several = DataLoader(nets.Stream(mixed()), 10) if kind == "stream" else pair(kind)
         return loaders(train_dataloaders=several)
 
     options = {"data": data, "module": None if kind == "stream" else OfSeveral}

@@ -10,8 +10,9 @@ from pytorch_lightning.loggers import CSVLogger
 
 from lightning_nc import MeasureCallback, NeuralCollapse, Probe
 from lightning_nc.figures.canvas import canvas
-from lightning_nc.loggers import log_film, save_figure
-from lightning_nc.loggers.kinds import path_of
+from lightning_nc.loggers.files import path_of
+from lightning_nc.loggers.films import log_film
+from lightning_nc.loggers.images import save_figure
 from lightning_nc.measures import CollapseMeasure
 from tests import nets
 

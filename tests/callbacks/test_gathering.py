@@ -7,7 +7,7 @@ import time
 import pytest
 import torch.distributed as dist
 
-from lightning_nc.passes.meeting import Place
+from lightning_nc.passes.meeting import MeetingPlace
 from tests import nets
 from tests.callbacks import gatherings
 from tests.processes import run_processes
@@ -23,7 +23,7 @@ def meetings(waits, delays, name="a meeting"):
 
     def come(rank):
         time.sleep(delays[rank])
-        answers[rank] = Place(store, rank, len(delays)).meet(name, waits[rank])
+        answers[rank] = MeetingPlace(store, rank, len(delays)).meet(name, waits[rank])
 
     threads = [threading.Thread(target=come, args=(rank,)) for rank in range(len(delays))]
     for thread in threads:
@@ -57,15 +57,15 @@ def test_processes_never_disagree_however_near_the_deadline_they_come(seed):
 
 def test_meetings_of_other_names_do_not_meet():
     store = dist.HashStore()
-    assert Place(store, 0, 2).meet("one", 0.01) == [1]
-    assert Place(store, 1, 2).meet("another", 0.01) == [0]
+    assert MeetingPlace(store, 0, 2).meet("one", 0.01) == [1]
+    assert MeetingPlace(store, 1, 2).meet("another", 0.01) == [0]
 
 
 def test_what_fails_while_a_process_waits_does_not_make_it_leave():
     def fail():
         raise RuntimeError("odd")
 
-    assert Place(dist.HashStore(), 0, 2).meet("one", 0.02, fail) == [1]
+    assert MeetingPlace(dist.HashStore(), 0, 2).meet("one", 0.02, fail) == [1]
 
 
 pytestmark = [pytest.mark.filterwarnings(*nets.only_our_warnings)]

@@ -23,6 +23,7 @@ from lightning_nc.functional import (
 from lightning_nc.functional.gradient_kernel import network_on
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.tangent import kernel
+from lightning_nc.tangent.checked_pass import CheckedPass
 from tests import nets, reference
 from tests.callbacks import runs
 
@@ -317,7 +318,7 @@ def test_what_a_long_measurement_costs_is_said_once_and_what_would_be_cheaper(
     tmp_path, monkeypatch, caplog
 ):
     caplog.set_level(logging.INFO)
-    clock = "lightning_nc.tangent.kernel.perf_counter"
+    clock = "lightning_nc.tangent.checked_pass.perf_counter"
     monkeypatch.setattr(clock, itertools.count(0, 1).__next__)  # an output takes a second
     assert messages(caplog, tmp_path) == []
     monkeypatch.setattr(clock, itertools.count(0, 2000).__next__)
@@ -333,10 +334,10 @@ def test_what_a_long_measurement_costs_is_said_once_and_what_would_be_cheaper(
 
 def test_what_a_measurement_costs_is_said_before_any_of_its_outputs(monkeypatch):
     happened = []
-    gradients, gram = kernel._Pass.gradients, kernel._Pass.gram
-    monkeypatch.setattr(kernel._Pass, "gram", lambda *all: happened.append("gram") or gram(*all))
+    gradients, gram = CheckedPass.gradients, CheckedPass.gram
+    monkeypatch.setattr(CheckedPass, "gram", lambda *all: happened.append("gram") or gram(*all))
     monkeypatch.setattr(
-        kernel._Pass, "gradients", lambda *all: happened.append("gradients") or gradients(*all)
+        CheckedPass, "gradients", lambda *all: happened.append("gradients") or gradients(*all)
     )
     network = network_on(nets.mlp().eval(), data()[:5][0], "all", None)
     kernel.tangent_kernel(network, torch.eye(3), foresee=happened.append)

@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
-from lightning_nc.loggers import save_figure
+from lightning_nc.loggers.images import save_figure
 from lightning_nc.measures import neural_collapse
 from tests import nets
 from tests.callbacks import records

@@ -248,15 +248,9 @@ def test_two_classes_have_no_pair_of_rare_ones(rows, tmp_path):
     assert values["norm_ratio"] == pytest.approx(norms[1] / norms[0], rel=1e-12)
 
 
-class CosineHead(nn.Linear):
-    def forward(self, h):
-        normalised = nn.functional.normalize
-        return 5 * nn.functional.linear(normalised(h), normalised(self.weight))
-
-
 def test_a_head_that_is_not_affine_has_the_accuracy_of_its_outputs(tmp_path):
     net = nets.mlp(K=4)
-    net[-1] = CosineHead(10, 4)
+    net[-1] = nets.CosineHead(10, 4)
     data = nets.vectors(COUNTS, spread=3.0)
     probe = Probe(samples_per_class=None, batch_size=9)
     callback = MinorityCollapse(RARE, probe=probe, figures=False)

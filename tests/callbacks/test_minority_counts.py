@@ -16,7 +16,6 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
-    IterableDataset,
     RandomSampler,
     Sampler,
     TensorDataset,
@@ -56,11 +55,6 @@ class Twice(Sampler):
         return 90
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(mixed(COUNTS))
-
-
 # a loader, options of the Trainer, and what is known before training
 ORIGINS = {
     "plain": (lambda data: DataLoader(data, 10, shuffle=True), {}, COUNTS),
@@ -94,8 +88,12 @@ ORIGINS = {
         {"accumulate_grad_batches": 4},
         None,
     ),
-    "a stream": (lambda _: DataLoader(Stream(), 10), {}, None),
-    "a stream that is cut": (lambda _: DataLoader(Stream(), 10), {"limit_train_batches": 7}, None),
+    "a stream": (lambda _: DataLoader(nets.Stream(mixed(COUNTS)), 10), {}, None),
+    "a stream that is cut": (
+        lambda _: DataLoader(nets.Stream(mixed(COUNTS)), 10),
+        {"limit_train_batches": 7},
+        None,
+    ),
 }
 
 
@@ -301,7 +299,7 @@ def soft(samples):
 @pytest.mark.parametrize("minority", [None, RARE])
 def test_soft_labels_cannot_be_counted_and_one_warning_tells_the_way_out(minority, tmp_path):
     def loader():
-        return DataLoader(Stream(), 10, collate_fn=soft)
+        return DataLoader(nets.Stream(mixed(COUNTS)), 10, collate_fn=soft)
 
     callback = MinorityCollapse(minority, theory=True, probe=OWN_PROBE, figures=False)
     (text,) = told(tmp_path, [callback], loader())

@@ -5,13 +5,15 @@ import itertools
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
 from lightning_nc.callbacks.schedule import Schedule
 from tests import nets
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
+
+STREAM = nets.Stream(nets.vectors((20, 20, 20)))  # six batches
 
 
 def epochs(callback, stage="fit"):
@@ -65,14 +67,9 @@ def test_validation_of_endless_data_counts_whole_epochs(probe, tmp_path):
     source = probe if probe == "val" else Probe(nets.vectors(), "train")
     callback = NeuralCollapse(probe=source, when="validation_end", figures=False)
     run = nets.trainer(tmp_path, [callback], max_epochs=3)
-    loaders = DataLoader(Stream(), 10), DataLoader(nets.vectors(), 10)
+    loaders = DataLoader(STREAM, 10), DataLoader(nets.vectors(), 10)
     run.fit(nets.Classifier(freeze=0), *loaders)
     assert epochs(callback) == [0, 1, 2, 3]
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(nets.vectors((20, 20, 20)))  # six batches
 
 
 @pytest.mark.parametrize("every_n_epochs", [1, 2])
@@ -87,7 +84,7 @@ def test_each_validation_within_epochs_of_unknown_length_is_measured(every_n_epo
                 seen.append((trainer.global_step, float(trainer.callback_metrics["nc/val/nc1"])))
 
     run = nets.trainer(tmp_path, [*together, Reader()], max_epochs=3, val_check_interval=2)
-    loaders = DataLoader(Stream(), 10), DataLoader(nets.vectors(seed=2), 10)
+    loaders = DataLoader(STREAM, 10), DataLoader(nets.vectors(seed=2), 10)
     run.fit(nets.Classifier(freeze=0), *loaders)
     # the length of the first epoch is known in the second
     of_epochs = [[0, 0, 1], [1 + 1 / 3, 1 + 2 / 3, 2], [2 + 1 / 3, 2 + 2 / 3, 3]]
@@ -105,7 +102,7 @@ def test_measurements_within_the_first_epoch_of_unknown_length_are_drawn_over_st
     callbacks = [NeuralCollapse(**options, layers="blocks"), EquiSeparation(**options)]
     callbacks.append(LocalElasticity(**options))
     run = nets.trainer(tmp_path, callbacks, max_epochs=1, val_check_interval=2)
-    loaders = DataLoader(Stream(), 10), DataLoader(nets.vectors(seed=2), 10)
+    loaders = DataLoader(STREAM, 10), DataLoader(nets.vectors(seed=2), 10)
     run.fit(nets.Classifier(freeze=0), *loaders)
     collapse, separation, elasticity = callbacks
     steps = [m.step for m in collapse.history]
@@ -132,19 +129,6 @@ def test_validation_every_other_epoch_is_measured_when_it_happens(tmp_path):
     callback = NeuralCollapse(when="validation_end", figures=False)
     nets.fit(tmp_path, [callback], max_epochs=5, check_val_every_n_epoch=2)
     assert epochs(callback) == [0, 2, 4, 5]
-
-
-def test_the_sanity_check_is_not_a_validation(tmp_path):
-    callback = NeuralCollapse(probe="val", when="validation_end", figures=False)
-    measured = []
-
-    class Reader(Callback):
-        def on_sanity_check_end(self, *_):
-            measured.append(len(callback.history))
-
-    nets.fit(tmp_path, [callback, Reader()], num_sanity_val_steps=2)
-    assert measured == [0]
-    assert epochs(callback) == [0, 1, 2]
 
 
 def test_a_measurement_says_when_it_was_of_what_and_what_it_cost(tmp_path):

@@ -161,15 +161,6 @@ def test_what_arrays_are_kept_does_not_depend_on_where_a_run_was_resumed():
             assert_same(one, other)
 
 
-def test_a_state_in_which_all_arrays_were_kept_is_thinned_when_it_is_read():
-    whole = long_rows(1502, most=2000)
-    rows, lost = rows_of(state_of(whole))
-    assert lost == []
-    assert [len(each.arrays) for each in History(rows)[:4]] == [1, 0, 1, 0]
-    assert list(History(rows)[-1].arrays) == ["small", "large"]
-    assert rows.begins(long_rows(1502, most=1000))
-
-
 def test_the_arrays_of_a_history_are_bounded():
     rows, cosines = Rows(), {name: torch.eye(30).double() for name in ("means", "weights")}
     sizes = []

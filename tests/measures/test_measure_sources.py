@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
 from lightning_nc import (
     LocalElasticity,
@@ -96,11 +96,6 @@ def test_a_network_in_float64_reads_arrays_in_float64():
     assert exact == of_tensors
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
-        return zip(X, Y, strict=True)
-
-
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -109,7 +104,10 @@ class Stream(IterableDataset):
         ([(X, Y), {"x": X, "y": Y}], "samples differ: the first batch is a tuple"),
         ([], "has no samples"),
         (iter(LOADER), r"may not return the same samples again.*list\(batches\)"),
-        (DataLoader(Stream(), 16), r"may not return the same samples again.*list\(batches\)"),
+        (
+            DataLoader(nets.Stream(TensorDataset(X, Y)), 16),
+            r"may not return the same samples again.*list\(batches\)",
+        ),
         ((X.numpy().tolist, Y), r"cannot be read from .*Give a DataLoader or Dataset, a list"),
         ((X.numpy(), np.array(["a", "b", "c"])[Y]), r"must be numbers, got .*U1.*return_inverse"),
         ([X], "Cannot tell inputs from labels"),

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_nc import MinorityCollapse, NeuralCollapse, measure
+from tests import nets
 
 NC2 = {"nc2_equinorm_means", "nc2_equiangularity_means", "nc2_maximal_angle_means"}
 NC2_OF_TWO = NC2 | {"nc2_equiangularity_weights", "nc2_etf_error", "gnc2"}
@@ -19,12 +20,6 @@ DECIDED = {"nc4", "accuracy"}
 UNDECIDED = "the network outputs NaN, which decides nothing"
 NOT_FINITE = "the weight of the classifier is not finite"
 TWO_MEANS = "two centred class means are always opposite"
-
-
-class CosineHead(nn.Linear):
-    def forward(self, h):
-        normalised = nn.functional.normalize
-        return 5 * nn.functional.linear(normalised(h), normalised(self.weight))
 
 
 class Root(nn.Module):
@@ -60,7 +55,7 @@ def labels_of(*counts):
 
 CAUSES = {
     "cosine head, two classes": (
-        network(2, CosineHead(6, 2)),
+        network(2, nets.CosineHead(6, 2)),
         {"the head does not compute W h + b": PAIRED, TWO_MEANS: NC2_OF_TWO},
     ),
     "a row that is zero": (

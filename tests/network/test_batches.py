@@ -7,7 +7,6 @@ import torch
 from torch.utils.data import (
     DataLoader,
     Dataset,
-    IterableDataset,
     SubsetRandomSampler,
     TensorDataset,
     get_worker_info,
@@ -252,12 +251,9 @@ def test_a_function_is_called_for_its_source():
     assert samples_of(lambda: DataLoader(dataset), None).dataset is dataset
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(range(3))
-
-
-@pytest.mark.parametrize("source", [Stream(), DataLoader(Stream())], ids=["dataset", "loader"])
+@pytest.mark.parametrize(
+    "source", [nets.Stream(range(3)), DataLoader(nets.Stream(range(3)))], ids=["dataset", "loader"]
+)
 def test_streams_are_refused(source):
     with pytest.raises(TypeError, match=r"Stream cannot be read again.*Probe\(source=dataset"):
         samples_of(source, None)

@@ -2,12 +2,13 @@ import shutil
 
 import pytest
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from lightning_nc import NeuralCollapse, Probe
 from lightning_nc.measures import NextTokenMeasure, SeparationMeasure
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
+from lightning_nc.measures.quantity import charts_of_rows
 from lightning_nc.report.drawing import depth_of_runs_svg, depth_svg, panel_svg
 from lightning_nc.report.numbers import typeset
 from lightning_nc.report.page import report_page
@@ -37,17 +38,13 @@ def logged(callbacks):
     }
 
 
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter(nets.vectors((20, 20, 20)))  # six batches
-
-
 def test_measurements_within_the_first_epoch_of_unknown_length_are_all_shown(tmp_path):
     callback = NeuralCollapse(probe="val", when="validation_end", figures=False)
     loggers = [TensorBoardLogger(tmp_path, "events", ""), CSVLogger(tmp_path, "csv", "")]
     options = {"logger": loggers, "max_epochs": 1, "val_check_interval": 2}
     run = nets.trainer(tmp_path, [callback], **options)
-    loaders = DataLoader(Stream(), 10), DataLoader(nets.vectors(seed=2), 10)
+    stream = nets.Stream(nets.vectors((20, 20, 20)))  # six batches
+    loaders = DataLoader(stream, 10), DataLoader(nets.vectors(seed=2), 10)
     run.fit(nets.Classifier(freeze=0), *loaders)
     (read,) = read_runs(tmp_path).runs  # of both loggers
     series = read.series["nc", "val"]
@@ -121,7 +118,7 @@ def test_the_same_values_give_the_same_pictures(run):
     assert depth_svg(series, "D", law=True) == depth_svg(series, "D", law=True)
     several = {"a": series, "b": series}
     assert depth_of_runs_svg(several, "D") == depth_of_runs_svg(several, "D")
-    chart = next(iter(Family.of(SeparationMeasure).charts().items()))
+    chart = next(iter(charts_of_rows(SeparationMeasure.quantities).items()))
     assert panel_svg(*chart, several) == panel_svg(*chart, several)
     assert panel_svg(*chart, several) != panel_svg(*chart, {"a": series})
 

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 from lightning_nc.functional import gradient_kernel, last_layer_kernel
-from lightning_nc.tangent import kernel as tangent
+from lightning_nc.tangent.checked_pass import CheckedPass
 from tests import architectures, nets, reference
 from tests.tangent.cases import Net, parameter, shift
 
@@ -230,7 +230,7 @@ def test_samples_that_act_on_each_other_are_refused(case):
 def test_parts_that_are_proven_wrong_are_left_to_the_network(x, monkeypatch):
     net = Net(lambda s, x: F.linear(torch.tanh(s.a(x)), s.a.weight), a=nn.Linear(4, 4)).double()
     assert_right(net, x)
-    monkeypatch.setattr(tangent._Pass, "broken", lambda *_: [])
+    monkeypatch.setattr(CheckedPass, "broken", lambda *_: [])
     with pytest.raises(AssertionError):
         assert_right(net, x)
 

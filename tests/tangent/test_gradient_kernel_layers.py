@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from lightning_nc.functional import gradient_kernel
-from lightning_nc.tangent import inner_products, kernel, outer_products, recomputed_modules
+from lightning_nc.tangent import inner_products, outer_products, recomputed_modules
+from lightning_nc.tangent.checked_pass import CheckedPass
 from lightning_nc.tangent.convolution import Convolution
 from tests import architectures, nets, reference
 from tests.tangent.cases import LAYERS, SEQUENCES, Net, randomised, words
@@ -79,13 +80,13 @@ PROVEN_WRONG = {
 
 @pytest.mark.parametrize("case", sorted(LAYERS.keys() - PROVEN_WRONG))
 def test_what_needs_no_proof_is_right_without_one(case, monkeypatch):
-    monkeypatch.setattr(kernel._Pass, "broken", lambda *_: [])
+    monkeypatch.setattr(CheckedPass, "broken", lambda *_: [])
     assert_agrees(*LAYERS[case]())
 
 
 @pytest.mark.parametrize("options", [{"padding_idx": 1}, {"scale_grad_by_freq": True}, {}])
 def test_embeddings_need_no_proof(options, monkeypatch):
-    monkeypatch.setattr(kernel._Pass, "broken", lambda *_: [])
+    monkeypatch.setattr(CheckedPass, "broken", lambda *_: [])
     assert_agrees(words(**options), torch.tensor([[1, 1, 2], [3, 4, 3], [5, 6, 0]]))
 
 
