@@ -40,7 +40,7 @@ CALLBACKS_AND_MEASURE = {
 }
 OF_ONES_OWN = {
     "What a measure is": "Measure Quantity Curve Panel Evaluation MeasureCallback",
-    "What a pass gives to it": "Request Statistic Answer",
+    "What a pass gives to it": "Request Statistic Answer GradientPass KernelRequest",
 }
 REFERENCE = {
     "lightning_nc": ("Callbacks, measure, Probe", CALLBACKS_AND_MEASURE),

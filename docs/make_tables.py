@@ -13,14 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lightning_nc.measures import (
-    CollapseMeasure,
-    ElasticityMeasure,
-    MinorityMeasure,
-    NextTokenMeasure,
-    Quantity,
-    SeparationMeasure,
-)
+from lightning_nc.measures import MEASURES, Quantity
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
 
@@ -28,13 +21,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lightning_nc" / "callbacks"
 MARKED = re.compile(r"(<!-- quantities of (\w+) -->\n\n).*?(\n\n<!-- end -->)", re.DOTALL)
 LISTED = re.compile(r"    Logged under these keys.*\n\n(?:    (?:- |  )\S.*\n)+")
-CALLBACKS = {
-    "equi_separation": SeparationMeasure,
-    "neural_collapse": CollapseMeasure,
-    "minority_collapse": MinorityMeasure,
-    "local_elasticity": ElasticityMeasure,
-    "next_token_law": NextTokenMeasure,
-}
+# files of measures are called as those of their callbacks
+CALLBACKS = {measure.__module__.rpartition(".")[2]: measure for measure in MEASURES}
 FAMILIES = [Family.of(measure) for measure in CALLBACKS.values()]
 
 

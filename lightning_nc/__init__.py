@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from lightning_nc.network.pooling import masked_mean as masked_mean
     from lightning_nc.network.pooling import spatial_mean as spatial_mean
     from lightning_nc.network.positions import next_token as next_token
+    from lightning_nc.passes.gradient_pass import GradientPass as GradientPass
     from lightning_nc.passes.probe import Probe as Probe
     from lightning_nc.passes.request import Answer as Answer
+    from lightning_nc.passes.request import KernelRequest as KernelRequest
     from lightning_nc.passes.request import Request as Request
     from lightning_nc.passes.statistics import Statistic as Statistic
 
@@ -69,8 +71,9 @@ _HOMES = {
     "network.blocks": ("find_blocks",),
     "network.pooling": ("first_token", "last_token", "masked_mean", "spatial_mean"),
     "network.positions": ("next_token",),
+    "passes.gradient_pass": ("GradientPass",),
     "passes.probe": ("Probe",),
-    "passes.request": ("Answer", "Request"),
+    "passes.request": ("Answer", "KernelRequest", "Request"),
     "passes.statistics": ("Statistic",),
 }
 __all__ = sorted(name for names in _HOMES.values() for name in names)

@@ -22,6 +22,7 @@ from lightning_nc.callbacks.strategies import trainer_processes
 from lightning_nc.callbacks.trainer_access import stage_of, trainer_loader, trainer_runner
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.signals import signals_held
+from lightning_nc.measures.given import request_of
 from lightning_nc.measures.together import Found, evaluated
 from lightning_nc.passes.agreement import Interrupted, MissedMeeting
 from lightning_nc.passes.meeting import meeting_place
@@ -151,7 +152,7 @@ class _Shared(NamedTuple):
                 runner._replace(announce=announce),
                 lambda: _source(trainer, probe.source),
                 probe,
-                [record.measure.request() for record in records],
+                [request_of(record.measure) for record in records],
                 processes,
                 leader.plans.pop(together, None),
             )

@@ -14,7 +14,7 @@ from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.checking.findings import Check, Family
 from lightning_nc.checking.timing import Pace, pace_of
 from lightning_nc.functional.minority_collapse import minority_classes
-from lightning_nc.measures.given import require_module
+from lightning_nc.measures.given import request_of, require_module
 from lightning_nc.measures.minority_collapse import MinorityMeasure
 from lightning_nc.measures.minority_notes import NO_MINORITY
 from lightning_nc.network.class_names import class_names
@@ -89,7 +89,7 @@ def check(model: nn.Module, loader: Any, callbacks: Iterable[Any] | None = None)
         )
     chosen = _ours(callbacks_for(probe) if callbacks is None else callbacks)
     runner, shared = plain_runner(model, probe.forward), _shared(chosen)
-    requests = [each.measure.request() for each in shared]
+    requests = [request_of(each.measure) for each in shared]
     dry = _DryRun(runner, lambda: probe.source, probe, requests, Processes())
     dry.run()
     assert dry.plan is not None
@@ -98,7 +98,7 @@ def check(model: nn.Module, loader: Any, callbacks: Iterable[Any] | None = None)
         if each not in shared:
             families.append(_tried(each, runner, probe))
             continue
-        failure = dry.plan.failures.get(shared.index(each))
+        failure = dry.failed.get(shared.index(each))
         why_not = _no_minority(each, dry.labels) if failure is None else str(failure)
         families.append(Family(each.record.name, why_not))
     return Check(families, dry.names, dry.pace, probe, dry.plan._replace(failures={}))
@@ -145,11 +145,11 @@ def _no_minority(callback: MeasureCallback, labels: Tensor | None) -> str:
 def _tried(callback: MeasureCallback, runner: Runner, probe: Probe) -> Family:
     """Try a callback whose pass is its own, and time it; of several outputs, one is enough."""
     probe = replace(probe, batch_norm=callback.probe.batch_norm)
-    request = callback.measure.request()
-    kernel = request.kernel
-    if kernel is not None and not callable(kernel.outputs) and kernel.parameters != "last_layer":
-        request = request._replace(kernel=kernel._replace(outputs=1))
     try:
+        request = callback.measure.request()
+        kernel = request.kernel
+        if kernel and not callable(kernel.outputs) and kernel.parameters != "last_layer":
+            request = request._replace(kernel=kernel._replace(outputs=1))
         once = _timed(callback, request, runner, probe)
         # the first time included the plan, and what torch does only once
         again = _timed(callback, request, runner, probe, once.plan)

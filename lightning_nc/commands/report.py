@@ -12,7 +12,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help=_RUN_DIR)
     parser.add_argument(
-        "--output", type=Path, dest="page", default=Path("report.html"), help="the page to write"
+        "--output",
+        type=Path,
+        dest="page",
+        default=Path("report.html"),
+        help="the page to write (default: report.html)",
     )
 
 

@@ -9,8 +9,9 @@ HELP = "save a view of a project on Weights & Biases, with a section per family 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("entity", help="user or team")
-    parser.add_argument("project")
-    parser.add_argument("--probe", nargs="+", default=["train"], help="names of probes")
+    parser.add_argument("project", help="name of the project")
+    probes = "names of probes (default: train)"
+    parser.add_argument("--probe", nargs="+", default=["train"], help=probes)
     parser.add_argument("--json", type=Path, help="write the specification here instead of saving")
 
 

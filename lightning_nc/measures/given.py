@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_nc.arguments import shown
-from lightning_nc.measures.measure import Measure
+from lightning_nc.measures.bookkeeping import BOOKKEEPING
+from lightning_nc.measures.measure import Evaluation, Measure
 from lightning_nc.measures.quantity import Quantity
+from lightning_nc.passes.request import Request
 
 
 def require_module(model: Any) -> None:
@@ -53,7 +55,52 @@ def require_measure(value: Any) -> Measure:
         names = [row.name for row in rows]
         if twice := [each for each in dict.fromkeys(names) if names.count(each) > 1]:
             raise ValueError(f"{name}.{attribute} has several rows named {shown(twice[0])}.")
+    if taken := {row.name for row in value.quantities} & {row.name for row in BOOKKEEPING}:
+        raise ValueError(
+            f"{name}.quantities has a row named {shown(min(taken))}, which is logged of every "
+            "measure: give it another name."
+        )
     return value
+
+
+def request_of(measure: Measure) -> Request | Exception:
+    """What a measure requests, or why it does not: a measure that fails costs no other."""
+    try:
+        request = measure.request()
+    except Exception as error:
+        return error
+    if isinstance(request, Request):
+        return request
+    name = type(measure).__name__
+    return TypeError(f"{name}.request() must return a Request, got {shown(request)}.")
+
+
+def require_evaluation(measure: Measure, found: Any) -> Evaluation:
+    """Return what a measure has evaluated, its values as numbers; raise unless it can be logged.
+
+    Raises:
+        TypeError: If it is no evaluation, or of something else than numbers, tensors and texts.
+    """
+    what = f"{type(measure).__name__}.evaluate()"
+    if not isinstance(found, Evaluation):
+        raise TypeError(f"{what} must return an Evaluation, got {shown(found)}.")
+    for field, kind in (("arrays", Tensor), ("notes", str), ("alerts", str)):
+        for name, value in getattr(found, field).items():
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"{what} has {shown(value)} among its {field}, as {name!r}, and not a "
+                    f"{kind.__name__}."
+                )
+    numbers: list[dict[str, float]] = [{}, {}]
+    for of_part, part in zip(numbers, (found.values, found.layers), strict=True):
+        for name, value in part.items():
+            try:
+                of_part[name] = float(value)
+            except Exception as error:
+                raise TypeError(
+                    f"{what} has {shown(value)} as {name!r}, not one number."
+                ) from error
+    return found._replace(values=numbers[0], layers=numbers[1])
 
 
 def measures_given(given: Any) -> list[Measure]:

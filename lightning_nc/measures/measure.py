@@ -37,8 +37,9 @@ def drawing_of(
     """
     if not drawings:
         raise ValueError(
-            "There is no figure: none of the quantities has a chart. Give a row "
-            "chart=Curve(Panel(...), ...), or the measure a draw()."
+            "There is no figure: no row of `quantities` has a chart, and rows of layers have no "
+            "figure by themselves. Give a row chart=Curve(Panel(...), ...), or the measure a "
+            "draw()."
         )
     if name is not None and name not in drawings:
         why = " here, since what it shows was not measured or is undefined" * (name in known)

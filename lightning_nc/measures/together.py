@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lightning_nc.measures.given import request_of, require_evaluation
 from lightning_nc.measures.measure import Evaluation, Measure
 from lightning_nc.measures.measurement import keyed
 from lightning_nc.network.runner import Runner
@@ -54,7 +55,7 @@ def measured_together(
     found: dict[int, Found | Exception] = {}
     for kind in dict.fromkeys(each.passes for each in measures):
         of_kind = [n for n, each in enumerate(measures) if each.passes is kind]
-        requests = [measures[n].request() for n in of_kind]
+        requests = [request_of(measures[n]) for n in of_kind]
         one_pass = kind(runner, lambda: probe.source, probe, requests, Processes())
         for n, answer in zip(of_kind, one_pass.run(), strict=True):
             found[n] = evaluated(measures[n], answer)
@@ -66,6 +67,6 @@ def evaluated(measure: Measure, answer: Answer | Exception) -> Found | Exception
     if isinstance(answer, Exception):
         return answer
     try:
-        return Found(measure, answer, measure.evaluate(answer))
+        return Found(measure, answer, require_evaluation(measure, measure.evaluate(answer)))
     except Exception as error:
         return error

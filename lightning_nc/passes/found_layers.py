@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from lightning_nc.passes.totals import (
     declared_of,
     geometry_of,
     mismatches_of,
+    sums_of,
 )
 
 
@@ -97,8 +97,3 @@ class FoundLayers:
                 if not wanted.geometry
             },
         )
-
-
-def sums_of(place: Hashable, totals: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
-    """The sums of one place, by name."""
-    return {name: total for (at, name), total in totals.items() if at == place}

@@ -16,9 +16,9 @@ from lightning_nc.passes.feature_cache import (
     has_own_memory,
     megabytes_of_features,
 )
-from lightning_nc.passes.found_layers import FoundLayers, sums_of
+from lightning_nc.passes.found_layers import FoundLayers
 from lightning_nc.passes.geometry_statistics import ClassSums, ResidualSums
-from lightning_nc.passes.layer_batches import Centres, LayerBatch, ResidualBatch, centres_of
+from lightning_nc.passes.layer_batches import Centres, LayerBatch, ResidualBatch
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.request import Answer
@@ -26,6 +26,7 @@ from lightning_nc.passes.statistics import Statistic, add_each
 from lightning_nc.passes.sum_checks import not_finite, why_not_finite
 from lightning_nc.passes.sums import Sums
 from lightning_nc.passes.sweeps import Reading, Swept, TakeBatch, sweep
+from lightning_nc.passes.totals import centres_at, sums_of
 
 _TALLY = "tally"  # place of the tallies of requests; all keys of sums are (place, name)
 
@@ -142,10 +143,12 @@ class GeometryPass(MeasuringPass):
                 sums.add(key, tally)
 
             broken: dict[Hashable, Exception] = {}
-            classes = plan.classes.to(sums.flat.device)
+            classes, places = plan.classes.to(sums.flat.device), self._places(plan, sums)
+            done = dict.fromkeys(points, 0)
 
             def add(point: Point, features: Tensor, labels: Tensor) -> None:
-                batch = LayerBatch(features, labels, K, classes)
+                part = _next_part(done, point, len(labels))
+                batch = LayerBatch(features, labels, K, places[part], classes)
                 add_each(sums, point, declared[point], batch, broken, self.processes.rank)
 
             reading = self._share(plan, samples)
@@ -195,8 +198,7 @@ class GeometryPass(MeasuringPass):
         The decisions of classifiers are those of this group and of the groups before.
         """
         plan, failures = first.plan, first.swept.failures
-        counts = plan.counts.to(first.sums.flat.device)
-        centres = {p: centres_of(counts, totals[p, ClassSums.name]) for p in points}
+        centres = centres_at(plan, points, totals)
         # features that are read again may have changed; cached ones cannot. Residuals are summed
         # first, as they are projected for the others
         read_again: list[Statistic] = [ResidualSums()] if first.cache is None else []
@@ -204,16 +206,15 @@ class GeometryPass(MeasuringPass):
             p: read_again + [s for s in plan.statistics[p] if s.second_sweep] for p in points
         }
         sums = self._sums(self._shapes(declared, plan.num_classes, plan.widths))
-        classes = plan.classes.to(sums.flat.device)
+        classes, places = plan.classes.to(sums.flat.device), self._places(plan, sums)
         decided = {p: _as_classes(rows, plan.classes) for p, rows in decided.items()}
         done = dict.fromkeys(points, 0)
         broken: dict[Hashable, Exception] = {}
 
         def add(point: Point, features: Tensor, labels: Tensor) -> None:
-            part = slice(done[point], done[point] + len(labels))
-            done[point] = part.stop
+            part = _next_part(done, point, len(labels))
             of_part = {p: rows[:, part] for p, rows in decided.items()}
-            batch = ResidualBatch(features, labels, centres[point], of_part, classes)
+            batch = ResidualBatch(features, labels, centres[point], places[part], of_part, classes)
             add_each(sums, point, declared[point], batch, broken, self.processes.rank)
 
         if first.cache is not None:
@@ -237,6 +238,13 @@ class GeometryPass(MeasuringPass):
         return Reading(
             samples, batches, self.probe, plan.classes, plan.widths, plan.of_positions, idle
         )
+
+    def _places(self, plan: Plan, sums: Sums) -> Tensor:
+        """Which samples of the probe this process has, in the order in which it takes them."""
+        sizes = [batch.size for batch in plan.batches]
+        of_each = torch.split(torch.arange(sum(sizes)), sizes)
+        own = of_each[self.processes.rank :: self.processes.world]
+        return torch.cat([torch.arange(0), *own]).to(sums.flat.device)
 
     def _cache(self, plan: Plan, reading: Reading, widths: dict[Point, int]) -> FeatureCache | None:
         """A cache for the features of this process; None unless those of every process fit."""
@@ -265,6 +273,13 @@ def _of_all_features(statistics: Sequence[Statistic]) -> list[str]:
     """
     names = [each.name for each in statistics]
     return [ClassSums.name] if ClassSums.name in names else names
+
+
+def _next_part(done: dict[Point, int], point: Point, n: int) -> slice:
+    """Where the next n samples of a point are among those of this process."""
+    start = done[point]
+    done[point] = start + n
+    return slice(start, done[point])
 
 
 def _as_classes(rows: Tensor, classes: Tensor) -> Tensor:

@@ -108,6 +108,8 @@ def require_statistics(given: Iterable[Any]) -> None:
         TypeError: If something else is among them.
         ValueError: If one has the name of one of ours, but is another.
     """
+    if not isinstance(given, Iterable):
+        raise TypeError(f"statistics must be a tuple of objects of Statistic, got {shown(given)}.")
     ours = {each.name: each for each in (*GEOMETRY, ResidualSums())}
     for each in given:
         if not isinstance(each, Statistic):

@@ -60,11 +60,6 @@ class GradientPass(MeasuringPass):
         return [self._answer(n, each.kernel) for n, each in enumerate(self.requests)]
 
     def _answer(self, number: int, wanted: KernelRequest | None) -> Answer | Exception:
-        if wanted is None:
-            return ValueError(
-                "A GradientPass compares gradients, and none are requested. Give "
-                "Request(kernel=KernelRequest()), or leave passes= out of the measure."
-            )
         local = self._agree(partial(self._compare, number, wanted))
         if local is None or number in self.failed:
             return self.failed[number]
@@ -72,7 +67,7 @@ class GradientPass(MeasuringPass):
         answer = KernelAnswer(
             totals["kernel"],
             local.labels,
-            totals["squared moves"].sqrt() if wanted.relative_similarity else None,
+            totals["squared moves"].sqrt() if wanted and wanted.relative_similarity else None,
             **local.routes._asdict(),
         )
         classes, n = torch.unique(local.labels, return_counts=True)
@@ -82,7 +77,7 @@ class GradientPass(MeasuringPass):
             {}, None, counts, kernel=answer, classes=local.classes, class_names=local.names
         )
 
-    def _compare(self, number: int, wanted: KernelRequest) -> _Share | None:
+    def _compare(self, number: int, wanted: KernelRequest | None) -> _Share | None:
         """Compute the share of this process; None if the request cannot be met."""
         if number in self.failed:
             return None
@@ -94,12 +89,17 @@ class GradientPass(MeasuringPass):
             self.failed[number] = error
             return None
 
-    def _share(self, number: int, wanted: KernelRequest) -> _Share | None:
+    def _share(self, number: int, wanted: KernelRequest | None) -> _Share | None:
         require_own_outputs(self.probe)
         with self._settled() as (plan, samples):
             place = plan.wanted[number]
-            if place is None:
+            if place is None or number in self.failed:
                 return None
+            if wanted is None:
+                raise ValueError(
+                    "A GradientPass compares gradients, and none are requested. Give "
+                    "Request(kernel=KernelRequest()), or leave passes= out of the measure."
+                )
             if plan.of_positions:
                 raise DoesNotApply(
                     "Gradients of single samples are compared, and here labels are of positions in "

@@ -1,6 +1,6 @@
 """A batch of features at one layer, as statistics of the first and of the second sweep see it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -27,30 +27,38 @@ class Centres:
         means: Final class means mu_k in units of ``scale``, shape ``(K, d)``.
         directions: The directions along which the means differ.
         scale: The unit of lengths, a power of two, as in `ClassGeometry`.
+        first: Returns what requests have summed in the first sweep, by name.
     """
 
     counts: Tensor
     means: Tensor
     directions: SeparatingDirections
     scale: float
+    first: Callable[[], Mapping[str, Tensor]]
 
     @cached_property
     def nearest(self) -> NearestCenter:
         """Decides for the nearest class mean, of samples in the same units."""
         return NearestCenter(self.means)
 
+    @cached_property
+    def statistics(self) -> Mapping[str, Tensor]:
+        """What requests have summed in the first sweep, by name, of features as they are."""
+        return self.first()
 
-def centres_of(counts: Tensor, sums: Tensor) -> Centres:
+
+def centres_of(counts: Tensor, sums: Tensor, first: Callable[[], Mapping[str, Tensor]]) -> Centres:
     """The class means and the directions along which they differ.
 
     Args:
         counts: Samples per class, n_k, shape ``(K,)``.
         sums: Sum of the features of each class, shape ``(K, d)``; it becomes the means, in place.
+        first: Returns what requests have summed in the first sweep, by name.
     """
     means = sums.div_(counts[:, None])
     scale = float(scale_of(means))
     means = in_units_of(scale, means)
-    return Centres(counts, means, separating_directions(counts, means), scale)
+    return Centres(counts, means, separating_directions(counts, means), scale, first)
 
 
 class LayerBatch:
@@ -60,15 +68,22 @@ class LayerBatch:
         features: ``h_i``, as the network computed them, shape ``(n, d)``.
         labels: Class indices, shape ``(n,)``.
         num_classes: Number of classes K.
+        places: Which of the N samples of the probe these are, from 0, whichever process has them,
+            shape ``(n,)``.
         classes: The labels of the classes in the source, on the device of the class indices, shape
             ``(K,)``; None for 0 .. K - 1.
     """
 
     def __init__(
-        self, features: Tensor, labels: Tensor, num_classes: int, classes: Tensor | None = None
+        self,
+        features: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        places: Tensor,
+        classes: Tensor | None = None,
     ) -> None:
         self.features, self.labels, self.num_classes = features, labels, num_classes
-        self.classes = classes
+        self.places, self.classes = places, classes
 
     @property
     def source_labels(self) -> Tensor:
@@ -99,7 +114,8 @@ class ResidualBatch(LayerBatch):
     Args:
         features: ``h_i``, as the network computed them, shape ``(n, d)``.
         labels: Class indices, shape ``(n,)``.
-        centres: Class means and directions of the layer.
+        centres: Class means and directions of the layer, and the statistics of the first sweep.
+        places: As in `LayerBatch`.
         decided: What classifiers decide for these samples, by the point at their input: class
             indices (-1 for classes that are not measured) in three rows, then three rows of flags,
             as in `HeadDecisions`, shape ``(6, n)``.
@@ -111,11 +127,12 @@ class ResidualBatch(LayerBatch):
         features: Tensor,
         labels: Tensor,
         centres: Centres,
+        places: Tensor,
         decided: Mapping[Point, Tensor] = MappingProxyType({}),
         classes: Tensor | None = None,
     ) -> None:
         features = in_units_of(centres.scale, features)
-        super().__init__(features, labels, len(centres.counts), classes)
+        super().__init__(features, labels, len(centres.counts), places, classes)
         self.centres, self.decided = centres, decided
         self._projected: ProjectedResiduals | None = None
 

@@ -30,7 +30,7 @@ class MeasuringPass(ABC):
         runner: The network.
         source: Returns the Dataset or DataLoader to read; random generators are restored after it.
         probe: How to read it.
-        requests: What to measure.
+        requests: What to measure; an exception in the place of a request that could not be made.
         processes: The processes that measure together.
         plan: The plan of an earlier measurement; a new one is made if it no longer fits the source.
     """
@@ -40,12 +40,14 @@ class MeasuringPass(ABC):
         runner: Runner,
         source: Callable[[], Any],
         probe: Probe,
-        requests: Sequence[Request],
+        requests: Sequence[Request | Exception],
         processes: Processes,
         plan: Plan | None = None,
     ) -> None:
         self.runner, self.source, self.probe = runner, source, probe
-        self.requests, self.plan = list(requests), plan
+        self.unmade = {n: each for n, each in enumerate(requests) if isinstance(each, Exception)}
+        self.requests = [each if isinstance(each, Request) else Request() for each in requests]
+        self.plan = plan
         self.processes = processes._replace(requests=len(self.requests))
         # why requests have failed, by number; the same on all processes after every vote
         self.failed: dict[int, Exception] = {}
@@ -123,6 +125,7 @@ class MeasuringPass(ABC):
     @contextmanager
     def _settled(self) -> Iterator[tuple[Plan, Samples]]:
         """Yield, under guard, a plan and the samples of the source, which it fits."""
+        self.failed |= self.unmade
         with generators_kept(self.runner.generators()):  # the source may be user code
             samples = samples_of(self.source(), self.probe.batch_size)
         with self._guard((samples.dataset, samples.collate)):

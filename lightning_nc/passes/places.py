@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from lightning_nc.arguments import require_layers
 from lightning_nc.network.auto_pooling import Chooser, pooling_of_head, shapes_of
 from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.blocks import block_points
@@ -77,6 +78,8 @@ class Places:
     def _where(self, request: Request) -> Wanted:
         own = request.statistics
         require_statistics(own)
+        if request.layers is not None:
+            require_layers(request.layers)
         if not request.geometry and any(each.second_sweep for each in own):
             raise ValueError(
                 "A statistic of the second sweep needs final class means. Give "

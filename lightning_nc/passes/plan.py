@@ -235,8 +235,9 @@ def digest_of(plan: Plan, probe: Probe, requests: Sequence[Request]) -> int:
     heads = sorted(set(plan.heads.values()))
     groups = plan.in_groups(probe.memory_mb)
     sums = [[[each.name for each in plan.statistics[p]] for p in group] for group in groups]
-    kernels = [[None if callable(v) else v for v in each.kernel or ()] for each in requests]
-    tallies = [each.tally is None for each in requests]
+    met = [one for one, where in zip(requests, plan.wanted, strict=True) if where is not None]
+    kernels = [[None if callable(v) else v for v in each.kernel or ()] for each in met]
+    tallies = [each.tally is None for each in met]
     asked = (probe.settings, probe.cache_mb, kernels, tallies, plan.num_labels)
     settled = (plan.source_size, batches, plan.classes.tolist(), heads, layers, sums, asked)
     return int.from_bytes(hashlib.sha256(repr(settled).encode()).digest()[:7], "big")

@@ -110,7 +110,7 @@ class KernelAnswer(NamedTuple):
 
     Attributes:
         kernel: Trace of the tangent kernel, shape ``(m, m)``.
-        labels: Classes of the samples, shape ``(m,)``.
+        labels: Labels of the samples, as the data have them, shape ``(m,)``.
         moves: How far a step on the loss of sample i moves the outputs at sample j, in entry
             (j, i), in a unit of its own for each i, shape ``(m, m)``; None if not requested.
         num_outputs: Number of outputs C.

@@ -7,11 +7,13 @@ name.
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
+from operator import index
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_nc.arguments import shown
 from lightning_nc.passes.layer_batches import ResidualBatch
 from lightning_nc.passes.sums import Sums
 
@@ -21,7 +23,7 @@ class Statistic(ABC):
 
     A statistic of your own is a subclass with a name, a shape, and the contribution of one batch.
     List it in the `Request` of a measure: the `Answer` then holds the total under that name in
-    ``answer.layers[layer].statistics``.
+    ``answer.layers[layer].statistics``. docs/own_measures.md lists what a batch has.
 
     Attributes:
         name: Its name. Statistics of one name must be equal: of one class, with equal attributes.
@@ -52,8 +54,20 @@ class Statistic(ABC):
         """Shape of the sum for K classes and d features; the same on all processes."""
 
     def shape_over(self, processes: int, K: int, d: int) -> tuple[int, ...]:
-        """Shape of what processes share: the sum, or a slot for the state of each."""
-        return self.shape(K, d) if self.adds_up else (processes, *self.shape(K, d))
+        """Shape of what processes share: the sum, or a slot for the state of each.
+
+        Raises:
+            TypeError: If the shape is none.
+        """
+        shape = self.shape(K, d)
+        try:
+            sizes = tuple(map(index, shape))
+        except TypeError as error:
+            raise TypeError(
+                f"The statistic '{self.name}' has shape {shown(shape)}: shape({K}, {d}) must "
+                "return a tuple of whole numbers."
+            ) from error
+        return sizes if self.adds_up else (processes, *sizes)
 
     def combine(self, states: Tensor) -> Tensor:
         """The statistic of all samples from those of disjoint samples, along the first axis.

@@ -1,6 +1,8 @@
 """What is found at a layer, from the sums over all processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,14 +13,33 @@ from lightning_nc.network.points import Point
 from lightning_nc.passes.decisions import classifier_of
 from lightning_nc.passes.geometry_statistics import (
     GEOMETRY,
+    ClassSums,
     DecisionCounts,
     ResidualSquares,
     ResidualSums,
 )
-from lightning_nc.passes.layer_batches import Centres
+from lightning_nc.passes.layer_batches import Centres, centres_of
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.request import ClassifierGeometry
 from lightning_nc.passes.statistics import Statistic
+
+
+def sums_of(place: Hashable, totals: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
+    """The sums of one place, by name."""
+    return {name: total for (at, name), total in totals.items() if at == place}
+
+
+def centres_at(
+    plan: Plan, points: Sequence[Point], totals: Mapping[Hashable, Tensor]
+) -> dict[Point, Centres]:
+    """What is known of points after the first sweep; the sums of classes become their means."""
+    counts, found = plan.counts, dict[Point, Centres]()
+    for point in points:
+        sums = sums_of(point, totals)
+        of_classes = sums.pop(ClassSums.name)
+        first = partial(combined, plan.statistics[point], sums)
+        found[point] = centres_of(counts.to(of_classes.device), of_classes, first)
+    return found
 
 
 def combined(statistics: Sequence[Statistic], totals: dict[str, Tensor]) -> dict[str, Tensor]:

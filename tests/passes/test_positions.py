@@ -18,6 +18,7 @@ from lightning_nc.passes.geometry_pass import GeometryPass
 from lightning_nc.passes.gradient_pass import GradientPass
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import DoesNotApply, Request
+from lightning_nc.passes.statistics import Statistic
 from tests.passes import position_cases as cases
 from tests.passes.position_cases import IGNORED, N, Pixels, Tokens, run, values
 from tests.processes import run_processes
@@ -319,3 +320,34 @@ def test_two_processes_measure_and_draw_what_one_does():
         for (case, first), (other, second) in pairwise(k for k in found if isinstance(k, tuple)):
             if case == other:
                 assert_same(found[case, first], found[case, second])
+
+
+class Kept(Statistic):
+    """The features of all positions, and their labels behind them."""
+
+    name, second_sweep = "kept", False
+
+    def shape(self, K, d):
+        return 60, d + 1
+
+    def of(self, batch):
+        rows = torch.cat([batch.features.double(), batch.labels[:, None].double()], 1)
+        return (
+            torch.zeros(self.shape(0, rows.shape[1] - 1)).double().index_copy(0, batch.places, rows)
+        )
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("cache_mb", [512, 0])
+def test_each_position_has_a_place_of_its_own(size, cache_mb):
+    request = Request(layers=["act"], statistics=(Kept(),))
+    options = {"request": request, "batch_size": size, "cache_mb": cache_mb}
+    geometry = run(Tokens(), cases.tokens(), **options)[1].layers["act"]
+    n = int(geometry.counts.sum())
+    kept = geometry.statistics["kept"]
+    rows, labels = kept[:n, :-1], kept[:n, -1]
+    assert not kept[n:].any()
+    for k, mean in enumerate(geometry.means):
+        torch.testing.assert_close(rows[labels == k].mean(0), mean)
+    expected = run(Tokens(), cases.tokens(), request=request, batch_size=N)[1].layers["act"]
+    torch.testing.assert_close(kept, expected.statistics["kept"], rtol=1e-5, atol=1e-6)
