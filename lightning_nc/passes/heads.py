@@ -5,6 +5,7 @@ import re
 import torch
 
 from lightning_nc.network.blocks import find_head, is_bypassed, is_of_several_positions
+from lightning_nc.network.head import own_matrix
 from lightning_nc.network.points import Point, script_advice
 from lightning_nc.network.trace import ModuleRun, Trace, depends_on
 from lightning_nc.passes.head_notes import no_head
@@ -37,7 +38,8 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
     if request.head is None and head is not None:
         head = None if _projects(head, classes_seen) else _whole(found, head)
     if request.head is None and head is not None and head.rows != classes_seen:
-        head = None if _is_of_an_encoder(found, head) else head
+        makes_features = _is_of_an_encoder(found, head) or _leads_to_loss(found, head, classes_seen)
+        head = None if makes_features else head
     later = last if head is not None and last is not None and last.name != head.name else None
     is_unclear = request.head is None and later is not None and (later.rows or 0) > classes_seen
     if not request.classifier:
@@ -97,17 +99,21 @@ def last_layer_point(found: Trace, head: ModuleRun | None, request: Request) -> 
     output, as that of an encoder.
     """
     runs = found.runs_of_each()
-    if head is not None:
-        last = runs[head.name] - 1
-        return Point(f"input of {head.name}", head.name, last, "input", request.pool)
-    last_run = found.last_weighted()
-    names = [] if last_run is None else _ancestors(last_run.name)
-    projection = next((name for name in names if _PROJECTION.search(name)), None)
-    if projection is not None and projection in runs:
-        return Point(
-            f"input of {projection}", projection, runs[projection] - 1, "input", request.pool
-        )
+    last = _last_projection(found) if head is None else head
+    if last is not None:
+        number = runs[last.name] - 1
+        return Point(f"input of {last.name}", last.name, number, "input", request.pool)
     return Point("output", "", runs.get("", 1) - 1, "output", request.pool)
+
+
+def _last_projection(found: Trace) -> ModuleRun | None:
+    """The projection head that the last layer is, or is in; None if there is none."""
+    last = found.last_weighted()
+    names = [] if last is None else _ancestors(last.name)
+    named = next((name for name in names if _PROJECTION.search(name)), None)
+    run = next((run for run in found.runs if run.name == named), None)
+    # the last layer of a residual block is often called a projection too
+    return None if run is None or is_bypassed(found, run) else run
 
 
 def _is_of_an_encoder(found: Trace, head: ModuleRun) -> bool:
@@ -116,6 +122,16 @@ def _is_of_an_encoder(found: Trace, head: ModuleRun) -> bool:
     Such are the last layer within a residual block, and a convolution over several positions.
     """
     return is_of_several_positions(head) or is_bypassed(found, head)
+
+
+def _leads_to_loss(found: Trace, head: ModuleRun, classes_seen: int) -> bool:
+    """Whether a last layer with other rows than classes makes what the loss alone classifies.
+
+    So it is with ArcFace, whose loss holds a matrix from this layer's rows to the classes.
+    """
+    layers = {run.module for run in found.runs if run.rows is not None}
+    others = set(found.modules.values()) - layers
+    return any(own_matrix(each, head.rows, classes_seen) is not None for each in others)
 
 
 def _projects(head: ModuleRun, classes_seen: int) -> bool:
