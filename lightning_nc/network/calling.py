@@ -115,6 +115,11 @@ def _held(inputs: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def takes_one(module: nn.Module) -> bool:
+    """Whether a module can be called with its input alone, unlike a layer of a graph network."""
+    return _accept(_parameters(module), (None,), {})
+
+
 def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: Any) -> Any:
     """Call a function with inputs; if their type or sizes are not those that fit, say so."""
     try:

@@ -5,6 +5,7 @@ import re
 import torch
 
 from lightning_nc.network.blocks import find_head, is_bypassed, is_of_several_positions
+from lightning_nc.network.calling import takes_one
 from lightning_nc.network.head import own_matrix
 from lightning_nc.network.points import Point, script_advice
 from lightning_nc.network.trace import ModuleRun, Trace, depends_on
@@ -77,11 +78,11 @@ def _whole(found: Trace, head: ModuleRun) -> ModuleRun:
         parts = [r for r in found.runs if _is_inside(r, run) and r.rows == head.rows]
         matrices = [p for p in run.module.parameters(recurse=False) if p.ndim > 1]
         same_input = any(part.source is run.source is not None for part in parts)
-        same_size = run.shape is not None and head.shape is not None
         # what the head itself is computed from is not added to its output
         beside = [p for p in parts if p is not head and p.shape == head.shape]
         adds = matrices or not all(depends_on(head.source, set(part.nodes)) for part in beside)
-        return bool(adds) and same_input and same_size and run.shape == head.shape
+        same_shape = run.shape is not None and run.shape == head.shape
+        return bool(adds) and same_input and same_shape and takes_one(run.module)
 
     around = [run for run in found.runs if run.name and _is_inside(head, run)]
     whole = next((run for run in reversed(around) if adds_up(run)), head)

@@ -426,6 +426,28 @@ def test_what_the_loss_alone_classifies_is_no_logits(kind):
     assert torch.equal(answer.classifier.features.means, of_output.classifier.features.means)
 
 
+def test_maps_of_a_sample_and_of_others_do_not_add_up_to_a_head():
+    class OfNeighbours(nn.Module):
+        """As a layer of a graph network, it maps a sample and the mean of its neighbours."""
+
+        def __init__(self):
+            super().__init__()
+            self.of_others, self.of_own = linear(), linear()
+
+        def forward(self, h, neighbours):
+            return self.of_others(neighbours @ h / len(h)) + self.of_own(h)
+
+    class OfGraph(Network):
+        def forward(self, x):
+            return self.head(self.body(x), x.new_ones(len(x), len(x)))
+
+    model = OfGraph(OfNeighbours())
+    (answer,) = ask(model, Request(classifier=True))
+    assert "does not depend on the head 'head.of_own' alone" in answer.notes["bypass"]
+    weight = model.head.of_own.weight.detach()
+    assert torch.equal(answer.classifier.weight.to(weight.dtype), weight)
+
+
 class ResidualProjection(nn.Module):
     """The second layer of a block is called a projection by GPT-2, CLIP and Llama."""
 
