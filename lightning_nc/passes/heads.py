@@ -38,7 +38,7 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
     head, last = find_head(found, request.head, classes_seen), found.last_weighted()
     if request.head is None and head is not None:
         head = None if _projects(head, classes_seen) else _whole(found, head)
-    if request.head is None and head is not None and head.rows != classes_seen:
+    if request.head is None and head is not None and not _is_exact(head, classes_seen):
         makes_features = _is_of_an_encoder(found, head) or _leads_to_loss(found, head, classes_seen)
         head = None if makes_features else head
     later = last if head is not None and last is not None and last.name != head.name else None
@@ -137,7 +137,12 @@ def _leads_to_loss(found: Trace, head: ModuleRun, classes_seen: int) -> bool:
 
 def _projects(head: ModuleRun, classes_seen: int) -> bool:
     """Whether a module is a projection by its name, and its rows do not say otherwise."""
-    return head.rows != classes_seen and bool(_PROJECTION.search(head.name))
+    return not _is_exact(head, classes_seen) and bool(_PROJECTION.search(head.name))
+
+
+def _is_exact(head: ModuleRun, classes_seen: int) -> bool:
+    """Whether a head has a row for each class, or one row for two classes."""
+    return head.rows == classes_seen or (head.rows, classes_seen) == (1, 2)
 
 
 def _ancestors(name: str) -> list[str]:

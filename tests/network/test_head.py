@@ -448,6 +448,28 @@ def test_maps_of_a_sample_and_of_others_do_not_add_up_to_a_head():
     assert torch.equal(answer.classifier.weight.to(weight.dtype), weight)
 
 
+class OneLogit(nn.Module):
+    """Its head is called a predictor, and what it computes is added to a logit of the input."""
+
+    def __init__(self, wide):
+        super().__init__()
+        self.body, self.predictor = nn.Sequential(nn.Linear(6, 8), nn.Tanh()), nn.Linear(8, 1)
+        self.wide = nn.Linear(6, 1) if wide else None
+
+    def forward(self, x):
+        shallow = 0 if self.wide is None else self.wide(x)
+        return shallow + self.predictor(self.body(x))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_one_row_is_a_head_of_two_classes_whatever_it_is_called_or_added_to(wide):
+    model, data = OneLogit(wide), TensorDataset(torch.randn(30, 6), torch.arange(30) % 2)
+    (answer,) = ask(model, Request(classifier=True), data=data)
+    assert list(answer.notes) == ["bypass"] * wide
+    weight = model.predictor.weight.detach().double() / 2
+    assert torch.allclose(answer.classifier.weight, torch.cat([-weight, weight]))
+
+
 class ResidualProjection(nn.Module):
     """The second layer of a block is called a projection by GPT-2, CLIP and Llama."""
 
