@@ -12,7 +12,7 @@ import lightning_nc
 from lightning_nc import MeasureCallback
 from lightning_nc.callbacks.yaml_list import callbacks_of
 from lightning_nc.factory import VARIABLE
-from tests import nets
+from tests import nets, reference
 from tests.callbacks.scripts.cli import cli_of
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
@@ -146,6 +146,19 @@ def test_what_fails_at_first_is_mended_by_the_line_that_is_given(run_recipe, tit
         trainer.fit(module, loader)
     keys = {key for each in ours(trainer)[0].history for key in each.values}
     assert not any(key.endswith("/accuracy") for key in keys)
+
+
+def test_layers_of_graphs_have_a_row_for_each_graph(run_recipe):
+    names = run_recipe("Samples are graphs")
+    law, collapse = ours(names["trainer"])
+    assert epochs(law) == epochs(collapse) == [0, 1]
+    model, batch = names["model"], names["collate"](names["data"])
+    model.load_state_dict(names["trainer"].model.state_dict())
+    with torch.no_grad():
+        h = names["mean_of_graphs"](model.net[:4](batch.x), batch.batch)
+    D = reference.separation_fuzziness(h.double().numpy(), batch.y.numpy())
+    found = law.history[-1].values["separation_layers/train/net.3"]
+    assert found == pytest.approx(D, rel=1e-5)
 
 
 def test_several_devices_need_nothing_more(run_recipe):

@@ -136,6 +136,14 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
     return next(iter(best or larger), None)
 
 
+def returns_more(found: Trace, name: str) -> bool:
+    """Whether the output depends on tensors that a block returns beside the main one."""
+    runs = [run for run in found.runs if run.name == name]
+    if not all(len(run.nodes) > 1 and run.main in run.nodes for run in runs):
+        return False
+    return found.depends_on_input(without={run.main for run in runs})
+
+
 def is_bypassed(found: Trace, head: ModuleRun) -> bool:
     """Whether the output depends on a head, and on the input also by a way around it."""
     nodes = {node for run in found.runs if run.module is head.module for node in run.nodes}

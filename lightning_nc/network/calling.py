@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_nc.network.nesting import described, floating_tensor_in
 
@@ -80,7 +80,7 @@ def call_model(
     """Call a network with a tensor, a tuple of arguments or a dict of keyword arguments.
 
     Of a dict, keys that the network does not name are left out, and a single value may be the only
-    argument.
+    argument. An object, such as a graph, is the only argument, or has the arguments as attributes.
 
     Args:
         model: The network, or another function.
@@ -95,6 +95,9 @@ def call_model(
         args = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
         if _accept(parameters, args, {}):
             return model(*args)
+        held = {} if isinstance(inputs, tuple | list | Tensor) else _held(inputs, parameters)
+        if held and _accept(parameters, (), held):
+            return model(**held)
     elif _accept(parameters, (), inputs):
         return model(**inputs)
     else:
@@ -104,6 +107,17 @@ def call_model(
         if len(inputs) == 1 and _accept(parameters, tuple(inputs.values()), {}):
             return model(*inputs.values())
     raise TypeError(_cannot_be_called(parameters, inputs))
+
+
+def _held(inputs: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What an object holds under the names of parameters."""
+    found = {name: getattr(inputs, name, None) for name in parameters}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def takes_one(module: nn.Module) -> bool:
+    """Whether a module can be called with its input alone, unlike a layer of a graph network."""
+    return _accept(_parameters(module), (None,), {})
 
 
 def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: Any) -> Any:

@@ -38,7 +38,7 @@ def class_indices(labels: Any) -> Tensor:
     labels = label_tensor(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or not _are_whole(labels):
+    if labels.ndim != 1 or not are_whole(labels):
         found = f"Got targets of shape {tuple(labels.shape)} and {labels.dtype}: "
         raise ValueError(found + what_targets_are(labels))
     labels = labels.long()
@@ -66,7 +66,8 @@ def label_tensor(labels: Any) -> Tensor:
     raise TypeError(no_numbers(labels))
 
 
-def _are_whole(labels: Tensor) -> bool:
+def are_whole(labels: Tensor) -> bool:
+    """Whether labels are whole numbers, of any type."""
     return not labels.is_floating_point() or bool((labels == labels.round()).all())
 
 

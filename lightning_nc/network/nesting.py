@@ -34,6 +34,16 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(part)
 
 
+def plain(tensor: Tensor) -> Tensor:
+    """The same tensor without a class that gives torch's functions other parameters, as MONAI's.
+
+    What holds its numbers in another way, such as shards, stays what it is.
+    """
+    kind: Any = type(tensor)
+    stored_as_usual = kind.__torch_dispatch__ is Tensor.__torch_dispatch__
+    return tensor.as_subclass(Tensor) if kind is not Tensor and stored_as_usual else tensor
+
+
 def floating_tensor_in(value: Any) -> Tensor | None:
     """The first floating-point tensor in a nesting of containers; None without one."""
     return next(filter(Tensor.is_floating_point, tensors_in(value)), None)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from lightning_nc.network.nesting import parts_of
+from lightning_nc.network.nesting import parts_of, plain
 from lightning_nc.network.points import Point
 
 _PADDING_MASKS = ("src_key_padding_mask", "key_padding_mask", "padding_mask")
@@ -54,7 +54,7 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
             f"Layer '{point.name}' returns features of shape {tuple(features.shape)}, which hold "
             "nothing for a sample, so there is nothing to measure. Name other layers."
         )
-    return features.detach().reshape(samples, -1)
+    return plain(features).detach().reshape(samples, -1)
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,13 @@ def main_tensor(value: Any) -> Any:
     if isinstance(value, Mapping):
         for key in ("logits", "last_hidden_state"):
             if key in value:
-                return value[key]
-        tensors = [item for item in value.values() if isinstance(item, Tensor)]
+                return main_tensor(value[key])
+        tensors = [plain(item) for item in value.values() if isinstance(item, Tensor)]
         return next((item for item in tensors if item.ndim), tensors[0] if tensors else value)
     if isinstance(value, tuple | list):
         others = (item for item in value if not (item is None or getattr(item, "ndim", 1) == 0))
         return main_tensor(next(others, value[0])) if value else value
-    return value
+    return plain(value) if isinstance(value, Tensor) else value
 
 
 def first_token(states: Any) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_nc.network.labels import are_whole
 from lightning_nc.network.pooling import main_tensor
 
 IGNORED = -100  # the label that torch's cross-entropy ignores by default
@@ -77,7 +78,8 @@ def are_of_positions(targets: Any, output_shape: tuple[int, ...] | None) -> bool
     """Whether labels are of positions: the network's output has their axes, and one of classes.
 
     Args:
-        targets: Labels, shape ``(B, T)`` or ``(B, H, W)`` if they are of positions.
+        targets: Labels, whole numbers of any type; of positions they have shape ``(B, T)``,
+            ``(B, H, W)`` or ``(B, D, H, W)``.
         output_shape: Shape of the network's output.
 
     Example:
@@ -86,14 +88,24 @@ def are_of_positions(targets: Any, output_shape: tuple[int, ...] | None) -> bool
         >>> are_of_positions(torch.zeros(2, 5).long(), (2, 5))  # several classes per sample
         False
     """
-    if not isinstance(targets, Tensor) or targets.ndim not in (2, 3) or output_shape is None:
+    if not isinstance(targets, Tensor) or targets.ndim < 2 or output_shape is None:
         return False
-    if targets.is_floating_point() or len(output_shape) != targets.ndim + 1:
+    if len(output_shape) != targets.ndim + 1 or not are_whole(targets):
         return False
-    if targets.ndim == 3:  # maps may be smaller than labels
+    if targets.ndim > 2:  # maps may be smaller than labels
         return output_shape[0] == len(targets)
     B, T = targets.shape
     return output_shape[:2] == (B, T) or (output_shape[0], output_shape[2]) == (B, T)
+
+
+def without_channel(targets: Tensor) -> Tensor:
+    """Labels of images and volumes without an axis for a single channel.
+
+    Example:
+        >>> without_channel(torch.zeros(5, 1, 32, 32)).shape
+        torch.Size([5, 32, 32])
+    """
+    return targets[:, 0] if targets.ndim > 3 and targets.shape[1] == 1 else targets
 
 
 def at_positions(h: Tensor, positions: Positions) -> Tensor:

@@ -21,6 +21,7 @@ class ModuleRun(NamedTuple):
         name: Clean name of the module.
         module: The module itself.
         nodes: Autograd nodes of its output tensors.
+        main: Autograd node of the main one; None without one.
         source: Autograd node of its first input tensor; None without one.
         features: Size of the last axis of its first input tensor; None without one.
         rows: Rows of its weight matrix; None without one.
@@ -33,6 +34,7 @@ class ModuleRun(NamedTuple):
     name: str
     module: nn.Module
     nodes: list[Any]
+    main: Any
     source: Any
     features: int | None
     rows: int | None
@@ -230,6 +232,7 @@ def _run_of(
         name,
         module,
         nodes=[tensor.grad_fn for tensor in tensors_in(output) if tensor.grad_fn is not None],
+        main=getattr(main, "grad_fn", None),
         source=None if first is None else first.grad_fn,
         features=features,
         rows=_weight_rows(module, features, shape),

@@ -5,6 +5,8 @@ import re
 import torch
 
 from lightning_nc.network.blocks import find_head, is_bypassed, is_of_several_positions
+from lightning_nc.network.calling import takes_one
+from lightning_nc.network.head import own_matrix
 from lightning_nc.network.points import Point
 from lightning_nc.network.trace import ModuleRun, Trace, depends_on
 from lightning_nc.passes.head_notes import no_head
@@ -67,7 +69,8 @@ def _found_head(found: Trace, classes_seen: int) -> tuple[ModuleRun | None, Modu
     if head is None or _projects(head, classes_seen):
         return None, None
     head = _whole(found, head)
-    if head.rows != classes_seen and _is_of_an_encoder(found, head):
+    makes_features = _is_of_an_encoder(found, head) or _leads_to_loss(found, head, classes_seen)
+    if makes_features and not _is_exact(head, classes_seen):
         return None, None
     is_later = last is not None and last.name != head.name and (last.rows or 0) > classes_seen
     return head, last if is_later else None
@@ -84,11 +87,11 @@ def _whole(found: Trace, head: ModuleRun) -> ModuleRun:
         parts = [r for r in found.runs if _is_inside(r, run) and r.rows == head.rows]
         matrices = [p for p in run.module.parameters(recurse=False) if p.ndim > 1]
         same_input = any(part.source is run.source is not None for part in parts)
-        same_size = run.shape is not None and head.shape is not None
         # what the head itself is computed from is not added to its output
         beside = [p for p in parts if p is not head and p.shape == head.shape]
         adds = matrices or not all(depends_on(head.source, set(part.nodes)) for part in beside)
-        return bool(adds) and same_input and same_size and run.shape == head.shape
+        same_shape = run.shape is not None and run.shape == head.shape
+        return bool(adds) and same_input and same_shape and takes_one(run.module)
 
     around = [run for run in found.runs if run.name and _is_inside(head, run)]
     whole = next((run for run in reversed(around) if adds_up(run)), head)
@@ -106,17 +109,21 @@ def last_layer_point(found: Trace, head: ModuleRun | None, request: Request) -> 
     output, as that of an encoder.
     """
     runs = found.runs_of_each()
-    if head is not None:
-        last = runs[head.name] - 1
-        return Point(f"input of {head.name}", head.name, last, "input", request.pool)
-    last_run = found.last_weighted()
-    names = [] if last_run is None else _ancestors(last_run.name)
-    projection = next((name for name in names if _PROJECTION.search(name)), None)
-    if projection is not None and projection in runs:
-        return Point(
-            f"input of {projection}", projection, runs[projection] - 1, "input", request.pool
-        )
+    last = _last_projection(found) if head is None else head
+    if last is not None:
+        number = runs[last.name] - 1
+        return Point(f"input of {last.name}", last.name, number, "input", request.pool)
     return Point("output", "", runs.get("", 1) - 1, "output", request.pool)
+
+
+def _last_projection(found: Trace) -> ModuleRun | None:
+    """The projection head that the last layer is, or is in; None if there is none."""
+    last = found.last_weighted()
+    names = [] if last is None else _ancestors(last.name)
+    named = next((name for name in names if _PROJECTION.search(name)), None)
+    run = next((run for run in found.runs if run.name == named), None)
+    # the last layer of a residual block is often called a projection too
+    return None if run is None or is_bypassed(found, run) else run
 
 
 def _is_of_an_encoder(found: Trace, head: ModuleRun) -> bool:
@@ -127,9 +134,24 @@ def _is_of_an_encoder(found: Trace, head: ModuleRun) -> bool:
     return is_of_several_positions(head) or is_bypassed(found, head)
 
 
+def _leads_to_loss(found: Trace, head: ModuleRun, classes_seen: int) -> bool:
+    """Whether a last layer with other rows than classes makes what the loss alone classifies.
+
+    So it is with ArcFace, whose loss holds a matrix from this layer's rows to the classes.
+    """
+    layers = {run.module for run in found.runs if run.rows is not None}
+    others = set(found.modules.values()) - layers
+    return any(own_matrix(each, head.rows, classes_seen) is not None for each in others)
+
+
 def _projects(head: ModuleRun, classes_seen: int) -> bool:
     """Whether a module is a projection by its name, and its rows do not say otherwise."""
-    return head.rows != classes_seen and bool(_PROJECTION.search(head.name))
+    return not _is_exact(head, classes_seen) and bool(_PROJECTION.search(head.name))
+
+
+def _is_exact(head: ModuleRun, classes_seen: int) -> bool:
+    """Whether a head has a row for each class, or one row for two classes."""
+    return head.rows == classes_seen or (head.rows, classes_seen) == (1, 2)
 
 
 def _ancestors(name: str) -> list[str]:

@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 from lightning_nc.arguments import require_layers
 from lightning_nc.network.auto_pooling import Chooser, pooling_of_head, shapes_of
 from lightning_nc.network.batches import ProbeBatch
-from lightning_nc.network.blocks import block_points
+from lightning_nc.network.blocks import block_points, returns_more
 from lightning_nc.network.capture import capture, raw_input
 from lightning_nc.network.points import Point, match_layers, named_modules
 from lightning_nc.network.pooling import Pooling
@@ -112,12 +112,12 @@ class Places:
             runs, modules = self.found.runs_of_each(), named_modules(self.runner.model)
             return match_layers(request.layers, runs, modules, request.pool), {}
         points = block_points(self.found, head, request.pool)
+        notes = _several_note(self.found, points)
         why = self._why_no_input() if points[0].module is None else None
         if why is None:
-            return points, {}
-        return points[1:], {
-            "input": f"the raw input {why}, so it has no class means and is left out of the layers."
-        }
+            return points, notes
+        said = f"the raw input {why}, so it has no class means and is left out of the layers."
+        return points[1:], notes | {"input": said}
 
     def _why_no_input(self) -> str | None:
         """Why the raw input is no layer: its first axis is of nodes or time, or it varies."""
@@ -203,6 +203,19 @@ class Places:
                 assert isinstance(pool, Pooling)
                 found[point] = replace(point, pool=replace(pool, own=own))
         return found
+
+
+def _several_note(found: Trace, points: Sequence[Point]) -> dict[str, str]:
+    """Say that features are of the first of several tensors that count, or nothing."""
+    names = dict.fromkeys(point.module for point in points if point.module is not None)
+    several = next((name for name in names if returns_more(found, name)), None)
+    if several is None:
+        return {}
+    return {
+        "several": f"the output depends on more than the first of the tensors that '{several}' "
+        "returns, and features are of that one alone. To take others, name layers with functions: "
+        f"layers={{'{several}': lambda output: ...}}."
+    }
 
 
 def _in_words(pairs: Sequence[tuple[Point, Point]]) -> dict[str, str]:

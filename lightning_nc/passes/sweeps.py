@@ -13,8 +13,9 @@ from lightning_nc.network.batches import ProbeBatch, Samples, read_batches
 from lightning_nc.network.capture import capture
 from lightning_nc.network.head import Head
 from lightning_nc.network.labels import class_indices, dataset_labels
+from lightning_nc.network.nesting import plain
 from lightning_nc.network.points import Point
-from lightning_nc.network.positions import Positions
+from lightning_nc.network.positions import Positions, without_channel
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.unpacking import unpack_batch
 from lightning_nc.passes.decisions import SweptDecisions
@@ -183,7 +184,9 @@ def unpacked_batches(runner: Runner, reading: Reading) -> Iterator[tuple[ProbeBa
         seed_generators(probe.seed, planned.number, held)
         inputs, targets = _unpacked(runner, reading, planned, runner.move(raw))
         # checked on the CPU, so that the host waits for the device once per batch
-        yield planned, inputs, targets.cpu() if isinstance(targets, Tensor) else targets
+        if isinstance(targets, Tensor):
+            targets = without_channel(plain(targets).cpu())
+        yield planned, inputs, targets
 
 
 def _unpacked(runner: Runner, reading: Reading, planned: ProbeBatch, batch: Any) -> tuple[Any, Any]:

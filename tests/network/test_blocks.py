@@ -1,12 +1,14 @@
 import copy
+import warnings
 
 import lightning.pytorch as pl
 import pytest
 import torch
 import torchmetrics
 from torch import nn
+from torch.utils.data import TensorDataset
 
-from lightning_nc import find_blocks
+from lightning_nc import EquiSeparation, find_blocks, measure
 from tests import architectures
 from tests.architectures import CLASSES, IMAGES, Block, numbered, published
 
@@ -200,6 +202,44 @@ class _TupleNet(nn.Module):
 
 def test_blocks_may_return_tuples_and_the_network_a_dict():
     assert find_blocks(_TupleNet(), torch.randn(6, 8)) == ["input", "blocks.0", "blocks.1"]
+
+
+class _TwoPaths(nn.Module):
+    """As a block of a dual path network: a residual path, and another beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, paths):
+        a, b = paths
+        return a + self.left(b).relu(), b + self.right(a).relu()
+
+
+class _DualPath(nn.Module):
+    def __init__(self, both):
+        super().__init__()
+        self.blocks, self.both = nn.Sequential(_TwoPaths(), _TwoPaths()), both
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        if not self.both:
+            return self.head(self.blocks[1]((self.blocks[0]((x, x))[0], torch.ones(1, 8)))[0])
+        a, b = self.blocks((x, x))
+        return self.head(a + b)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_several_tensors_that_count_are_told_where_features_are_of_one(both):
+    data = TensorDataset(torch.randn(20, 8), torch.arange(20) % CLASSES)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = measure(_DualPath(both), data, measures=[EquiSeparation()])
+    assert [name for name in found.values if name.startswith("separation_layers")] == [
+        f"separation_layers/data/{name}" for name in ("input", "blocks.0", "blocks.1")
+    ]
+    sentence = "first of the tensors that 'blocks.0' returns"
+    assert [sentence in str(each.message) for each in said] == [True] * both
 
 
 def test_logits_are_never_a_point():

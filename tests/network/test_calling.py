@@ -21,12 +21,29 @@ class Tokens(nn.Module):
         return input_ids if attention_mask is None else input_ids * attention_mask
 
 
+class Graph:
+    """As a graph of torch_geometric, it holds what networks take, and more."""
+
+    def __init__(self):
+        self.x, self.edge_index, self.batch, self.y = X, 2 * X, None, 3
+
+
+GRAPH = Graph()
+
+
 class Anything(nn.Module):
     def forward(self, *args, **kwargs):
         return (args, kwargs)
 
 
+class OfGraphs(nn.Module):
+    def forward(self, x, edge_index, batch=None):
+        return x + edge_index
+
+
 CALLS = {
+    "parts of an object by their names": (OfGraphs(), GRAPH, 3 * X),
+    "an object": (nn.Identity(), GRAPH, GRAPH),
     "a tensor": (nn.Identity(), X, X),
     "a tuple": (TwoViews(), (X, X), 2 * X),
     "keywords": (Tokens(), {"input_ids": X, "attention_mask": 2 * X}, 2 * X * X),

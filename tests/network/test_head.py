@@ -388,19 +388,107 @@ def test_no_request_changes_the_layers_that_another_finds():
     assert list(together.layers) == list(alone.layers) == ["input", "1", "3"]
 
 
-def test_a_matrix_that_is_not_of_the_input_is_no_head():
-    class OfTheLoss(nn.Module):
-        """As of ArcFace: classes have a weight, which the loss uses, and forward does not."""
+class OfTheLoss(nn.Module):
+    """As with ArcFace: classes have weights, which the loss uses, and forward does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.body = nn.Parameter(torch.randn(K, 8)), nn.Linear(6, 8)
+
+    def forward(self, x):
+        return self.body(x).tanh()
+
+
+class Loss(nn.Module):
+    """As in libraries of such losses: features have rows, and classes have columns."""
+
+    def __init__(self):
+        super().__init__()
+        self.W = nn.Parameter(torch.randn(8, K))
+
+
+class WithLoss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.loss, self.body = Loss(), nn.Linear(6, 8)
+
+    def forward(self, x):
+        return self.body(x)
+
+
+@pytest.mark.parametrize("kind", [OfTheLoss, WithLoss])
+def test_what_the_loss_alone_classifies_is_no_logits(kind):
+    model = kind()
+    (answer,) = ask(model, Request(classifier=True))
+    assert "Found no head" in answer.notes["no head"]
+    assert answer.classifier.weight is None
+    (of_output,) = ask(model, Request(classifier=True, head=False))
+    assert torch.equal(answer.classifier.features.means, of_output.classifier.features.means)
+
+
+def test_maps_of_a_sample_and_of_others_do_not_add_up_to_a_head():
+    class OfNeighbours(nn.Module):
+        """As a layer of a graph network, it maps a sample and the mean of its neighbours."""
 
         def __init__(self):
             super().__init__()
-            self.weight, self.body = nn.Parameter(torch.randn(K, 8)), nn.Linear(6, 8)
+            self.of_others, self.of_own = linear(), linear()
 
+        def forward(self, h, neighbours):
+            return self.of_others(neighbours @ h / len(h)) + self.of_own(h)
+
+    class OfGraph(Network):
         def forward(self, x):
-            return self.body(x).tanh()
+            return self.head(self.body(x), x.new_ones(len(x), len(x)))
 
-    (answer,) = ask(OfTheLoss(), Request(classifier=True))
-    assert "the head 'body' has 8 rows" in answer.notes["classes"]
+    model = OfGraph(OfNeighbours())
+    (answer,) = ask(model, Request(classifier=True))
+    assert "does not depend on the head 'head.of_own' alone" in answer.notes["bypass"]
+    weight = model.head.of_own.weight.detach()
+    assert torch.equal(answer.classifier.weight.to(weight.dtype), weight)
+
+
+class OneLogit(nn.Module):
+    """Its head is called a predictor, and what it computes is added to a logit of the input."""
+
+    def __init__(self, wide):
+        super().__init__()
+        self.body, self.predictor = nn.Sequential(nn.Linear(6, 8), nn.Tanh()), nn.Linear(8, 1)
+        self.wide = nn.Linear(6, 1) if wide else None
+
+    def forward(self, x):
+        shallow = 0 if self.wide is None else self.wide(x)
+        return shallow + self.predictor(self.body(x))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_one_row_is_a_head_of_two_classes_whatever_it_is_called_or_added_to(wide):
+    model, data = OneLogit(wide), TensorDataset(torch.randn(30, 6), torch.arange(30) % 2)
+    (answer,) = ask(model, Request(classifier=True), data=data)
+    assert list(answer.notes) == ["bypass"] * wide
+    weight = model.predictor.weight.detach().double() / 2
+    assert torch.allclose(answer.classifier.weight, torch.cat([-weight, weight]))
+
+
+class ResidualProjection(nn.Module):
+    """The second layer of a block is called a projection by GPT-2, CLIP and Llama."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name, self.up = name, nn.Linear(6, 9)
+        setattr(self, name, nn.Linear(9, 6))
+
+    def forward(self, x):
+        return x + getattr(self, self.name)(self.up(x).relu())
+
+
+@pytest.mark.parametrize("name", ["c_proj", "down_proj", "proj"])
+def test_features_of_an_encoder_are_its_output_and_not_what_its_last_block_projects(name):
+    model = nn.Sequential(ResidualProjection(name), ResidualProjection(name))
+    (answer,) = ask(model, Request(classifier=True))
+    (of_output,) = ask(model, Request(classifier=True, head=False, layers=["1"]))
+    assert answer.classifier.weight is None
+    assert torch.equal(answer.classifier.features.means, of_output.layers["1"].means)
 
 
 def test_a_head_beside_others_is_told():

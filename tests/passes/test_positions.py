@@ -100,6 +100,36 @@ def test_each_pixel_with_a_label_is_a_sample_also_of_coarser_maps(factor, flatte
     assert_same(values(answer), cases.of_pixels(net, data))
 
 
+def test_masks_may_have_a_channel_of_their_own_and_be_floating_point():
+    images, labels = cases.pixels().tensors
+    wanted = cases.of_pixels(Pixels(), cases.pixels())
+    for masks in (labels[:, None], labels[:, None].float(), labels.double()):
+        _, answer = run(Pixels(), TensorDataset(images, masks))
+        assert_same(values(answer), wanted)
+
+
+def test_each_voxel_with_a_label_is_a_sample():
+    class Voxels(nn.Module):
+        """Pixels of layers that lie above one another."""
+
+        def __init__(self):
+            super().__init__()
+            self.flat, self.act = Pixels(), nn.Sigmoid()
+            self.head = nn.Conv3d(cases.D, cases.R, 1)
+            self.head.weight.data = self.flat.head.weight.data[..., None]
+            self.head.bias = self.flat.head.bias
+
+        def forward(self, x):
+            return self.head(self.act(torch.stack([*map(self.flat.inner, x.unbind(2))], 2)))
+
+    images, labels = cases.pixels(n=8).tensors
+    wanted = cases.of_pixels(Pixels(), TensorDataset(images, labels))
+    volumes = images.unflatten(0, (4, 2)).transpose(1, 2)
+    for masks in (labels.unflatten(0, (4, 2)), labels.unflatten(0, (4, 1, 2)).float()):
+        _, answer = run(Voxels(), TensorDataset(volumes, masks), batch_size=3)
+        assert_same(values(answer), wanted)
+
+
 class ClassesLast(Pixels):
     def forward(self, x):
         return super().forward(x).movedim(1, -1)

@@ -44,6 +44,29 @@ def net(hidden=8, rows=3):
     return nn.Sequential(nn.Linear(5, hidden), nn.ReLU(), nn.Tanh(), nn.Linear(hidden, rows))
 
 
+class Annotated(torch.Tensor):
+    """Its methods take other arguments than torch's, as those of MONAI's MetaTensor do."""
+
+    def new_empty(self, size, **options):
+        return super().new_empty(tuple(size), **options)
+
+
+@pytest.mark.parametrize("wrapped", [lambda z: z, lambda z: (z, None), lambda z: {"logits": z}])
+def test_tensors_of_a_class_of_their_own_are_measured_like_any(wrapped):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net()
+
+        def forward(self, x):
+            return wrapped(self.net(x))
+
+    x, found = torch.randn(60, 5), []
+    for inputs, labels in [(x, LABELS), (x.as_subclass(Annotated), LABELS.as_subclass(Annotated))]:
+        found.append(measure(Net(), TensorDataset(inputs, labels)).values)
+    assert found[0] == pytest.approx(found[1], rel=1e-12, nan_ok=True)
+
+
 def test_a_sampler_of_a_subset_limits_the_probe():
     data = TensorDataset(torch.randn(60, 5), LABELS)
     loader = DataLoader(data, 10, sampler=SubsetRandomSampler(range(30, 60)))
