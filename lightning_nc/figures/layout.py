@@ -18,7 +18,7 @@ class FewLogTicks(LogLocator):
         """The places of the ticks of an interval, without matplotlib's one beyond either end."""
         low, high = sorted((vmin, vmax))
         if low > 0 and high < 10 * low:
-            places = MaxNLocator(4).tick_values(low, high)
+            places = MaxNLocator(4, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high)
         else:
             self.set_params(subs=(1, 2, 5) if high < 100 * low else (1,), numticks=6)
             places = super().tick_values(low, high)

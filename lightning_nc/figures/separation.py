@@ -77,13 +77,33 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
         fit = (law.intercept + t * law.rho.log()).exp()
         axes.plot(t, fit.numpy(), "-", color=LINE)
         label = f"\N{GREEK SMALL LETTER RHO} = {float(law.rho):.3f}\nr = {float(law.pearson_r):.3f}"
-        side, x = ("left", 0.03) if float(law.rho) > 1 else ("right", 0.97)  # away from the line
-        where = {"transform": axes.transAxes, "ha": side, "va": "top"}
-        axes.text(x, 0.95, label, **where)
+        drawn = np.concatenate([np.column_stack((t, each)) for each in (D, fit)])
+        right, top = _free_corner(axes, drawn, float(law.rho) > 1)
+        side, x = ("right", 0.97) if right else ("left", 0.03)
+        first, second = (0.95, 0.81) if top else (0.05 if reference is None else 0.18, 0.05)
+        where = {"transform": axes.transAxes, "ha": side, "va": "top" if top else "bottom"}
+        axes.text(x, first, label, **where)
         if reference is not None:
             says = f"(He & Su: r = {reference},\nbatch statistics)"
-            axes.text(x, 0.81, says, color="0.5", fontsize="small", **where)
+            axes.text(x, second, says, color="0.5", fontsize="small", **where)
     axes.grid(True, which="major", alpha=0.3)
+
+
+def _free_corner(axes: Any, drawn: Any, rises: bool) -> tuple[bool, bool]:
+    """The corner of axes where least is drawn: whether on the right, and whether at the top.
+
+    Args:
+        axes: Matplotlib axes.
+        drawn: Points in data coordinates, shape ``(n, 2)``.
+        rises: Whether these rise from left to right; of equal corners, one off this line is taken.
+    """
+    x, y = axes.transAxes.inverted().transform(axes.transData.transform(drawn)).T
+
+    def near(corner: tuple[bool, bool]) -> int:
+        right, top = corner
+        return int(((abs(x - right) < 0.4) & (abs(y - top) < 0.35)).sum())
+
+    return min([(not rises, True), (rises, False), (rises, True), (not rises, False)], key=near)
 
 
 def class_separation_figure(

@@ -4,14 +4,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from lightning_nc.figures.epochs import ZERO
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
 from lightning_nc.report.drawing import (
-    ZERO,
     depth_of_runs_svg,
     depth_svg,
+    first_without_error,
     panel_svg,
-    terminal_phase,
 )
 from lightning_nc.report.remarks import clipped
 from lightning_nc.report.runs import Series
@@ -49,7 +49,7 @@ def pictures(family: Family, runs: Mapping[str, Series]) -> list[Picture]:
     """
     found = [*_against_depth(family, runs)]
     for panel, curves in family.charts().items():
-        caption = panel.caption + (_phase(runs) if panel.terminal else "")
+        caption = panel.caption + (_fitted(runs) if panel.terminal else "")
         if len(runs) > 1 and not all(curve.compared for curve in curves.values()):
             compared = [curve.label for curve in curves.values() if curve.compared]
             are = "are" if len(compared) > 1 else "is"
@@ -61,15 +61,19 @@ def pictures(family: Family, runs: Mapping[str, Series]) -> list[Picture]:
 def pictures_of_seconds(
     families: Iterable[tuple[Family, Mapping[str, Series]]],
 ) -> list[Picture]:
-    """Return a figure of the duration of measurements for each family.
+    """Return a figure of the duration of measurements for each family; one for shared passes.
 
     Args:
         families: Families, each with its measurements by the name of the run.
     """
     ((panel, curves),) = Family("", "", "", BOOKKEEPING).charts().items()
+    together: dict[Any, tuple[list[str], Mapping[str, Series]]] = {}
+    for family, runs in families:
+        passes = tuple((run, series.passes) for run, series in runs.items())
+        together.setdefault(passes, ([], runs))[0].append(family.title)
     return [
-        _drawn(f"{family.title}: seconds", panel.caption, panel_svg, panel, curves, runs)
-        for family, runs in families
+        _drawn(f"{', '.join(titles)}: seconds", panel.caption, panel_svg, panel, curves, runs)
+        for titles, runs in together.values()
     ]
 
 
@@ -127,24 +131,27 @@ def _depth_caption(series: Series, law: bool, symbol: str) -> str:
     return caption
 
 
-def _phase(runs: Mapping[str, Series]) -> str:
-    """Say when the terminal phase began, or by when if a run was not measured from its start."""
+def _fitted(runs: Mapping[str, Series]) -> str:
+    """Say since when there is no error, or by when if a run was not measured from its start."""
     starts = {}
     for run, series in runs.items():
         if "accuracy" not in series.values:
             continue
-        first, begins = terminal_phase(series), series.epochs[0]
+        first, begins = first_without_error(series), series.epochs[0]
         known = "" if begins <= 0 else f" or earlier (first measured at epoch {begins:g})"
         starts[run] = "" if first is None else f"{series.times[first]}{known}"
     if not starts:
         return ""
     if len(runs) > 1:
         of_runs = ", ".join(f"{run}: {start or 'not yet'}" for run, start in starts.items())
-        return f" Start of the terminal phase (accuracy 1 on the probe): {of_runs}."
+        return f" First without an error on the probe: {of_runs}."
     (began,) = starts.values()
     if not began:
-        return " The terminal phase has not begun: the accuracy on the probe is below 1 throughout."
+        return (
+            " The probe is never without an error; on all training data, the terminal phase begins "
+            "when there is none."
+        )
     return (
-        " Shaded: the terminal phase, without an error on the probe (not on all training data). It "
-        f"began at {began}."
+        f" Shaded: since the first measurement without an error on the probe, {began}. On all "
+        "training data, this is the terminal phase."
     )
