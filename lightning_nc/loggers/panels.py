@@ -31,8 +31,9 @@ def bookkeeping_last(
 def arrange_panels(logger: Any, charts: Charts, values: Mapping[str, float]) -> None:
     """Tell a dashboard how to show the logged values, once for each chart and key.
 
-    TensorBoard gets charts of everything the run measures, under "Custom Scalars". W&B gets the
-    epochs completed as the horizontal axis of the values. Call it before the values are logged.
+    TensorBoard gets charts under "Custom Scalars", each with the first values that it shows. W&B
+    gets the epochs completed as the horizontal axis of the values. Call it before the values are
+    logged.
 
     Args:
         logger: Any of Lightning's loggers; those without such a dashboard are left alone.
@@ -45,6 +46,7 @@ def arrange_panels(logger: Any, charts: Charts, values: Mapping[str, float]) -> 
             for category, of_category in charts.items()
             for title, patterns in of_category.items()
             for pattern in patterns
+            if any(re.fullmatch(pattern, key) for key in values)
         ]
         told, new = _tell(logger, every)
         if new:
