@@ -71,6 +71,20 @@ def test_over_epochs_zeros_are_hollow_and_what_has_no_value_is_not_in_the_legend
     assert hollow.get_color() == shown.get_color()
 
 
+def test_of_many_measurements_only_points_without_a_line_have_markers():
+    epochs = list(range(100))
+    values = [math.nan if 40 < epoch < 50 and epoch != 45 else 1.0 for epoch in epochs]
+    for count, marked in ((10, list(range(10))), (100, [45])):
+        curve = {"a": values[:count]}
+        axes = figures.over_epochs_figure(epochs[:count], curve, {}, "", "").axes[0]
+        assert axes.lines[0].get_markevery() == marked
+    layers = [str(t) for t in range(20)]
+    for count, dots in ((10, 1), (100, 0)):
+        D = [torch.ones(20)] * count
+        axes = figures.layers_over_epochs_figure(layers, epochs[:count], D, "").axes[0]
+        assert len(axes.collections) == 1 + dots
+
+
 @pytest.mark.parametrize(("last", "expected"), [(30, [0, 10, 20, 30]), (60, [0, 20, 40, 60])])
 def test_ticks_of_epochs_are_round(last, expected):
     axes = figures.over_epochs_figure([0, last], {"a": [1, 2]}, {}, "", "").axes[0]

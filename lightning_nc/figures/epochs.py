@@ -20,6 +20,7 @@ from lightning_nc.figures.time_axis import EPOCHS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MARKERS = 60  # points up to which each has a marker
 _LOOK = {"markersize": 3, "linewidth": 1}
 ZERO = "exact-zero"  # id of the markers of zeros on logarithmic axes
 
@@ -28,6 +29,8 @@ def draw_curve(
     axes: Any, places: Sequence[float], values: Sequence[float], style: str, **look: Any
 ) -> None:
     """Draw a curve; on a logarithmic axis, zeros are hollow markers at the bottom edge.
+
+    Many points have no marker each, which would cover the line and whether it is dashed.
 
     Args:
         axes: Matplotlib axes.
@@ -46,7 +49,15 @@ def draw_curve(
             hollow |= {"color": look["color"], "markersize": look["markersize"]}
             axes.plot(x[zero], np.zeros(zero.sum()), gid=ZERO, **at_bottom, **hollow)
         y = np.where(y > 0, y, np.nan)
-    axes.plot(x, y, style, marker="o", **look)
+    axes.plot(x, y, style, marker="o", markevery=_marked(np.isfinite(y)), **look)
+
+
+def _marked(known: "np.ndarray[Any, Any]") -> list[int]:
+    """Which points of a curve have a marker: all of few, else those that no line reaches."""
+    if len(known) > _MARKERS:
+        beside = np.concatenate(([False], known, [False]))
+        known = known & ~beside[:-2] & ~beside[2:]
+    return np.nonzero(known)[0].tolist()
 
 
 def collapse_figure(

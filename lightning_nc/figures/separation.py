@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _PAPER_R = -0.997  # of the first network in the paper by He & Su
 _MARKERS = 30  # layers up to which each has a marker
+_MOST_MARKERS = 1000  # of all lines of a figure
 
 
 def separation_figure(
@@ -235,7 +236,7 @@ def layers_over_epochs_figure(
     shades: dict[str, Any] = {"cmap": "viridis", "norm": Normalize(0, last / 0.9)}
     drawn = LineCollection(list(lines), array=numbers, linewidths=1, **shades)
     axes.add_collection(drawn)
-    if len(names) <= _MARKERS:
+    if len(names) <= _MARKERS and lines[..., 1].size <= _MOST_MARKERS:
         axes.scatter(*lines.reshape(-1, 2).T, 8, numbers.repeat(len(names)), **shades)
     axes.autoscale_view()
     if bool((lines[..., 1] > 0).any()):

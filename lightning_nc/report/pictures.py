@@ -148,8 +148,8 @@ def _fitted(runs: Mapping[str, Series]) -> str:
     (began,) = starts.values()
     if not began:
         return (
-            " The probe is never without an error; on all training data, the terminal phase begins "
-            "when there is none."
+            " There are errors on the probe throughout; the terminal phase begins when there are "
+            "none on training data."
         )
     return (
         f" Shaded: since the first measurement without an error on the probe, {began}. On all "
