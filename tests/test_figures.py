@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from lightning_nc import figures
 from lightning_nc.figures.canvas import COLOURS
 from lightning_nc.figures.labels import labels_of_logarithmic_ticks, shortened
+from lightning_nc.figures.layout import FewLogTicks
 from lightning_nc.figures.snapshot import Snapshot, save_snapshots
 from lightning_nc.figures.time_axis import time_axis
 from tests.drawn_words import cut_off
@@ -269,6 +270,21 @@ def test_logarithmic_axes_have_a_few_ticks_and_all_are_labelled(low, ratio):
     assert 2 <= len(ticks(axis)) <= 7
     assert all(label.get_text() for label in axis.get_ticklabels())
     assert len(axis.get_minorticklocs()) == 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (1.7, 39, [2, 5, 10, 20]),
+        (3, 29, [5, 10, 20]),
+        (0.65, 4.6, [1, 2, 3, 4]),
+        (0.0045, 0.0086, [0.005, 0.006, 0.007, 0.008]),
+        (0.3, 45, [0.3, 1, 3, 10, 30]),
+        (0.02, 90, [0.1, 1, 10]),
+    ],
+)
+def test_logarithmic_axes_have_round_ticks_at_which_values_can_be_read(low, high, expected):
+    assert FewLogTicks().tick_values(low, high) == pytest.approx(expected)
 
 
 def test_without_a_minority_no_class_is_called_majority():

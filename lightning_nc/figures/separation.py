@@ -98,6 +98,7 @@ def _free_corner(axes: Any, drawn: Any, rises: bool) -> tuple[bool, bool]:
         drawn: Points in data coordinates, shape ``(n, 2)``.
         rises: Whether these rise from left to right; of equal corners, one off this line is taken.
     """
+    axes.autoscale_view()  # or the limits are those of before
     x, y = axes.transAxes.inverted().transform(axes.transData.transform(drawn)).T
 
     def near(corner: tuple[bool, bool]) -> int:
