@@ -46,11 +46,13 @@ def arrange_panels(logger: Any, charts: Charts, values: Mapping[str, float]) -> 
             for category, of_category in charts.items()
             for title, patterns in of_category.items()
             for pattern in patterns
-            if any(re.fullmatch(pattern, key) for key in values)
         ]
-        told, new = _tell(logger, every)
-        if new:
-            logger.experiment.add_custom_scalars(_layout(logger, told))
+        found = [chart for chart in every if any(re.fullmatch(chart[2], key) for key in values)]
+        told, new = _tell(logger, found)
+        if new:  # in the order of the run's callbacks, which is not that of their first values
+            of_before = [chart for chart in told if chart not in every]
+            of_run = [chart for chart in every if chart in told]
+            logger.experiment.add_custom_scalars(_layout(logger, [*of_before, *of_run]))
     elif is_a(logger, "WandbLogger") and hasattr(logger.experiment, "define_metric"):
         for axis in [key for key in values if key.endswith("/epochs_completed")]:
             family, probe = axis.removesuffix("/epochs_completed").split("/", 1)
