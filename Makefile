@@ -108,7 +108,7 @@ screenshots: .venv/.dev ## Take pictures of the site, TensorBoard, notebooks and
 	rm -rf .artifacts/demo
 	$(BIN)/python -m lightning_nc --output .artifacts/demo
 	$(BIN)/python -m lightning_nc report .artifacts/demo/digits --output .artifacts/demo.html
-	$(BIN)/python -m tests.browser .artifacts/demo.html 1200,1980 docs/figures/report.png
+	$(BIN)/python -m tests.browser .artifacts/demo.html 1200,1920 docs/figures/report.png
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .venv-lowest .venv-newest .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -25,6 +25,8 @@ from matplotlib.figure import Figure
 from trainings import Trainings
 from verdicts import Run, Values, Verdict, conclude, number, span
 
+from lightning_nc.figures.canvas import logarithmic
+
 NAME = "equi_separation_depth"
 LAYERS = (3, 4, 6, 8, 12, 20)
 EASY, HARD = "digits", "FashionMNIST"
@@ -84,10 +86,9 @@ def draw(values: Values) -> Figure:
             of_seeds = [measured["D_last"] for measured in depths[str(layers)].values()]
             axes.plot([layers] * len(of_seeds), of_seeds, ".", color=color, markersize=4)
         axes.plot([best_depth(depths)], [min(means)], "*", color=color, markersize=15)
-    axes.set_xscale("log")
+    logarithmic(axes.xaxis)
     axes.set_xticks(LAYERS, map(str, LAYERS))
-    axes.minorticks_off()
-    axes.set_yscale("log")
+    logarithmic(axes.yaxis)
     axes.set_xlabel("layers")
     axes.set_ylabel("separation fuzziness $D$ of the last layer")
     axes.set_title("The best depth (star) depends on the data")

@@ -34,6 +34,7 @@ from matplotlib.ticker import MaxNLocator
 from verdicts import Run, Values, Verdict, conclude, number, span
 
 from lightning_nc.figures import draw_law
+from lightning_nc.figures.canvas import logarithmic
 
 NAME = "equi_separation_fashion_mnist"
 TALK = (0, 10, 20, 30, 50, 100, 200, 300, 600)  # epochs of the talk's panels
@@ -190,7 +191,7 @@ def draw_last_layer(axes: Axes, runs: list[Series]) -> None:
             axes.plot([law["epoch"]], [law["D"][-1]], "*", color=ORANGE, markersize=13, zorder=3)
     axes.plot([], [], "*", color=ORANGE, markersize=13, label="the law has emerged")
     axes.set_title(f"last layer, {len(runs)} seed{'s' * (len(runs) > 1)}")
-    axes.set_xscale("log")
+    logarithmic(axes.xaxis)
     axes.set_xlabel("epochs completed")
     axes.legend(fontsize="small")
 
@@ -207,7 +208,7 @@ def draw(runs: list[Series]) -> Figure:
         axes.set_xlabel("layer (0: raw input)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (left, middle, right):
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
         axes.grid(True, which="major", alpha=0.3)
     figure.suptitle("The law of equi-separation on FashionMNIST, 8 layers, Adam")
     return figure

@@ -50,6 +50,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from verdicts import Run, Values, Verdict, conclude, number, span
 
 from lightning_nc import NeuralCollapse, Probe
+from lightning_nc.figures.canvas import logarithmic
 
 NAME = "neural_collapse"
 NETWORKS = {"MLP": BLUE, "VGG": ORANGE, "ResNet": GREEN}
@@ -198,8 +199,8 @@ def draw(values: Values) -> Figure:
             start, _ = terminal_phase(series)
             axes.plot([start["epoch"]], [start[key] or np.nan], "o", color=NETWORKS[kind])
         axes.set_title(title)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        logarithmic(axes.xaxis)
+        logarithmic(axes.yaxis)
         axes.grid(True, which="major", alpha=0.3)
     for axes in grid[1]:
         axes.set_xlabel("epochs completed (dot: start of the terminal phase)")

@@ -33,17 +33,28 @@ needs_chromium = pytest.mark.skipif(absent, reason="no chromium")
 
 def picture(address, name, size, *flags):
     """The pixels of a page, shape (height, width, 3); the picture is kept under this name."""
-    assert CHROMIUM is not None, "REQUIRE_CHROMIUM is set, and there is no chromium"
     path = ARTIFACTS / f"{name}.png"
     path.parent.mkdir(exist_ok=True, parents=True)
     path.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        own = [f"--user-data-dir={profile}", f"--screenshot={path}", f"--window-size={size}"]
-        command = [CHROMIUM, *FLAGS, *own, *flags, address]
-        subprocess.run(command, check=True, capture_output=True, timeout=600)
+    _open(address, size, f"--screenshot={path}", *flags)
     pixels = imread(path)[..., :3]
     assert ",".join(map(str, reversed(pixels.shape[:2]))) == size
     return pixels
+
+
+def dom_of(address, size):
+    """The HTML of a page when its scripts have run."""
+    return _open(address, size, "--dump-dom")
+
+
+def _open(address, size, *flags):
+    """Open a page, and return what is printed."""
+    assert CHROMIUM is not None, "REQUIRE_CHROMIUM is set, and there is no chromium"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        own = [f"--user-data-dir={profile}", f"--window-size={size}"]
+        command = [CHROMIUM, *FLAGS, *own, *flags, address]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    return done.stdout
 
 
 def share_of_rows_with_ink(pixels):

@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from lightning_nc import figures
 from lightning_nc.figures.canvas import COLOURS
 from lightning_nc.figures.labels import labels_of_logarithmic_ticks, shortened
+from lightning_nc.figures.layout import FewLogTicks
 from lightning_nc.figures.snapshot import Snapshot, save_snapshots
 from lightning_nc.figures.time_axis import time_axis
 from tests.drawn_words import cut_off
@@ -44,10 +45,57 @@ def test_the_text_of_the_law_is_away_from_its_line_and_names_the_papers_r(rho):
     assert not own.overlaps(papers)
 
 
+@pytest.mark.parametrize(
+    "D", [[22.0, 400.0, 390.0, 370.0, 350.0], [9.0, 4.0, 3.6, 4.2, 5.0, 5.1], [1.0, 9.0, 8.0, 1.1]]
+)
+def test_the_text_of_the_law_is_away_from_points_that_do_not_obey_it(D):
+    figure = figures.separation_figure([str(t) for t in range(len(D))], torch.tensor(D), "")
+    (axes,) = figure.axes
+    figure.canvas.draw()
+    points = axes.transData.transform([*enumerate(D)])
+    boxes = boxes_of(axes, axes.texts)
+    assert not any(box.contains(*point) for box in boxes for point in points)
+    assert not boxes[0].overlaps(boxes[1])
+
+
+def test_over_epochs_zeros_are_hollow_and_what_has_no_value_is_not_in_the_legend():
+    values = {"NC1": [4.0, 2.0, 1.0, 0.5], "NC2": [math.nan] * 4, "NC4": [0.5, 0.0, 0.25, 0.0]}
+    figure = figures.collapse_figure(EPOCHS, values, None, "")
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["NC1", "NC4 (hollow: 0)"]
+    of_ratio = {"a": values["NC1"], "b": values["NC2"]}
+    other = figures.over_epochs_figure(EPOCHS, of_ratio, {"none": 0.5}, "", "")
+    assert [text.get_text() for text in other.axes[0].get_legend().get_texts()] == ["a", "none"]
+    (hollow,) = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"]
+    (shown,) = [line for line in figure.axes[0].lines if "NC4" in line.get_label()]
+    assert hollow.get_xdata().tolist() == [1, 3]
+    assert hollow.get_color() == shown.get_color()
+
+
+def test_of_many_measurements_only_points_without_a_line_have_markers():
+    epochs = list(range(100))
+    values = [math.nan if 40 < epoch < 50 and epoch != 45 else 1.0 for epoch in epochs]
+    for count, marked in ((10, list(range(10))), (100, [45])):
+        curve = {"a": values[:count]}
+        axes = figures.over_epochs_figure(epochs[:count], curve, {}, "", "").axes[0]
+        assert axes.lines[0].get_markevery() == marked
+    layers = [str(t) for t in range(20)]
+    for count, dots in ((10, 1), (100, 0)):
+        D = [torch.ones(20)] * count
+        axes = figures.layers_over_epochs_figure(layers, epochs[:count], D, "").axes[0]
+        assert len(axes.collections) == 1 + dots
+
+
+@pytest.mark.parametrize(("last", "expected"), [(30, [0, 10, 20, 30]), (60, [0, 20, 40, 60])])
+def test_ticks_of_epochs_are_round(last, expected):
+    axes = figures.over_epochs_figure([0, last], {"a": [1, 2]}, {}, "", "").axes[0]
+    assert [tick for tick in axes.get_xticks() if 0 <= tick <= last] == expected
+
+
 def shaded(terminal, epochs=EPOCHS):
     axes = figures.collapse_figure(epochs, {"NC1": FALLING["NC1"][: len(epochs)]}, terminal, "")
     axes = axes.axes[0]
-    lines = [line.get_xdata()[0] for line in axes.get_lines() if "no error" in line.get_label()]
+    lines = [line.get_xdata()[0] for line in axes.get_lines() if "fitted" in line.get_label()]
     return lines, [(span.get_x(), span.get_x() + span.get_width()) for span in axes.patches]
 
 
@@ -222,6 +270,28 @@ def test_logarithmic_axes_have_a_few_ticks_and_all_are_labelled(low, ratio):
     assert 2 <= len(ticks(axis)) <= 7
     assert all(label.get_text() for label in axis.get_ticklabels())
     assert len(axis.get_minorticklocs()) == 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (1.7, 39, [2, 5, 10, 20]),
+        (3, 29, [5, 10, 20]),
+        (0.65, 4.6, [1, 2, 3, 4]),
+        (0.0045, 0.0086, [0.005, 0.006, 0.007, 0.008]),
+        (0.3, 45, [0.3, 1, 3, 10, 30]),
+        (0.02, 90, [0.1, 1, 10]),
+    ],
+)
+def test_logarithmic_axes_have_round_ticks_at_which_values_can_be_read(low, high, expected):
+    assert FewLogTicks().tick_values(low, high) == pytest.approx(expected)
+
+
+def test_without_a_minority_no_class_is_called_majority():
+    norms = {"rows": torch.ones(3)}
+    figure = figures.class_size_figure(torch.ones(3), norms, torch.zeros(3), list("abc"), "")
+    assert not figure.legends
+    assert len(figure.axes[0].collections) == 1
 
 
 def test_norms_that_are_not_finite_have_no_bar():

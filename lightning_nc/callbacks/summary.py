@@ -45,7 +45,8 @@ def _lines_of(record: Record) -> list[str]:
         if key in last.values:
             cells = [_shown(each.values.get(key, math.nan)) for each in (first, last)]
             lines.append(f"  {row.name:<42}" + "".join(f"{cell:>14}" for cell in cells))
-    lines.append(f"  {len(fitted)} measurements, {record.failures} skipped")
+    plural = "s" if len(fitted) > 1 else ""
+    lines.append(f"  {len(fitted)} measurement{plural}, {record.failures} skipped")
     return lines
 
 

@@ -23,6 +23,8 @@ DPI = 120
 # no mathematics in labels, which takes long to lay out
 FUZZINESS = "separation fuzziness D"
 
+ROUND_STEPS = (1, 2, 5, 10)  # between ticks, times a power of ten
+
 _TICKS = 10  # most names below an axis
 
 
@@ -206,5 +208,5 @@ def label_epochs(axes: Any, label: str = EPOCHS) -> None:
     if right - left < 1:
         middle = round((left + right) / 2)
         axes.set_xlim(middle - 1, middle + 1)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND_STEPS, integer=True, min_n_ticks=1))
     axes.set_xlabel(label)

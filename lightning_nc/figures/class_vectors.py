@@ -117,14 +117,15 @@ def class_size_figure(
     """
     figure, all_axes = canvas(len(norms), (4.0 * len(norms) + 0.8, 3.6), on)
     known = bool(class_counts.isfinite().all())
+    groups = bool(minority.any())  # without a minority there is no majority either
     order = class_counts.argsort(descending=True, stable=True)
     for axes, (name, of_class) in zip(all_axes, norms.items(), strict=True):
         finite = of_class.where(of_class.isfinite(), 0)[order]
         for group, colour in ((0, POINTS), (1, LINE)):
             of_group = minority[order] == group
             if of_group.any():
-                label = ("minority" if group else "majority") if known else None
-                style = {"color": colour if known else "0.6", "label": label, "linewidth": 0}
+                label = ("minority" if group else "majority") if groups else None
+                style = {"color": colour if groups else "0.6", "label": label, "linewidth": 0}
                 # one outline of all bars, since as many patches take long
                 lengths = finite[of_group].numpy()[:, None] * (0, 1, 1, 0)
                 edges = np.nonzero(of_group.numpy())[0][:, None] + (-0.4, -0.4, 0.4, 0.4)
@@ -140,7 +141,7 @@ def class_size_figure(
     ]
     label_classes(all_axes[0], shown, named)
     all_axes[0].set_ylabel("class and number of training samples" if known else "class")
-    if known:
+    if groups:
         legend_below(figure, all_axes[0], on)
     entitle(figure, title, on)
     return figure

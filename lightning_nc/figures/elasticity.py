@@ -1,7 +1,7 @@
 """The kernel of local elasticity, class by class."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -19,7 +19,8 @@ from lightning_nc.functional.local_elasticity import normalised_kernel
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LINES = 20
+_LINES = 20  # most classes with lines between them
+_BROAD = 10  # most classes with broad ones
 
 
 def similarity_figure(
@@ -44,8 +45,10 @@ def similarity_figure(
     ends = counts.cumsum(0)
     few = len(shown) <= _LINES  # lines between more classes would hide the entries
     borders = (ends[:-1] - 0.5).tolist() if few else []
-    axes.hlines(borders, -0.5, len(labels) - 0.5, color="black", linewidth=0.6)
-    axes.vlines(borders, -0.5, len(labels) - 0.5, color="black", linewidth=0.6)
+    # dashboards that leave out every other pixel of a figure keep lines that are two wide
+    look: dict[str, Any] = {"color": "black", "linewidth": 1.2 if len(shown) <= _BROAD else 0.6}
+    axes.hlines(borders, -0.5, len(labels) - 0.5, **look)
+    axes.vlines(borders, -0.5, len(labels) - 0.5, **look)
     middles, places = ends - counts / 2 - 0.5, thinned(len(shown), 15)
     axes.set_xticks([])  # columns are the same classes as rows
     names = [beginning_of(classes[int(shown[place])]) for place in places]

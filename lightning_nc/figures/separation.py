@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _PAPER_R = -0.997  # of the first network in the paper by He & Su
 _MARKERS = 30  # layers up to which each has a marker
+_MOST_MARKERS = 1000  # of all lines of a figure
 
 
 def separation_figure(
@@ -77,13 +78,34 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
         fit = (law.intercept + t * law.rho.log()).exp()
         axes.plot(t, fit.numpy(), "-", color=LINE)
         label = f"\N{GREEK SMALL LETTER RHO} = {float(law.rho):.3f}\nr = {float(law.pearson_r):.3f}"
-        side, x = ("left", 0.03) if float(law.rho) > 1 else ("right", 0.97)  # away from the line
-        where = {"transform": axes.transAxes, "ha": side, "va": "top"}
-        axes.text(x, 0.95, label, **where)
+        drawn = np.concatenate([np.column_stack((t, each)) for each in (D, fit)])
+        right, top = _free_corner(axes, drawn, float(law.rho) > 1)
+        side, x = ("right", 0.97) if right else ("left", 0.03)
+        first, second = (0.95, 0.81) if top else (0.05 if reference is None else 0.18, 0.05)
+        where = {"transform": axes.transAxes, "ha": side, "va": "top" if top else "bottom"}
+        axes.text(x, first, label, **where)
         if reference is not None:
             says = f"(He & Su: r = {reference},\nbatch statistics)"
-            axes.text(x, 0.81, says, color="0.5", fontsize="small", **where)
+            axes.text(x, second, says, color="0.5", fontsize="small", **where)
     axes.grid(True, which="major", alpha=0.3)
+
+
+def _free_corner(axes: Any, drawn: Any, rises: bool) -> tuple[bool, bool]:
+    """The corner of axes where least is drawn: whether on the right, and whether at the top.
+
+    Args:
+        axes: Matplotlib axes.
+        drawn: Points in data coordinates, shape ``(n, 2)``.
+        rises: Whether these rise from left to right; of equal corners, one off this line is taken.
+    """
+    axes.autoscale_view()  # or the limits are those of before
+    x, y = axes.transAxes.inverted().transform(axes.transData.transform(drawn)).T
+
+    def near(corner: tuple[bool, bool]) -> int:
+        right, top = corner
+        return int(((abs(x - right) < 0.4) & (abs(y - top) < 0.35)).sum())
+
+    return min([(not rises, True), (rises, False), (rises, True), (not rises, False)], key=near)
 
 
 def class_separation_figure(
@@ -215,7 +237,7 @@ def layers_over_epochs_figure(
     shades: dict[str, Any] = {"cmap": "viridis", "norm": Normalize(0, last / 0.9)}
     drawn = LineCollection(list(lines), array=numbers, linewidths=1, **shades)
     axes.add_collection(drawn)
-    if len(names) <= _MARKERS:
+    if len(names) <= _MARKERS and lines[..., 1].size <= _MOST_MARKERS:
         axes.scatter(*lines.reshape(-1, 2).T, 8, numbers.repeat(len(names)), **shades)
     axes.autoscale_view()
     if bool((lines[..., 1] > 0).any()):

@@ -31,8 +31,9 @@ def bookkeeping_last(
 def arrange_panels(logger: Any, charts: Charts, values: Mapping[str, float]) -> None:
     """Tell a dashboard how to show the logged values, once for each chart and key.
 
-    TensorBoard gets charts of everything the run measures, under "Custom Scalars". W&B gets the
-    epochs completed as the horizontal axis of the values. Call it before the values are logged.
+    TensorBoard gets charts under "Custom Scalars", each with the first values that it shows. W&B
+    gets the epochs completed as the horizontal axis of the values. Call it before the values are
+    logged.
 
     Args:
         logger: Any of Lightning's loggers; those without such a dashboard are left alone.
@@ -46,9 +47,12 @@ def arrange_panels(logger: Any, charts: Charts, values: Mapping[str, float]) -> 
             for title, patterns in of_category.items()
             for pattern in patterns
         ]
-        told, new = _tell(logger, every)
-        if new:
-            logger.experiment.add_custom_scalars(_layout(logger, told))
+        found = [chart for chart in every if any(re.fullmatch(chart[2], key) for key in values)]
+        told, new = _tell(logger, found)
+        if new:  # in the order of the run's callbacks, which is not that of their first values
+            of_before = [chart for chart in told if chart not in every]
+            of_run = [chart for chart in every if chart in told]
+            logger.experiment.add_custom_scalars(_layout(logger, [*of_before, *of_run]))
     elif is_a(logger, "WandbLogger") and hasattr(logger.experiment, "define_metric"):
         for axis in [key for key in values if key.endswith("/epochs_completed")]:
             family, probe = axis.removesuffix("/epochs_completed").split("/", 1)

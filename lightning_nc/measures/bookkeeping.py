@@ -21,8 +21,7 @@ BOOKKEEPING = (
         chart=Curve(
             Panel(
                 "Seconds per measurement",
-                "Duration of each measurement; callbacks that share a pass each show its total "
-                "duration.",
+                "Duration of each measurement, for all callbacks that share its pass.",
                 logarithmic=True,
             ),
             "seconds",

@@ -8,6 +8,7 @@ from lightning_nc.measures.measure import Measure
 
 Charts = dict[str, dict[str, list[str]]]  # regular expressions that match keys, by family and title
 
+_ANY = "[^/]+"  # the name of any probe
 _SHARED = 2  # most quantities of a chart of several probes: all lines of a run have one colour
 
 
@@ -27,9 +28,14 @@ def charts_of(measured: Iterable[tuple[Measure, str]]) -> Charts:
         for row in measure.quantities:
             if row.chart is not None:
                 name = row.chart.panel.title
-                title = name if panels[name] <= _SHARED else f"{name} ({probe})"
-                pattern = re.escape(f"{measure.family}/{probe}/{row.name}")
-                of_family.setdefault(title, []).append(pattern)
+                # the same pattern in all runs, or TensorBoard draws the chart for each of them
+                title, of = name, _ANY
+                if panels[name] > _SHARED:
+                    title, of = f"{name} ({probe})", re.escape(probe)
+                pattern = f"{re.escape(measure.family)}/{of}/{re.escape(row.name)}"
+                patterns = of_family.setdefault(title, [])
+                if pattern not in patterns:
+                    patterns.append(pattern)
         for row in measure.layer_quantities:
             if row.chart is not None:
                 start = re.escape(f"{measure.family}_layers/{probe}/")

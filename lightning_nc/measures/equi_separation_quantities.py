@@ -72,7 +72,7 @@ QUANTITIES = (
     ),
     Quantity(
         "half_life",
-        "t_1/2",
+        "t½",
         "Half-life",
         "Number of layers over which D halves, ln 2 / ln(1/rho).",
         ideal="small, positive",

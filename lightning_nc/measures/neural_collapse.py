@@ -43,9 +43,9 @@ _PAIRED = {"nc3", "unc3"}  # which compare rows with class means
 _FRAMES = 30  # frames of the logged film at most; drawing each takes a tenth of a second
 _OVER_EPOCHS = {
     "NC1": "nc1",
-    "NC2: ETF error": "nc2_etf_error",
+    "NC2 simplex error": "nc2_etf_error",
     "NC3": "nc3",
-    "NC4, where it is not 0": "nc4",
+    "NC4": "nc4",
 }
 
 

@@ -249,7 +249,8 @@ QUANTITIES = (
         "Accuracy on the probe",
         "Share of the probe's samples that the classifier gets right.",
         ideal="1",
-        worry="Below 1, the terminal phase, in which collapse is expected, has not begun.",
+        worry="If it never reaches 1 on training data: the terminal phase, in which collapse is "
+        "expected, has not begun.",
         best="high",
         chart=Curve(
             Panel("Accuracy on the probe", "Accuracy of the classifier.", terminal=True), "accuracy"

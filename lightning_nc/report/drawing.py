@@ -11,12 +11,12 @@ import torch
 
 from lightning_nc.figures import draw_law, layers_over_epochs_figure
 from lightning_nc.figures.canvas import COLOURS, in_legend, label_depth, literal, logarithmic
+from lightning_nc.figures.epochs import draw_curve
 from lightning_nc.figures.time_axis import time_axis
 from lightning_nc.measures.quantity import Curve, Panel
 from lightning_nc.report.remarks import clipped, shown
 from lightning_nc.report.runs import Series
 
-ZERO = "exact-zero"  # id of the markers of zeros on logarithmic axes
 _LETTERS = 40  # longest name of a run in a legend
 _WIDTH, _LOW, _HIGH = 3.4, 2.5, 3.0  # inches; the page shows all figures equally wide
 _FONT = 8  # points, of all letters
@@ -53,11 +53,12 @@ def panel_svg(panel: Panel, curves: Mapping[str, Curve], runs: Mapping[str, Seri
     for run, name in lines:
         number = list(runs).index(run) if several else -1
         colour, style, label = _look(list(curves.values()), curves[name], number, named[run])
-        _draw(axes, places[run], runs[run].values[name], colour, style, label)
+        look = {"color": colour, "label": in_legend(label), "markersize": 3.5, "linewidth": 1.4}
+        draw_curve(axes, places[run], runs[run].values[name], style, **look)
     _references(axes, panel)
     if panel.terminal and not several:
         ((run, series),) = runs.items()
-        _mark_terminal_phase(axes, series, places[run])
+        _mark_fitted(axes, series, places[run])
     _time_axis(axes, sorted({place for each in time.places for place in each}), time.label)
     _legend(figure, axes)
     return _svg(figure)
@@ -124,23 +125,6 @@ def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
     return _svg(figure)
 
 
-def _draw(
-    axes: Any, epochs: Sequence[float], values: Sequence[float], colour: str, style: str, label: str
-) -> None:
-    """Draw a curve; on a logarithmic axis, zeros are hollow markers at the bottom edge."""
-    x, y = np.array(epochs), np.array(values)
-    y = np.where(np.isfinite(y), y, np.nan)
-    look = {"color": colour, "markersize": 3.5}
-    if axes.get_yscale() == "log":
-        zero = y == 0
-        at_bottom = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 5}
-        hollow = {"markerfacecolor": "white", "linestyle": "none", "marker": "o"}
-        if zero.any():
-            axes.plot(x[zero], np.zeros(zero.sum()), gid=ZERO, **look, **at_bottom, **hollow)
-        y = np.where(y > 0, y, np.nan)
-    axes.plot(x, y, style, marker="o", linewidth=1.4, label=in_legend(label), **look)
-
-
 def _any_positive(runs: Mapping[str, Series], lines: Sequence[tuple[str, str]]) -> bool:
     return any(value > 0 for run, name in lines for value in runs[run].values[name])
 
@@ -179,17 +163,17 @@ def _references(axes: Any, panel: Panel) -> None:
         )
 
 
-def _mark_terminal_phase(axes: Any, series: Series, places: Sequence[float]) -> None:
-    """Shade the time from the first measurement without an error on the probe."""
-    first = terminal_phase(series)
+def _mark_fitted(axes: Any, series: Series, places: Sequence[float]) -> None:
+    """Shade the time since the first measurement without an error on the probe."""
+    first = first_without_error(series)
     if first is not None:
         start = places[first]
-        says = "terminal phase"
+        says = "probe fitted"
         axes.axvspan(start, max(places), color="0.5", alpha=0.12, linewidth=0, label=says)
         axes.axvline(start, color="0.45", linewidth=1)
 
 
-def terminal_phase(series: Series) -> int | None:
+def first_without_error(series: Series) -> int | None:
     """The number of the first measurement with accuracy 1 on the probe; None if there is none.
 
     Args:

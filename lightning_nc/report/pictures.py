@@ -4,15 +4,15 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from lightning_nc.figures.epochs import ZERO
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
 from lightning_nc.measures.quantity import charts_of_rows
 from lightning_nc.report.drawing import (
-    ZERO,
     depth_of_runs_svg,
     depth_svg,
+    first_without_error,
     panel_svg,
-    terminal_phase,
 )
 from lightning_nc.report.remarks import clipped
 from lightning_nc.report.runs import Series
@@ -50,7 +50,7 @@ def pictures(family: Family, runs: Mapping[str, Series]) -> list[Picture]:
     """
     found = [*_against_depth(family, runs)]
     for panel, curves in charts_of_rows(family.quantities).items():
-        caption = panel.caption + (_phase(runs) if panel.terminal else "")
+        caption = panel.caption + (_fitted(runs) if panel.terminal else "")
         if len(runs) > 1 and not all(curve.compared for curve in curves.values()):
             compared = [curve.label for curve in curves.values() if curve.compared]
             are = "are" if len(compared) > 1 else "is"
@@ -62,15 +62,19 @@ def pictures(family: Family, runs: Mapping[str, Series]) -> list[Picture]:
 def pictures_of_seconds(
     families: Iterable[tuple[Family, Mapping[str, Series]]],
 ) -> list[Picture]:
-    """Return a figure of the duration of measurements for each family.
+    """Return a figure of the duration of measurements for each family; one for shared passes.
 
     Args:
         families: Families, each with its measurements by the name of the run.
     """
     ((panel, curves),) = charts_of_rows(BOOKKEEPING).items()
+    together: dict[Any, tuple[list[str], Mapping[str, Series]]] = {}
+    for family, runs in families:
+        passes = tuple((run, series.passes) for run, series in runs.items())
+        together.setdefault(passes, ([], runs))[0].append(family.title)
     return [
-        _drawn(f"{family.title}: seconds", panel.caption, panel_svg, panel, curves, runs)
-        for family, runs in families
+        _drawn(f"{', '.join(titles)}: seconds", panel.caption, panel_svg, panel, curves, runs)
+        for titles, runs in together.values()
     ]
 
 
@@ -128,24 +132,27 @@ def _depth_caption(series: Series, law: bool, symbol: str) -> str:
     return caption
 
 
-def _phase(runs: Mapping[str, Series]) -> str:
-    """Say when the terminal phase began, or by when if a run was not measured from its start."""
+def _fitted(runs: Mapping[str, Series]) -> str:
+    """Say since when there is no error, or by when if a run was not measured from its start."""
     starts = {}
     for run, series in runs.items():
         if "accuracy" not in series.values:
             continue
-        first, begins = terminal_phase(series), series.epochs[0]
+        first, begins = first_without_error(series), series.epochs[0]
         known = "" if begins <= 0 else f" or earlier (first measured at epoch {begins:g})"
         starts[run] = "" if first is None else f"{series.times[first]}{known}"
     if not starts:
         return ""
     if len(runs) > 1:
         of_runs = ", ".join(f"{run}: {start or 'not yet'}" for run, start in starts.items())
-        return f" Start of the terminal phase (accuracy 1 on the probe): {of_runs}."
+        return f" First without an error on the probe: {of_runs}."
     (began,) = starts.values()
     if not began:
-        return " The terminal phase has not begun: the accuracy on the probe is below 1 throughout."
+        return (
+            " There are errors on the probe throughout; the terminal phase begins when there are "
+            "none on training data."
+        )
     return (
-        " Shaded: the terminal phase, without an error on the probe (not on all training data). It "
-        f"began at {began}."
+        f" Shaded: since the first measurement without an error on the probe, {began}. On all "
+        "training data, this is the terminal phase."
     )

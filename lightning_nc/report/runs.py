@@ -43,6 +43,11 @@ class Series:
         """The time of each measurement in words, such as ``"epoch 3"``."""
         return time_axis([self.epochs], [self.steps]).words()
 
+    @property
+    def passes(self) -> tuple[tuple[float, ...], ...]:
+        """When its passes were, how long, and how many failed: equal where passes are shared."""
+        return tuple(self.epochs), tuple(self.values.get("seconds", ())), (self.failures,)
+
 
 @dataclass(frozen=True)
 class Run:

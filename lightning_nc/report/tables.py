@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lightning_nc.measures.family import Family
 from lightning_nc.measures.quantity import Quantity
@@ -20,10 +20,10 @@ class Row(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What the measurements of one family cost one run."""
+    """What the measurements of one family, or of several in shared passes, cost one run."""
 
     title: str
-    family: str
+    families: str
     measurements: int
     failures: int
     seconds: float
@@ -76,6 +76,8 @@ def _of_layer(family: Family, key: str) -> Quantity:
 def costs(probe: str, runs: Sequence[Run], families: Iterable[Family]) -> list[Cost]:
     """Return the number of measurements, failures and seconds of each family in each run.
 
+    Families that shared all passes are one row, since the seconds were spent once.
+
     Args:
         probe: The name of the probe.
         runs: One run or several.
@@ -84,11 +86,16 @@ def costs(probe: str, runs: Sequence[Run], families: Iterable[Family]) -> list[C
     titles = {family.name: family.title for family in families}
     rows = []
     for run in runs:
+        together: dict[Any, dict[str, Series]] = {}
         for (name, of_probe), series in run.series.items():
             if of_probe == probe:
-                title = f"{run.name}: {titles[name]}" if len(runs) > 1 else titles[name]
-                seconds = [s for s in series.values.get("seconds", []) if math.isfinite(s)]
-                longest = max(seconds, default=math.nan)
-                counted = len(series.epochs), series.failures
-                rows.append(Cost(title, name, *counted, sum(seconds), longest))
+                together.setdefault(series.passes, {})[name] = series
+        for sharing in together.values():
+            title = ", ".join(titles[name] for name in sharing)
+            title = f"{run.name}: {title}" if len(runs) > 1 else title
+            series = next(iter(sharing.values()))
+            seconds = [s for s in series.values.get("seconds", []) if math.isfinite(s)]
+            longest = max(seconds, default=math.nan)
+            counted = len(series.epochs), series.failures
+            rows.append(Cost(title, " ".join(sharing), *counted, sum(seconds), longest))
     return rows

@@ -1,12 +1,11 @@
 """The charts that TensorBoard is told to show under "Custom Scalars"."""
 
 import re
-from itertools import product
 
 import pytest
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
+from lightning_nc import EquiSeparation, LocalElasticity, MinorityCollapse, NeuralCollapse, Probe
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from tests import nets
 from tests.callbacks import records
@@ -40,7 +39,7 @@ def test_there_are_charts_of_all_callbacks_and_probes_in_one_layout(tmp_path):
         NeuralCollapse(probe="val", figures=False, when="validation_end"),
     ]
     nets.fit(tmp_path, used, logger=TensorBoardLogger(tmp_path))
-    (layout,) = records.tensorboard_layouts(tmp_path)
+    *_, layout = records.tensorboard_layouts(tmp_path)  # TensorBoard shows the last
     expected = {}
     for callback in used:
         expected.setdefault(callback.family, {}).update(dict.fromkeys(titles_of(callback)))
@@ -80,11 +79,38 @@ def test_a_chart_shows_its_own_probe_whatever_the_name_and_the_prefix_of_the_log
     names = ["a.b", "a+b", "aXb", "aab"]
     used = [NeuralCollapse(probe=Probe(nets.vectors(), name), figures=False) for name in names]
     nets.fit(tmp_path, used, logger=TensorBoardLogger(tmp_path, prefix="run (1)"))
-    (layout,) = records.tensorboard_layouts(tmp_path)
-    patterns = layout["nc"]["NC3: classifier and means agree"]
-    assert len(patterns) == 2 * len(names)
-    for pattern, (name, key) in zip(patterns, product(names, ("nc3", "unc3")), strict=True):
-        assert shown([pattern], tmp_path) == {f"run (1)-nc/{name}/{key}"}
+    *_, layout = records.tensorboard_layouts(tmp_path)
+    for name in names:
+        of_nc2 = shown(layout["nc"][f"NC2: means and rows form a simplex ({name})"], tmp_path)
+        assert len(of_nc2) == 8
+        assert all(key.startswith(f"run (1)-nc/{name}/") for key in of_nc2)
+    for pattern, key in zip(
+        layout["nc"]["NC3: classifier and means agree"], ("nc3", "unc3"), strict=True
+    ):
+        assert shown([pattern], tmp_path) == {f"run (1)-nc/{name}/{key}" for name in names}
+
+
+def test_runs_with_other_probes_have_equal_charts_of_all_probes(tmp_path):
+    # TensorBoard draws charts that differ for each of the runs it shows
+    for probe in ("train", "val"):
+        used = [EquiSeparation(probe=probe, figures=False)]
+        nets.fit(tmp_path, used, logger=TensorBoardLogger(tmp_path, probe))
+    one, other = (records.tensorboard_layouts(tmp_path / probe)[-1] for probe in ("train", "val"))
+    alike = ["Decay ratio rho", "Straightness r", "Half-life"]
+    for title in alike:
+        assert one["separation"][title] == other["separation"][title]
+    assert [title for title in one["separation"] if title not in alike] == [
+        "D at each layer (train)"
+    ]
+
+
+def test_what_is_not_logged_has_no_chart(tmp_path):
+    used = [NeuralCollapse(head=False, figures=False), MinorityCollapse(figures=False)]
+    with pytest.warns(RuntimeWarning, match="not logged"):  # no class is rare
+        nets.fit(tmp_path, used, logger=TensorBoardLogger(tmp_path))
+    for layout in records.tensorboard_layouts(tmp_path):
+        assert list(layout) == ["nc"]
+        assert [title.split(":")[0] for title in layout["nc"]] == ["NC1", "NC2"]
 
 
 def test_the_layout_is_written_once_for_each_folder(tmp_path):

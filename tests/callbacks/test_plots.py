@@ -226,7 +226,7 @@ def test_of_other_data_than_those_of_training_no_terminal_phase_is_told(tmp_path
         _, axes = callback.plot("epochs")
         assert len(axes.patches) == 1  # of which no more is said than was seen
         labels = [text.get_text() for text in axes.figure.legends[0].get_texts()]
-        assert labels[-1] == "no error on the probe"
+        assert labels[-1] == "probe fitted without error"
 
 
 FIRST_USE = """

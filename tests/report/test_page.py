@@ -1,10 +1,13 @@
+import math
+import re
 import shutil
 
 import pytest
+from pytorch_lightning import Callback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from lightning_nc import NeuralCollapse, Probe
+from lightning_nc import EquiSeparation, NeuralCollapse, Probe
 from lightning_nc.measures import NextTokenMeasure, SeparationMeasure
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
@@ -21,6 +24,7 @@ from tests.report.pages import Page
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
+SHARED = "separation nc minority"  # families of one pass
 BOOK = tuple(row.name for row in BOOKKEEPING)
 
 
@@ -199,6 +203,33 @@ def test_failures_are_counted(tmp_path):
         assert found.series["nc", "train"].failures == 0
         page = page_of(tmp_path / logger)
         assert 3.0 in page.values["nc", None]
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_failures_and_values_from_earlier_are_told_at_the_top(tmp_path):
+    class Loss(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                next(pl_module.parameters()).data.fill_(math.nan)
+
+    used = [NeuralCollapse(figures=False), EquiSeparation(epochs=[0], figures=False), Loss()]
+    with pytest.warns(RuntimeWarning, match="finite"):
+        nets.fit(tmp_path, used, logger=CSVLogger(tmp_path, "", ""), max_epochs=4)
+    text = page_of(tmp_path).text
+    assert text.index("Measurements failed, up to 2 of each callback") < text.index("Decay ratio")
+    top = text[: text.index("The law of equi-separation")]
+    assert top.count("at epoch 0") == 2  # rho and r
+    assert "at epoch 2" not in top  # the newest of all
+
+
+def test_callbacks_that_share_a_pass_are_one_row_of_seconds_and_one_figure(drawn, run):
+    page = Page(drawn)
+    (shared,) = [values for (key, _), values in page.values.items() if key == SHARED]
+    assert shared[0] == len(run[1][0].history)
+    assert shared[2] == sum(m.values["separation/train/seconds"] for m in run[1][0].history)
+    together = "The law of equi-separation, Neural collapse, Minority collapse"
+    titles = re.findall(r"<h4>(.*): seconds</h4>", drawn)
+    assert titles == [together, "Local elasticity", "Neural collapse"]  # the last on val
 
 
 def page_run(page):

@@ -150,7 +150,10 @@ def test_the_beginning_of_the_terminal_phase_is_that_of_the_whole_run(tmp_path):
     begins = next(epoch for epoch, accuracy in measured if accuracy == 1)
     assert begins < 6
     page = Page(report_page(*reading)).text
-    assert f"It began at epoch {begins:g}." in page
+    assert (
+        f"Shaded: since the first measurement without an error on the probe, epoch {begins:g}."
+        in page
+    )
     # what was before is not known of the second part alone
     page = Page(report_page(*read_runs(tmp_path / "logs" / "version_1"))).text
-    assert "It began at epoch 7 or earlier (first measured at epoch 7)." in page
+    assert "the probe, epoch 7 or earlier (first measured at epoch 7)." in page
