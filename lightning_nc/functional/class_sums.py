@@ -52,13 +52,6 @@ def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
     return ClassSums(members.counts, sums)
 
 
-def add_features(sums: Tensor, features: Tensor, members: "ClassMembers") -> None:
-    """Add features to the sums of their classes, float64, shape ``(K, d)``, in place."""
-    features = features.detach()
-    for rows, columns in blocks(features):
-        members.add(sums[:, columns], features[rows, columns], rows)
-
-
 def sum_by_class(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Sum values of samples over each class, with the same bits on every call.
 
@@ -126,6 +119,13 @@ class ClassMembers:
             sums.index_add_(0, self.labels[rows], values)
         else:
             sums.index_put_((self.labels[rows],), values, accumulate=True)
+
+
+def add_features(sums: Tensor, features: Tensor, members: ClassMembers) -> None:
+    """Add features to the sums of their classes, float64, shape ``(K, d)``, in place."""
+    features = features.detach()
+    for rows, columns in blocks(features):
+        members.add(sums[:, columns], features[rows, columns], rows)
 
 
 def blocks(features: Tensor) -> Iterator[tuple[slice, slice]]:

@@ -78,7 +78,7 @@ class Places:
     def _where(self, request: Request) -> Wanted:
         own = request.statistics
         require_statistics(own)
-        if request.layers is not None:
+        if request.layers:
             require_layers(request.layers)
         if not request.geometry and any(each.second_sweep for each in own):
             raise ValueError(
