@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_nc.functional.class_sums import ClassMembers, blocks, class_sums
+from lightning_nc.functional.class_sums import ClassMembers, blocks
 from lightning_nc.functional.input_checks import (
     check_features,
     number_of_classes,
@@ -136,11 +136,11 @@ def class_geometry(features: Tensor, labels: Tensor) -> ClassGeometry:
     K = number_of_classes(labels)
     scale = float(scale_of(features))
     features = in_units_of(scale, features)
-    counts, sums = class_sums(features, labels, K)
-    require_every_class(counts)
-    means = sums / counts[:, None]
-    directions = separating_directions(counts, means)
     members = ClassMembers(labels, K)
+    counts = members.counts
+    require_every_class(counts)
+    means = members.sums_of_features(features) / counts[:, None]
+    directions = separating_directions(counts, means)
     residuals = project_residuals(features, members, means, directions.basis)
     warn_if_degenerate(directions.rank, means)
     of_samples = torch.stack([*directions.squares(residuals.along), residuals.squares], 1)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
-from lightning_nc.functional.class_sums import class_sums, sum_by_class
+from lightning_nc.functional.class_sums import ClassMembers
 from lightning_nc.functional.input_checks import check_features, warn_if_degenerate
 from lightning_nc.functional.powers_of_two import in_units_of, scale_of
 from lightning_nc.functional.separating_directions import separating_directions
@@ -66,10 +66,11 @@ def class_moments(features: Tensor, labels: Tensor, num_classes: int) -> ClassMo
                 f"Label {int(labels.max())} is out of range for {num_classes} classes."
             )
     features = in_units_of(scale, features.detach())
-    counts, sums = class_sums(features, labels, num_classes)
-    means = sums / counts.clamp(min=1)[:, None]
+    members = ClassMembers(labels, num_classes)
+    counts = members.counts
+    means = members.sums_of_features(features) / counts.clamp(min=1)[:, None]
     r = features.double() - means[labels]
-    squares = sum_by_class(r.square().sum(1), labels, num_classes)
+    squares = members.sums_of(r.square().sum(1))
     return ClassMoments(counts, means, squares, _compressed(r), scale)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,58 +17,6 @@ _BLOCK_ROWS = 128
 _FEW_CLASSES = 32
 
 
-class ClassSums(NamedTuple):
-    """The class sums that the first sweep accumulates; those of disjoint sets of samples add up.
-
-    Attributes:
-        counts: Samples per class, n_k, shape ``(K,)``.
-        sums: Sum of the features of each class, shape ``(K, d)``.
-    """
-
-    counts: Tensor
-    sums: Tensor
-
-
-def class_sums(features: Tensor, labels: Tensor, num_classes: int) -> ClassSums:
-    """Sum the features of each class, in the first of the two sweeps.
-
-    Args:
-        features: ``h_i``, any floating dtype, shape ``(N, d)``.
-        labels: Class indices in ``0 .. num_classes - 1``, shape ``(N,)``.
-        num_classes: Number of classes K.
-
-    Returns:
-        `ClassSums`, float64.
-
-    Example:
-        >>> class_sums(torch.tensor([[1.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]), 2).sums
-        tensor([[3.],
-                [5.]], dtype=torch.float64)
-    """
-    members = ClassMembers(labels, num_classes)
-    sums = torch.zeros(num_classes, features.shape[1], dtype=torch.float64, device=features.device)
-    add_features(sums, features, members)
-    return ClassSums(members.counts, sums)
-
-
-def sum_by_class(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Sum values of samples over each class, with the same bits on every call.
-
-    Args:
-        values: Shape ``(N,)`` or ``(N, d)``.
-        labels: Class indices in ``0 .. num_classes - 1``, int64, shape ``(N,)``.
-        num_classes: Number of classes K.
-
-    Returns:
-        Float64 sums, shape ``(K,)`` or ``(K, d)``.
-
-    Example:
-        >>> sum_by_class(torch.tensor([1.0, 2.0, 5.0]), torch.tensor([0, 0, 1]), 2)
-        tensor([3., 5.], dtype=torch.float64)
-    """
-    return ClassMembers(labels, num_classes).sums_of(values)
-
-
 class ClassMembers:
     """Which samples are of which class, to add their values to the sums of their classes.
 
@@ -81,6 +28,11 @@ class ClassMembers:
     Args:
         labels: Class indices in ``0 .. num_classes - 1``, int64, shape ``(N,)``.
         num_classes: Number of classes K.
+
+    Example:
+        >>> members = ClassMembers(torch.tensor([0, 0, 1]), 2)
+        >>> members.counts, members.sums_of(torch.tensor([1.0, 2.0, 5.0]))
+        (tensor([2., 1.], dtype=torch.float64), tensor([3., 5.], dtype=torch.float64))
     """
 
     def __init__(self, labels: Tensor, num_classes: int) -> None:
@@ -99,10 +51,21 @@ class ClassMembers:
 
     def sums_of(self, values: Tensor) -> Tensor:
         """Sum values over each class: shape ``(N,)`` to ``(K,)``, or ``(N, m)`` to ``(K, m)``."""
-        shape = self.num_classes, *values.shape[1:]
-        sums = torch.zeros(shape, dtype=torch.float64, device=values.device)
+        sums = self._zeros(values)
         self.add(sums, values)
         return sums
+
+    def sums_of_features(self, features: Tensor) -> Tensor:
+        """Sum features over each class, shape ``(N, d)`` to ``(K, d)``, a block at a time."""
+        sums = self._zeros(features)
+        self.add_features(sums, features)
+        return sums
+
+    def add_features(self, sums: Tensor, features: Tensor) -> None:
+        """Add features to the sums of their classes, float64, shape ``(K, d)``, in place."""
+        features = features.detach()
+        for rows, columns in blocks(features):
+            self.add(sums[:, columns], features[rows, columns], rows)
 
     def add(self, sums: Tensor, values: Tensor, rows: slice = slice(None)) -> None:
         """Add values to the sums of their classes, in place and in a fixed order.
@@ -120,12 +83,9 @@ class ClassMembers:
         else:
             sums.index_put_((self.labels[rows],), values, accumulate=True)
 
-
-def add_features(sums: Tensor, features: Tensor, members: ClassMembers) -> None:
-    """Add features to the sums of their classes, float64, shape ``(K, d)``, in place."""
-    features = features.detach()
-    for rows, columns in blocks(features):
-        members.add(sums[:, columns], features[rows, columns], rows)
+    def _zeros(self, values: Tensor) -> Tensor:
+        shape = self.num_classes, *values.shape[1:]
+        return torch.zeros(shape, dtype=torch.float64, device=values.device)
 
 
 def blocks(features: Tensor) -> Iterator[tuple[slice, slice]]:

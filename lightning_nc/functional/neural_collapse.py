@@ -16,7 +16,7 @@ from lightning_nc.functional.class_pairs import (
     compare_pairs,
     parts_of,
 )
-from lightning_nc.functional.class_sums import class_sums
+from lightning_nc.functional.class_sums import ClassMembers
 from lightning_nc.functional.classifier import classifier_decisions, nearest_class_centers
 from lightning_nc.functional.cosines import centred, unit_vectors
 from lightning_nc.functional.input_checks import (
@@ -277,9 +277,11 @@ def nearest_class_center_mismatch(
             raise ValueError(f"The {name} must not be NaN, which decides nothing.")
     decided = classifier_decisions(features, weight, bias)
     features = in_units_of(float(scale_of(features)), features)
-    counts, sums = class_sums(features, labels, len(weight))
+    members = ClassMembers(labels, len(weight))
+    counts = members.counts
     require_every_class(counts)
-    return (decided != nearest_class_centers(features, sums / counts[:, None])).double().mean()
+    means = members.sums_of_features(features) / counts[:, None]
+    return (decided != nearest_class_centers(features, means)).double().mean()
 
 
 def undefined_without_angles(value: Tensor, geometry: ClassGeometry) -> Tensor:

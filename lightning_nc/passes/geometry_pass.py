@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ from lightning_nc.passes.sums import Sums
 from lightning_nc.passes.sweeps import Reading, Swept, TakeBatch, sweep
 from lightning_nc.passes.totals import centres_at, sums_of
 
+T = TypeVar("T")
+
 _TALLY = "tally"  # place of the tallies of requests; all keys of sums are (place, name)
 
 
@@ -41,6 +43,7 @@ class _FirstSweep(NamedTuple):
         samples: The source.
         reading: What was read, and how.
         cache: The features; None if there are too many of them to keep.
+        places: Which samples of the probe these are, in the order in which they are read.
         swept: The heads and their decisions.
         sums: The sums of this process.
     """
@@ -51,6 +54,7 @@ class _FirstSweep(NamedTuple):
     samples: Samples
     reading: Reading
     cache: FeatureCache | None
+    places: Tensor
     swept: Swept
     sums: Sums
 
@@ -165,7 +169,8 @@ class GeometryPass(MeasuringPass):
             )
             failures |= dict.fromkeys(infinite, why_not_finite(infinite))
             self._note(plan, {**failures, **broken})
-        return _FirstSweep(plan, len(groups), points, samples, reading, cache, swept, sums)
+        count = len(groups)
+        return _FirstSweep(plan, count, points, samples, reading, cache, places, swept, sums)
 
     def _tallies(self, plan: Plan) -> dict[Hashable, Tensor]:
         """The tallies of requests on this process."""
@@ -206,7 +211,7 @@ class GeometryPass(MeasuringPass):
             p: read_again + [s for s in plan.statistics[p] if s.second_sweep] for p in points
         }
         sums = self._sums(self._shapes(declared, plan.num_classes, plan.widths))
-        classes, places = plan.classes.to(sums.flat.device), self._places(plan, sums)
+        classes, places = plan.classes.to(sums.flat.device), first.places
         decided = {p: _as_classes(rows, plan.classes) for p, rows in decided.items()}
         done = dict.fromkeys(points, 0)
         broken: dict[Hashable, Exception] = {}
@@ -232,7 +237,7 @@ class GeometryPass(MeasuringPass):
         passes of sharded networks communicate, and every process must see the head run.
         """
         world = self.processes.world
-        own = plan.batches[self.processes.rank :: world]
+        own = self._dealt(plan.batches)
         idle = -(-len(plan.batches) // world) - len(own)
         batches = own + plan.batches[:idle]
         return Reading(
@@ -243,8 +248,11 @@ class GeometryPass(MeasuringPass):
         """Which samples of the probe this process has, in the order in which it takes them."""
         sizes = [batch.size for batch in plan.batches]
         of_each = torch.split(torch.arange(sum(sizes)), sizes)
-        own = of_each[self.processes.rank :: self.processes.world]
-        return torch.cat([torch.arange(0), *own]).to(sums.flat.device)
+        return torch.cat([torch.arange(0), *self._dealt(of_each)]).to(sums.flat.device)
+
+    def _dealt(self, of_batches: Sequence[T]) -> list[T]:
+        """The items of this process, given one item per batch of the probe."""
+        return [*of_batches[self.processes.rank :: self.processes.world]]
 
     def _cache(self, plan: Plan, reading: Reading, widths: dict[Point, int]) -> FeatureCache | None:
         """A cache for the features of this process; None unless those of every process fit."""

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from lightning_nc.arguments import shown
-from lightning_nc.functional.class_sums import add_features, class_sums
 from lightning_nc.network.points import Point
 from lightning_nc.passes.layer_batches import LayerBatch, ResidualBatch
 from lightning_nc.passes.statistics import Statistic, require_same
@@ -25,11 +24,11 @@ class ClassSums(Statistic):
 
     def of(self, batch: LayerBatch) -> Tensor:
         """``sum_i h_i`` by class."""
-        return class_sums(batch.features, batch.labels, batch.num_classes).sums
+        return batch.members.sums_of_features(batch.features)
 
     def add_to(self, total: Tensor, batch: LayerBatch) -> None:
         """Add features to the rows of their classes alone: the others are not touched."""
-        add_features(total, batch.features, batch.members)
+        batch.members.add_features(total, batch.features)
 
 
 class ResidualSquares(Statistic):

@@ -18,7 +18,7 @@ from lightning_nc.functional import (
 )
 from lightning_nc.functional.class_distance import class_distance_normalized_variance_of
 from lightning_nc.functional.class_geometry import ClassGeometry
-from lightning_nc.functional.class_sums import sum_by_class
+from lightning_nc.functional.class_sums import ClassMembers
 from lightning_nc.functional.cosines import centred, cosine_histogram
 from lightning_nc.functional.pair_quantities import pair_quantities
 from tests import reference
@@ -34,17 +34,17 @@ def test_sums_by_class_are_those_of_a_loop_on_either_route(K, shape, dtype):
     labels = torch.randint(0, K, (700,))
     values = torch.randn(700, *shape).to(dtype)
     expected = [values[labels == k].double().sum(0) for k in range(K)]
-    found = sum_by_class(values, labels, K)
+    found = ClassMembers(labels, K).sums_of(values)
     assert found.dtype == torch.float64
     assert_allclose(found, torch.stack(expected), rtol=1e-12, atol=1e-12)
-    assert torch.equal(found, sum_by_class(values, labels, K))  # the same bits
+    assert torch.equal(found, ClassMembers(labels, K).sums_of(values))  # the same bits
 
 
 def test_no_matrix_of_classes_and_samples_is_formed_for_many_classes(monkeypatch):
     monkeypatch.setattr(class_sums, "_FEW_CLASSES", 2)
     monkeypatch.setattr(torch, "arange", None)  # of which the matrix is made
     labels = torch.tensor([0, 2, 2, 1])
-    assert sum_by_class(torch.ones(4), labels, 3).tolist() == [1, 1, 2]
+    assert ClassMembers(labels, 3).sums_of(torch.ones(4)).tolist() == [1, 1, 2]
 
 
 def test_pairs_in_many_squares_give_what_one_square_gives(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_nc import functional
-from lightning_nc.functional.class_sums import sum_by_class
+from lightning_nc.functional.class_sums import ClassMembers
 from lightning_nc.functional.classifier import LinearDecision, nearest_class_centers
 from tests.gpu.device import device, on_cuda, only_our_warnings, tensor_float_32
 
@@ -22,9 +22,9 @@ def vectors(K, d):
 def test_sums_of_many_classes_have_the_same_bits_twice(K, d, width):
     labels = torch.randint(K, (2 * K,), device=device())
     values = torch.randn(2 * K, width, device=device())
-    found = [sum_by_class(values, labels, K) for _ in range(2)]
+    found = [ClassMembers(labels, K).sums_of(values) for _ in range(2)]
     assert torch.equal(*found)
-    on_cpu = sum_by_class(values.cpu(), labels.cpu(), K)
+    on_cpu = ClassMembers(labels.cpu(), K).sums_of(values.cpu())
     torch.testing.assert_close(found[0].cpu(), on_cpu, rtol=1e-12, atol=1e-12)
 
 

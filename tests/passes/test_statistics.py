@@ -17,19 +17,8 @@ from lightning_nc.passes.geometry_statistics import GEOMETRY, ClassSums, Residua
 from lightning_nc.passes.plan import megabytes_of
 from lightning_nc.passes.sweeps import sweep
 from tests import nets
+from tests.measures.own_families import Scatter
 from tests.processes import run_processes
-
-
-class Scatter(Statistic):
-    """Products of the features about their class means."""
-
-    name = "scatter"
-
-    def shape(self, K, d):
-        return d, d
-
-    def of(self, batch):
-        return batch.residuals.mT @ batch.residuals
 
 
 class Largest(Statistic):
