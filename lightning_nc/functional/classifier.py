@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_nc.functional.powers_of_two import in_units_of, scale_of
 
 _LARGE = 2**18  # numbers in the rows from which their products take more time than all else
-_ROWS = 2**20  # numbers in the rows that are there in float64 at a time
+_ROWS = 2**18  # numbers in the rows that are there in float64 at a time
 _WIDE = 2**13  # from here on, many samples would be left to float64
 _SMALLEST_UNIT = 2.0**-400  # in two of which, of rows and of features, biases do not overflow
 

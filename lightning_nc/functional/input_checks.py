@@ -17,7 +17,7 @@ def check_features(features: Tensor, labels: Tensor) -> Tensor:
             "Features must have shape (N, d) and labels shape (N,), "
             f"got {tuple(features.shape)} and {tuple(labels.shape)}."
         )
-    if not bool(features.isfinite().all()):
+    if not all_finite(features):
         raise ValueError("Features must be finite, got NaN or infinity.")
     labels = labels.long()  # unsigned integers have no minimum in torch
     if len(labels) == 0 or int(labels.min()) < 0:
@@ -26,6 +26,12 @@ def check_features(features: Tensor, labels: Tensor) -> Tensor:
             f"got {'none' if len(labels) == 0 else int(labels.min())}."
         )
     return labels
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no number is NaN or infinite."""
+    # their largest size is NaN if one of them is; `x.isfinite()` would copy all of them
+    return x.numel() == 0 or bool(torch.linalg.vector_norm(x.detach(), torch.inf).isfinite())
 
 
 def check_vectors(vectors: Tensor) -> None:

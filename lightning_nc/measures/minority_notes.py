@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
 
+from lightning_nc.functional.input_checks import all_finite
 from lightning_nc.measures.minority_collapse_quantities import QUANTITIES, Minority
 from lightning_nc.measures.notes import OUTPUTS_NAN, ROWS_NOT_FINITE, are, undefined_notes
 
@@ -63,7 +64,7 @@ def _causes(
     """Why cosines, norms and accuracies are undefined, and which."""
     if math.isnan(values.get("minority_accuracy", 1)):  # a share of samples that there are
         yield OUTPUTS_NAN, lambda name: name == "minority_accuracy"
-    if not bool(found.W.isfinite().all()):
+    if not all_finite(found.W):
         yield ROWS_NOT_FINITE, lambda name: name not in ("cos_means", *_OF_FEATURES)
     alone = [
         (f"class {int(labels[group])} alone is the {kind}", cosines)

@@ -21,6 +21,7 @@ from lightning_nc.figures import (
 from lightning_nc.figures.canvas import Target
 from lightning_nc.figures.snapshot import Snapshot
 from lightning_nc.figures.tables import Lines, Table, cosine_tables
+from lightning_nc.functional.input_checks import all_finite
 from lightning_nc.functional.simplex_plane import simplex_plane
 from lightning_nc.measures.last_layer import LastLayer
 from lightning_nc.measures.layer_collapse_quantities import LAYER_QUANTITIES, LayerCollapse
@@ -186,7 +187,7 @@ def _undefined(values: Mapping[str, float], last: ClassifierGeometry) -> dict[st
     causes: list[tuple[str, Callable[[str], bool]]] = []
     if _outputs_nan(values):
         causes.append((OUTPUTS_NAN, {"accuracy", "nc4"}.__contains__))
-    if last.weight is not None and not bool(last.weight.isfinite().all()):
+    if last.weight is not None and not all_finite(last.weight):
         causes.append((ROWS_NOT_FINITE, lambda name: name in _PAIRED or "weights" in name))
     if not last.is_affine:
         why = "the head does not compute W h + b from its weight and bias"

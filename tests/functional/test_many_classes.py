@@ -73,7 +73,11 @@ def test_few_samples_are_left_to_float64(monkeypatch):
     asked = []
     monkeypatch.setattr(classifier, "_affine", spy(classifier._affine, asked))
     assert torch.equal(decide.of(features)[0], exact)
-    assert [h.dtype for h in asked] == [torch.float32, torch.float64]
+    assert [h.dtype for h in asked] == [
+        torch.float32,
+        torch.float64,
+        torch.float64,
+    ]  # rows in parts
     assert len(asked[1]) < 25
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from lightning_nc import functional, metrics
+from lightning_nc.functional.input_checks import all_finite
 from lightning_nc.functional.minority_collapse import feature_energy_of
 from lightning_nc.functional.powers_of_two import in_units_of, scale_of, scaled
 from tests import reference
@@ -183,3 +184,18 @@ def test_the_bias_decides_between_features_however_small(of_features, of_rows):
             of_features * features.double(), labels, W, torch.tensor(bias)
         )
         assert mismatch == (nearest != chosen).double().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_one_number_that_is_not_finite_is_noticed(number, dtype):
+    largest = torch.finfo(dtype).max
+    x = torch.tensor([[0, largest], [-largest, 1]], dtype=dtype)
+    assert all_finite(x)
+    assert all_finite(x[:0])
+    for place in range(4):
+        y = x.clone()
+        y.view(-1)[place] = number
+        assert not all_finite(y)
+        y.view(-1)[(place + 1) % 4] = torch.nan
+        assert not all_finite(y)
