@@ -55,7 +55,7 @@ class Check:
 
     @property
     def layers(self) -> list[str]:
-        """Names of the layers, in order of depth."""
+        """Names of the layers, each once; those of the first callback come first, by depth."""
         wanted = [each for each in self.plan.wanted if each is not None]
         return list(dict.fromkeys(point.name for each in wanted for point in each.layers))
 
