@@ -41,10 +41,6 @@ class Disagreement(MeasurementError):
         self.failures = failures
 
 
-def _never() -> bool:
-    return False
-
-
 class Processes(NamedTuple):
     """The processes that measure together.
 
@@ -60,7 +56,7 @@ class Processes(NamedTuple):
     world: int = 1
     device: torch.device = torch.device("cpu")
     requests: int = 0
-    interrupted: Callable[[], bool] = _never
+    interrupted: Callable[[], bool] = lambda: False
 
     def agree(
         self,
