@@ -48,7 +48,7 @@ def add_to_records(
         if isinstance(each, Exception):
             failed.append((record, each))
             continue
-        measured.append((record, record.add(each.answer, each.evaluation, moment, seconds)))
+        measured.append((record, record.add(each, moment, seconds)))
         tell_of_measurement(trainer, record, each.answer, each.evaluation)
     failed = without_inapplicable(trainer, failed, moment)
     count_failures(failed, moment)

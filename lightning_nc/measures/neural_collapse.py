@@ -14,7 +14,6 @@ from lightning_nc.figures import (
     collapse_figure,
     cosine_figure,
     cosine_histogram_figure,
-    layers_over_epochs_figure,
     save_snapshots,
     snapshot_figure,
 )
@@ -24,6 +23,7 @@ from lightning_nc.figures.tables import Lines, Table, cosine_tables
 from lightning_nc.functional.input_checks import all_finite
 from lightning_nc.functional.simplex_plane import simplex_plane
 from lightning_nc.measures.last_layer import LastLayer
+from lightning_nc.measures.laws import draw_by_epoch
 from lightning_nc.measures.layer_collapse_quantities import LAYER_QUANTITIES, LayerCollapse
 from lightning_nc.measures.many_classes import cosine_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
@@ -121,7 +121,8 @@ class CollapseMeasure(Measure):
         """Figures of NC1 to NC4 over epochs, and of NC1 against depth over epochs."""
         drawings: dict[str, Drawing] = {"epochs": partial(_draw_epochs, timeline)}
         if timeline.layers_with("nc1"):
-            drawings["layers"] = partial(_draw_layers, timeline)
+            title = "NC1 at each layer by epoch"
+            drawings["layers"] = partial(draw_by_epoch, timeline, title, "NC1", "nc1")
         return drawings
 
     def films(self, timeline: Timeline) -> dict[str, Callable[[Path], None]]:
@@ -244,10 +245,3 @@ def _draw_epochs(timeline: Timeline, on: Target = None) -> Any:
     (places,), first = timeline.time.places, first_without_error(timeline)
     terminal = None if first is None else places[first]
     return collapse_figure(places, curves, terminal, title, on, timeline.time.label)
-
-
-def _draw_layers(timeline: Timeline, on: Target = None) -> Any:
-    NC1 = list(torch.tensor(timeline.layers_over_epochs("nc1"), dtype=torch.float64))
-    names, title = timeline.layers_with("nc1"), timeline.title("NC1 at each layer by epoch")
-    time = timeline.time
-    return layers_over_epochs_figure(names, time.places[0], NC1, title, "NC1", on, time.label)
