@@ -168,7 +168,8 @@ def _chosen(
 
 def _all_of(found: Sequence[Found], probe: str, seconds: float) -> NetworkMeasurement:
     """All measures as one measurement."""
-    when: dict[str, Any] = dict(epochs_completed=0, step=0, seconds=seconds, stage="measure")
+    when: dict[str, Any] = {"epochs_completed": 0, "step": 0, "stage": "measure"}
+    when |= {"seconds": seconds}
     own = [(each.measure, each.measurement(probe, **when)) for each in found]
     # local elasticity is of few samples
     largest = max((each for _, each in own), key=lambda each: int(each.counts.sum()))
