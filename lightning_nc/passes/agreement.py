@@ -118,7 +118,9 @@ class Processes(NamedTuple):
         self._hold_vote(0, None, {})
 
     def all_reduce(self, flat: Tensor) -> Tensor:
-        """Return the sum of a tensor over all processes."""
+        """Return the sum of a tensor over all processes; for one process the tensor itself."""
+        if self.world == 1:
+            return flat
         shared = flat.to(self.device)
         torch.distributed.all_reduce(shared)
         return shared.to(flat.device)

@@ -103,7 +103,7 @@ class GeometryPass(MeasuringPass):
         """
         first = self._agree(partial(self._first_sweep, group, memory_mb))
         plan = first.plan
-        totals = first.sums.over_processes(self.all_reduce)
+        totals = first.sums.over_processes(self.processes.all_reduce)
         found.tallies |= sums_of(_TALLY, totals)
         found.decided |= first.swept.decided
         points = plan.with_geometry(first.points, self.failed)
@@ -112,7 +112,7 @@ class GeometryPass(MeasuringPass):
             second = partial(self._second_sweep, first, points, totals, found.decided)
             centres, sums = self._agree(second)
             del second
-            totals |= sums.over_processes(self.all_reduce)
+            totals |= sums.over_processes(self.processes.all_reduce)
             del sums
         needed = plan.needed(first.points, self.failed)
         found.read_totals(plan, needed, totals, centres)

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.unobtrusive import unobtrusive
@@ -108,11 +107,6 @@ class MeasuringPass(ABC):
     @abstractmethod
     def _answers(self) -> list[Answer | Exception]:
         """Measure as in `run`, with the same buffers on all processes."""
-
-    @property
-    def all_reduce(self) -> Callable[[Tensor], Tensor] | None:
-        """Sums a tensor over all processes; None for one process."""
-        return self.processes.all_reduce if self.processes.world > 1 else None
 
     def _digest(self) -> int:
         return self.plan.digest if self.plan is not None else 0
