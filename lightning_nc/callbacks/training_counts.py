@@ -17,9 +17,9 @@ from torch.utils.data import (
 from lightning_nc.callbacks.trainer_access import trainer_loader
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.signals import signals_held
-from lightning_nc.network.batches import inner_sampler, samples_of
 from lightning_nc.network.labels import class_indices, counts_with, dataset_labels, label_tensor
 from lightning_nc.network.positions import IGNORED
+from lightning_nc.network.samples import inner_sampler, samples_of
 from lightning_nc.network.unpacking import unpack_batch
 
 _STASHED = 64  # batches whose labels are collected before counting, which waits for the device

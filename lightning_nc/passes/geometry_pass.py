@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from lightning_nc.network.batches import Samples
 from lightning_nc.network.points import Point
+from lightning_nc.network.samples import Samples
 from lightning_nc.passes.feature_cache import (
     FeatureCache,
     belongs_on_host,

@@ -9,8 +9,8 @@ import torch
 
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.unobtrusive import unobtrusive
-from lightning_nc.network.batches import Samples, samples_of
 from lightning_nc.network.runner import Runner
+from lightning_nc.network.samples import Samples, samples_of
 from lightning_nc.passes.agreement import Disagreement, Processes
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.planning import make_plan, still_holds

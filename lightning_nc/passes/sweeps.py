@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.guards.generators import seed_generators
-from lightning_nc.network.batches import ProbeBatch, Samples, read_batches
+from lightning_nc.network.batches import ProbeBatch, read_batches
 from lightning_nc.network.capture import capture
 from lightning_nc.network.head import Head
 from lightning_nc.network.labels import class_indices, dataset_labels
@@ -17,6 +17,7 @@ from lightning_nc.network.nesting import plain
 from lightning_nc.network.points import Point
 from lightning_nc.network.positions import Positions, without_channel
 from lightning_nc.network.runner import Runner
+from lightning_nc.network.samples import Samples
 from lightning_nc.network.unpacking import unpack_batch
 from lightning_nc.passes.decisions import SweptDecisions
 from lightning_nc.passes.probe import Probe
