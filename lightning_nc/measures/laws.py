@@ -48,7 +48,7 @@ def law_tables(timeline: Timeline, symbol: str) -> dict[str, Table | Lines]:
 
 
 def draw_by_epoch(
-    timeline: Timeline, title: str, label: str, name: str = "", on: Target = None
+    timeline: Timeline, title: str, label: str, on: Target = None, name: str = ""
 ) -> Any:
     """Draw a value against depth, a line per measurement.
 
@@ -56,8 +56,8 @@ def draw_by_epoch(
         timeline: The measurements.
         title: What the figure shows.
         label: Label of the value.
-        name: The quantity, where a layer has several.
         on: Where to draw, see `canvas`.
+        name: The quantity, where a layer has several.
     """
     values = list(torch.tensor(timeline.layers_over_epochs(name), dtype=torch.float64))
     names, time = timeline.layers_with(name) if name else timeline.layers, timeline.time

@@ -122,7 +122,7 @@ class CollapseMeasure(Measure):
         drawings: dict[str, Drawing] = {"epochs": partial(_draw_epochs, timeline)}
         if timeline.layers_with("nc1"):
             title = "NC1 at each layer by epoch"
-            drawings["layers"] = partial(draw_by_epoch, timeline, title, "NC1", "nc1")
+            drawings["layers"] = partial(draw_by_epoch, timeline, title, "NC1", name="nc1")
         return drawings
 
     def films(self, timeline: Timeline) -> dict[str, Callable[[Path], None]]:
