@@ -1,7 +1,7 @@
 """Neural collapse, NC1 to NC4: features collapse to class means, and class means to a simplex."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -139,8 +139,8 @@ class CollapseMeasure(Measure):
 
         It begins when the training error is zero, so only a probe of training data shows it.
         """
-        first = first_without_error(timeline) == len(timeline.measurements) - 1
-        if not timeline.of_training_data or not first:
+        first = first_without_error(timeline.over_epochs("accuracy"))
+        if not timeline.of_training_data or first != len(timeline.measurements) - 1:
             return {}
         return {
             "terminal phase": f"after {timeline.last.when} the classifier makes no error on the "
@@ -154,10 +154,9 @@ class CollapseMeasure(Measure):
         return {**cosine_tables(last.epochs_completed, last.arrays, last.classes)}
 
 
-def first_without_error(timeline: Timeline) -> int | None:
+def first_without_error(accuracies: Iterable[float]) -> int | None:
     """The number of the first measurement without an error on the probe; None if there is none."""
-    accuracies = enumerate(timeline.over_epochs("accuracy"))
-    return next((number for number, accuracy in accuracies if accuracy == 1), None)
+    return next((number for number, each in enumerate(accuracies) if each == 1), None)
 
 
 def snapshots_of(timeline: Timeline) -> list[Snapshot]:
@@ -242,6 +241,6 @@ def _draw_snapshot(timeline: Timeline, on: Target = None) -> Any:
 def _draw_epochs(timeline: Timeline, on: Target = None) -> Any:
     curves = {label: timeline.over_epochs(name) for label, name in _OVER_EPOCHS.items()}
     title = timeline.title("Neural collapse over epochs")
-    (places,), first = timeline.time.places, first_without_error(timeline)
+    (places,), first = timeline.time.places, first_without_error(timeline.over_epochs("accuracy"))
     terminal = None if first is None else places[first]
     return collapse_figure(places, curves, terminal, title, on, timeline.time.label)
