@@ -77,7 +77,7 @@ class GeometryPass(MeasuringPass):
             group += 1
         self._note(plan, found.broken)
         self.notes |= plan.notes
-        return [self._answer(n, plan, found) for n in self._numbers]
+        return [self._answer(n, plan, found) for n in range(len(self.requests))]
 
     def _memory_mb(self) -> float:
         """What accumulators may take, in MB: not over half of what the shortest device has free."""

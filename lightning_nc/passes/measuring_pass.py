@@ -92,12 +92,10 @@ class MeasuringPass(ABC):
         alone = self.processes.world == 1
         return not alone or all(isinstance(e, lasting) for e in self.plan.failures.values())
 
-    @property
-    def _numbers(self) -> range:
-        return range(len(self.requests))
-
     def _agree(self, work: Callable[[], T]) -> T:
-        return self.processes.agree(work, self._digest, self.failed)
+        return self.processes.agree(
+            work, lambda: 0 if self.plan is None else self.plan.digest, self.failed
+        )
 
     def _note(self, plan: Plan, failures: Mapping[Any, Exception]) -> None:
         """Note the requests that cannot be answered because of failures, as in `Plan.failed`."""
@@ -107,9 +105,6 @@ class MeasuringPass(ABC):
     @abstractmethod
     def _answers(self) -> list[Answer | Exception]:
         """Measure as in `run`, with the same buffers on all processes."""
-
-    def _digest(self) -> int:
-        return self.plan.digest if self.plan is not None else 0
 
     def _guard(self, data: tuple[Any, ...]) -> Any:
         touched, probe = (*data, self.runner.around), self.probe
