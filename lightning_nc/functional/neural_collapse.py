@@ -274,7 +274,7 @@ def nearest_class_center_mismatch(
         )
     for name, numbers in (("weight", weight), ("bias", bias)):
         if numbers is not None and bool(numbers.isnan().any()):
-            raise ValueError(f"The {name} must not be NaN, which decides nothing.")
+            raise ValueError(f"The {name} must not be NaN: a NaN output decides for no class.")
     decided = classifier_decisions(features, weight, bias)
     features = in_units_of(float(scale_of(features)), features)
     members = ClassMembers(labels, len(weight))
