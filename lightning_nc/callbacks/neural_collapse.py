@@ -72,8 +72,8 @@ class NeuralCollapse(MeasureCallback):
         layers: Layers at which NC1, CDNV and NC4 are logged as well, each from the class means of
             that layer: ``"blocks"``, names, globs or ``{name: callable}``, as in `EquiSeparation`;
             None for none. An `EquiSeparation` with equal layers, ``pool`` and ``probe`` shares the
-            pass, and the network does not run again. With hundreds of classes, to compare each
-            sample with all class means takes about half as long as the rest of the measurement.
+            pass, and the network does not run again. With hundreds of classes, comparing
+            each sample with all class means adds about half to the time of the measurement.
         pool: Makes one feature vector per sample. ``"auto"`` keeps vectors, averages sequences over
             their tokens (without padding, if the inputs tell it), and flattens feature maps, or
             averages them over their positions where flattening would take more than
@@ -126,11 +126,11 @@ class NeuralCollapse(MeasureCallback):
         return None if first is None else fitted[first].epochs_completed
 
     def save_animation(self, path: str | Path, frames_per_second: int = 4) -> None:
-        """Write a film of the snapshots of all measurements.
+        """Write an animation of the snapshots of all measurements.
 
         Args:
             path: The GIF to write, such as ``"collapse.gif"``.
-            frames_per_second: Speed of the film; the last frame is held for two more seconds.
+            frames_per_second: Speed of the animation; the last frame is held for two more seconds.
 
         Raises:
             ValueError: If there is no measurement of three or more classes.
