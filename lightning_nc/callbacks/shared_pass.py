@@ -190,9 +190,8 @@ class _Shared(NamedTuple):
             who = ", ".join(map(str, absent))
             raise MissedMeeting(
                 f"process {who} did not reach this measurement within {seconds:.3g} s. If it is "
-                "slower than the others, increase Probe(wait_seconds=...); they wait for half the "
-                "timeout of their group at most. If it waits in a communication that the others "
-                f"enter later, such as one of another callback, list {leader.name} first."
+                "slow, increase Probe(wait_seconds=...), up to half the timeout of its group; "
+                f"if another callback communicates before, list {leader.name} first."
             )
 
 

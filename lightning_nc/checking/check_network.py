@@ -113,7 +113,9 @@ def _ours(callbacks: Any) -> list[MeasureCallback]:
             )
     found = [each for each in listed if isinstance(each, MeasureCallback)]
     if not found:
-        raise ValueError(f"None of callbacks={shown(listed)} measures: give NeuralCollapse().")
+        raise ValueError(
+            f"None of callbacks={shown(listed)} measures anything: give one, as NeuralCollapse()."
+        )
     return found
 
 

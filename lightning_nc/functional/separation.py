@@ -152,7 +152,8 @@ def separation_ability(fuzziness: Tensor) -> Tensor:
         fuzziness: D at each layer, shape ``(T,)``.
 
     Returns:
-        A float64 scalar >= 0, dimensionless; above 1 if depth makes classes fuzzier.
+        A float64 scalar >= 0, dimensionless; above 1 if depth makes classes fuzzier, infinite
+        or NaN if the first D is 0.
 
     Example:
         >>> separation_ability(torch.tensor([8.0, 4.0, 2.0]))

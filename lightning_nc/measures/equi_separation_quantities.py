@@ -55,8 +55,8 @@ QUANTITIES = (
         "Half-life",
         "Number of layers over which D halves, ln 2 / ln(1/rho).",
         ideal="small, positive",
-        worry="If it is negative, D doubles over that many layers. Where rho is near 1, it jumps "
-        "between large numbers of either sign: read rho there.",
+        worry="If it is negative, D doubles over that many layers. Near rho = 1 it jumps between "
+        "large numbers of either sign: read rho instead.",
         best="low and positive",
         worry_below=0.0,
         chart=Curve(

@@ -194,7 +194,7 @@ QUANTITIES = (
         "Critical R",
         "The imbalance above which all minority rows coincide in the layer-peeled model.",
         worry="If the imbalance R is above it.",
-        caveat="Infinite if they do not up to R = 1e8. Logged only with theory=True.",
+        caveat="Infinite if they do not coincide up to R = 1e8. Logged only with theory=True.",
         chart=Curve(_IMBALANCE, "critical R", dashed=True),
         function="theory.critical_imbalance",
         of=lambda found: found.prediction and found.prediction.critical_ratio,

@@ -127,9 +127,9 @@ def _undefined(
         return {}
     d = max(len(factors[name]) - 2 for name in undefined)
     return {
-        "few": f"PR and the law are undefined (NaN), since {int(counts.sum())} samples are too few "
-        f"for {d} features, which fit any tokens, at {', '.join(map(repr, undefined[:5]))}. Give "
-        "more, as with Probe(samples_per_class=None)."
+        "few": f"PR and the law are undefined (NaN): {int(counts.sum())} samples are too few for "
+        f"the {d} features at {', '.join(map(repr, undefined[:5]))}. Give more, as with "
+        "Probe(samples_per_class=None)."
     }
 
 

@@ -72,8 +72,8 @@ LAYER_QUANTITIES = (
         "that a linear map of the features does not explain.",
         ideal="0",
         worry="If it is larger than at the layer before.",
-        caveat="It is of the samples to which the map is fitted: d features explain about d/n of n "
-        "tokens by chance, so compare only at equal samples, many more than d.",
+        caveat="The map is fitted to the same n samples, so d features explain about d/n of it by "
+        "chance: use many more than d samples, and compare only at equal numbers.",
         best="low",
         chart=Curve(
             Panel(

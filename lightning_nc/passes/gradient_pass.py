@@ -188,8 +188,8 @@ def require_rows(inputs: Any) -> None:
     for leaf in tree_leaves(inputs):
         if not isinstance(leaf, Tensor) and next(tensors_in(leaf), None) is not None:
             raise DoesNotApply(
-                f"Gradients are compared sample by sample, which cannot be taken from a "
-                f"{type(leaf).__name__}. Call the network with tensors, by Probe(unpack=..., "
+                f"Gradients are compared sample by sample, and single samples cannot be taken from "
+                f"a {type(leaf).__name__}. Call the network with tensors, by Probe(unpack=..., "
                 "forward=lambda module, inputs: ...), or leave LocalElasticity out."
             )
 

@@ -68,7 +68,7 @@ def test_a_label_beyond_the_rows_is_told_to_be_ignored_perhaps():
     labels = labels.masked_fill(labels == IGNORED, 255)
     data, request = TensorDataset(images, labels), Request(layers=["act"])
     _, answer = run(Pixels(), data, request=request)
-    assert "label 255 is none of the 4 rows" in answer.notes["ignored"]
+    assert "label 255 has no row among the 4" in answer.notes["ignored"]
     assert "ignore_index=255" in answer.notes["ignored"]
     assert run(Pixels(), data, request=request, ignore_index=255)[1].notes == {}
 
