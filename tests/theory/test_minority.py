@@ -50,6 +50,14 @@ def test_without_a_majority_or_a_pair_of_minority_classes_it_is_undefined(majori
         critical_imbalance(majority, minority, 1, 5)
 
 
+@pytest.mark.parametrize("number", [2.5, math.nan])
+def test_numbers_of_classes_are_whole(number):
+    with pytest.raises(ValueError, match=f"num_majority must be a whole number, got {number}"):
+        critical_imbalance(number, 2, 1, 5)
+    with pytest.raises(ValueError, match=f"num_minority must be a whole number, got {number}"):
+        critical_imbalance(2, number, 1, 5)
+
+
 @pytest.mark.parametrize("energies", [(0, 1), (1, -1), (math.nan, 1), (1, math.inf)])
 def test_energies_must_be_positive_and_finite(energies):
     with pytest.raises(ValueError, match="must be positive and finite"):
