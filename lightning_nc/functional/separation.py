@@ -12,6 +12,8 @@ from lightning_nc.functional.class_geometry import (
     undefined_without_signal,
 )
 
+_ROUNDING = 1e-12  # differences of ln D below this are those of rounding
+
 
 class SeparationLaw(NamedTuple):
     """The fit of ``D_t ~ c rho^t``.
@@ -110,8 +112,10 @@ def separation_law(fuzziness: Tensor) -> SeparationLaw:
 
     Returns:
         `SeparationLaw`, float64 scalars. All are NaN unless every D is positive and finite. With
-        two points, or equal D, the line is exact and ``pearson_r`` is NaN. ``half_life`` is
-        infinite at rho = 1 and negative above (minus the number of layers in which D doubles).
+        two points, or equal D, the line is exact and ``pearson_r`` is NaN; D are equal if
+        they differ by less than 1e-12 of themselves, as by rounding.
+        ``half_life`` is infinite at rho = 1 and negative above (minus the number of layers in which
+        D doubles).
 
     Raises:
         ValueError: If there are fewer than two values, or ``fuzziness`` is not one-dimensional.
@@ -135,7 +139,8 @@ def separation_law(fuzziness: Tensor) -> SeparationLaw:
     y = torch.where(usable.all(), fuzziness.double(), torch.nan).log()
     t = torch.arange(len(y), dtype=torch.float64, device=y.device)
     dt, dy = t - t.mean(), y - y[0]
-    dy = dy - dy.mean()  # 0 for equal D, which differ from their own rounded mean
+    dy = dy - dy.mean()
+    dy = torch.where(dy.abs().amax() < _ROUNDING, 0, dy)  # the direction of errors is no law
     slope = (dt @ dy) / (dt @ dt)
     intercept = y.mean() - slope * t.mean()
     pearson_r = (dt @ dy) / torch.sqrt((dt @ dt) * (dy @ dy))

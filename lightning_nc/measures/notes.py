@@ -76,7 +76,7 @@ def law_note(layers: Mapping[str, float], symbol: str = "D") -> dict[str, str]:
     elif len(layers) < 3:
         cause = f"there are {len(layers)} layers"
     else:
-        cause = f"{symbol} is the same at all {len(layers)} layers"
+        cause = f"{symbol} is the same at all {len(layers)} layers, but for rounding"
     return {
         "law": f"the law is undefined (NaN): a line through ln {symbol} needs three layers or "
         f"more, and {symbol} that is positive, finite and not constant; {cause}."
