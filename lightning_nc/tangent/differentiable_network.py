@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from lightning_nc.globs import deeper_advice, matching
 from lightning_nc.guards.fast_path import fast_path_off
+from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.precision import full_precision
 from lightning_nc.guards.torch_internals import is_batch_norm, tree_leaves, tree_map
 from lightning_nc.tangent.inner_products import widened
@@ -107,8 +108,7 @@ class Network:
         # restored, because what modules store in a forward pass must be from their own last one
         modules = [(vars(module), dict(vars(module))) for module in self.whole.modules()]
         with ExitStack() as settings:
-            devices = [device] if device.type == "cuda" else []
-            settings.enter_context(torch.random.fork_rng(devices))
+            settings.enter_context(generators_kept())
             settings.enter_context(torch.inference_mode(False))
             settings.enter_context(torch.enable_grad())
             settings.enter_context(torch.autocast(device.type, enabled=False))
