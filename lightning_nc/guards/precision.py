@@ -1,4 +1,4 @@
-"""Full float32 precision for a while, however torch was set to reduce it."""
+"""Full float32 precision, however torch was set to reduce it, and devices without float64."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +31,14 @@ def full_precision() -> Iterator[None]:
             if backend.fp32_precision not in ("none", "ieee"):
                 backend.fp32_precision = "ieee"
         yield
+
+
+def with_float64(device: torch.device) -> torch.device:
+    """The device itself, or the CPU if it has no float64, as Apple's and some of Intel's."""
+    lacks = device.type == "mps" or (
+        device.type == "xpu" and not torch.xpu.get_device_properties(device).has_fp64
+    )
+    return torch.device("cpu") if lacks else device
 
 
 def _forbid_by_older_settings(later: Callable[..., None]) -> None:

@@ -148,7 +148,8 @@ class SweptDecisions:
             positions: See there.
         """
         if point not in self._deciding:
-            self._deciding[point] = HeadDecisions(head[0], point, features.shape[1], head[1])
+            own, is_named = head[0].on(features.device), head[1]
+            self._deciding[point] = HeadDecisions(own, point, features.shape[1], is_named)
         found = self._deciding[point].of(features, outputs, positions)
         if point not in self._decided:
             self._decided[point] = found.new_empty(len(found), self._samples)
