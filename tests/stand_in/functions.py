@@ -68,6 +68,7 @@ def _memory(card):
         "reset_peak_memory_stats": lambda device=None: card.forget_peak(),
         "memory_stats": lambda device=None: {},
         "mem_get_info": mem_get_info,
+        "get_per_process_memory_fraction": lambda device=None: 1.0,
         "empty_cache": lambda: None,
     }
 
