@@ -60,6 +60,8 @@ def _forbid_by_older_settings(later: Callable[..., None]) -> None:
 
 def _ask(backend: Any, precision: str) -> None:
     """Set a precision, by inheritance where possible, so that later global changes still apply."""
+    if backend.fp32_precision == precision:  # not set, or put back by an older setting
+        return
     backend.fp32_precision = "none"
     if backend.fp32_precision != precision:
         backend.fp32_precision = precision
