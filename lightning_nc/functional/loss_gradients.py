@@ -17,7 +17,8 @@ def loss_gradients(outputs: Tensor, targets: Tensor, loss: Loss | None = None) -
     f = outputs.detach().requires_grad_()  # in the network's precision, which the loss may need
     with torch.enable_grad():
         # one sample at a time, so that it does not matter whether the loss is a sum or a mean
-        each = [loss(f[i : i + 1], targets[i : i + 1]) for i in range(len(f))]
+        y = targets.to(f.device)
+        each = [loss(f[i : i + 1], y[i : i + 1]) for i in range(len(f))]
         (v,) = torch.autograd.grad(torch.stack(each).sum(), f)
     return exact(v)
 

@@ -81,15 +81,37 @@ def generators_kept(held: Sequence[Any] = ()) -> Iterator[None]:
 
 def _devices_in_use() -> list[_Devices]:
     """The kinds of devices that this process has initialised."""
-    found = [
-        _Devices(kind, torchs.get_rng_state_all, torchs.set_rng_state_all, torchs.manual_seed_all)
-        for kind, torchs in (("CUDA", torch.cuda), ("XPU", torch.xpu))
-        if torchs.is_initialized()
-    ]
+    found: list[_Devices] = []
+    cuda: Any = torch.cuda
+    xpu: Any = torch.xpu
+    if cuda.is_initialized():
+        found.append(_of_cards())
+    if xpu.is_initialized():
+        every = xpu.get_rng_state_all, xpu.set_rng_state_all, xpu.manual_seed_all
+        found.append(_Devices("XPU", *every))
     if torch.backends.mps.is_available() and not forked_off(torch.mps):  # initialised with torch
         mps = torch.mps
         found.append(_Devices("MPS", mps.get_rng_state, mps.set_rng_state, mps.manual_seed))
     return found
+
+
+def _of_cards() -> _Devices:
+    """The generators of all CUDA devices, written to by way of others that share their states.
+
+    One that is written to itself makes cuDNN start the dropout of recurrent layers anew at the next
+    training step, with a seed that it draws from the generator: training would change.
+    """
+    sharing = [each.graphsafe_get_state() for each in torch.cuda.default_generators]
+
+    def write(states: Sequence[Tensor]) -> None:
+        for each, state in zip(sharing, states, strict=True):
+            each.set_state(state)
+
+    def seed(number: int) -> None:
+        for each in sharing:
+            each.manual_seed(number)
+
+    return _Devices("CUDA", lambda: [each.get_state() for each in sharing], write, seed)
 
 
 def generators_in_model(model: nn.Module) -> list[Any]:

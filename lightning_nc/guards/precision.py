@@ -1,7 +1,7 @@
-"""Full float32 precision for a while, however torch was set to reduce it."""
+"""Full float32 precision, however torch was set to reduce it, and devices without float64."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from operator import attrgetter
 from typing import Any
 
@@ -9,36 +9,59 @@ import torch
 
 from lightning_nc.guards.restoring import restoring
 
-_BACKENDS = {
-    "cuda": ("cuda.matmul", "cudnn.conv", "cudnn.rnn"),
-    "cpu": ("mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"),
-}
+_BACKENDS = attrgetter(
+    *("cuda.matmul", "cudnn.conv", "cudnn.rnn"),
+    *("mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"),
+)
+_WHAT = "torch's precision"
 
 
 @contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Compute float32 products in full float32 on a device, and restore torch's settings."""
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch >= 2.9
-        backends = [attrgetter(name)(torch.backends) for name in _BACKENDS.get(device.type, ())]
-        asked = [(backend, backend.fp32_precision) for backend in backends]
-        with restoring() as later:
-            for backend, precision in asked:
-                if precision not in ("none", "ieee"):
-                    later("torch's precision", _ask, backend, precision)
-                    backend.fp32_precision = "ieee"
-            yield
-        return
-    precision, tf32 = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+def full_precision() -> Iterator[None]:
+    """Compute float32 products in full float32 on all devices, and restore torch's settings."""
     with restoring() as later:
-        later("torch's precision", torch.set_float32_matmul_precision, precision)
-        later("torch's precision", setattr, torch.backends.cudnn, "allow_tf32", tf32)
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
+        if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch < 2.9
+            _forbid_by_older_settings(later)
+            yield
+            return
+        asked = [(backend, backend.fp32_precision) for backend in _BACKENDS(torch.backends)]
+        _forbid_by_older_settings(later)  # restored first, since they set the others
+        for backend, precision in asked:
+            later(_WHAT, _ask, backend, precision)
+            if backend.fp32_precision not in ("none", "ieee"):
+                backend.fp32_precision = "ieee"
         yield
+
+
+def with_float64(device: torch.device) -> torch.device:
+    """The device itself, or the CPU if it has no float64, as Apple's and some of Intel's."""
+    lacks = device.type == "mps" or (
+        device.type == "xpu" and not torch.xpu.get_device_properties(device).has_fp64
+    )
+    return torch.device("cpu") if lacks else device
+
+
+def _forbid_by_older_settings(later: Callable[..., None]) -> None:
+    """Forbid TF32 by those settings that torch refuses to read where the newer ones differ.
+
+    A network may read them in its forward pass, as `torch.backends.cudnn.flags` does.
+    """
+    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    with suppress(RuntimeError):  # they differ already
+        precision = products.allow_tf32 and torch.get_float32_matmul_precision()
+        if precision:
+            later(_WHAT, torch.set_float32_matmul_precision, precision)
+            torch.set_float32_matmul_precision("highest")
+    with suppress(RuntimeError):
+        if cudnn.allow_tf32:
+            later(_WHAT, setattr, cudnn, "allow_tf32", True)
+            cudnn.allow_tf32 = False
 
 
 def _ask(backend: Any, precision: str) -> None:
     """Set a precision, by inheritance where possible, so that later global changes still apply."""
+    if backend.fp32_precision == precision:  # not set, or put back by an older setting
+        return
     backend.fp32_precision = "none"
     if backend.fp32_precision != precision:
         backend.fp32_precision = precision

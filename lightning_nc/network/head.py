@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_nc.guards.precision import with_float64
 from lightning_nc.guards.torch_internals import convolves_like, hooks_off
 from lightning_nc.network.pooling import main_tensor
 
@@ -29,6 +30,11 @@ class Head(NamedTuple):
     bias: Tensor | None
     is_plain: bool
     is_affine: bool
+
+    def on(self, device: torch.device) -> "Head":
+        """The same on a device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return self._replace(weight=self.weight.to(device), bias=bias)
 
 
 def read_head(name: str, module: nn.Module, h: Any, output: Any) -> Head:
@@ -114,7 +120,8 @@ def _read_outputs(module: nn.Module, h: Any, output: Any) -> tuple[Tensor, Tenso
     if output.shape != (*h.shape[:-1], len(weight)):
         return None
     # a constant added to all outputs of a sample, as by log_softmax, would be part of W
-    off = _differ(h.double() @ weight.mT + bias, output.double())
+    h, output = (x.to(weight.device).double() for x in (h, output))
+    off = _differ(h @ weight.mT + bias, output)
     return None if bool(off.any()) else (weight, bias)
 
 
@@ -130,13 +137,13 @@ def _units(d: int, like: Tensor) -> Iterator[Tensor]:
 def _run(module: nn.Module, x: Tensor) -> Tensor:
     """Outputs in float64, computed in float64 if the module can be."""
     tensors = (*module.named_parameters(), *module.named_buffers())
-    exact = {name: t.detach().double() for name, t in tensors if t.is_floating_point()}
     try:
+        exact = {name: t.detach().double() for name, t in tensors if t.is_floating_point()}
         found = main_tensor(functional_call(module, exact, (x.double(),)))
-    except Exception:  # such as quantised weights
+    except Exception:  # such as quantised weights, or a device without float64
         found = main_tensor(module(x))
     assert isinstance(found, Tensor)
-    return found.detach().double()
+    return found.detach().to(with_float64(found.device)).double()
 
 
 def far_from(expected: Tensor, output: Tensor) -> Tensor:
@@ -164,4 +171,4 @@ def _copy(parameter: Any) -> Tensor:
     """Return a copy of a parameter, gathered if it is sharded, on a device that has float64."""
     whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
     whole = whole.detach()
-    return whole.cpu() if whole.device.type == "mps" else whole.clone()
+    return whole.to(with_float64(whole.device), copy=True)

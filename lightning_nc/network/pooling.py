@@ -161,7 +161,7 @@ def last_token(states: Any, inputs: Any = None) -> Tensor:
         return h[:, -1]
     positions = torch.arange(mask.shape[1], device=mask.device)
     last = (mask.bool() * positions).argmax(1)  # correct for padding on the left too
-    return h[torch.arange(len(h), device=h.device), last]
+    return h[torch.arange(len(h), device=h.device), last.to(h.device)]
 
 
 def masked_mean(states: Any, inputs: Any = None) -> Tensor:
@@ -205,7 +205,7 @@ def _mean(h: Tensor, kept: Tensor | None) -> Tensor:
     """The mean over tokens that are kept: shapes (N, T, d) and (N, T) to (N, d)."""
     if kept is None:
         return h.mean(1)
-    weights = kept.to(h.dtype)[..., None]
+    weights = kept.to(h)[..., None]
     return (weights * h).sum(1) / weights.sum(1)
 
 

@@ -122,7 +122,7 @@ def at_positions(h: Tensor, positions: Positions) -> Tensor:
     Raises:
         ValueError: If the axes do not fit.
     """
-    items, places, grid, batch = positions
+    items, places, grid, batch = positions.to(h.device)
     if h.ndim == 2 and len(h) == batch * math.prod(grid):
         h = h.view(batch, *grid, h.shape[1])
     sizes = tuple(h.shape[1:-1])

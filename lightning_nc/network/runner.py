@@ -9,6 +9,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 
 from lightning_nc.guards.generators import generators_in_model, held_generators
+from lightning_nc.guards.precision import with_float64
 from lightning_nc.network.calling import Forward, calling
 
 
@@ -17,7 +18,7 @@ class Runner(NamedTuple):
 
     Attributes:
         model: The module, without wrappers that only training needs.
-        device: The device it runs on.
+        device: The device it runs on; of several, that of its inputs.
         move: Moves a batch to the device.
         precision: Returns the context manager that sets the precision of a forward pass.
         call: Calls the network with inputs.
@@ -36,6 +37,11 @@ class Runner(NamedTuple):
     advance: Callable[[], None] = lambda: None
     inputs_of: Callable[[Any, Any], Any] = lambda batch, inputs: inputs
     announce: Callable[[str], None] = lambda text: None
+
+    @property
+    def device_of_sums(self) -> torch.device:
+        """Where the features of all layers are summed in float64, whatever devices they are on."""
+        return with_float64(self.device)
 
     def generators(self) -> list[Any]:
         """Return the random generators that the network or ``around`` may draw from."""

@@ -166,7 +166,7 @@ class SweptDecisions:
     ) -> None:
         name, width = self._heads[point], features.shape[1]
         if point not in self._deciding:
-            head, is_named = watched.heads[name], name in self._named
+            head, is_named = watched.heads[name].on(features.device), name in self._named
             self._deciding[point] = HeadDecisions(head, point, width, is_named)
         found = self._deciding[point].of(features, [output, watched.outputs[name]], positions)
         if point not in self._decided:

@@ -1,6 +1,7 @@
 """Features of the first sweep, kept for the second: on the device, or on the host."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -99,6 +100,10 @@ def free_megabytes(device: torch.device) -> float:
     """Memory that tensors may still take on a device, in MB; infinite where it is the host's."""
     if not has_own_memory(device):
         return float("inf")
-    free, _ = torch.cuda.mem_get_info(device)
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return (free + unused) / 2**20
+    free, whole = torch.cuda.mem_get_info(device)
+    may_take: float = free
+    with suppress(RuntimeError):  # the allocator of another library, such as RMM, does not tell
+        used = torch.cuda.memory_allocated(device)
+        own = torch.cuda.get_per_process_memory_fraction(device) * whole
+        may_take = min(free + torch.cuda.memory_reserved(device) - used, own - used)
+    return may_take / 2**20

@@ -150,7 +150,7 @@ class GradientPass(MeasuringPass):
         features: list[Tensor] = []
 
         def keep(_: Point, h: Tensor) -> None:
-            features.append((h.cpu() if h.device.type == "mps" else h).double())
+            features.append(h.to(self.runner.device_of_sums).double())
 
         uncast = torch.autocast(self.runner.device.type, enabled=False)
         with uncast, capture(self.runner.model, [point], [name], self.runner.call) as watched:

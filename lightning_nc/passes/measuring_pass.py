@@ -5,8 +5,6 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import torch
-
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.unobtrusive import unobtrusive
 from lightning_nc.network.runner import Runner
@@ -127,6 +125,4 @@ class MeasuringPass(ABC):
             yield self.plan, samples
 
     def _sums(self, shapes: dict[Hashable, tuple[int, ...]]) -> Sums:
-        """Sums on the network's device, or on the CPU if the device has no float64."""
-        device = self.runner.device
-        return Sums(shapes, torch.device("cpu") if device.type == "mps" else device)
+        return Sums(shapes, self.runner.device_of_sums)

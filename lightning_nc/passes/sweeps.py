@@ -99,8 +99,7 @@ def sweep(
     with capture(runner.model, points, set(heads.values()), runner.call) as watched:
 
         def hand_on(labels: Tensor, point: Point, features: Tensor) -> None:
-            # devices without float64 accumulate on the CPU
-            h = features.cpu() if features.device.type == "mps" else features
+            h = features.to(runner.device_of_sums)
             require_width(point, h, reading.widths)
             decisions.take(point, h, watched)
             consume(point, h, labels.to(h.device))
@@ -113,7 +112,8 @@ def sweep(
             decisions.add(watched, output, batch.positions)
             if all(point in watched.failures for point in points):
                 break
-    return Swept(watched.heads, decisions.of_all(), watched.failures)
+    by_name = {name: head.on(runner.device_of_sums) for name, head in watched.heads.items()}
+    return Swept(by_name, decisions.of_all(), watched.failures)
 
 
 def _ignore(_point: Point, _features: Tensor) -> None:

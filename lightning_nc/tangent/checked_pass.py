@@ -61,7 +61,7 @@ class CheckedPass:
         """
         with torch.no_grad():
             products = [each.gram(left[path], right[path]) for path, each in self.grams.items()]
-        return torch.stack(products).sum(0)
+        return self._stacked(products).sum(0)
 
     def broken(self, v: Tensor) -> list[str]:
         r"""Return the parameters whose per-sample gradients do not add up to that of the sum.
@@ -100,8 +100,12 @@ class CheckedPass:
         found = torch.autograd.grad(
             self.f, leaves, direction, retain_graph=True, materialize_grads=True
         )
-        squares = torch.stack([exact(g).square().sum() for g in found])
+        squares = self._stacked([exact(g).square().sum() for g in found])
         return dict(zip(names, squares.tolist(), strict=True))
+
+    def _stacked(self, found: Sequence[Tensor]) -> Tensor:
+        """Stack what was found on the devices of parameters, where the output is."""
+        return torch.stack([each.to(exact(self.f[:0]).device) for each in found])
 
     def _kernel_of(self, path: str, g: list[Tensor]) -> Tensor | None:
         """Return an owner's inner products; None if the samples' gradients cannot be separated."""

@@ -12,7 +12,9 @@ from torch.func import functional_call
 
 from lightning_nc.globs import deeper_advice, matching
 from lightning_nc.guards.fast_path import fast_path_off
+from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.precision import full_precision
+from lightning_nc.guards.recurrent_layers import cudnn_off_if_recurrent
 from lightning_nc.guards.torch_internals import is_batch_norm, tree_leaves, tree_map
 from lightning_nc.tangent.inner_products import widened
 from lightning_nc.tangent.parameter_owners import look
@@ -100,20 +102,21 @@ class Network:
     def undisturbed(self) -> Iterator[None]:
         """Enable gradients and full precision; disable compilation and the user's backward hooks.
 
-        The fast path of torch's transformers, which parts without gradients would take, is off.
+        The fast path of torch's transformers, which parts without gradients would take, is off, as
+        is cuDNN for recurrent layers.
         Random generators, default dtype and attributes of modules are restored.
         """
         device = next(self.whole.parameters(), torch.empty(0)).device
         # restored, because what modules store in a forward pass must be from their own last one
         modules = [(vars(module), dict(vars(module))) for module in self.whole.modules()]
         with ExitStack() as settings:
-            devices = [device] if device.type == "cuda" else []
-            settings.enter_context(torch.random.fork_rng(devices))
+            settings.enter_context(generators_kept())
             settings.enter_context(torch.inference_mode(False))
             settings.enter_context(torch.enable_grad())
             settings.enter_context(torch.autocast(device.type, enabled=False))
-            settings.enter_context(full_precision(device))
+            settings.enter_context(full_precision())
             settings.enter_context(fast_path_off())
+            settings.enter_context(cudnn_off_if_recurrent(self.whole))
             settings.enter_context(_new_tensors_of(widened(torch.empty(0)).dtype))
             if "torch._dynamo" in sys.modules:  # hooks do not run in compiled code
                 settings.enter_context(torch.compiler.set_stance("force_eager"))

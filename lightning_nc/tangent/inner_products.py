@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from lightning_nc.guards.precision import with_float64
+
 _TERMS = 2**16  # terms added up before the sum continues in float64
 
 
 def exact(tensor: Tensor) -> Tensor:
     """Return a tensor in float64, on the CPU if the device has no float64."""
-    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+    return tensor.to(with_float64(tensor.device)).double()
 
 
 def gram(left: Tensor, right: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ TESTS = {
     "memory": "test_memory.py",
     "deterministic": "test_deterministic.py",
     "waits": "test_waits.py",
+    "several devices": "test_several_devices.py",
     "together": "test_together.py",
 }
 

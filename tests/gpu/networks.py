@@ -81,6 +81,31 @@ def recomputed(classes=4):
     return named(entry=nn.Identity(), hidden=hidden, head=nn.Linear(12, classes))
 
 
+class LastOfSequence(nn.Module):
+    """The last output of a recurrent layer, for which a vector is a sequence of numbers."""
+
+    def __init__(self, width, layers=1, dropout=0.0):
+        super().__init__()
+        self.layer = nn.RNN(1, width, layers, batch_first=True, dropout=dropout)
+
+    def forward(self, x):
+        return self.layer(x[..., None])[0][:, -1]
+
+
+class WithoutCudnn(nn.Linear):
+    """Reads and sets what torch asks of cuDNN, as some losses of speech do."""
+
+    def forward(self, x):
+        with torch.backends.cudnn.flags(enabled=False):
+            return super().forward(x)
+
+
+def recurrent(classes=4, layers=1, dropout=0.0):
+    """For vectors of size 6, with a layer of which cuDNN has gradients in training alone."""
+    last = LastOfSequence(5, layers, dropout)
+    return named(entry=nn.Identity(), features=last, head=WithoutCudnn(5, classes))
+
+
 def small_images(classes=4, each=9, seed=1):
     """Images of separated classes, shape (3, 8, 8) each, and labels."""
     inputs, labels = clusters(classes, each, d=192, seed=seed)

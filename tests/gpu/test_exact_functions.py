@@ -10,7 +10,7 @@ from lightning_nc import functional, metrics
 from tests.gpu import expected, networks
 from tests.gpu.device import device, only_our_warnings, tensor_float_32
 from tests.gpu.functions import FUNCTIONS
-from tests.gpu.given import CASES, given
+from tests.gpu.given import CASES, clusters, given
 
 pytestmark = only_our_warnings
 
@@ -125,6 +125,15 @@ def test_gradients_are_compared_as_backward_passes_do_one_by_one(layout):
     found = kernels(on_device, x.to(device(), memory_format=layout), y.to(device()))
     assert_equal(found[:4], wanted[:4])
     assert_equal(found[4:], wanted[4:], rel=1e-7)  # differences of outputs, divided by a small rate
+
+
+def test_gradients_of_recurrent_layers_are_those_of_the_cpu():
+    x, net = clusters(3, 2, d=6)[0].double(), networks.recurrent(classes=3).double().eval()
+    wanted = expected.kernel(expected.gradients(net, x))
+    on_device = copy.deepcopy(net).to(device())
+    with pytest.warns(RuntimeWarning, match="for each sample"):
+        found = functional.gradient_kernel(on_device, x.to(device()))
+    assert_equal(found, wanted)
 
 
 def test_gradients_in_float32_do_not_depend_on_tf32_and_are_near():

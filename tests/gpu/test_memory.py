@@ -11,6 +11,7 @@ from lightning_nc import NeuralCollapse
 from lightning_nc.callbacks.equi_separation import EquiSeparation
 from lightning_nc.callbacks.local_elasticity import LocalElasticity
 from lightning_nc.callbacks.minority_collapse import MinorityCollapse
+from lightning_nc.passes.feature_cache import free_megabytes
 from tests.gpu import networks
 from tests.gpu.device import device, needs_cuda, on_cuda, only_our_warnings
 from tests.gpu.runs import fit, trace
@@ -56,6 +57,17 @@ def test_the_allocator_holds_little_more_after_a_measurement_than_before(tmp_pat
     assert max(grown) <= KEPT, f"the allocator holds {max(grown) / MB:.0f} MB more"
     # no memory leaks from measurement to measurement
     assert after.in_use[2] - after.in_use[1] <= MB
+
+
+@needs_cuda("its memory")
+def test_what_is_free_is_no_more_than_a_process_may_take():
+    whole = torch.cuda.get_device_properties(0).total_memory / MB
+    assert 0 < free_megabytes(device()) <= whole
+    torch.cuda.set_per_process_memory_fraction(0.25)
+    try:
+        assert free_megabytes(device()) <= whole / 4
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 class Greedy:

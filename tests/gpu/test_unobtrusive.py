@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from lightning_nc import NeuralCollapse
+from lightning_nc import NeuralCollapse, functional
 from lightning_nc.callbacks.equi_separation import EquiSeparation
 from lightning_nc.callbacks.local_elasticity import LocalElasticity
 from lightning_nc.callbacks.minority_collapse import MinorityCollapse
@@ -168,6 +168,18 @@ def test_generators_of_all_devices_are_put_back_and_seeded_alike():
             seed_generators(3, 4)
             drawn.append(draw_everywhere())
     assert drawn[0] == drawn[1]
+    assert all(map(torch.equal, before, states()))
+
+
+@pytest.mark.skipif(not torch.backends.cudnn.is_available(), reason="no cuDNN: its dropout")
+def test_recurrent_layers_go_on_with_the_dropout_of_cudnn_after_a_measurement():
+    net, x = networks.recurrent(layers=2, dropout=0.5).to(device()), torch.randn(5, 6).to(device())
+    net(x)  # starts the dropout, with a seed from the generator; from then on it has its own state
+    before = states()
+    with unobtrusive(net):
+        seed_generators(3, 4)
+    functional.gradient_kernel(torch.nn.Linear(6, 2).to(device()), x)
+    net(x)
     assert all(map(torch.equal, before, states()))
 
 

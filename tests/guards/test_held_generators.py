@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_nc.functional import gradient_kernel
 from lightning_nc.guards.generators import seed_generators
 from tests.guards.test_guards import inside as inside  # a fixture
 from tests.guards.test_guards import run_inside
@@ -94,8 +95,8 @@ def test_generators_held_by_the_data_are_put_back(fails, wrap):
 class Devices:
     """Stands in for two devices of a kind, of which this machine need not have any."""
 
-    def __init__(self):
-        self.generators = torch.Generator(), torch.Generator()
+    def __init__(self, kind=torch.Generator):
+        self.generators = kind(), kind()
 
     def read(self):
         return [generator.get_state() for generator in self.generators]
@@ -112,7 +113,48 @@ class Devices:
         return [torch.rand((), generator=generator).item() for generator in self.generators]
 
 
-@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
+class OfCard:
+    """Stands in for the generator of a card, which remembers for cuDNN that it was written to."""
+
+    def __init__(self, shared=None):
+        self.shared, self.written_to = shared or torch.Generator(), False
+
+    def graphsafe_get_state(self):
+        return OfCard(self.shared)
+
+    def get_state(self):
+        return self.shared.get_state()
+
+    def set_state(self, state):
+        self.written_to = True
+        self.shared.set_state(state)
+
+    def manual_seed(self, seed):
+        self.written_to = True
+        self.shared.manual_seed(seed)
+
+
+def test_generators_of_cards_are_put_back_and_not_themselves_written_to(inside):
+    cards, drawn = Devices(OfCard), []
+
+    def draw():
+        seed_generators(1, 2)
+        drawn.append([torch.rand((), generator=each.shared).item() for each in cards.generators])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_initialized", lambda: True)
+        patch.setattr(torch.cuda, "default_generators", cards.generators)
+        before = cards.read()
+        inside(draw)
+        inside(draw)
+        net = torch.nn.Linear(2, 3)
+        gradient_kernel(net, torch.randn(4, 2))
+    assert drawn[0] == drawn[1]
+    assert all(map(torch.equal, before, cards.read()))
+    assert not any(each.written_to for each in cards.generators)
+
+
+@pytest.mark.parametrize("kind", ["xpu", "mps"])
 def test_generators_of_all_devices_in_use_are_put_back(inside, kind):
     devices, torchs = Devices(), getattr(torch, kind)
     every = "" if kind == "mps" else "_all"
@@ -141,4 +183,6 @@ def test_devices_that_are_not_in_use_are_left_alone(inside):
             patch.setattr(torchs, "is_initialized", lambda: False)
             for name in ("get_rng_state_all", "set_rng_state_all", "manual_seed_all"):
                 patch.setattr(torchs, name, initialise)
+        generator = argparse.Namespace(graphsafe_get_state=initialise)
+        patch.setattr(torch.cuda, "default_generators", (generator,))
         inside(partial(seed_generators, 1, 2))

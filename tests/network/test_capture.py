@@ -150,6 +150,32 @@ def test_features_are_kept_on_the_host_where_they_would_fill_half_of_what_is_fre
     assert not belongs_on_host(needed, free_megabytes(torch.device("cpu")))  # is the host's
 
 
+def of_another_allocator(_):
+    raise RuntimeError("CUDAPluggableAllocator does not yet support getDeviceStats")
+
+
+@pytest.mark.parametrize(
+    ("fraction", "allocated", "megabytes"),
+    [
+        (1.0, lambda _: 100 * 2**20, 400),  # and 100 MB that the allocator holds unused
+        (0.25, lambda _: 100 * 2**20, 150),
+        (1.0, of_another_allocator, 300),
+    ],
+)
+def test_what_is_free_on_a_card_is_what_this_process_may_still_take(
+    fraction, allocated, megabytes, monkeypatch
+):
+    told = {
+        "mem_get_info": lambda _: (300 * 2**20, 1000 * 2**20),
+        "memory_allocated": allocated,
+        "memory_reserved": lambda _: 200 * 2**20,
+        "get_per_process_memory_fraction": lambda _: fraction,
+    }
+    for name, answer in told.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    assert free_megabytes(torch.device("cuda", 0)) == megabytes
+
+
 def test_a_module_run_twice_gives_a_point_per_run():
     relu = nn.ReLU()
     model = nn.Sequential(nn.Linear(5, 5), relu, nn.Linear(5, 5), relu)

@@ -116,6 +116,9 @@ struct Generator : c10::GeneratorImpl {
   c10::intrusive_ptr<c10::TensorImpl> get_state() const override {
     return inner.unsafeGetGeneratorImpl()->get_state();
   }
+  c10::intrusive_ptr<c10::GeneratorImpl> graphsafe_get_state() const override {
+    return c10::make_intrusive<Generator>(inner);  // another one that shares the state
+  }
   Generator* clone_impl() const override { return new Generator(inner.clone()); }
   at::Generator inner;
 };

@@ -57,6 +57,8 @@ def _device(card):
 
 
 def _memory(card):
+    fraction = [1.0]
+
     def mem_get_info(device=None):
         return card.capacity - card.allocated(), card.capacity
 
@@ -68,6 +70,8 @@ def _memory(card):
         "reset_peak_memory_stats": lambda device=None: card.forget_peak(),
         "memory_stats": lambda device=None: {},
         "mem_get_info": mem_get_info,
+        "get_per_process_memory_fraction": lambda device=None: fraction[0],
+        "set_per_process_memory_fraction": lambda value, device=None: fraction.insert(0, value),
         "empty_cache": lambda: None,
     }
 

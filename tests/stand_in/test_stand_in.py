@@ -18,6 +18,7 @@ FILES = (
     "test_memory.py",
     "test_deterministic.py",
     "test_waits.py",
+    "test_several_devices.py",
 )
 LEFT_OUT = "not inductor and not graphs and not sparse"
 

@@ -195,6 +195,52 @@ def test_after_a_kernel_what_is_asked_of_all_backends_holds(x):
         ask_all("none")
 
 
+class WithoutCudnn(nn.Linear):
+    """Reads the settings of cuDNN in its forward pass, as many losses of speech do."""
+
+    def forward(self, x):
+        with torch.backends.cudnn.flags(enabled=False):
+            return super().forward(x)
+
+
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_a_network_can_read_the_settings_of_precision_which_are_put_back(precision, x):
+    def asked():
+        cuda = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+        return *precisions(), *cuda, torch.get_float32_matmul_precision()
+
+    torch.set_float32_matmul_precision("highest")  # which may write down what was inherited
+    initial, seen = asked(), []
+    net = nn.Sequential(WithoutCudnn(4, 3))
+    net.register_forward_hook(lambda *_: seen.append(asked()))
+    torch.set_float32_matmul_precision(precision)
+    try:
+        before = asked()
+        gradient_kernel(net, x.float())
+        assert asked() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert {each[-3:] for each in seen} == {(False, False, "highest")}
+    assert asked() == initial
+
+
+@pytest.mark.parametrize("make", [nn.RNN, nn.LSTM, nn.GRU])
+def test_recurrent_layers_run_without_cudnn_which_has_no_gradients_of_them(make, x):
+    enabled = []
+    net = Net(lambda s, x: s.a(x[:, None])[0][:, 0], a=make(4, 3, batch_first=True))
+    net.register_forward_hook(lambda *_: enabled.append(torch.backends.cudnn.enabled))
+    with pytest.warns(RuntimeWarning, match="for each sample"):
+        gradient_kernel(net, x.float())
+    assert enabled
+    assert not any(enabled)
+    assert torch.backends.cudnn.enabled
+    enabled.clear()
+    plain = mlp().float()
+    plain.register_forward_hook(lambda *_: enabled.append(torch.backends.cudnn.enabled))
+    gradient_kernel(plain, x.float())
+    assert all(enabled)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_networks_of_half_precision_are_taken_in_single(dtype, x):
     x, net = x.to(dtype), mlp().to(dtype)
