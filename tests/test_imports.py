@@ -46,7 +46,10 @@ ROOMS = {
         ("callbacks", "measures", "passes", "network", "guards"),
         {"torch", "transformers", "wandb_workspaces"},
     ),
-    "metrics": (("arguments", "functional"), {"torch", "torchmetrics", "matplotlib"}),
+    "metrics": (
+        ("arguments", "measures", "passes", "functional"),
+        {"torch", "torchmetrics", "matplotlib"},
+    ),
     "report": (
         ("measures", "figures"),
         {"torch", "numpy", "matplotlib", "jinja2", "tensorboard", "google"},  # protobuf

@@ -122,7 +122,7 @@ class NeuralCollapse(MeasureCallback):
     def terminal_epoch(self) -> float | None:
         """The first measured epoch at which the classifier made no error on the probe, or None."""
         fitted = self.record.fitted()
-        first = first_without_error(self.record.timeline_of(fitted)) if fitted else None
+        first = first_without_error(fitted.series(f"{self.record.prefix}accuracy"))
         return None if first is None else fitted[first].epochs_completed
 
     def save_animation(self, path: str | Path, frames_per_second: int = 4) -> None:

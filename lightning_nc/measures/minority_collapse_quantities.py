@@ -102,10 +102,6 @@ def _norm_ratio(found: Minority) -> Tensor:
     return norms[found.B].mean() / norms[found.A].mean()
 
 
-def _minority_accuracy(found: Minority) -> Tensor:
-    return found.class_accuracy[found.B].mean()
-
-
 QUANTITIES = (
     # cosines have no best value: K is not logged, and values below -1/(K-1) are no better
     Quantity(
@@ -178,7 +174,7 @@ QUANTITIES = (
         best="high",
         chart=Curve(_AGAINST, "accuracy on minority classes"),
         headline=True,
-        of=_of_minority(_minority_accuracy),
+        of=_of_minority(lambda found: found.class_accuracy[found.B].mean()),
     ),
     Quantity(
         "imbalance_ratio",
