@@ -22,16 +22,16 @@ from verdicts import failed_controls  # noqa: E402
 
 INTRODUCTION = """# What the talks and papers show, reproduced
 
-An example judged each claim by numbers that it measured; `make examples` measures them again. The
-same judgement is made of controls without the phenomenon, where the claim must fail. "Not found" is
-what these runs do not show. Claims that follow from formulas are asserted by tests. `make tables`
-makes this page from the files in [results](results).
+Of {all} claims, {holding} hold here and {failing} were not found in these runs. An example judged
+each claim by numbers that it measured; `make examples` measures them again. The same judgement must
+fail on controls without the phenomenon. Claims that follow from formulas are asserted by tests.
+`make tables` makes this page from the files in [results](results).
 """
 
 TESTED = """## Claims that tests assert
 
-They follow from formulas, which `make test` computes. The tests of the last column show that the
-claim fails where its condition does.
+They follow from formulas, which `make test` computes. The tests in the last column show that the
+claim fails without its condition.
 """
 KINDS_OF_TESTS = ("tests", "controls")
 
@@ -59,14 +59,17 @@ def page() -> str:
     of_tests = json.loads(OF_TESTS.read_text())
     rows = [row for each in kept for row in summary(each)]
     link = "[tests](#claims-that-tests-assert)"
-    rows += [(each["claim"], each["talk"], "holds", "asserted", "", link) for each in of_tests]
+    rows += [(each["claim"], each["talk"], "holds", "", link) for each in of_tests]
     rows.sort(key=lambda row: order(row[0]))
-    head = ("claim", "in the talk or the paper", "verdict here", "numbers", "seeds", "example")
+    head = ("claim", "in the talk or the paper", "verdict here", "seeds", "example")
     judged = {each["example"] for each in kept}
     others = [path for path in sorted((ROOT / "examples").glob("*.py")) if path.stem not in judged]
-    parts = [INTRODUCTION, table(head, rows), tested(of_tests)]
-    parts += [*(section(each) for each in kept), OTHERS]
-    return "\n".join([*parts, *filter(None, map(unjudged, others))])
+    holding = sum(verdict == "holds" for _, _, verdict, *_ in rows)
+    counts = {"all": len(rows), "holding": holding, "failing": len(rows) - holding}
+    parts = [INTRODUCTION.format(**counts), table(head, rows), tested(of_tests)]
+    parts += [section(each) for each in kept]
+    found = [*filter(None, map(unjudged, others))]
+    return "\n".join([*parts, *([OTHERS, *found] if found else [])])
 
 
 def tested(claims: list[dict[str, Any]]) -> str:
@@ -95,7 +98,7 @@ def summary(kept: dict[str, Any]) -> Iterable[tuple[str, ...]]:
     for verdict in kept["verdicts"]:
         link = f"[{name}](#{name})"
         seeds = str(len(kept["seeds"]))
-        yield verdict["claim"], verdict["talk"], said(verdict), verdict["numbers"], seeds, link
+        yield verdict["claim"], verdict["talk"], said(verdict), seeds, link
 
 
 def section(kept: dict[str, Any]) -> str:

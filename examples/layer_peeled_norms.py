@@ -171,7 +171,7 @@ def draw(values: Values, pairs: dict[float, tuple[Tensor, Tensor]]) -> Figure:
     shares = [[run["reached"] / run["etf"] for run in values[str(q)].values()] for q in pairs]
     of_losses.bar(range(len(pairs)), [max(each) for each in shares], 0.6, color=BLUE)
     for place, each in enumerate(shares):
-        of_losses.text(place, max(each) + 0.02, f"{max(each):.3f}", ha="center", fontsize="small")
+        of_losses.text(place, 1.03, f"{max(each):.3f}", ha="center", fontsize="small")
     of_losses.axhline(1, color=GREY, linestyle="--")
     of_losses.set_ylim(0, 1.15)
     of_losses.set_xticks(range(len(pairs)), [f"{q:g}" for q in pairs])

@@ -218,7 +218,7 @@ def draw_stabilities(axes: Axes, beta: Tensor) -> None:
         axes.plot(z, values, marker, color=color, markersize=4, label=name)
         top = float(values.max())
         axes.axhline(top, color=color, linewidth=1, linestyle="--")
-        axes.text(len(z), top * 1.06, f"{supremum}: {top:.2f}", color=color, ha="right")
+        axes.text(1, top * 1.06, f"{supremum}: {top:.2f}", color=color, va="bottom")
     axes.set_yscale("log")
     axes.set_ylim(float(mean.min()) / 2, float(largest.max()) * 2)
     axes.set_xlabel("samples $z$, sorted by the mean")

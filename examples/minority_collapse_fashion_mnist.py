@@ -75,7 +75,8 @@ def draw(of_networks: dict[str, Any]) -> Figure:
             y = [number(of_ratio["oversampled"]["cos_weights"])]
             axes.plot([places["100"]], y, "s", **style, markerfacecolor="white", zorder=3)
         axes.axhline(-1 / (K - 1), color="0.6", linewidth=1)
-        axes.text(2.6, -1 / (K - 1), "$-1/(K-1)$", va="top", fontsize="small", color="0.4")
+        below = -1 / (K - 1) - 0.015
+        axes.text(2.6, below, "$-1/(K-1)$", va="top", fontsize="small", color="0.4")
         axes.set_xticks(list(places.values()), ["1", "10", "100", "1000", r"$\infty$"])
         axes.set_ylim(-0.25, 1.08)
         axes.set_xlabel("imbalance $R$")
