@@ -244,6 +244,16 @@ def test_a_long_source_is_read_until_there_are_many_positions(monkeypatch):
     assert reads < 200
 
 
+@pytest.mark.parametrize(("first", "classes"), [(IGNORED, None), (IGNORED, [2, 3]), (0, [2, 3])])
+def test_a_draw_goes_on_where_the_first_that_are_read_have_no_class_of_the_probe(first, classes):
+    labels = torch.full((cases.N, cases.T), first)
+    labels[7] = torch.arange(cases.T) % cases.R
+    data = TensorDataset(cases.tokens().tensors[0], labels)
+    _, answer = run(Tokens(), data, batch_size=1, samples_per_class=1, classes=classes)
+    assert answer.labels.tolist() == (classes or [0, 1, 2, 3])
+    assert answer.counts.tolist() == [1] * len(answer.labels)
+
+
 def test_candidates_are_bounded_by_the_quota():
     kept = draw._Candidates(quota=3)
     random = torch.Generator().manual_seed(0)
