@@ -90,6 +90,13 @@ def test_signal_directions_whiten_the_means_and_never_hold_the_null_direction(K,
         assert_allclose((P.mT @ A.mT @ A @ P), torch.eye(m), atol=1e-6)
 
 
+def test_directions_of_balanced_classes_are_those_of_either_weighting():
+    means = torch.randn(4, 6, dtype=torch.float64)
+    for counts in (torch.tensor([3.0] * 4).double(), torch.tensor([3.0, 3, 3, 2]).double()):
+        found = separating_directions(counts, means)
+        assert (found.collapse is found.fuzziness) == bool((counts == 3).all())
+
+
 def test_signal_directions_are_those_of_the_means_moved_to_the_origin():
     # exact in float64, but the weighted mean of the moved means is off by 1e-4 of their spread
     means = 2.0**-20 * torch.tensor([[3.0, 1], [-2, 5], [4, -7]], dtype=torch.float64)
