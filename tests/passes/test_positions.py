@@ -254,6 +254,17 @@ def test_a_draw_goes_on_where_the_first_that_are_read_have_no_class_of_the_probe
     assert answer.counts.tolist() == [1] * len(answer.labels)
 
 
+def test_classes_are_complete_once_all_that_are_named_or_have_a_row_are():
+    kept = draw._Candidates(quota=2)
+    for new, complete in (([0, 0, 1], []), ([1, 4, 4], [2]), ([2], [2]), ([2, 3, 3], [2, 5])):
+        of_no_item = torch.zeros(len(new), dtype=torch.long)
+        kept.add(of_no_item, of_no_item, torch.tensor(new), torch.rand(len(new)))
+        assert [rows for rows in (2, 5, 6) if kept.enough(None, rows)] == complete
+        assert kept.enough(None, None) == kept.enough(None, 1) == (2 in complete)
+        assert kept.enough([3, 0], 9) == (5 in complete)
+        assert not kept.enough((0, 5), None)
+
+
 def test_candidates_are_bounded_by_the_quota():
     kept = draw._Candidates(quota=3)
     random = torch.Generator().manual_seed(0)
