@@ -63,7 +63,7 @@ def of_network(name: str, runs: list[Any]) -> Verdict:
     r, left = ([number(run["blocks"][key]) for run in runs] for key in ("pearson_r", "total"))
     holds = max(r) <= LINE and max(left) <= LEFT
     statement = f"r is at most {LINE}, and at most {LEFT} of D is left"
-    numbers = f"r {span(r)}, left of D {span(left, 2)}"
+    numbers = f"r {span(r, bound=LINE)}, left of D {span(left, 2)}"
     if name in RESIDUAL:
         over_layers = [number(run["layers"]["pearson_r"]) for run in runs]
         ratios = [(1 - b**2) / (1 - a**2) for a, b in zip(r, over_layers, strict=True)]

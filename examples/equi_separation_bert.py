@@ -82,7 +82,8 @@ def of_bert(reads: str, values: Values) -> Verdict:
         f"{panel}: ln D is no line, in BERT on SST-2",
         f"r is above {ABSENT}, in the feedforward network at most {LINE}; in both accuracy is at "
         f"least {LEARNT}, and at most {LEFT} of D is left",
-        f"r {span(r)}, feedforward {span(r_plain)}; accuracy {span(right)}, left {span(left, 2)}",
+        f"r {span(r, bound=ABSENT)}, feedforward {span(r_plain, bound=LINE)}; "
+        f"accuracy {span(right, bound=LEARNT)}, left {span(left, 2)}",
         learnt and min(r) > ABSENT and max(r_plain) <= LINE,
     )
 

@@ -66,7 +66,7 @@ def judge(values: Values) -> list[Verdict]:
             "24b",
             "the law holds in the unfrozen network and not in the frozen one",
             f"r is at most {LINE} with at most {LEFT} of D left in the one, and above in the other",
-            f"r {span(r['unfrozen'])} and {span(r['frozen'])}",
+            f"r {span(r['unfrozen'], bound=LINE)} and {span(r['frozen'], bound=LINE)}",
             all(map(obeys, unfrozen)) and not any(map(obeys, frozen)),
         ),
         Verdict(

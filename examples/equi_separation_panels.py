@@ -40,7 +40,7 @@ def judge(values: Values) -> list[Verdict]:
             f"14{letter}",
             f"panel {name}: ln D against depth is a line",
             f"r is at most {LINE}, and at most {LEFT} of D is left",
-            f"r {span(r[name])}, left of D {span(left[name], 2)}",
+            f"r {span(r[name], bound=LINE)}, left of D {span(left[name], 2)}",
             max(r[name]) <= LINE and max(left[name]) <= LEFT,
         )
         for letter, name in zip("abcdefghi", panels, strict=False)
@@ -55,8 +55,9 @@ def of_classes(panels: dict[str, list[Any]]) -> Verdict:
     return Verdict(
         "27",
         "the law holds for each class by itself",
-        f"r of each of the ten classes is at most {LINE}, and at most {LEFT} of D is left",
-        f"r {span(r)}",
+        f"with Adam and 8 layers, r of each of the ten classes is at most {LINE}, and at most "
+        f"{LEFT} of D is left",
+        f"r {span(r, bound=LINE)}",
         max(r) <= LINE and all(number(run["total"]) <= LEFT for run in runs),
     )
 
@@ -71,8 +72,8 @@ def of_test_data(panels: dict[str, list[Any]]) -> list[Verdict]:
             Verdict(
                 f"28{letter}",
                 f"the law holds on test data, {layers} layers",
-                f"r on test data is at most {LINE}, and at most {LEFT} of D is left",
-                f"r {span(r)}, left of D {span(left, 2)}",
+                f"with Adam, r on test data is at most {LINE}, and at most {LEFT} of D is left",
+                f"r {span(r, bound=LINE)}, left of D {span(left, 2)}",
                 max(r) <= LINE and max(left) <= LEFT,
             )
         )

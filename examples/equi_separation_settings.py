@@ -66,7 +66,7 @@ def judge(values: Values) -> list[Verdict]:
                     f"{claim}{letter}",
                     f"{TALK[claim]}: ln D against depth is a line; here {name}",
                     f"r is at most {LINE}, and at most {LEFT} of D is left",
-                    f"r {span(r)}, left of D {span(left, 2)}",
+                    f"r {span(r, bound=LINE)}, left of D {span(left, 2)}",
                     max(r) <= LINE and max(left) <= LEFT,
                 )
             )

@@ -229,7 +229,7 @@ def conclude_seeds(values: dict[str, Any], options: argparse.Namespace) -> bool:
         "K_A": ", ".join(map(str, options.majority)),
     }
     if not options.epochs:
-        settings["x"] = f"{x:.2f}"
+        settings["all weight decay"] = f"exp(-{x:.2f})"
     if options.short:
         settings["form"] = "--short"
     differs = (

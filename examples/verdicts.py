@@ -135,16 +135,23 @@ def number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def span(values: Sequence[float | None], digits: int = 3) -> str:
-    """The smallest and the largest of some values, as text; one value if there is one."""
+def span(values: Sequence[float | None], digits: int = 3, bound: float = 1) -> str:
+    """The smallest and the largest of some values, as text; one value if there is one.
+
+    Args:
+        values: The values.
+        digits: Significant digits, at least.
+        bound: A threshold by which they are judged.
+    """
     numbers = [number(value) for value in values] or [math.nan]
-    ends = dict.fromkeys(brief(end, digits) for end in (min(numbers), max(numbers)))
+    ends = dict.fromkeys(brief(end, digits, bound) for end in (min(numbers), max(numbers)))
     return " to ".join(ends)
 
 
-def brief(value: float, digits: int) -> str:
-    """A number as text; 1 and -1 are bounds, to which nothing else is rounded."""
-    while abs(float(f"{value:.{digits}g}")) == 1 != abs(value) and digits < DIGITS:
+def brief(value: float, digits: int, bound: float = 1) -> str:
+    """A number as text; nothing is rounded to 1, to -1 or to the bound but these themselves."""
+    bounds = {1.0, -1.0, bound} - {value}
+    while float(f"{value:.{digits}g}") in bounds and digits < DIGITS:
         digits += 1
     return f"{value:.{digits}g}"
 

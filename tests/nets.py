@@ -62,7 +62,7 @@ OF_TINY_DATA = (
     "LocalElasticity on .*gradients of .* took a backward pass for each sample",
     "LocalElasticity on .*relative_ratio.*the mean kernel between classes is not positive",
     "NextTokenLaw on .*samples are too few for .* features",
-    ".* on .*labels are of whole samples, and the inputs are no tokens",
+    ".* on .*labels are of whole samples and the inputs are no tokens",
     ".* on .*class . alone is the majority",  # as of three
 )
 # Lightning's warnings are not our concern; this package's warnings are errors

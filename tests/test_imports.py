@@ -21,7 +21,7 @@ ROOMS = {
     "functional": (("tangent",), {"torch"}),
     "network": (("guards", "globs"), {"torch", "numpy", "lightning_utilities"}),
     "passes": (("arguments", "network", "guards", "functional", "tangent"), {"torch"}),
-    "theory": ((), {"torch", "numpy", "cvxpy", "sklearn", "scipy"}),
+    "theory": (("arguments",), {"torch", "numpy", "cvxpy", "sklearn", "scipy"}),
     "figures": (("functional",), {"torch", "numpy", "matplotlib", "PIL"}),
     "measures": (
         ("arguments", "passes", "network", "functional", "theory", "figures"),
@@ -46,7 +46,10 @@ ROOMS = {
         ("callbacks", "measures", "passes", "network", "guards"),
         {"torch", "transformers", "wandb_workspaces"},
     ),
-    "metrics": (("arguments", "functional"), {"torch", "torchmetrics", "matplotlib"}),
+    "metrics": (
+        ("arguments", "measures", "passes", "functional"),
+        {"torch", "torchmetrics", "matplotlib"},
+    ),
     "report": (
         ("measures", "figures"),
         {"torch", "numpy", "matplotlib", "jinja2", "tensorboard", "google"},  # protobuf

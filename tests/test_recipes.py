@@ -103,7 +103,7 @@ def test_epochs_are_even_on_a_logarithmic_scale(run_recipe):
 
 
 def test_data_of_your_own_are_measured(run_recipe):
-    (callback,) = ours(run_recipe("Data of your own")["trainer"])
+    (callback,) = ours(run_recipe("Your own data")["trainer"])
     assert callback.history[-1].counts.tolist() == [20] * 4
 
 

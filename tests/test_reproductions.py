@@ -88,3 +88,9 @@ def test_what_is_not_1_is_not_shown_as_1(example):
     assert span([0.996, 1.0], 2) == "0.996 to 1"
     assert span([-0.99962, -0.9959]) == "-0.9996 to -0.996"
     assert span([None]) == "nan"
+
+
+def test_what_misses_a_threshold_is_not_shown_as_the_threshold(example):
+    span = example("verdicts").span
+    assert span([-0.9907839, -0.9796851], bound=-0.98) == "-0.991 to -0.9797"
+    assert span([-0.98], bound=-0.98) == "-0.98"

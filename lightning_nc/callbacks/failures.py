@@ -15,37 +15,29 @@ Failed = Sequence[tuple[Record, Exception]]
 _LISTED = 3  # causes in the line at the end of training
 
 
-def without_inapplicable(
-    trainer: Any, failed: Failed, moment: Moment
-) -> list[tuple[Record, Exception]]:
-    """Return the failures but for families that do not apply and were not asked for by name.
+def count_failures(trainer: Any, failed: Failed, moment: Moment) -> list[tuple[Record, Exception]]:
+    """Count the skipped measurements, and return why they were skipped.
 
-    These are said once. They are due again the next time, since data and class counts may change,
-    and since all processes must agree on what is due.
+    That a family does not apply is none if it was not asked for by name: it is said once. It is due
+    again the next time, since data and class counts may change, and since all processes must agree
+    on what is due.
     """
-    kept = []
+    counted = []
     for record, error in failed:
-        if record.asked_for or not isinstance(error, DoesNotApply):
-            kept.append((record, error))
-            continue
         if moment.stage == "fit":
             record.skipped.add(moment.key)
-        say_inapplicable(trainer, record, error)
-    return kept
+        if isinstance(error, DoesNotApply) and not record.asked_for:
+            say_inapplicable(trainer, record, error)
+        else:
+            record.failures += 1
+            counted.append((record, error))
+    return counted
 
 
 def say_inapplicable(trainer: Any, record: Record, reason: Exception) -> None:
     """Say once, in Lightning's log, that a family does not apply."""
     text = f"{record.title} does not apply and logs nothing: {reason}"
     say_once(trainer, record.told, topic_of(text), text)
-
-
-def count_failures(failed: Failed, moment: Moment) -> None:
-    """Count the skipped measurements."""
-    for record, _ in failed:
-        record.failures += 1
-        if moment.stage == "fit":
-            record.skipped.add(moment.key)
 
 
 def tell_of_failures(trainer: Any, failed: Failed, moment: Moment) -> None:

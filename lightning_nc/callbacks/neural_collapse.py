@@ -28,25 +28,26 @@ class NeuralCollapse(MeasureCallback):
     - ``nc/{p}/nc1``: Within-class variability, Tr(Sigma_W Sigma_B^+)/K: how far samples scatter
       about their class mean, relative to the distances between classes.
     - ``nc/{p}/nc2_equinorm_means``: Standard deviation (divisor K-1) of the norms of the class
-      means, divided by their mean: 0 if all are equally far from the centre.
+      means, divided by their mean: 0 if all are equally far from their centre.
     - ``nc/{p}/nc2_equinorm_weights``: Standard deviation (divisor K-1) of the norms of the
       classifier rows, divided by their mean.
     - ``nc/{p}/nc2_equiangularity_means``: Population standard deviation, over all pairs, of the
       cosines between class means: 0 if all pairs are equally far apart.
     - ``nc/{p}/nc2_equiangularity_weights``: Population standard deviation, over all pairs, of the
       cosines between classifier rows.
-    - ``nc/{p}/nc2_maximal_angle_means``: Distance of the cosines between class means from -1/(K-1),
-      the widest possible angle.
-    - ``nc/{p}/nc2_maximal_angle_weights``: Distance of the cosines between classifier rows from
-      -1/(K-1).
+    - ``nc/{p}/nc2_maximal_angle_means``: Mean distance of the cosines between class means from
+      -1/(K-1), the widest possible angle.
+    - ``nc/{p}/nc2_maximal_angle_weights``: Mean distance of the cosines between classifier rows
+      from -1/(K-1).
     - ``nc/{p}/nc2_etf_error``: Distance of the class means from a simplex, in norms and angles
       together.
-    - ``nc/{p}/nc3``: Distance between classifier rows and class means, both scaled to norm 1.
+    - ``nc/{p}/nc3``: Squared distance between classifier and class means, each a matrix scaled to
+      norm 1.
     - ``nc/{p}/nc4``: Share of samples that the classifier does not assign to the nearest class
       mean.
     - ``nc/{p}/gnc2``: Population standard deviation, over all pairs, of the logarithms of the
       distances between class means, scaled to norm 1: 0 for a simplex, small if the means are
-      spread evenly, also where classes outnumber dimensions.
+      spread evenly, even if classes outnumber dimensions.
     - ``nc/{p}/unc3``: Population standard deviation, over classes, of the cosine between classifier
       row and class mean.
     - ``nc/{p}/accuracy``: Share of the probe's samples that the classifier gets right.
@@ -71,8 +72,8 @@ class NeuralCollapse(MeasureCallback):
         layers: Layers at which NC1, CDNV and NC4 are logged as well, each from the class means of
             that layer: ``"blocks"``, names, globs or ``{name: callable}``, as in `EquiSeparation`;
             None for none. An `EquiSeparation` with equal layers, ``pool`` and ``probe`` shares the
-            pass, and the network does not run again. With hundreds of classes, to compare each
-            sample with all class means takes about half as long as the rest of the measurement.
+            pass, and the network does not run again. With hundreds of classes, comparing
+            each sample with all class means adds about half to the time of the measurement.
         pool: Makes one feature vector per sample. ``"auto"`` keeps vectors, averages sequences over
             their tokens (without padding, if the inputs tell it), and flattens feature maps, or
             averages them over their positions where flattening would take more than
@@ -121,15 +122,15 @@ class NeuralCollapse(MeasureCallback):
     def terminal_epoch(self) -> float | None:
         """The first measured epoch at which the classifier made no error on the probe, or None."""
         fitted = self.record.fitted()
-        first = first_without_error(self.record.timeline_of(fitted)) if fitted else None
+        first = first_without_error(fitted.series(f"{self.record.prefix}accuracy"))
         return None if first is None else fitted[first].epochs_completed
 
     def save_animation(self, path: str | Path, frames_per_second: int = 4) -> None:
-        """Write a film of the snapshots of all measurements.
+        """Write an animation of the snapshots of all measurements.
 
         Args:
             path: The GIF to write, such as ``"collapse.gif"``.
-            frames_per_second: Speed of the film; the last frame is held for two more seconds.
+            frames_per_second: Speed of the animation; the last frame is held for two more seconds.
 
         Raises:
             ValueError: If there is no measurement of three or more classes.

@@ -54,8 +54,8 @@ def publish_final_figures(trainer: Any, record: Record, films: bool = True) -> N
     if record.drawn != len(fitted):
         _publish_figures_of(trainer, record, timeline)
     _publish_figures(trainer, record, timeline, record.measure.draw_at_end)
-    if films:
-        _publish_films(trainer, record, timeline)
+    if films and _leaves_files(trainer):
+        _publish_each(trainer, record, timeline, record.measure.films, _log_film)
     publish_tables(trainer, record, timeline)
 
 
@@ -74,35 +74,31 @@ def _publish_figures(
     timeline: Timeline,
     draw: Callable[[Timeline], Mapping[str, Drawing]],
 ) -> None:
-    """Draw figures and send them to the loggers.
+    """Draw figures and send them to the loggers, if there are any or files may be left.
 
     Without a logger, and for loggers that have neither images nor a folder on this machine, they
     are written to the Trainer's ``default_root_dir``, except in runs that must leave no files
     (``fast_dev_run`` and ``barebones``).
     """
-
-    def log_figures() -> None:
-        for name, drawing in draw(timeline).items():
-            log = partial(_log_figure, trainer, record, name, drawing, timeline.last.step)
-            safely(trainer, record.told_of_run, "draw a figure", log)
-
     if trainer.loggers or _leaves_files(trainer):
-        safely(trainer, record.told_of_run, "draw figures", log_figures)
+        _publish_each(trainer, record, timeline, draw, _log_figure)
 
 
-def _publish_films(trainer: Any, record: Record, timeline: Timeline) -> None:
-    """Make films and send them to the loggers, except in runs that must leave no files.
+def _publish_each(
+    trainer: Any,
+    record: Record,
+    timeline: Timeline,
+    make: Callable[[Timeline], Mapping[str, Any]],
+    log: Callable[..., None],
+) -> None:
+    """Log figures or films, whose failures are worded alike: a cause they share is told once."""
 
-    Failures are worded as for figures, so that a cause they share is reported once.
-    """
+    def log_all() -> None:
+        for name, each in make(timeline).items():
+            one = partial(log, trainer, record, name, each, timeline.last.step)
+            safely(trainer, record.told_of_run, "draw a figure", one)
 
-    def log_films() -> None:
-        for name, make in record.measure.films(timeline).items():
-            log = partial(_log_film, trainer, record, name, make, timeline.last.step)
-            safely(trainer, record.told_of_run, "draw a figure", log)
-
-    if _leaves_files(trainer):
-        safely(trainer, record.told_of_run, "draw figures", log_films)
+    safely(trainer, record.told_of_run, "draw figures", log_all)
 
 
 def _leaves_files(trainer: Any) -> bool:

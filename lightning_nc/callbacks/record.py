@@ -8,14 +8,14 @@ from lightning_nc.arguments import require_figures, require_one_of
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.schedule import Schedule
 from lightning_nc.measures.history import History, of_stage
-from lightning_nc.measures.measure import Evaluation, Measure
-from lightning_nc.measures.measurement import Measurement, keyed, on_its_own
+from lightning_nc.measures.measure import Measure
+from lightning_nc.measures.measurement import Measurement
 from lightning_nc.measures.rows import Rows
 from lightning_nc.measures.saved_history import is_count, rows_of, state_of
 from lightning_nc.measures.timeline import Timeline
+from lightning_nc.measures.together import Found
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.probe import Probe, probe_of
-from lightning_nc.passes.request import Answer
 
 OnError = Literal["warn", "raise"]
 Figures = bool | Literal["all", "last"]
@@ -175,39 +175,33 @@ class Record:
         completed, step = self.loaded
         return moment._replace(epochs_completed=completed, step=step)
 
-    def add(
-        self, answer: Answer, evaluation: Evaluation, moment: Moment, seconds: float
-    ) -> Measurement:
+    def add(self, found: Found, moment: Moment, seconds: float) -> Measurement:
         """Add a measurement to the history.
 
         Args:
-            answer: What the pass returned.
-            evaluation: What the measure computed from it.
+            found: What was found.
             moment: When it was measured.
             seconds: How long it took.
 
         Returns:
             The measurement.
         """
-        family, probe = self.measure.family, self.probe.key
+        counts = found.answer.counts
         book = {
             "epochs_completed": float(moment.epochs_completed),
             "seconds": seconds,
             "figure_seconds": self.figure_seconds,
-            "num_classes": float((answer.counts > 0).sum()),
-            "num_samples": float(answer.counts.sum()),
+            "num_classes": float((counts > 0).sum()),
+            "num_samples": float(counts.sum()),
             "failures": float(self.failures),
         }
-        measurement = Measurement(
+        measurement = found.measurement(
+            self.probe.key,
+            book,
             epochs_completed=moment.epochs_completed,
             step=moment.step,
-            values=keyed(family, probe, {**evaluation.values, **book}, evaluation.layers),
-            arrays={name: on_its_own(array) for name, array in evaluation.arrays.items()},
-            counts=on_its_own(answer.counts),
             seconds=seconds,
             stage=moment.stage,
-            pooling=dict(answer.pooling),
-            classes=answer.class_names,
             probe=self.probe.settings,
         )
         self.rows.append(measurement)

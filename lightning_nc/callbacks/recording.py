@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lightning_nc.callbacks.failures import count_failures, without_inapplicable
+from lightning_nc.callbacks.failures import count_failures
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.record import Record
 from lightning_nc.callbacks.telling import tell_of_measurement
@@ -48,10 +48,9 @@ def add_to_records(
         if isinstance(each, Exception):
             failed.append((record, each))
             continue
-        measured.append((record, record.add(each.answer, each.evaluation, moment, seconds)))
+        measured.append((record, record.add(each, moment, seconds)))
         tell_of_measurement(trainer, record, each.answer, each.evaluation)
-    failed = without_inapplicable(trainer, failed, moment)
-    count_failures(failed, moment)
+    failed = count_failures(trainer, failed, moment)
     values = {key: value for _, each in measured for key, value in each.values.items()}
     values |= {record.prefix + "failures": float(record.failures) for record, _ in failed}
     return Recorded(measured, failed, values)

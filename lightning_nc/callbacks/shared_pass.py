@@ -134,6 +134,7 @@ class _Shared(NamedTuple):
         """Run one pass for all records; its plan is kept for the next measurement."""
         trainer, records, title = self.trainer, self.records, self.title
         leader, probe = records[0], records[0].probe
+        source = probe.source
         together = tuple(record.prefix for record in records)
         processes = trainer_processes(trainer)
         processes = processes._replace(requests=len(records), interrupted=self.interrupted)
@@ -150,13 +151,13 @@ class _Shared(NamedTuple):
             runner = trainer_runner(trainer, self.pl_module, probe, processes.in_step, advance)
             one_pass = leader.measure.passes(
                 runner._replace(announce=announce),
-                lambda: _source(trainer, probe.source),
+                lambda: trainer_loader(trainer, source) if isinstance(source, str) else source,
                 probe,
                 [request_of(record.measure) for record in records],
                 processes,
                 leader.plans.pop(together, None),
             )
-            with stage_of(trainer, probe.source):
+            with stage_of(trainer, source):
                 answers = one_pass.run()
         if one_pass.plan is not None and one_pass.only_planned_failures:
             leader.plans[together] = one_pass.plan
@@ -189,9 +190,8 @@ class _Shared(NamedTuple):
             who = ", ".join(map(str, absent))
             raise MissedMeeting(
                 f"process {who} did not reach this measurement within {seconds:.3g} s. If it is "
-                "slower than the others, increase Probe(wait_seconds=...); they wait for half the "
-                "timeout of their group at most. If it waits in a communication that the others "
-                f"enter later, such as one of another callback, list {leader.name} first."
+                "slow, increase Probe(wait_seconds=...), up to half the timeout of its group; "
+                f"if another callback communicates before, list {leader.name} first."
             )
 
 
@@ -201,7 +201,3 @@ def _kept(error: Exception, records: Sequence[Record]) -> Exception:
         return error
     error.__context__ = error.__cause__ = None
     return error.with_traceback(None)
-
-
-def _source(trainer: Any, source: Any) -> Any:
-    return trainer_loader(trainer, source) if isinstance(source, str) else source

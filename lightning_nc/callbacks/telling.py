@@ -52,7 +52,7 @@ def _pooling_in_words(answer: Answer) -> str:
     for name, words in answer.pooling.items():
         of_each.setdefault(words, []).append(name)
     said = [f"{', '.join(_first_and_last(names))}: {words}" for words, names in of_each.items()]
-    return f"layers are pooled as suits their shapes ({'; '.join(said)}); pool= says otherwise."
+    return f"layers are pooled by their shapes ({'; '.join(said)}); pool= changes that."
 
 
 def _first_and_last(names: list[str]) -> list[str]:

@@ -8,9 +8,9 @@ from torch.utils.data import DataLoader
 
 from lightning_nc.callbacks.lightning_internals import before_transfer, loaders_of, replicas_of
 from lightning_nc.guards.modes import modes_set
-from lightning_nc.network.batches import Part
 from lightning_nc.network.calling import calling
 from lightning_nc.network.runner import Runner
+from lightning_nc.network.samples import Part
 from lightning_nc.passes.probe import Probe
 
 # names of strategies that shard the parameters over the processes

@@ -17,9 +17,9 @@ from torch.utils.data import (
 from lightning_nc.callbacks.trainer_access import trainer_loader
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.signals import signals_held
-from lightning_nc.network.batches import inner_sampler, samples_of
-from lightning_nc.network.labels import class_indices, dataset_labels, label_tensor
+from lightning_nc.network.labels import class_indices, counts_with, dataset_labels, label_tensor
 from lightning_nc.network.positions import IGNORED
+from lightning_nc.network.samples import inner_sampler, samples_of
 from lightning_nc.network.unpacking import unpack_batch
 
 _STASHED = 64  # batches whose labels are collected before counting, which waits for the device
@@ -37,7 +37,8 @@ class TrainingCounts:
 
     Attributes:
         complete: Samples per class; None if unknown.
-        of_all: Whether ``complete`` already covers all processes.
+        declared: Whether ``complete`` was declared: it covers all processes, and may be of other
+            data than the batches.
         of_all_processes: Samples per class over all processes, as last added up; None if unknown.
         counting: Whether training has begun.
         lost: Why the batches of the last epoch could not be counted; empty if they could.
@@ -49,11 +50,10 @@ class TrainingCounts:
     ) -> None:
         self.unpack, self.ignore_index = unpack, ignore_index
         self.complete: Tensor | None = None
-        self.of_all = False
+        self.declared = False
         self.of_all_processes: Tensor | None = None
         self.counting, self.lost, self.rank = False, "", 0
         self._trouble = ""
-        self._declared = False  # declared counts may have other classes than the batches
         self._whole = False  # whether the epoch was seen from its first batch on
         self._current = torch.zeros(0, dtype=torch.long)
         self._stash: list[Tensor] = []
@@ -75,8 +75,7 @@ class TrainingCounts:
 
     def set_declared(self, counts: Tensor) -> None:
         """Set the counts over all processes that a dataset or a checkpoint declares, ``(K,)``."""
-        self.complete, self.of_all = counts.cpu().long(), True
-        self._declared = True  # it may have been of other data
+        self.complete, self.declared = counts.cpu().long(), True
 
     def begin_epoch(self) -> None:
         """Start counting from zero."""
@@ -116,9 +115,9 @@ class TrainingCounts:
             self._trouble = f"{type(error).__name__}: {error}"
         self.lost = self._trouble
         if self.lost:
-            self.complete, self.of_all = None, False
+            self.complete = None
         elif len(self._current) and self._whole:
-            self.complete, self.of_all, self._declared = self._current, False, False
+            self.complete, self.declared = self._current, False
         self._whole = False
 
     def take_total(self, n: Tensor | None) -> None:
@@ -136,27 +135,21 @@ class TrainingCounts:
         """
         if self.lost:
             return torch.full((K,), torch.nan)
-        if self.complete is None or (self.of_all and self.rank != 0):
+        counts = self.complete
+        if counts is None or (self.declared and (self.rank != 0 or len(counts) > K)):
             return torch.zeros(K, dtype=torch.long)
-        if len(self.complete) > K and self._declared:
-            return torch.zeros(K, dtype=torch.long)
-        if len(self.complete) > K:
+        if len(counts) > K:
             raise ValueError(
-                f"Label {len(self.complete) - 1} of the training batches is out of range for {K} "
+                f"Label {len(counts) - 1} of the training batches is out of range for {K} "
                 "classes. Renumber the labels, or give class_counts=[...]."
             )
-        return torch.nn.functional.pad(self.complete, (0, K - len(self.complete)))
+        return torch.nn.functional.pad(counts, (0, K - len(counts)))
 
     def _count(self) -> None:
         if self._stash:
             labels = torch.cat([each.flatten() for each in self._stash])
-            new = class_indices(labels[labels != self.ignore_index]).bincount().cpu()
-            size = max(len(new), len(self._current))
-            self._current, new = (
-                torch.nn.functional.pad(counts, (0, size - len(counts)))
-                for counts in (self._current, new)
-            )
-            self._current = self._current + new
+            labels = class_indices(labels[labels != self.ignore_index])
+            self._current = counts_with(self._current, labels)
             self._stash.clear()
 
 

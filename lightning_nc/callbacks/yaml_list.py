@@ -81,7 +81,7 @@ def _values_of(text: str) -> Any:
     A few lines can stand for any number of values, by aliases of aliases or of themselves.
     """
     if len(text) > LONGEST:
-        raise ValueError(f"The file is longer than {LONGEST:,} characters, as no such list is.")
+        raise ValueError(f"The file is longer than {LONGEST:,} characters, the most that is read.")
     node = yaml.compose(text, yaml.SafeLoader)
     if node is not None and _size_of(node, {}) > _MOST_VALUES:
         raise ValueError(

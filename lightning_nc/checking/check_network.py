@@ -14,11 +14,10 @@ from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.checking.findings import Check, Family
 from lightning_nc.checking.timing import Pace, pace_of
 from lightning_nc.functional.minority_collapse import minority_classes
-from lightning_nc.measures.given import request_of, require_module
+from lightning_nc.measures.given import probe_given, request_of, require_module
 from lightning_nc.measures.minority_collapse import MinorityMeasure
 from lightning_nc.measures.minority_notes import NO_MINORITY
 from lightning_nc.network.class_names import class_names
-from lightning_nc.network.in_memory import source_of
 from lightning_nc.network.labels import dataset_labels
 from lightning_nc.network.runner import Runner, plain_runner
 from lightning_nc.passes.agreement import Processes
@@ -81,12 +80,7 @@ def check(model: nn.Module, loader: Any, callbacks: Iterable[Any] | None = None)
         ['MinorityCollapse']
     """
     require_module(model)
-    probe = loader if isinstance(loader, Probe) else Probe(source_of(loader, model), "data")
-    if isinstance(probe.source, str):
-        raise ValueError(
-            f'Probe source "{probe.source}" is a Trainer\'s loader, but there is no Trainer. Give '
-            'the loader or its dataset: Probe(source=loader, name="train").'
-        )
+    probe = probe_given(loader, model)
     chosen = _ours(callbacks_for(probe) if callbacks is None else callbacks)
     runner, shared = plain_runner(model, probe.forward), _shared(chosen)
     requests = [request_of(each.measure) for each in shared]
@@ -119,7 +113,9 @@ def _ours(callbacks: Any) -> list[MeasureCallback]:
             )
     found = [each for each in listed if isinstance(each, MeasureCallback)]
     if not found:
-        raise ValueError(f"None of callbacks={shown(listed)} measures: give NeuralCollapse().")
+        raise ValueError(
+            f"None of callbacks={shown(listed)} measures anything: give one, as NeuralCollapse()."
+        )
     return found
 
 

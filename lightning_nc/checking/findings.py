@@ -55,9 +55,8 @@ class Check:
 
     @property
     def layers(self) -> list[str]:
-        """Names of the layers, in order of depth."""
-        wanted = [each for each in self.plan.wanted if each is not None]
-        return list(dict.fromkeys(point.name for each in wanted for point in each.layers))
+        """Names of the layers, each once; those of the first callback come first, by depth."""
+        return list(dict.fromkeys(point.name for each in self.plan.met for point in each.layers))
 
     @property
     def head(self) -> str | None:
@@ -72,8 +71,7 @@ class Check:
     @property
     def pooling(self) -> dict[str, str]:
         """How layers are pooled, in words by name, where they are not merely flattened."""
-        wanted = [each for each in self.plan.wanted if each is not None]
-        return {name: words for each in wanted for name, words in each.pooling.items()}
+        return {name: words for each in self.plan.met for name, words in each.pooling.items()}
 
     @property
     def counts(self) -> dict[int, int]:
@@ -110,8 +108,7 @@ class Check:
     @property
     def notes(self) -> list[str]:
         """Sentences on what is left out."""
-        of_each = [each.notes for each in self.plan.wanted if each is not None]
-        notes = [self.plan.notes, *of_each]
+        notes = [self.plan.notes, *(each.notes for each in self.plan.met)]
         return list(dict.fromkeys(text for each in notes for text in each.values()))
 
     def rows(self) -> list[tuple[str, str]]:

@@ -2,11 +2,17 @@
 
 import inspect
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 from torch import nn
+
+import lightning_nc
+from lightning_nc.callbacks.measure_callback import MeasureCallback
+from lightning_nc.passes.probe import Probe
 
 
 class NotFound(Exception):
@@ -14,10 +20,11 @@ class NotFound(Exception):
 
 
 class Subject(NamedTuple):
-    """What is checked: a network, and a source of data or a `Probe`."""
+    """What is checked: a network, a source of data or a `Probe`, and callbacks on it."""
 
     model: nn.Module
     data: Any
+    callbacks: list[MeasureCallback] | None = None  # all families
 
 
 def from_paths(model: str, data: str | None) -> Subject:
@@ -38,14 +45,18 @@ def from_paths(model: str, data: str | None) -> Subject:
             "module or of a class or function that makes one without arguments: "
             "mypackage.train:make_model."
         )
-    return Subject(network, _training_data(network if data is None else _imported(data)))
+    return Subject(network, _loader_of(network if data is None else _imported(data)))
 
 
-def from_configuration(path: Path) -> Subject:
-    """Make network and data as a configuration of LightningCLI describes them.
+def from_configuration(path: Path) -> list[Subject]:
+    """Make network, data and callbacks as a configuration of LightningCLI describes them.
 
     Args:
         path: A YAML file with ``model`` and ``data``, each with ``class_path`` and ``init_args``.
+            Of the callbacks of its ``trainer``, those that measure are made.
+
+    Returns:
+        What to check on each probe of these callbacks; all families if there are none.
 
     Raises:
         NotFound: If it does not describe them.
@@ -64,20 +75,38 @@ def from_configuration(path: Path) -> Subject:
             f"The configuration {path} cannot be read: {error}. Give the path of a YAML file as "
             f"seen from {Path.cwd()}."
         ) from error
-    parts = _parts(whole, path)
+    parts, callbacks = _parts(whole, path)
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     for key, part in parts.items():
         kind = _resolved(part["class_path"])
         parser.add_subclass_arguments(kind, key, fail_untyped=False, required=True)
+    parser.add_argument("--callbacks", type=list[MeasureCallback])
     try:
-        made = parser.instantiate_classes(parser.parse_object(parts))
+        made = parser.instantiate_classes(parser.parse_object({**parts, "callbacks": callbacks}))
     except jsonargparse.ArgumentError as wrong:
         raise NotFound(f"{path}: {wrong}") from None
-    return Subject(made.model, _training_data(made.data if "data" in parts else made.model))
+    return _subjects(made.model, made.data if "data" in parts else made.model, made.callbacks)
 
 
-def _parts(whole: Any, path: Path) -> dict[str, Any]:
-    """What a configuration says of the model, and of data if it does."""
+def _subjects(model: nn.Module, data: Any, callbacks: list[MeasureCallback]) -> list[Subject]:
+    """What to check on each probe of callbacks, or on the training data if there are none."""
+    of_each: dict[Probe, list[MeasureCallback]] = {}
+    for callback in callbacks:
+        of_each.setdefault(callback.probe, []).append(callback)
+    if not of_each:
+        return [Subject(model, _loader_of(data))]
+    return [Subject(model, _on(data, probe), these) for probe, these in of_each.items()]
+
+
+def _on(data: Any, probe: Probe) -> Probe:
+    """A probe of a Trainer's loader on that loader."""
+    if not isinstance(probe.source, str):
+        return probe
+    return replace(probe, source=_loader_of(data, probe.source), name=probe.key)
+
+
+def _parts(whole: Any, path: Path) -> tuple[dict[str, Any], list[Any]]:
+    """What a configuration says of the model, of data if it does, and of our callbacks."""
     if not isinstance(whole, dict):
         raise NotFound(f"{path} is no configuration: it must map model and data to classes.")
     whole = whole.get("fit") or whole  # as saved by a run of a subcommand
@@ -89,7 +118,19 @@ def _parts(whole: Any, path: Path) -> dict[str, Any]:
                 "LightningCLI(MyModel). Give import paths instead: check mypackage.train:MyModel "
                 "mypackage.train:MyData"
             )
-    return parts
+    callbacks = (whole.get("trainer") or {}).get("callbacks") or []
+    return parts, [each for each in _listed(callbacks) if _measures(each)]
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    return [callbacks] if isinstance(callbacks, Mapping) else list(callbacks)
+
+
+def _measures(entry: Any) -> bool:
+    """Whether an entry of a configuration is a callback that measures."""
+    path = str(entry.get("class_path") if isinstance(entry, Mapping) else entry)
+    kind = _resolved(path) if "." in path else getattr(lightning_nc, path, None)
+    return isinstance(kind, type) and issubclass(kind, MeasureCallback)
 
 
 def _imported(path: str) -> Any:
@@ -128,18 +169,19 @@ def _resolved(path: str) -> Any:
         ) from error
 
 
-def _training_data(source: Any) -> Any:
-    """The training loader of a datamodule or module; any other source as it is."""
-    make = getattr(source, "train_dataloader", None)
+def _loader_of(source: Any, stage: str = "train") -> Any:
+    """The loader of a datamodule or module for a stage; any other source as it is."""
+    name = f"{stage}_dataloader"
+    make = getattr(source, name, None)
     # Lightning's own, which only raises, if the module or datamodule has none
     missing = make is None or getattr(make, "__module__", "").endswith(".core.hooks")
     if missing and (make is not None or isinstance(source, nn.Module)):
         raise NotFound(
-            f"{type(source).__name__} has no train_dataloader(). Give the path of a loader or "
+            f"{type(source).__name__} has no {name}(). Give the path of a loader or "
             "datamodule, too: check mypackage.train:model mypackage.train:loader"
         )
     if make is None:
         return source
     source.prepare_data()
-    source.setup("fit")
+    source.setup("test" if stage == "test" else "fit")
     return make()

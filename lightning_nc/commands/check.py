@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "one; by default the network's own train_dataloader()",
     )
     parser.add_argument(
-        "--config", type=Path, help="instead of paths, a YAML file of LightningCLI with model, data"
+        "--config",
+        type=Path,
+        help="instead of paths, a YAML file of LightningCLI with model, data and callbacks",
     )
 
 
@@ -32,8 +34,14 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if (options.model is None) == (options.config is None):
         parser.error("give either the import path of a network, or --config")
     try:
-        paths = options.model, options.data
-        found = from_configuration(options.config) if options.config else from_paths(*paths)
-        print(check(*found))
+        if options.config is None:
+            subjects = [from_paths(options.model, options.data)]
+        else:
+            subjects = from_configuration(options.config)
+        tables = [check(*each) for each in subjects]
+        if len(tables) == 1:
+            print(tables[0])
+        else:
+            print("\n\n".join(f"probe '{each.probe.key}'\n{each}" for each in tables))
     except (NotFound, OSError, TypeError, ValueError) as error:
         parser.exit(2, f"{error}\n")

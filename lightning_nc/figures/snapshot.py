@@ -1,4 +1,4 @@
-"""Snapshots of neural collapse, and the film made of them."""
+"""Snapshots of neural collapse, and their animation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ def snapshot_figure(snapshot: Snapshot, on: Target = None) -> "Figure":
 
 
 def save_snapshots(path: Path, snapshots: Sequence[Snapshot], frames_per_second: int) -> None:
-    """Write a film of snapshots as a GIF.
+    """Write an animation of snapshots as a GIF.
 
     Args:
         path: Path of the GIF.

@@ -5,6 +5,7 @@ The products of a square are formed once, and serve all that is computed from it
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from itertools import combinations_with_replacement, starmap
 from typing import Protocol
 
 import torch
@@ -189,17 +190,14 @@ def compare_pairs(vectors: Tensor, comparisons: Sequence[Comparison]) -> None:
 
 
 def squares_of_vectors(vectors: Tensor) -> Iterator[PairSquare]:
-    """Yield squares that cover all pairs i <= j of class vectors, shape ``(K, d)``."""
+    """Return squares that cover all pairs i <= j of class vectors, shape ``(K, d)``."""
     blocks = [ClassBlock(places, vectors[places]) for places in parts_of(len(vectors))]
-    for n, first in enumerate(blocks):
-        for second in blocks[n:]:
-            yield PairSquare(first, second)
+    return starmap(PairSquare, combinations_with_replacement(blocks, 2))
 
 
 def squares_of_pairs(K: int) -> list[tuple[slice, slice]]:
     """Rows and columns of squares that cover all pairs i <= j of K classes, each pair once."""
-    parts = parts_of(K)
-    return [(rows, columns) for n, rows in enumerate(parts) for columns in parts[n:]]
+    return [*combinations_with_replacement(parts_of(K), 2)]
 
 
 def parts_of(K: int) -> list[slice]:

@@ -31,6 +31,9 @@ def hyperspherical_uniformity(vectors: Tensor) -> Tensor:
         A float64 scalar >= 0, dimensionless; NaN if a vector is zero, if two have the same
         direction, or for fewer than three, since a single distance has no spread.
 
+    Raises:
+        ValueError: If the shape is another.
+
     Example:
         Distances sqrt(2), sqrt(2) and 2: the logarithms are ln(2)/2, ln(2)/2 and ln(2), with
         standard deviation sqrt(2)/6 ln(2).

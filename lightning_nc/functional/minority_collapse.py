@@ -115,6 +115,9 @@ def classifier_energy(weight: Tensor) -> Tensor:
     Returns:
         A float64 scalar >= 0, in squared units of W.
 
+    Raises:
+        ValueError: If the shape is another.
+
     Example:
         >>> classifier_energy(torch.tensor([[3.0, 4.0], [1.0, 0.0]]))
         tensor(13., dtype=torch.float64)

@@ -80,6 +80,9 @@ def equinorm(vectors: Tensor) -> Tensor:
     Returns:
         A float64 scalar >= 0, dimensionless; NaN if all vectors are zero, or for fewer than two.
 
+    Raises:
+        ValueError: If the shape is another.
+
     Example:
         Norms 3 and 5: standard deviation sqrt(2), mean 4.
 
@@ -109,6 +112,9 @@ def equiangularity(vectors: Tensor) -> Tensor:
     Returns:
         A float64 scalar in [0, 1]; NaN if a vector is zero, or for fewer than three vectors, since
         a single angle has no spread.
+
+    Raises:
+        ValueError: If the shape is another.
 
     Example:
         Cosines 0, 0 and -1 over the three pairs: standard deviation sqrt(2) / 3.
@@ -162,6 +168,9 @@ def maximal_angle(vectors: Tensor) -> Tensor:
 
     Returns:
         A float64 scalar in [0, 1 + 1/(K-1)]; NaN if a vector is zero, or for fewer than two.
+
+    Raises:
+        ValueError: If the shape is another.
 
     Example:
         Cosines 0, 0 and -1; each deviates from -1/2 by 1/2:
@@ -274,7 +283,7 @@ def nearest_class_center_mismatch(
         )
     for name, numbers in (("weight", weight), ("bias", bias)):
         if numbers is not None and bool(numbers.isnan().any()):
-            raise ValueError(f"The {name} must not be NaN, which decides nothing.")
+            raise ValueError(f"The {name} must not be NaN: a NaN output decides for no class.")
     decided = classifier_decisions(features, weight, bias)
     features = in_units_of(float(scale_of(features)), features)
     members = ClassMembers(labels, len(weight))

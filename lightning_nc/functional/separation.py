@@ -12,6 +12,8 @@ from lightning_nc.functional.class_geometry import (
     undefined_without_signal,
 )
 
+_ROUNDING = 1e-12  # differences of ln D below this are those of rounding
+
 
 class SeparationLaw(NamedTuple):
     """The fit of ``D_t ~ c rho^t``.
@@ -110,8 +112,10 @@ def separation_law(fuzziness: Tensor) -> SeparationLaw:
 
     Returns:
         `SeparationLaw`, float64 scalars. All are NaN unless every D is positive and finite. With
-        two points, or equal D, the line is exact and ``pearson_r`` is NaN. ``half_life`` is
-        infinite at rho = 1 and negative above (minus the number of layers in which D doubles).
+        two points, or equal D, the line is exact and ``pearson_r`` is NaN; D are equal if
+        they differ by less than 1e-12 of themselves, as by rounding.
+        ``half_life`` is infinite at rho = 1 and negative above (minus the number of layers in which
+        D doubles).
 
     Raises:
         ValueError: If there are fewer than two values, or ``fuzziness`` is not one-dimensional.
@@ -134,7 +138,8 @@ def separation_law(fuzziness: Tensor) -> SeparationLaw:
     y = fuzziness.double().log()  # a number that is not finite makes all of the line NaN
     t = torch.arange(len(y), dtype=torch.float64, device=y.device)
     dt, dy = t - t.mean(), y - y[0]
-    dy = dy - dy.mean()  # 0 for equal D, which differ from their own rounded mean
+    dy = dy - dy.mean()
+    dy = torch.where(dy.abs().amax() < _ROUNDING, 0, dy)  # the direction of errors is no law
     slope = (dt @ dy) / (dt @ dt)
     intercept = y.mean() - slope * t.mean()
     pearson_r = (dt @ dy) / torch.sqrt((dt @ dt) * (dy @ dy))
@@ -151,7 +156,8 @@ def separation_ability(fuzziness: Tensor) -> Tensor:
         fuzziness: D at each layer, shape ``(T,)``.
 
     Returns:
-        A float64 scalar >= 0, dimensionless; above 1 if depth makes classes fuzzier.
+        A float64 scalar >= 0, dimensionless; above 1 if depth makes classes fuzzier, infinite
+        or NaN if the first D is 0.
 
     Example:
         >>> separation_ability(torch.tensor([8.0, 4.0, 2.0]))

@@ -13,24 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten as tree_flatten
+from torch.utils._pytree import tree_leaves as tree_leaves
+from torch.utils._pytree import tree_map as tree_map
+from torch.utils._pytree import tree_unflatten as tree_unflatten
 
 from lightning_nc.guards.restoring import restoring
-
-__all__ = [
-    "convolves_like",
-    "forked_off",
-    "forward_hooks_held",
-    "hooks_held",
-    "hooks_off",
-    "is_batch_norm",
-    "parts_held",
-    "tree_flatten",
-    "tree_leaves",
-    "tree_map",
-    "tree_unflatten",
-    "writes_so_far",
-]
 
 _PARTS = ("_buffers", "_modules", "_parameters")
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")

@@ -1,10 +1,10 @@
 """Charts of the logged quantities, built from the rows of measures, for dashboards."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable
 
 from lightning_nc.measures.measure import Measure
+from lightning_nc.measures.quantity import charts_of_rows
 
 Charts = dict[str, dict[str, list[str]]]  # regular expressions that match keys, by family and title
 
@@ -24,22 +24,17 @@ def charts_of(measured: Iterable[tuple[Measure, str]]) -> Charts:
     charts: Charts = {}
     for measure, probe in measured:
         of_family = charts.setdefault(measure.family, {})
-        panels = Counter(row.chart.panel.title for row in measure.quantities if row.chart)
-        for row in measure.quantities:
-            if row.chart is not None:
-                name = row.chart.panel.title
-                # the same pattern in all runs, or TensorBoard draws the chart for each of them
-                title, of = name, _ANY
-                if panels[name] > _SHARED:
-                    title, of = f"{name} ({probe})", re.escape(probe)
-                pattern = f"{re.escape(measure.family)}/{of}/{re.escape(row.name)}"
-                patterns = of_family.setdefault(title, [])
-                if pattern not in patterns:
-                    patterns.append(pattern)
-        for row in measure.layer_quantities:
-            if row.chart is not None:
-                start = re.escape(f"{measure.family}_layers/{probe}/")
-                end = re.escape(f"/{row.name}") if row.name else ""
-                title = f"{row.chart.panel.title} ({probe})"
-                of_family.setdefault(title, []).append(f"{start}.*{end}")
+        for panel, curves in charts_of_rows(measure.quantities).items():
+            # the same pattern in all runs, or TensorBoard draws the chart for each of them
+            title, of = panel.title, _ANY
+            if len(curves) > _SHARED:
+                title, of = f"{title} ({probe})", re.escape(probe)
+            start = f"{re.escape(measure.family)}/{of}/"
+            patterns = of_family.setdefault(title, [])
+            wanted = [start + re.escape(name) for name in curves]
+            patterns += [each for each in wanted if each not in patterns]
+        for panel, curves in charts_of_rows(measure.layer_quantities).items():
+            start = re.escape(f"{measure.family}_layers/{probe}/") + ".*"
+            patterns = of_family.setdefault(f"{panel.title} ({probe})", [])
+            patterns += [start + (re.escape(f"/{name}") if name else "") for name in curves]
     return {family: of_family for family, of_family in charts.items() if of_family}

@@ -14,11 +14,7 @@ from lightning_nc.figures import (
 from lightning_nc.figures.canvas import FUZZINESS, Target
 from lightning_nc.figures.tables import Lines, Table
 from lightning_nc.functional.separation import class_fuzziness_of
-from lightning_nc.measures.equi_separation_quantities import (
-    LAYER_QUANTITIES,
-    QUANTITIES,
-    Separation,
-)
+from lightning_nc.measures.equi_separation_quantities import LAYER_QUANTITIES, QUANTITIES
 from lightning_nc.measures.laws import draw_by_epoch, fitted_law, law_tables
 from lightning_nc.measures.many_classes import QUANTILES, class_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
@@ -55,14 +51,14 @@ class SeparationMeasure(Measure):
         """Compute D at each layer, and fit the law to these values."""
         layers = self.values_of_layers(answer.layers)
         D = torch.tensor([*layers.values()], dtype=torch.float64)
-        law = fitted_law(D)
+        found = fitted_law(D)
         by_class = torch.stack([*map(class_fuzziness_of, answer.layers.values())])
         arrays = {"fuzziness": D} | class_arrays("class_fuzziness", by_class)
         notes = rank_note(answer.layers) | nesting_note(answer.layers)
         notes |= single_samples_note(answer.counts, "D")
-        if not bool(law.pearson_r.isfinite()):
+        if not bool(found.law.pearson_r.isfinite()):
             notes |= law_note(layers)
-        return Evaluation(self.values_of(Separation(D, law)), layers, arrays, notes)
+        return Evaluation(self.values_of(found), layers, arrays, notes)
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
         """Figures of D against depth, with the fitted law and over epochs."""

@@ -1,28 +1,7 @@
 """The quantities of the law of equi-separation, one row each."""
 
-from typing import NamedTuple
-
-from torch import Tensor
-
-from lightning_nc.functional.separation import (
-    SeparationLaw,
-    fuzziness_of,
-    separation_ability,
-)
+from lightning_nc.functional.separation import fuzziness_of, separation_ability
 from lightning_nc.measures.quantity import Curve, Panel, Quantity
-
-
-class Separation(NamedTuple):
-    """What the values of the rows are computed from.
-
-    Attributes:
-        D: Separation fuzziness at each layer, in order of depth, shape ``(T,)``.
-        law: The line through ln D; NaN where it is undefined.
-    """
-
-    D: Tensor
-    law: SeparationLaw
-
 
 QUANTITIES = (
     Quantity(
@@ -76,8 +55,8 @@ QUANTITIES = (
         "Half-life",
         "Number of layers over which D halves, ln 2 / ln(1/rho).",
         ideal="small, positive",
-        worry="If it is negative, D doubles over that many layers. Where rho is near 1, it jumps "
-        "between large numbers of either sign: read rho there.",
+        worry="If it is negative, D doubles over that many layers. Near rho = 1 it jumps between "
+        "large numbers of either sign: read rho instead.",
         best="low and positive",
         worry_below=0.0,
         chart=Curve(
@@ -97,7 +76,7 @@ QUANTITIES = (
         best="low",
         worry_above=1.0,
         function="functional.separation_ability",
-        of=lambda found: separation_ability(found.D),
+        of=lambda found: separation_ability(found.values),
     ),
 )
 

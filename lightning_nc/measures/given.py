@@ -9,6 +9,8 @@ from lightning_nc.arguments import shown
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.measure import Evaluation, Measure
 from lightning_nc.measures.quantity import Quantity
+from lightning_nc.network.in_memory import source_of
+from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Request
 
 
@@ -25,6 +27,22 @@ def require_module(model: Any) -> None:
             "function that calls it goes to the data: Probe(..., forward=lambda module, inputs: "
             "...)."
         )
+
+
+def probe_given(loader: Any, model: nn.Module, **options: Any) -> Probe:
+    """Return the probe that is given in place of a loader, or one with options on the data given.
+
+    Raises:
+        ValueError: If the probe is on a Trainer's loader.
+    """
+    if not isinstance(loader, Probe):
+        return Probe(source_of(loader, model), "data", **options)
+    if isinstance(loader.source, str):
+        raise ValueError(
+            f'Probe source "{loader.source}" is a Trainer\'s loader, but there is no Trainer. Give '
+            'the loader or its dataset: Probe(source=loader, name="my_probe").'
+        )
+    return loader
 
 
 def require_measure(value: Any) -> Measure:

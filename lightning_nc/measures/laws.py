@@ -1,6 +1,6 @@
 """What the laws of values along depth share: the fitted line, its tables and figure over epochs."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,11 +12,23 @@ from lightning_nc.functional.separation import SeparationLaw, separation_law
 from lightning_nc.measures.timeline import Timeline
 
 
-def fitted_law(values: Tensor) -> SeparationLaw:
-    """The line through the logarithms of a value of each layer; NaN for a single layer."""
+class FittedLaw(NamedTuple):
+    """What the rows of a law are computed from.
+
+    Attributes:
+        values: A value of each layer, in order of depth.
+        law: The line through their logarithms; NaN for a single layer.
+    """
+
+    values: Tensor
+    law: SeparationLaw
+
+
+def fitted_law(values: Tensor) -> FittedLaw:
+    """The law of a value of each layer."""
     if len(values) > 1:
-        return separation_law(values)
-    return SeparationLaw(*values.new_full((4,), torch.nan))
+        return FittedLaw(values, separation_law(values))
+    return FittedLaw(values, SeparationLaw(*values.new_full((4,), torch.nan)))
 
 
 def law_tables(timeline: Timeline, symbol: str) -> dict[str, Table | Lines]:
@@ -35,17 +47,20 @@ def law_tables(timeline: Timeline, symbol: str) -> dict[str, Table | Lines]:
     return tables if lines is None else tables | {"layers_by_epoch": lines}
 
 
-def draw_by_epoch(timeline: Timeline, title: str, label: str, on: Target = None) -> Any:
+def draw_by_epoch(
+    timeline: Timeline, title: str, label: str, on: Target = None, name: str = ""
+) -> Any:
     """Draw a value against depth, a line per measurement.
 
     Args:
-        timeline: The measurements; each has one value per layer.
+        timeline: The measurements.
         title: What the figure shows.
         label: Label of the value.
         on: Where to draw, see `canvas`.
+        name: The quantity, where a layer has several.
     """
-    values = list(torch.tensor(timeline.layers_over_epochs(), dtype=torch.float64))
-    names, time = timeline.layers, timeline.time
+    values = list(torch.tensor(timeline.layers_over_epochs(name), dtype=torch.float64))
+    names, time = timeline.layers_with(name) if name else timeline.layers, timeline.time
     return layers_over_epochs_figure(
         names, time.places[0], values, timeline.title(title), label, on, time.label
     )

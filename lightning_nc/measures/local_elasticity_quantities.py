@@ -57,8 +57,8 @@ QUANTITIES = (
         "Ratio with self pairs",
         "The relative ratio if each sample also counts as a pair with itself.",
         ideal="1",
-        worry="If it is high and the ratio without self pairs is not: each sample is learned "
-        "separately.",
+        worry="If it is high and the ratio without self pairs is not: each sample is learned by "
+        "itself.",
         best="high",
         chart=Curve(_RATIO, "with self pairs", compared=False),
         function="functional.relative_ratio",
@@ -70,8 +70,8 @@ QUANTITIES = (
         "Effect within classes",
         "Mean change of a logit at other samples of the same class, per unit step.",
         worry="If it is not above the effect between classes: classes do not separate.",
-        caveat="That it is above the effect between classes is no evidence of local elasticity: "
-        "in untrained networks it is, too.",
+        caveat="Being above the effect between classes is no evidence of local elasticity: that is "
+        "so in untrained networks, too.",
         chart=Curve(_EFFECT, "within classes"),
         function="functional.class_effects",
         of=lambda found: _effects(found).intra,

@@ -13,17 +13,15 @@ from torch import nn
 from lightning_nc.figures.canvas import Target
 from lightning_nc.figures.plotting import Plot, plotted
 from lightning_nc.measures.equi_separation import SeparationMeasure
-from lightning_nc.measures.given import measures_given, require_module
+from lightning_nc.measures.given import measures_given, probe_given, require_module
 from lightning_nc.measures.measure import Drawing, Measure, drawing_of
-from lightning_nc.measures.measurement import Measurement, on_its_own
+from lightning_nc.measures.measurement import Measurement
 from lightning_nc.measures.neural_collapse import CollapseMeasure
 from lightning_nc.measures.progress import passes_shown
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.measures.together import Found, measured_together
-from lightning_nc.network.in_memory import source_of
 from lightning_nc.network.points import Layers, Pool
 from lightning_nc.network.runner import plain_runner
-from lightning_nc.passes.probe import Probe
 
 _DEFAULTS = ("blocks", None, "auto")  # layers, head and pool
 
@@ -46,7 +44,7 @@ class NetworkMeasurement(Measurement):
         return {
             f"{each.family}/{name}": drawing
             for each, timeline in self.measures
-            for name, drawing in _drawings(each, timeline).items()
+            for name, drawing in (each.draw(timeline) | each.draw_at_end(timeline)).items()
         }
 
     def plot(self, name: str | None = None, ax: Target = None) -> Plot:
@@ -126,7 +124,8 @@ def measure(
     """
     started = time.perf_counter()
     require_module(model)
-    probe, chosen = _probe_of(loader, model), _chosen(measures, layers, head, pool)
+    probe = probe_given(loader, model, samples_per_class=None)
+    chosen = _chosen(measures, layers, head, pool)
     with passes_shown(progress) as advance:
         runner = plain_runner(model, probe.forward, advance)
         outcomes = measured_together(runner, probe, chosen)
@@ -139,18 +138,6 @@ def measure(
     for text in dict.fromkeys(texts):
         warnings.warn(text, RuntimeWarning, stacklevel=4)  # two frames are of the decorators
     return _all_of(found, probe.key, time.perf_counter() - started)
-
-
-def _probe_of(loader: Any, model: nn.Module) -> Probe:
-    """The probe that is given, or one of all samples of what is given."""
-    if not isinstance(loader, Probe):
-        return Probe(source_of(loader, model), "data", samples_per_class=None)
-    if isinstance(loader.source, str):
-        raise ValueError(
-            f'Probe source "{loader.source}" is a Trainer\'s loader, but there is no Trainer. Give '
-            'a Dataset or DataLoader: Probe(source=dataset, name="my_probe").'
-        )
-    return loader
 
 
 def _chosen(
@@ -181,12 +168,12 @@ def _chosen(
 
 def _all_of(found: Sequence[Found], probe: str, seconds: float) -> NetworkMeasurement:
     """All measures as one measurement."""
-    own = [(each.measure, _measurement(each, probe, seconds)) for each in found]
+    when: dict[str, Any] = {"epochs_completed": 0, "step": 0, "stage": "measure"}
+    when |= {"seconds": seconds}
+    own = [(each.measure, each.measurement(probe, **when)) for each in found]
     # local elasticity is of few samples
     largest = max((each for _, each in own), key=lambda each: int(each.counts.sum()))
     return NetworkMeasurement(
-        epochs_completed=0,
-        step=0,
         values={key: value for _, each in own for key, value in each.values.items()},
         arrays={
             f"{measure.family}/{probe}/{name}": array
@@ -194,28 +181,8 @@ def _all_of(found: Sequence[Found], probe: str, seconds: float) -> NetworkMeasur
             for name, array in each.arrays.items()
         },
         counts=largest.counts,
-        seconds=seconds,
-        stage="measure",
         classes=largest.classes,
         pooling={layer: words for _, each in own for layer, words in each.pooling.items()},
         measures=[(measure, Timeline(measure.family, probe, [each])) for measure, each in own],
+        **when,
     )
-
-
-def _measurement(found: Found, probe: str, seconds: float) -> Measurement:
-    """The measurement of one of the measures."""
-    return Measurement(
-        epochs_completed=0,
-        step=0,
-        values=found.values(probe),
-        arrays={name: on_its_own(array) for name, array in found.evaluation.arrays.items()},
-        counts=on_its_own(found.answer.counts),
-        seconds=seconds,
-        stage="measure",
-        pooling=dict(found.answer.pooling),
-        classes=found.answer.class_names,
-    )
-
-
-def _drawings(one: Measure, timeline: Timeline) -> dict[str, Drawing]:
-    return one.draw(timeline) | one.draw_at_end(timeline)

@@ -102,10 +102,6 @@ def _norm_ratio(found: Minority) -> Tensor:
     return norms[found.B].mean() / norms[found.A].mean()
 
 
-def _minority_accuracy(found: Minority) -> Tensor:
-    return found.class_accuracy[found.B].mean()
-
-
 QUANTITIES = (
     # cosines have no best value: K is not logged, and values below -1/(K-1) are no better
     Quantity(
@@ -178,7 +174,7 @@ QUANTITIES = (
         best="high",
         chart=Curve(_AGAINST, "accuracy on minority classes"),
         headline=True,
-        of=_of_minority(_minority_accuracy),
+        of=_of_minority(lambda found: found.class_accuracy[found.B].mean()),
     ),
     Quantity(
         "imbalance_ratio",
@@ -198,7 +194,7 @@ QUANTITIES = (
         "Critical R",
         "The imbalance above which all minority rows coincide in the layer-peeled model.",
         worry="If the imbalance R is above it.",
-        caveat="Infinite if they do not up to R = 1e8. Logged only with theory=True.",
+        caveat="Infinite if they do not coincide up to R = 1e8. Logged only with theory=True.",
         chart=Curve(_IMBALANCE, "critical R", dashed=True),
         function="theory.critical_imbalance",
         of=lambda found: found.prediction and found.prediction.critical_ratio,

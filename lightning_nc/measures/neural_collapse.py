@@ -1,7 +1,7 @@
 """Neural collapse, NC1 to NC4: features collapse to class means, and class means to a simplex."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,6 @@ from lightning_nc.figures import (
     collapse_figure,
     cosine_figure,
     cosine_histogram_figure,
-    layers_over_epochs_figure,
     save_snapshots,
     snapshot_figure,
 )
@@ -24,6 +23,7 @@ from lightning_nc.figures.tables import Lines, Table, cosine_tables
 from lightning_nc.functional.input_checks import all_finite
 from lightning_nc.functional.simplex_plane import simplex_plane
 from lightning_nc.measures.last_layer import LastLayer
+from lightning_nc.measures.laws import draw_by_epoch
 from lightning_nc.measures.layer_collapse_quantities import LAYER_QUANTITIES, LayerCollapse
 from lightning_nc.measures.many_classes import cosine_arrays
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
@@ -121,7 +121,8 @@ class CollapseMeasure(Measure):
         """Figures of NC1 to NC4 over epochs, and of NC1 against depth over epochs."""
         drawings: dict[str, Drawing] = {"epochs": partial(_draw_epochs, timeline)}
         if timeline.layers_with("nc1"):
-            drawings["layers"] = partial(_draw_layers, timeline)
+            title = "NC1 at each layer by epoch"
+            drawings["layers"] = partial(draw_by_epoch, timeline, title, "NC1", name="nc1")
         return drawings
 
     def films(self, timeline: Timeline) -> dict[str, Callable[[Path], None]]:
@@ -138,8 +139,8 @@ class CollapseMeasure(Measure):
 
         It begins when the training error is zero, so only a probe of training data shows it.
         """
-        first = first_without_error(timeline) == len(timeline.measurements) - 1
-        if not timeline.of_training_data or not first:
+        first = first_without_error(timeline.over_epochs("accuracy"))
+        if not timeline.of_training_data or first != len(timeline.measurements) - 1:
             return {}
         return {
             "terminal phase": f"after {timeline.last.when} the classifier makes no error on the "
@@ -153,10 +154,9 @@ class CollapseMeasure(Measure):
         return {**cosine_tables(last.epochs_completed, last.arrays, last.classes)}
 
 
-def first_without_error(timeline: Timeline) -> int | None:
+def first_without_error(accuracies: Iterable[float]) -> int | None:
     """The number of the first measurement without an error on the probe; None if there is none."""
-    accuracies = enumerate(timeline.over_epochs("accuracy"))
-    return next((number for number, accuracy in accuracies if accuracy == 1), None)
+    return next((number for number, each in enumerate(accuracies) if each == 1), None)
 
 
 def snapshots_of(timeline: Timeline) -> list[Snapshot]:
@@ -241,13 +241,6 @@ def _draw_snapshot(timeline: Timeline, on: Target = None) -> Any:
 def _draw_epochs(timeline: Timeline, on: Target = None) -> Any:
     curves = {label: timeline.over_epochs(name) for label, name in _OVER_EPOCHS.items()}
     title = timeline.title("Neural collapse over epochs")
-    (places,), first = timeline.time.places, first_without_error(timeline)
+    (places,), first = timeline.time.places, first_without_error(timeline.over_epochs("accuracy"))
     terminal = None if first is None else places[first]
     return collapse_figure(places, curves, terminal, title, on, timeline.time.label)
-
-
-def _draw_layers(timeline: Timeline, on: Target = None) -> Any:
-    NC1 = list(torch.tensor(timeline.layers_over_epochs("nc1"), dtype=torch.float64))
-    names, title = timeline.layers_with("nc1"), timeline.title("NC1 at each layer by epoch")
-    time = timeline.time
-    return layers_over_epochs_figure(names, time.places[0], NC1, title, "NC1", on, time.label)

@@ -33,7 +33,7 @@ _NC2 = Panel(
 )
 _NC3 = Panel(
     "NC3: classifier and means agree",
-    "Distance between classifier rows and class means, both scaled to norm 1.",
+    "Squared distance between classifier and class means, each a matrix scaled to norm 1.",
     logarithmic=True,
     terminal=True,
 )
@@ -90,7 +90,7 @@ QUANTITIES = (
         "Within-class variability, Tr(Sigma_W Sigma_B^+)/K: how far samples scatter about "
         "their class mean, relative to the distances between classes.",
         ideal="0",
-        worry="If it stops falling, or rises, after the probe is fitted without error: "
+        worry="If it stops falling, or rises, once the probe is fitted without error: "
         "labels may be noisy, or augmentation strong.",
         best="low",
         chart=Curve(_NC1, "NC1"),
@@ -103,7 +103,7 @@ QUANTITIES = (
         "NC2",
         "NC2 norms of means",
         "Standard deviation (divisor K-1) of the norms of the class means, divided by their mean: "
-        "0 if all are equally far from the centre.",
+        "0 if all are equally far from their centre.",
         ideal="0",
         worry="If it stays high: some classes, often majority classes, take more room.",
         best="low",
@@ -143,7 +143,7 @@ QUANTITIES = (
         "NC2 angles of rows",
         "Population standard deviation, over all pairs, of the cosines between classifier rows.",
         ideal="0",
-        worry="If it rises while that of class means falls.",
+        worry="If it rises while the same quantity for class means falls.",
         best="low",
         chart=Curve(_NC2, "angles: rows", dashed=True, compared=False),
         function="functional.equiangularity",
@@ -153,7 +153,8 @@ QUANTITIES = (
         "nc2_maximal_angle_means",
         "NC2",
         "NC2 widest angles of means",
-        "Distance of the cosines between class means from -1/(K-1), the widest possible angle.",
+        "Mean distance of the cosines between class means from -1/(K-1), the widest possible "
+        "angle.",
         ideal="0",
         worry="If it stays high: the classes do not spread as far as they could.",
         best="low",
@@ -165,9 +166,9 @@ QUANTITIES = (
         "nc2_maximal_angle_weights",
         "NC2",
         "NC2 widest angles of rows",
-        "Distance of the cosines between classifier rows from -1/(K-1).",
+        "Mean distance of the cosines between classifier rows from -1/(K-1).",
         ideal="0",
-        worry="If it stays high while the distance for class means falls.",
+        worry="If it stays high while the same quantity for class means falls.",
         best="low",
         chart=Curve(_NC2, "widest: rows", dashed=True, compared=False),
         function="functional.maximal_angle",
@@ -179,7 +180,7 @@ QUANTITIES = (
         "NC2 simplex error",
         "Distance of the class means from a simplex, in norms and angles together.",
         ideal="0",
-        worry="If it stops falling, or rises, after the probe is fitted without error: "
+        worry="If it stops falling, or rises, once the probe is fitted without error: "
         "classes are imbalanced, or there are more of them than dimensions + 1.",
         caveat="At most sqrt(2 - 2/sqrt(K-1)), 1.15 for ten classes.",
         best="low",
@@ -192,7 +193,7 @@ QUANTITIES = (
         "nc3",
         "NC3",
         "NC3 self-duality",
-        "Distance between classifier rows and class means, both scaled to norm 1.",
+        "Squared distance between classifier and class means, each a matrix scaled to norm 1.",
         ideal="0",
         worry="If it stays high or grows: classifier and features disagree on where the "
         "classes are; the head may have a different weight decay.",
@@ -221,7 +222,7 @@ QUANTITIES = (
         "GNC2 uniformity",
         "Population standard deviation, over all pairs, of the logarithms of the distances between "
         "class means, scaled to norm 1: 0 for a simplex, small if the means are spread evenly, "
-        "also where classes outnumber dimensions.",
+        "even if classes outnumber dimensions.",
         ideal="0",
         worry="If it stays high: some classes are much closer in direction than others.",
         best="low",

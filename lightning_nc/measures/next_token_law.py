@@ -19,11 +19,7 @@ from lightning_nc.functional.next_token_prediction import (
 from lightning_nc.functional.separating_directions import triangular_factor
 from lightning_nc.measures.laws import draw_by_epoch, fitted_law, law_tables
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
-from lightning_nc.measures.next_token_law_quantities import (
-    LAYER_QUANTITIES,
-    QUANTITIES,
-    Prediction,
-)
+from lightning_nc.measures.next_token_law_quantities import LAYER_QUANTITIES, QUANTITIES
 from lightning_nc.measures.notes import law_note, nesting_note
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import Layers, Pool
@@ -104,13 +100,12 @@ class NextTokenMeasure(Measure):
         factors = {name: found[self.factor.name] for name, found in answer.statistics.items()}
         layers = self.values_of_layers(factors)
         PR = torch.tensor([*layers.values()], dtype=torch.float64)
-        law = fitted_law(PR)
+        found = fitted_law(PR)
         undefined = _undefined(layers, factors, answer.counts)
-        if not undefined and not bool(law.pearson_r.isfinite()):
+        if not undefined and not bool(found.law.pearson_r.isfinite()):
             undefined = law_note(layers, "PR")
         notes = nesting_note(layers, "PR") | undefined
-        values = self.values_of(Prediction(PR, law))
-        return Evaluation(values, layers, {"residual": PR}, notes)
+        return Evaluation(self.values_of(found), layers, {"residual": PR}, notes)
 
     def draw(self, timeline: Timeline) -> dict[str, Drawing]:
         """Figures of PR against depth, with the fitted law and over epochs."""
@@ -132,9 +127,9 @@ def _undefined(
         return {}
     d = max(len(factors[name]) - 2 for name in undefined)
     return {
-        "few": f"PR and the law are undefined (NaN), since {int(counts.sum())} samples are too few "
-        f"for {d} features, which fit any tokens, at {', '.join(map(repr, undefined[:5]))}. Give "
-        "more, as with Probe(samples_per_class=None)."
+        "few": f"PR and the law are undefined (NaN): {int(counts.sum())} samples are too few for "
+        f"the {d} features at {', '.join(map(repr, undefined[:5]))}. Give more, as with "
+        "Probe(samples_per_class=None)."
     }
 
 

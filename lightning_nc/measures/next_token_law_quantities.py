@@ -1,25 +1,8 @@
 """The quantities of the law of next-token prediction, one row each."""
 
-from typing import NamedTuple
-
-from torch import Tensor
-
 from lightning_nc.functional.next_token_prediction import residual_of
-from lightning_nc.functional.separation import SeparationLaw, separation_ability
+from lightning_nc.functional.separation import separation_ability
 from lightning_nc.measures.quantity import Curve, Panel, Quantity
-
-
-class Prediction(NamedTuple):
-    """What the values of the rows are computed from.
-
-    Attributes:
-        PR: Prediction residual at each layer, in order of depth, shape ``(L,)``.
-        law: The line through ln PR; NaN where it is undefined.
-    """
-
-    PR: Tensor
-    law: SeparationLaw
-
 
 QUANTITIES = (
     Quantity(
@@ -75,7 +58,7 @@ QUANTITIES = (
         best="low",
         worry_above=1.0,
         function="functional.separation_ability",
-        of=lambda found: separation_ability(found.PR),
+        of=lambda found: separation_ability(found.values),
     ),
 )
 
@@ -89,8 +72,8 @@ LAYER_QUANTITIES = (
         "that a linear map of the features does not explain.",
         ideal="0",
         worry="If it is larger than at the layer before.",
-        caveat="It is of the samples to which the map is fitted: d features explain about d/n of n "
-        "tokens by chance, so compare only at equal samples, many more than d.",
+        caveat="The map is fitted to the same n samples, so d features explain about d/n of it by "
+        "chance: use many more than d samples, and compare only at equal numbers.",
         best="low",
         chart=Curve(
             Panel(

@@ -39,9 +39,9 @@ def single_samples_note(n: Tensor, names: str) -> dict[str, str]:
         return {}
     result = "are 0" if single == K else "are too small"
     return {
-        "single samples": f"{single} of {K} classes have one sample, which is their mean: "
-        f"variation within classes is 0 there by construction, so that {names} {result} whatever "
-        "the network has learned. Measure more samples per class."
+        "single samples": f"{single} of {K} classes have one sample, which is their mean, so their "
+        f"variation is 0 and {names} {result} whatever the network has learned. Measure more "
+        "samples per class."
     }
 
 
@@ -57,9 +57,9 @@ def nesting_note(layers: Iterable[str], symbol: str = "D") -> dict[str, str]:
         return {}
     more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
     return {
-        "nesting": f"some layers contain others ({', '.join(inside[:3])}{more}), so {symbol} along "
-        "them is not that of one layer after another, and rho and r do not test the law. Name "
-        'layers of which none contains another; in a glob "*" stops at a dot.'
+        "nesting": f"some layers contain others ({', '.join(inside[:3])}{more}), so {symbol} is "
+        "not that of one layer after another, and rho and r do not test the law. Name layers that "
+        'do not contain each other; in a glob "*" stops at a dot.'
     }
 
 
@@ -76,16 +76,14 @@ def law_note(layers: Mapping[str, float], symbol: str = "D") -> dict[str, str]:
     elif len(layers) < 3:
         cause = f"there are {len(layers)} layers"
     else:
-        cause = f"{symbol} is the same at all {len(layers)} layers"
+        cause = f"{symbol} is the same at all {len(layers)} layers, but for rounding"
     return {
         "law": f"the law is undefined (NaN): a line through ln {symbol} needs three layers or "
         f"more, and {symbol} that is positive, finite and not constant; {cause}."
     }
 
 
-OUTPUTS_NAN = (
-    "the network outputs NaN, which decides nothing. It has diverged, or overflows in its precision"
-)
+OUTPUTS_NAN = "the network outputs NaN: it has diverged, or overflows in its precision"
 ROWS_NOT_FINITE = "the weight of the classifier is not finite (NaN or infinite)"
 
 
@@ -130,15 +128,15 @@ def change_note(timeline: Timeline) -> dict[str, str]:
         if before.probe.get(name, value) != value
     ]
     if not torch.equal(before.counts, now.counts):
-        changes.append(f"n_k was {_in_words(before)} and is {_in_words(now)}")
+        changes.append(f"class counts were {_in_words(before)} and are {_in_words(now)}")
     layers, of_before = timeline.layers, timeline._replace(measurements=[before]).layers
     if layers != of_before:
         changes.append(f"the layers were {_listed(of_before)} and are {_listed(layers)}")
     if not changes:
         return {}
     return {
-        "changed": f"from {now.when} on, measurements are not of what they were of before: "
-        f"{'; '.join(changes)}. Do not compare values across this change."
+        "changed": f"what is measured has changed after {now.when}: {'; '.join(changes)}. Do not "
+        "compare values across this change."
     }
 
 

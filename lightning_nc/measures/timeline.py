@@ -32,18 +32,12 @@ class Timeline(NamedTuple):
     @property
     def epochs(self) -> list[float]:
         """Epochs completed at each measurement."""
-        if isinstance(self.measurements, History):
-            return self.measurements.series("epochs_completed")
-        return [each.epochs_completed for each in self.measurements]
+        return self._series("epochs_completed")
 
     @property
     def time(self) -> TimeAxis:
         """Where the measurements stand along the axis of time, at distinct places."""
-        if isinstance(self.measurements, History):
-            steps = self.measurements.series("step")
-        else:
-            steps = [each.step for each in self.measurements]
-        return time_axis([self.epochs], [steps])
+        return time_axis([self.epochs], [self._series("step")])
 
     def value(self, name: str) -> float:
         """A quantity at the last measurement; NaN if it was not measured."""
@@ -90,7 +84,8 @@ class Timeline(NamedTuple):
         without = self.last.stage == "measure"
         return self.title(what) if without else f"{self.title(what)}, {self.last.when}"
 
-    def _series(self, key: str) -> list[float]:
+    def _series(self, name: str) -> list[float]:
+        """A field of each measurement, or the value under a key."""
         if isinstance(self.measurements, History):
-            return self.measurements.series(key)
-        return [each.values.get(key, math.nan) for each in self.measurements]
+            return self.measurements.series(name)
+        return [vars(each).get(name, each.values.get(name, math.nan)) for each in self.measurements]

@@ -1,11 +1,12 @@
 """Several measures of one network on one probe, in one pass of each kind."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from lightning_nc.measures.given import request_of, require_evaluation
 from lightning_nc.measures.measure import Evaluation, Measure
-from lightning_nc.measures.measurement import keyed
+from lightning_nc.measures.measurement import Measurement, keyed, on_its_own
 from lightning_nc.network.runner import Runner
 from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.probe import Probe
@@ -30,10 +31,25 @@ class Found(NamedTuple):
         """Sentences on what is undefined or was left out."""
         return [*self.answer.notes.values(), *self.evaluation.notes.values()]
 
-    def values(self, probe: str) -> dict[str, float]:
-        """The values under their logged keys."""
-        found = self.evaluation
-        return keyed(self.measure.family, probe, found.values, found.layers)
+    def measurement(
+        self, key: str, book: Mapping[str, float] = MappingProxyType({}), **when: Any
+    ) -> Measurement:
+        """The values under their logged keys, and what is kept beside them.
+
+        Args:
+            key: The name of the probe in logged keys.
+            book: Values that are logged with those of the measure.
+            **when: The other fields of the measurement.
+        """
+        answer, found = self.answer, self.evaluation
+        return Measurement(
+            values=keyed(self.measure.family, key, {**found.values, **book}, found.layers),
+            arrays={name: on_its_own(array) for name, array in found.arrays.items()},
+            counts=on_its_own(answer.counts),
+            pooling=dict(answer.pooling),
+            classes=answer.class_names,
+            **when,
+        )
 
 
 def measured_together(

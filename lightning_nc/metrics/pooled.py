@@ -9,23 +9,17 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from lightning_nc.arguments import require_whole_number
-from lightning_nc.functional.class_geometry import undefined_without_signal
 from lightning_nc.functional.class_moments import (
     ClassMoments,
     class_moments,
     geometry_of_moments,
     pool_moments,
 )
-from lightning_nc.functional.cosines import centred
 from lightning_nc.functional.input_checks import check_features, require_every_class
-from lightning_nc.functional.neural_collapse import (
-    equinorm,
-    undefined_without_angles,
-    variability_collapse_of,
-)
-from lightning_nc.functional.pair_quantities import pair_quantities
 from lightning_nc.functional.separation import fuzziness_of
-from lightning_nc.functional.simplex_etf import simplex_etf_error_of
+from lightning_nc.measures.last_layer import LastLayer
+from lightning_nc.measures.neural_collapse_quantities import QUANTITIES
+from lightning_nc.passes.request import ClassifierGeometry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,21 +171,10 @@ class NeuralCollapse(_PooledMoments):
 
     def compute(self) -> dict[str, Tensor]:
         """Return NC1, NC2 of the means, and CDNV, over all samples of all processes."""
-        geometry = geometry_of_moments(self._moments())
-        M = centred(geometry.means)
-        pairs = pair_quantities(M, geometry)
-        of_angles = {
-            "nc2_equinorm_means": equinorm(M),
-            "nc2_equiangularity_means": pairs.equiangularity,
-            "nc2_maximal_angle_means": pairs.maximal_angle,
-            "nc2_etf_error": simplex_etf_error_of(M),
-            "gnc2": pairs.uniformity,
-        }
-        return {
-            "nc1": variability_collapse_of(geometry),
-            **{name: undefined_without_angles(v, geometry) for name, v in of_angles.items()},
-            "cdnv": undefined_without_signal(pairs.cdnv, geometry.rank),
-        }
+        last = LastLayer(ClassifierGeometry(geometry_of_moments(self._moments())))
+        # without a classifier, the rows that need one have no value
+        found: dict[str, Any] = {row.name: row.of(last) for row in QUANTITIES if row.of}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def _pack(moments: ClassMoments) -> Tensor:

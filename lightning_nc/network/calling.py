@@ -146,8 +146,8 @@ def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: 
 def _when_called_with(inputs: Any) -> str:
     return (
         f". The network was called with {described(inputs)}. If it takes something else, say what: "
-        "Probe(..., unpack=lambda batch: (inputs, labels)); if classes are computed otherwise than "
-        "by its forward, say how: Probe(..., forward=lambda module, inputs: ...)."
+        "Probe(..., unpack=lambda batch: (inputs, labels)); if its forward does not compute the "
+        "classes, say how to call it: Probe(..., forward=lambda module, inputs: ...)."
     )
 
 

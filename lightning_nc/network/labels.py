@@ -106,6 +106,17 @@ def dataset_labels(dataset: Any) -> Tensor | None:
     return _as_labels(declared, len(dataset))
 
 
+def counts_with(counts: Tensor, labels: Tensor) -> Tensor:
+    """Samples per class, shape ``(K,)``, with those of more labels; K grows with the largest.
+
+    Example:
+        >>> counts_with(torch.tensor([1, 1]), torch.tensor([0, 2]))
+        tensor([2, 1, 1])
+    """
+    new = labels.bincount(minlength=len(counts)).to(counts)
+    return new + torch.nn.functional.pad(counts, (0, len(new) - len(counts)))
+
+
 def innermost(dataset: Any) -> Any:
     """Return the dataset inside `Subset` wrappers, which may be created for each measurement."""
     while isinstance(dataset, Subset):

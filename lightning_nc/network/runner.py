@@ -12,22 +12,6 @@ from lightning_nc.guards.generators import generators_in_model, held_generators
 from lightning_nc.network.calling import Forward, calling
 
 
-def _no_progress() -> None:
-    """Do nothing, in place of a progress display."""
-
-
-def _say_nothing(_text: str) -> None:
-    """Do nothing, in place of a message."""
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _inputs_alone(_batch: Any, inputs: Any) -> Any:
-    return inputs
-
-
 class Runner(NamedTuple):
     """A network and how to move batches to it and call it.
 
@@ -49,9 +33,9 @@ class Runner(NamedTuple):
     precision: Callable[[], AbstractContextManager[Any]]
     call: Callable[[Any], Any]
     around: Any = None
-    advance: Callable[[], None] = _no_progress
-    inputs_of: Callable[[Any, Any], Any] = _inputs_alone
-    announce: Callable[[str], None] = _say_nothing
+    advance: Callable[[], None] = lambda: None
+    inputs_of: Callable[[Any, Any], Any] = lambda batch, inputs: inputs
+    announce: Callable[[str], None] = lambda text: None
 
     def generators(self) -> list[Any]:
         """Return the random generators that the network or ``around`` may draw from."""
@@ -61,7 +45,7 @@ class Runner(NamedTuple):
 def plain_runner(
     model: nn.Module,
     forward: Forward | None = None,
-    advance: Callable[[], None] = _no_progress,
+    advance: Callable[[], None] = lambda: None,
 ) -> Runner:
     """Return a runner that moves batches to the device of the network's first parameter.
 
@@ -96,7 +80,7 @@ _WRAPPERS = ("_FabricModule", "DistributedDataParallel", "DataParallel")
 def _precision_of(model: nn.Module) -> tuple[Callable[[], AbstractContextManager[Any]], Any]:
     """The context of forward passes, and the function that converts a batch for them."""
     if type(model).__name__ != "_FabricModule":
-        return nullcontext, _as_it_is
+        return nullcontext, lambda batch: batch
     strategy: Any = getattr(model, "_strategy", None)
     if strategy is None:
         raise ValueError(

@@ -29,14 +29,13 @@ def what_targets_are(targets: Tensor) -> str:
         return "one for the whole batch. Return one label per sample from Probe(unpack=...)."
     if are_positions(targets):
         return (
-            "labels of the positions of a sequence or image, but the geometry of classes needs one "
-            "per sample. Return one from Probe(unpack=...), or make each position a sample of the "
-            "dataset."
+            "labels of the positions of a sequence or image, but each sample needs one label. "
+            "Return one from Probe(unpack=...), or make each position a sample of the dataset."
         )
     if targets.ndim > 2:
         return (
-            "a second view or an image, but the geometry of classes needs a label per sample. Give "
-            'labelled data: Probe(dataset, name="my_probe").'
+            "a second view or an image, but each sample needs a label. Give labelled data: "
+            'Probe(dataset, name="my_probe").'
         )
     if targets.ndim == 2 and _sum_to_one(targets):
         if _are_zeros_and_ones(targets):
@@ -47,14 +46,13 @@ def what_targets_are(targets: Tensor) -> str:
         )
     if targets.ndim == 2 and _are_zeros_and_ones(targets):
         return (
-            "multi-label targets, but the geometry of classes needs one class per sample. To "
-            "measure whether samples have one of the classes, return its column from "
-            "Probe(unpack=...), targets[:, 0], with head=False: no row of a head is of samples "
-            "without the class."
+            "multi-label targets, but each sample needs one class. To measure a single label, "
+            "return its column from Probe(unpack=...), targets[:, 0], with head=False, since the "
+            "head has no row for samples without it."
         )
     return (
-        "no class indices, as of a regression, which is not a classification: there are no classes "
-        "to measure. If each sample has a class, return its index from Probe(unpack=...)."
+        "not class indices. A regression has no classes to measure; if each sample has a class, "
+        "return its index from Probe(unpack=...)."
     )
 
 

@@ -41,10 +41,6 @@ class Disagreement(MeasurementError):
         self.failures = failures
 
 
-def _never() -> bool:
-    return False
-
-
 class Processes(NamedTuple):
     """The processes that measure together.
 
@@ -60,7 +56,7 @@ class Processes(NamedTuple):
     world: int = 1
     device: torch.device = torch.device("cpu")
     requests: int = 0
-    interrupted: Callable[[], bool] = _never
+    interrupted: Callable[[], bool] = lambda: False
 
     def agree(
         self,
@@ -122,7 +118,9 @@ class Processes(NamedTuple):
         self._hold_vote(0, None, {})
 
     def all_reduce(self, flat: Tensor) -> Tensor:
-        """Return the sum of a tensor over all processes."""
+        """Return the sum of a tensor over all processes; for one process the tensor itself."""
+        if self.world == 1:
+            return flat
         shared = flat.to(self.device)
         torch.distributed.all_reduce(shared)
         return shared.to(flat.device)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.network.batches import ProbeBatch
-from lightning_nc.network.labels import dataset_labels, listed
+from lightning_nc.network.labels import counts_with, dataset_labels, listed
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import Trace
 from lightning_nc.passes.probe import Probe
@@ -60,8 +60,7 @@ def settle_labels(
     counts = torch.zeros(max(rows or 0, 2), dtype=torch.long)
     for batch in labelled_batches(runner, reading._replace(batches=batches)):
         read.append(batch.labels.cpu())
-        new = read[-1].bincount(minlength=len(counts))
-        counts = torch.nn.functional.pad(counts, (0, len(new) - len(counts))) + new
+        counts = counts_with(counts, read[-1])
         if quota is None or (rows is None and named is None):
             continue
         enough = counts >= quota

@@ -1,6 +1,6 @@
 """What the classifier decides for each sample: by W h + b, and by what the network outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_nc.functional.classifier import LinearDecision, decision_unit, two_row_head
 from lightning_nc.functional.powers_of_two import in_units_of
+from lightning_nc.network.capture import Capture
 from lightning_nc.network.head import Head, far_from
 from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.points import Point
@@ -121,35 +122,53 @@ class SweptDecisions:
     activations that are freed, and these take new memory then, batch by batch.
 
     Args:
+        heads: Name of the head whose input a point is.
+        named: Those heads that were named, rather than found.
         samples: Number of samples of the sweep.
     """
 
-    def __init__(self, samples: int) -> None:
-        self._samples = samples
+    def __init__(self, heads: Mapping[Point, str], named: Collection[str], samples: int) -> None:
+        self._heads, self._named, self._samples = heads, named, samples
+        self._features: dict[Point, Tensor] = {}
         self._deciding: dict[Point, HeadDecisions] = {}
         self._decided: dict[Point, Tensor] = {}
         self._done: dict[Point, int] = {}
 
-    def add(
-        self,
-        point: Point,
-        head: tuple[Head, bool],
-        features: Tensor,
-        outputs: Sequence[Any],
-        positions: Positions | None,
-    ) -> None:
-        """Add what is decided for the samples of a batch.
+    def take(self, point: Point, features: Tensor, watched: Capture) -> None:
+        """Keep features at the input of a head that has run: the output is not known yet."""
+        head = self._heads.get(point)
+        if head in watched.heads and head in watched.outputs:
+            self._features[point] = features.clone()
+
+    def add(self, watched: Capture, output: Any, positions: Positions | None) -> None:
+        """Add what is decided for the samples of a batch that has run.
 
         Args:
-            point: The point at the head's input.
-            head: The head as it was when it ran, and whether it was named, rather than found.
-            features: See `HeadDecisions.of`, as the rest.
-            outputs: See there.
-            positions: See there.
+            watched: The heads as they were when they ran. It notes what fails here: only those need
+                decisions who ask for them.
+            output: What the network returned.
+            positions: See `HeadDecisions.of`.
         """
+        for point, features in self._features.items():
+            try:
+                self._add(point, features, watched, output, positions)
+            except Exception as error:
+                watched.failures[point] = error
+        self._features.clear()
+
+    def _add(
+        self,
+        point: Point,
+        features: Tensor,
+        watched: Capture,
+        output: Any,
+        positions: Positions | None,
+    ) -> None:
+        name, width = self._heads[point], features.shape[1]
         if point not in self._deciding:
-            self._deciding[point] = HeadDecisions(head[0], point, features.shape[1], head[1])
-        found = self._deciding[point].of(features, outputs, positions)
+            head, is_named = watched.heads[name], name in self._named
+            self._deciding[point] = HeadDecisions(head, point, width, is_named)
+        found = self._deciding[point].of(features, [output, watched.outputs[name]], positions)
         if point not in self._decided:
             self._decided[point] = found.new_empty(len(found), self._samples)
         done = self._done.get(point, 0)

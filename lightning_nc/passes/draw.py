@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.network.batches import ProbeBatch, form_batches, stratified
-from lightning_nc.network.labels import class_indices
+from lightning_nc.network.labels import class_indices, counts_with
 from lightning_nc.network.positions import Positions
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import Trace
@@ -128,8 +128,7 @@ class _Candidates:
             return
         self.seen += len(labels)
         self.num_labels = max(self.num_labels, int(labels.max()) + 1)
-        new = labels.bincount(minlength=len(self.counts))
-        self.counts = new + torch.nn.functional.pad(self.counts, (0, len(new) - len(self.counts)))
+        self.counts = counts_with(self.counts, labels)
         self._parts.append((items, ranks, labels, numbers))
         if len(self._parts) > 64:
             self._parts = [self.joined()]

@@ -7,8 +7,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from lightning_nc.network.batches import Samples
 from lightning_nc.network.points import Point
+from lightning_nc.network.samples import Samples
 from lightning_nc.passes.feature_cache import (
     FeatureCache,
     belongs_on_host,
@@ -22,10 +22,11 @@ from lightning_nc.passes.layer_batches import Centres, LayerBatch, ResidualBatch
 from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.request import Answer
-from lightning_nc.passes.statistics import Statistic, add_each
+from lightning_nc.passes.statistics import Statistic
 from lightning_nc.passes.sum_checks import not_finite, why_not_finite
+from lightning_nc.passes.summing import Summing
 from lightning_nc.passes.sums import Sums
-from lightning_nc.passes.sweeps import Reading, Swept, TakeBatch, sweep
+from lightning_nc.passes.sweeps import Reading, Swept, sweep
 from lightning_nc.passes.totals import centres_at, sums_of
 
 T = TypeVar("T")
@@ -76,7 +77,7 @@ class GeometryPass(MeasuringPass):
             group += 1
         self._note(plan, found.broken)
         self.notes |= plan.notes
-        return [self._answer(n, plan, found) for n in self._numbers]
+        return [self._answer(n, plan, found) for n in range(len(self.requests))]
 
     def _memory_mb(self) -> float:
         """What accumulators may take, in MB: not over half of what the shortest device has free."""
@@ -103,7 +104,7 @@ class GeometryPass(MeasuringPass):
         """
         first = self._agree(partial(self._first_sweep, group, memory_mb))
         plan = first.plan
-        totals = first.sums.over_processes(self.all_reduce)
+        totals = first.sums.over_processes(self.processes.all_reduce)
         found.tallies |= sums_of(_TALLY, totals)
         found.decided |= first.swept.decided
         points = plan.with_geometry(first.points, self.failed)
@@ -112,7 +113,7 @@ class GeometryPass(MeasuringPass):
             second = partial(self._second_sweep, first, points, totals, found.decided)
             centres, sums = self._agree(second)
             del second
-            totals |= sums.over_processes(self.all_reduce)
+            totals |= sums.over_processes(self.processes.all_reduce)
             del sums
         needed = plan.needed(first.points, self.failed)
         found.read_totals(plan, needed, totals, centres)
@@ -145,30 +146,26 @@ class GeometryPass(MeasuringPass):
             sums = self._sums(by_label | self._shapes(declared, K, widths))
             for key, tally in tallies.items():
                 sums.add(key, tally)
-
-            broken: dict[Hashable, Exception] = {}
             classes, places = plan.classes.to(sums.flat.device), self._places(plan, sums)
-            done = dict.fromkeys(points, 0)
 
-            def add(point: Point, features: Tensor, labels: Tensor) -> None:
-                part = _next_part(done, point, len(labels))
-                batch = LayerBatch(features, labels, K, places[part], classes)
-                add_each(sums, point, declared[point], batch, broken, self.processes.rank)
+            def batch_of(point: Point, h: Tensor, labels: Tensor, part: slice) -> LayerBatch:
+                return LayerBatch(h, labels, K, places[part], classes)
 
+            summing = Summing(sums, declared, batch_of, self.processes.rank)
             reading = self._share(plan, samples)
             cache = self._cache(plan, reading, widths)
-            take: TakeBatch = add if cache is None else cache.keep
+            take = summing.add if cache is None else cache.keep
             heads = {point: name for point, name in plan.heads.items() if point in widths}
             swept = sweep(self.runner, reading, points, take, heads, plan.named_heads)
             failures = swept.failures
             if cache is not None:
-                cache.replay(points, add, failures)
+                cache.replay(points, summing.add, failures)
             alive = [point for point in points if point not in failures]
             infinite = not_finite(
                 {p: [sums.view((p, name)) for name in _of_all_features(declared[p])] for p in alive}
             )
             failures |= dict.fromkeys(infinite, why_not_finite(infinite))
-            self._note(plan, {**failures, **broken})
+            self._note(plan, {**failures, **summing.broken})
         count = len(groups)
         return _FirstSweep(plan, count, points, samples, reading, cache, places, swept, sums)
 
@@ -213,21 +210,18 @@ class GeometryPass(MeasuringPass):
         sums = self._sums(self._shapes(declared, plan.num_classes, plan.widths))
         classes, places = plan.classes.to(sums.flat.device), first.places
         decided = {p: _as_classes(rows, plan.classes) for p, rows in decided.items()}
-        done = dict.fromkeys(points, 0)
-        broken: dict[Hashable, Exception] = {}
 
-        def add(point: Point, features: Tensor, labels: Tensor) -> None:
-            part = _next_part(done, point, len(labels))
+        def batch_of(point: Point, h: Tensor, labels: Tensor, part: slice) -> ResidualBatch:
             of_part = {p: rows[:, part] for p, rows in decided.items()}
-            batch = ResidualBatch(features, labels, centres[point], places[part], of_part, classes)
-            add_each(sums, point, declared[point], batch, broken, self.processes.rank)
+            return ResidualBatch(h, labels, centres[point], places[part], of_part, classes)
 
+        summing = Summing(sums, declared, batch_of, self.processes.rank)
         if first.cache is not None:
-            first.cache.replay(points, add, failures)
+            first.cache.replay(points, summing.add, failures)
         else:
             with self._guard((first.samples.dataset, first.samples.collate)):
-                failures |= sweep(self.runner, first.reading, points, add).failures
-        self._note(plan, {**failures, **broken})
+                failures |= sweep(self.runner, first.reading, points, summing.add).failures
+        self._note(plan, {**failures, **summing.broken})
         return centres, sums
 
     def _share(self, plan: Plan, samples: Samples) -> Reading:
@@ -281,13 +275,6 @@ def _of_all_features(statistics: Sequence[Statistic]) -> list[str]:
     """
     names = [each.name for each in statistics]
     return [ClassSums.name] if ClassSums.name in names else names
-
-
-def _next_part(done: dict[Point, int], point: Point, n: int) -> slice:
-    """Where the next n samples of a point are among those of this process."""
-    start = done[point]
-    done[point] = start + n
-    return slice(start, done[point])
 
 
 def _as_classes(rows: Tensor, classes: Tensor) -> Tensor:

@@ -1,9 +1,7 @@
 """A pass that compares the gradients of a few samples, with one vote and one reduction."""
 
 import time
-from collections.abc import Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -32,24 +30,12 @@ from lightning_nc.tangent.differentiable_network import Network
 from lightning_nc.tangent.kernel import output_changes, tangent_kernel
 
 
-class _Routes(NamedTuple):
-    """The number of outputs and how their gradients were taken; see `KernelAnswer`."""
-
-    num_outputs: int
-    one_by_one: Mapping[str, str] = MappingProxyType({})
-    by_network: Sequence[str] = ()
-    seconds_of_moves: float = 0.0
-    seconds_each: float = 0.0
-
-
 class _Share(NamedTuple):
-    """What a process knows after its share of the work."""
+    """What a process knows after its share of the work: the answer, but for the sums of all."""
 
-    labels: Tensor
-    classes: Tensor
-    names: tuple[str, ...]
+    plan: Plan
     sums: Sums
-    routes: _Routes
+    answer: KernelAnswer
 
 
 class GradientPass(MeasuringPass):
@@ -63,19 +49,15 @@ class GradientPass(MeasuringPass):
         local = self._agree(partial(self._compare, number, wanted))
         if local is None or number in self.failed:
             return self.failed[number]
-        totals = local.sums.over_processes(self.all_reduce)
-        answer = KernelAnswer(
-            totals["kernel"],
-            local.labels,
-            totals["squared moves"].sqrt() if wanted and wanted.relative_similarity else None,
-            **local.routes._asdict(),
-        )
-        classes, n = torch.unique(local.labels, return_counts=True)
-        counts = torch.zeros(len(local.classes), dtype=n.dtype)
-        counts[torch.searchsorted(local.classes, classes)] = n
-        return Answer(
-            {}, None, counts, kernel=answer, classes=local.classes, class_names=local.names
-        )
+        plan, sums, answer = local
+        totals = sums.over_processes(self.processes.all_reduce)
+        asked = wanted is not None and wanted.relative_similarity
+        moves = totals["squared moves"].sqrt() if asked else None
+        answer = answer._replace(kernel=totals["kernel"], moves=moves)
+        places = torch.searchsorted(plan.classes, answer.labels)
+        counts = places.bincount(minlength=plan.num_classes)
+        names = plan.class_names
+        return Answer({}, None, counts, kernel=answer, classes=plan.classes, class_names=names)
 
     def _compare(self, number: int, wanted: KernelRequest | None) -> _Share | None:
         """Compute the share of this process; None if the request cannot be met."""
@@ -113,14 +95,14 @@ class GradientPass(MeasuringPass):
             sums = self._sums({"kernel": (m, m), "squared moves": (m, m)})
             with self.runner.precision():
                 if wanted.parameters == "last_layer":
-                    routes = self._add_last_layer(sums, place, inputs, m)
+                    answer = self._add_last_layer(sums, place, inputs, labels)
                 else:
-                    routes = self._add_share(sums, wanted, batch.number, inputs, labels)
-        return _Share(labels.cpu(), plan.classes, plan.class_names, sums, routes)
+                    answer = self._add_share(sums, wanted, batch.number, inputs, labels)
+        return _Share(plan, sums, answer)
 
     def _add_share(
         self, sums: Sums, wanted: KernelRequest, number: int, inputs: Any, labels: Tensor
-    ) -> _Routes:
+    ) -> KernelAnswer:
         """Add the gradients along the output directions of this process to the sums."""
         begun, runner, held = time.perf_counter(), self.runner, self.runner.generators()
         read = wanted.outputs if callable(wanted.outputs) else main_tensor
@@ -145,19 +127,22 @@ class GradientPass(MeasuringPass):
 
         found = tangent_kernel(network, v, own, runner.advance, foresee)
         sums.add("kernel", found.kernel.to(sums.flat))
-        C, each = network.num_outputs, found.seconds
-        routes = _Routes(C, found.one_by_one, found.by_network, seconds_each=each)
+        of_modules, C = (found.one_by_one, found.by_network), network.num_outputs
+        answer = KernelAnswer(found.kernel, labels.cpu(), None, C, *of_modules)
+        answer = answer._replace(seconds_each=found.seconds)
         if not wanted.relative_similarity:
-            return routes
+            return answer
         started = time.perf_counter()
         losses = partial(loss_gradients, targets=labels, loss=wanted.loss)
         found_moves = output_changes(network, v, losses, own, runner.advance)
         # moves by one step are only compared with one another, so each step may have its own unit
         changes = found_moves.changes / scale_of(found_moves.losses, 1).mT.to(found_moves.changes)
         sums.add("squared moves", changes.square().sum(0).to(sums.flat))
-        return routes._replace(seconds_of_moves=time.perf_counter() - started)
+        return answer._replace(seconds_of_moves=time.perf_counter() - started)
 
-    def _add_last_layer(self, sums: Sums, place: Wanted, inputs: Any, m: int) -> _Routes:
+    def _add_last_layer(
+        self, sums: Sums, place: Wanted, inputs: Any, labels: Tensor
+    ) -> KernelAnswer:
         """Add the closed form; every process runs the network, which may be sharded."""
         point, name = place.classifier, place.head
         assert point is not None
@@ -169,16 +154,16 @@ class GradientPass(MeasuringPass):
 
         uncast = torch.autocast(self.runner.device.type, enabled=False)
         with uncast, capture(self.runner.model, [point], [name], self.runner.call) as watched:
-            watched.forward(inputs, m, keep)
+            watched.forward(inputs, len(labels), keep)
         watched.require_all()
         head = watched.heads[name]
         C = len(_rows_of(head, point, features[0]))
+        kernel = last_layer_kernel(features[0], C, head.bias is not None).to(sums.flat)
         if self.processes.rank == 0:  # all have the same kernel, which counts once
-            kernel = last_layer_kernel(features[0], C, head.bias is not None).to(sums.flat)
             sums.add("kernel", kernel)
             # a step on any loss moves by |v_i| |<h_i, h_j> + 1|, and v_i cancels in relative moves
             sums.add("squared moves", (kernel / C).square())
-        return _Routes(C)
+        return KernelAnswer(kernel, labels.cpu(), None, C)
 
 
 def require_own_outputs(probe: Probe) -> None:
@@ -203,8 +188,8 @@ def require_rows(inputs: Any) -> None:
     for leaf in tree_leaves(inputs):
         if not isinstance(leaf, Tensor) and next(tensors_in(leaf), None) is not None:
             raise DoesNotApply(
-                f"Gradients are compared sample by sample, which cannot be taken from a "
-                f"{type(leaf).__name__}. Call the network with tensors, by Probe(unpack=..., "
+                f"Gradients are compared sample by sample, and single samples cannot be taken from "
+                f"a {type(leaf).__name__}. Call the network with tensors, by Probe(unpack=..., "
                 "forward=lambda module, inputs: ...), or leave LocalElasticity out."
             )
 

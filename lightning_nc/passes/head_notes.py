@@ -57,9 +57,9 @@ def _bypass_note(found: Trace, head: ModuleRun, request: Request) -> dict[str, s
     if request.head is not None or not is_bypassed(found, head):
         return {}
     return {
-        "bypass": f"the network's output does not depend on the head '{head.name}' alone. Features "
-        "are those at its input, and W and b are its own; decisions are those of the output. If "
-        "another module is meant, name it: head=..."
+        "bypass": f"the network's output does not depend on the head '{head.name}' alone: "
+        "features, W and b are those of this head, decisions those of the output. If another "
+        "module is meant, name it: head=..."
     }
 
 

@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.unobtrusive import unobtrusive
-from lightning_nc.network.batches import Samples, samples_of
 from lightning_nc.network.runner import Runner
+from lightning_nc.network.samples import Samples, samples_of
 from lightning_nc.passes.agreement import Disagreement, Processes
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.planning import make_plan, still_holds
@@ -93,12 +92,10 @@ class MeasuringPass(ABC):
         alone = self.processes.world == 1
         return not alone or all(isinstance(e, lasting) for e in self.plan.failures.values())
 
-    @property
-    def _numbers(self) -> range:
-        return range(len(self.requests))
-
     def _agree(self, work: Callable[[], T]) -> T:
-        return self.processes.agree(work, self._digest, self.failed)
+        return self.processes.agree(
+            work, lambda: 0 if self.plan is None else self.plan.digest, self.failed
+        )
 
     def _note(self, plan: Plan, failures: Mapping[Any, Exception]) -> None:
         """Note the requests that cannot be answered because of failures, as in `Plan.failed`."""
@@ -108,14 +105,6 @@ class MeasuringPass(ABC):
     @abstractmethod
     def _answers(self) -> list[Answer | Exception]:
         """Measure as in `run`, with the same buffers on all processes."""
-
-    @property
-    def all_reduce(self) -> Callable[[Tensor], Tensor] | None:
-        """Sums a tensor over all processes; None for one process."""
-        return self.processes.all_reduce if self.processes.world > 1 else None
-
-    def _digest(self) -> int:
-        return self.plan.digest if self.plan is not None else 0
 
     def _guard(self, data: tuple[Any, ...]) -> Any:
         touched, probe = (*data, self.runner.around), self.probe

@@ -27,9 +27,9 @@ from lightning_nc.passes.request import Request
 from lightning_nc.passes.sweeps import Reading, labelled_batches
 
 _NO_TOKENS = (
-    "labels are of whole samples, and the inputs are no tokens. The number of each label is "
-    "predicted, which means something only if these are the next tokens of a text. Text has labels "
-    "of positions, as by Probe(unpack=next_token); for a classifier, take EquiSeparation."
+    "labels are of whole samples and the inputs are no tokens, so PR is that of the labels' "
+    "numbers, which means nothing unless these are next tokens. For text, use "
+    "Probe(unpack=next_token); for a classifier, EquiSeparation."
 )
 
 
@@ -212,8 +212,8 @@ def _several_note(found: Trace, points: Sequence[Point]) -> dict[str, str]:
     if several is None:
         return {}
     return {
-        "several": f"the output depends on more than the first of the tensors that '{several}' "
-        "returns, and features are of that one alone. To take others, name layers with functions: "
+        "several": f"the output depends on several tensors that '{several}' returns, and only the "
+        "first is measured. To take others, name layers with functions: "
         f"layers={{'{several}': lambda output: ...}}."
     }
 

@@ -140,10 +140,14 @@ class Plan(NamedTuple):
         return found.bincount(minlength=self.num_classes).double()
 
     @property
+    def met(self) -> list[Wanted]:
+        """Where the answers come from, of the requests that can have one."""
+        return [each for each in self.wanted if each is not None]
+
+    @property
     def last_layers(self) -> dict[Point, str | None]:
         """The points of last-layer features, with the name of the head whose input they are."""
-        wanted = [each for each in self.wanted if each is not None]
-        return {each.classifier: each.head for each in wanted if each.classifier is not None}
+        return {each.classifier: each.head for each in self.met if each.classifier is not None}
 
     @property
     def heads(self) -> dict[Point, str]:
@@ -153,7 +157,7 @@ class Plan(NamedTuple):
     @property
     def named_heads(self) -> set[str]:
         """Names of the heads that were named, rather than found."""
-        return {each.head for each in self.wanted if each and each.head and each.is_named}
+        return {each.head for each in self.met if each.head and each.is_named}
 
     def failed(self, failures: Mapping[Any, Exception]) -> dict[int, Exception]:
         """The requests that cannot be answered because of failures.

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_nc.network.batches import ProbeBatch, Samples, seeded_order
+from lightning_nc.network.batches import ProbeBatch, seeded_order
 from lightning_nc.network.capture import capture
 from lightning_nc.network.class_names import names_of_classes
 from lightning_nc.network.labels import class_indices, dataset_labels, innermost
 from lightning_nc.network.points import Point
 from lightning_nc.network.positions import Positions, are_of_positions
 from lightning_nc.network.runner import Runner
+from lightning_nc.network.samples import Samples
 from lightning_nc.network.trace import Trace, trace
 from lightning_nc.passes.draw import Drawn, draw_positions, draw_samples
 from lightning_nc.passes.places import Places

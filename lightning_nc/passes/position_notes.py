@@ -40,8 +40,8 @@ def _beyond_note(layer: str, rows: int, classes: Tensor) -> dict[str, str]:
     if len(beyond) != 1 or len(classes) == 1:
         return {}
     return {
-        "ignored": f"label {beyond[0]} is none of the {rows} rows of the last layer, '{layer}', "
-        "and is measured as a class. If it marks positions without a class: "
+        "ignored": f"label {beyond[0]} has no row among the {rows} of the last layer, '{layer}', "
+        "and is measured as a class. If it marks positions without a class, set "
         f"Probe(..., ignore_index={beyond[0]})."
     }
 

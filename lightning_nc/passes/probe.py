@@ -47,27 +47,27 @@ class Probe:
         samples_per_class: How many samples of each class to draw; None uses the whole source.
         classes: Labels of the classes to measure; by default all that have samples.
         min_samples_per_class: Classes with fewer samples in the source are left out.
-        ignore_index: The label of positions that are none, where labels are of positions.
+        ignore_index: If positions have labels, those with this label are left out.
         unpack: ``unpack(batch) -> (inputs, labels)``; inputs are a tensor, or a dict or tuple that
             is passed on as keyword or positional arguments. By default a pair is used as it is,
             and a dict or dataclass is split at its key ``labels``, ``label``, ``targets``,
-            ``target`` or ``y``. Items after a pair are left out where they cannot be labels. A
+            ``target`` or ``y``. Items after a pair are left out if they cannot be labels. A
             network whose first parameter is called ``batch`` is called with the whole batch.
         forward: How the network is called if not by its own ``forward``: the name of a submodule or
             method, or ``forward(module, inputs) -> outputs``.
         batch_norm: ``"eval"`` measures with running statistics, ``"batch"`` with those of each
             probe batch, as the papers on the law of equi-separation do.
         user_hooks: Whether your forward hooks and forward pre-hooks on modules run when the network
-            is measured, as they run in training. With False they do not, so that a hook that
-            counts or collects sees training alone. Hooks that belong to the network always run:
+            is measured, as they run in training. With False they do not, so a hook that counts
+            or collects sees training only. Hooks that belong to the network always run:
             those defined in torch, Transformers, PEFT or Accelerate (pruning, weight and spectral
             norm, quantisation, adapters), and objects of classes derived from theirs.
-        cache_mb: Features up to this size in MB are kept for the second sweep: on a card, or in
-            pinned memory of the host where they would fill half of what is free there. Above it,
+        cache_mb: Features up to this size in MB are kept for the second sweep: on the GPU, or in
+            pinned memory of the host if they would fill half of what is free there. Above it,
             the network runs twice.
         memory_mb: Limit in MB on the accumulators: three arrays of 8 K d bytes per layer. Layers
             that do not fit together are measured one group after another; a layer that does not
-            fit alone is an error. On a card, a group takes no more than half of what is free.
+            fit alone is an error. On a GPU, a group takes at most half of what is free.
         seed: Decides which samples are drawn, how they are batched, and every random number that
             data and network draw during a measurement.
         batch_size: Samples per batch; by default the batch size of the source.

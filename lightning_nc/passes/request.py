@@ -124,9 +124,9 @@ class KernelAnswer(NamedTuple):
     labels: Tensor
     moves: Tensor | None
     num_outputs: int
-    one_by_one: Mapping[str, str]
-    by_network: Sequence[str]
-    seconds_of_moves: float
+    one_by_one: Mapping[str, str] = MappingProxyType({})
+    by_network: Sequence[str] = ()
+    seconds_of_moves: float = 0.0
     seconds_each: float = 0.0
 
 

@@ -6,7 +6,6 @@ name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
 from operator import index
 from typing import Any
 
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from lightning_nc.arguments import shown
 from lightning_nc.passes.layer_batches import ResidualBatch
-from lightning_nc.passes.sums import Sums
 
 
 class Statistic(ABC):
@@ -124,35 +122,3 @@ def require_same(one: Statistic, other: Statistic) -> None:
             f"Two statistics have the name '{one.name}', {type(one).__name__} and "
             f"{type(other).__name__}, but differ. Give each a name of its own."
         )
-
-
-def add_each(
-    sums: Sums,
-    place: Hashable,
-    statistics: Sequence[Statistic],
-    batch: Any,
-    broken: dict[Hashable, Exception],
-    rank: int = 0,
-) -> None:
-    """Add the statistics of a batch to the sums; one that fails does not keep others from theirs.
-
-    Args:
-        sums: The sums, by place and name of the statistic.
-        place: Where the batch is from.
-        statistics: What to add.
-        batch: What the statistics are of.
-        broken: Why statistics have failed, by place and name; they are not tried again.
-        rank: The slot of this process in those that do not add up.
-    """
-    for each in statistics:
-        name = (place, each.name)
-        if name in broken:
-            continue
-        try:
-            shared = sums.view(name)
-            each.add_to(shared if each.adds_up else shared[rank], batch)
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            named = ValueError(f"The statistic '{each.name}' cannot be summed: {why}")
-            named.__cause__ = error
-            broken[name] = named

@@ -45,15 +45,14 @@ class Sums:
         return self.flat[start : start + size].view(shape)
 
     def over_processes(
-        self, all_reduce: Callable[[Tensor], Tensor] | None = None
+        self, all_reduce: Callable[[Tensor], Tensor] = lambda flat: flat
     ) -> dict[Hashable, Tensor]:
         """Return all sums by name, added up over processes; nothing can be added afterwards.
 
         Args:
-            all_reduce: Sums a tensor over all processes; None for one process.
+            all_reduce: Sums a tensor over all processes.
         """
-        if all_reduce is not None:
-            self.flat = all_reduce(self.flat)
+        self.flat = all_reduce(self.flat)
         totals = {name: self.view(name) for name in self._layout}
         self._layout = {}
         return totals

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.guards.generators import seed_generators
-from lightning_nc.network.batches import ProbeBatch, Samples, read_batches
+from lightning_nc.network.batches import ProbeBatch, read_batches
 from lightning_nc.network.capture import capture
 from lightning_nc.network.head import Head
 from lightning_nc.network.labels import class_indices, dataset_labels
@@ -17,6 +17,7 @@ from lightning_nc.network.nesting import plain
 from lightning_nc.network.points import Point
 from lightning_nc.network.positions import Positions, without_channel
 from lightning_nc.network.runner import Runner
+from lightning_nc.network.samples import Samples
 from lightning_nc.network.unpacking import unpack_batch
 from lightning_nc.passes.decisions import SweptDecisions
 from lightning_nc.passes.probe import Probe
@@ -94,32 +95,22 @@ def sweep(
     if not points:
         return Swept({}, {}, {})
     held = runner.generators()
-    decisions = SweptDecisions(sum(batch.size for batch in reading.own))
-    last: dict[Point, Tensor] = {}
+    decisions = SweptDecisions(heads, named, sum(batch.size for batch in reading.own))
     with capture(runner.model, points, set(heads.values()), runner.call) as watched:
 
         def hand_on(labels: Tensor, point: Point, features: Tensor) -> None:
             # devices without float64 accumulate on the CPU
             h = features.cpu() if features.device.type == "mps" else features
             require_width(point, h, reading.widths)
-            head = heads.get(point)
-            if head in watched.heads and head in watched.outputs:
-                last[point] = h.clone()  # the output is not known yet
+            decisions.take(point, h, watched)
             consume(point, h, labels.to(h.device))
 
         for place, batch in enumerate(labelled_batches(runner, reading)):
             seed_generators(reading.probe.seed, batch.number, held)
-            last.clear()
             with runner.precision():
                 take = partial(hand_on, batch.labels) if place < len(reading.own) else _ignore
                 output = watched.forward(batch.inputs, batch.items, take, batch.positions)
-            for point, h in last.items():
-                name = heads[point]
-                head, outputs = watched.heads[name], [output, watched.outputs[name]]
-                try:
-                    decisions.add(point, (head, name in named), h, outputs, batch.positions)
-                except Exception as error:
-                    watched.failures[point] = error  # only those need it who ask for decisions
+            decisions.add(watched, output, batch.positions)
             if all(point in watched.failures for point in points):
                 break
     return Swept(watched.heads, decisions.of_all(), watched.failures)

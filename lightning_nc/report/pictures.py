@@ -7,13 +7,10 @@ from typing import Any, NamedTuple
 from lightning_nc.figures.epochs import ZERO
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
+from lightning_nc.measures.neural_collapse import first_without_error
 from lightning_nc.measures.quantity import charts_of_rows
-from lightning_nc.report.drawing import (
-    depth_of_runs_svg,
-    depth_svg,
-    first_without_error,
-    panel_svg,
-)
+from lightning_nc.report.over_depth import depth_of_runs_svg, depth_svg
+from lightning_nc.report.over_epochs import panel_svg
 from lightning_nc.report.remarks import clipped
 from lightning_nc.report.runs import Series
 
@@ -138,7 +135,7 @@ def _fitted(runs: Mapping[str, Series]) -> str:
     for run, series in runs.items():
         if "accuracy" not in series.values:
             continue
-        first, begins = first_without_error(series), series.epochs[0]
+        first, begins = first_without_error(series.values["accuracy"]), series.epochs[0]
         known = "" if begins <= 0 else f" or earlier (first measured at epoch {begins:g})"
         starts[run] = "" if first is None else f"{series.times[first]}{known}"
     if not starts:

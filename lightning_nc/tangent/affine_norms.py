@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lightning_nc.tangent.inner_products import exact, gram, widened
+from lightning_nc.tangent.inner_products import exact, gram_of, widened
 
 
 class AffineNorm:
@@ -47,9 +47,7 @@ class AffineNorm:
         Returns:
             Shape ``(m, m)``, float64.
         """
-        gradients = self._gradients(left)
-        others = gradients if left is right else self._gradients(right)
-        return gram(gradients, others)
+        return gram_of(self._gradients, left, right)
 
     def _gradients(self, g: Sequence[Tensor]) -> Tensor:
         parts = []

@@ -1,5 +1,7 @@
 """Inner products of gradients: products in the network's precision, long sums in float64."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,14 @@ def gram(left: Tensor, right: Tensor) -> Tensor:
     parts = zip(torch.split(left, _TERMS, 1), torch.split(right, _TERMS, 1), strict=True)
     products = [exact(widened(a) @ widened(b).mT) for a, b in parts]
     return torch.stack(products).sum(0)
+
+
+def gram_of(
+    gradients: Callable[[Sequence[Tensor]], Tensor], left: Sequence[Tensor], right: Sequence[Tensor]
+) -> Tensor:
+    """Return the inner products of gradients, which are formed once if both sides are the same."""
+    of_left = gradients(left)
+    return gram(of_left, of_left if left is right else gradients(right))
 
 
 def widened(tensor: Tensor) -> Tensor:

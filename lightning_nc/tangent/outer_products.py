@@ -16,12 +16,13 @@ of inputs serve all directions; the second needs m T k o + m^2 k o.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_nc.tangent.inner_products import exact, gram, widened
+from lightning_nc.tangent.inner_products import exact, gram_of, widened
 
 _AT_ONCE = 2**24  # elements of the largest matrix that is formed at a time
 _PARTS = 5  # of a symmetric matrix, whose upper triangle is formed part by part
@@ -84,8 +85,7 @@ class OuterProducts(ABC):
         right = left if same else right
         o, parts = len(self.module.weight), []
         if "bias" in self.names:
-            g = self.bias_gradients(left)
-            parts.append(gram(g, g if same else self.bias_gradients(right)))
+            parts.append(gram_of(self.bias_gradients, left, right))
         if "weight" in self.names and self._by_positions(o):
             g = self.output_gradients(left)
             parts.append(self._gram_by_positions(g, g if same else self.output_gradients(right)))
@@ -127,12 +127,8 @@ class OuterProducts(ABC):
         k = self.module.weight[0].numel()
         # the rows of each group of a convolution see different inputs
         chunks = slices(o, self.m * k) if self.in_groups == 1 else [slice(0, o)]
-        grams = []
-        for rows in chunks:
-            gradients = self.weight_gradients(left, rows)
-            others = gradients if left is right else self.weight_gradients(right, rows)
-            grams.append(gram(gradients, others))
-        return torch.stack(grams).sum(0)
+        of_chunks = (partial(self.weight_gradients, rows=rows) for rows in chunks)
+        return torch.stack([gram_of(each, left, right) for each in of_chunks]).sum(0)
 
 
 class Linear(OuterProducts):

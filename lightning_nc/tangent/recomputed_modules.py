@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 from lightning_nc.guards.torch_internals import tree_flatten, tree_unflatten, writes_so_far
-from lightning_nc.tangent.inner_products import gram, widened
+from lightning_nc.tangent.inner_products import gram_of, widened
 
 _AT_ONCE = 2**26  # elements of the gradients that are held at a time
 
@@ -82,12 +83,8 @@ class Recomputed:
         Returns:
             Shape ``(m, m)``, float64.
         """
-        grams = []
-        for parameters in self._groups():
-            gradients = self._gradients(left, parameters)
-            others = gradients if left is right else self._gradients(right, parameters)
-            grams.append(gram(gradients, others))
-        return torch.stack(grams).sum(0)
+        of_groups = (partial(self._gradients, parameters=group) for group in self._groups())
+        return torch.stack([gram_of(each, left, right) for each in of_groups]).sum(0)
 
     def _groups(self) -> Iterator[dict[str, Tensor]]:
         """Yield the parameters in groups whose gradients fit into memory together."""

@@ -28,7 +28,8 @@ def share_in_hulls(features: Tensor, labels: Tensor) -> Tensor:
         Points on the boundary of a hull count as inside, up to 1e-7 of the largest feature.
 
     Raises:
-        ValueError: If shapes do not match, features are not finite, or a class has no samples.
+        ValueError: If shapes do not match, features are not finite, labels are no class indices, or
+            a class has no samples.
 
     Example:
         The class {0} lies between -1 and 1, which are not in its hull, a point:
@@ -74,7 +75,8 @@ def linearly_separable(features: Tensor, labels: Tensor) -> Tensor:
         Gaps below about 1e-8 of the largest feature are not seen.
 
     Raises:
-        ValueError: If shapes do not match, features are not finite, or a class has no samples.
+        ValueError: If shapes do not match, features are not finite, labels are no class indices, or
+            a class has no samples.
 
     Example:
         Of three classes on a line, only the outer ones are on one side of a point:
@@ -99,15 +101,18 @@ def linearly_separable(features: Tensor, labels: Tensor) -> Tensor:
 
 def _samples_of_classes(features: Tensor, labels: Tensor) -> list[Tensor]:
     """The samples of each class, centred and scaled to coordinates up to 1, float64, on the CPU."""
-    if features.ndim != 2 or labels.shape != features.shape[:1] or len(labels) == 0:
+    if features.ndim != 2 or features.numel() == 0 or labels.shape != features.shape[:1]:
         raise ValueError(
-            "Need features of N >= 1 samples, shape (N, d), and labels, shape (N,); got "
+            "Need features of N >= 1 samples, shape (N, d), d >= 1, and labels, shape (N,); got "
             f"{tuple(features.shape)} and {tuple(labels.shape)}."
         )
     x, y = features.detach().cpu().double(), labels.cpu()
     if not bool(x.isfinite().all()):
         raise ValueError(f"{int((~x.isfinite()).sum())} feature(s) are not finite.")
-    missing = sorted(set(range(int(y.max()) + 1)) - set(y.tolist()))
+    indices, found = set(range(int(y.max()) + 1)), set(y.tolist())
+    if found - indices:
+        raise ValueError(f"Labels must be integers from 0, got {sorted(found - indices)[0]}.")
+    missing = sorted(indices - found)
     if missing:
         raise ValueError(f"Classes {missing} have no samples: number the classes without gaps.")
     x = x - x.mean(0)  # neither hulls nor hyperplanes depend on the origin or the unit

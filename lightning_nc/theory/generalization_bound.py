@@ -9,7 +9,7 @@ from lightning_nc.theory.stability import locally_elastic_stability
 
 
 class GeneralizationBounds(NamedTuple):
-    """What the expected loss exceeds the mean training loss by at most, with high probability.
+    """How far the expected loss can exceed the mean training loss, with high probability.
 
     Attributes:
         locally_elastic: The bound by ``sup_z E_{z_j} beta(z_j, z)``.

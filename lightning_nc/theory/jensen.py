@@ -1,8 +1,10 @@
 """Why outputs collapse: replacing them by the means of their classes never raises the risk."""
 
+import math
+
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import logsigmoid
 
 
 def cross_entropy_risk(
@@ -18,10 +20,10 @@ def cross_entropy_risk(
         probabilities: ``P(x_i)`` >= 0, scaled to the sum 1, shape ``(n,)``; equal by default.
 
     Returns:
-        A float64 scalar >= 0.
+        A float64 scalar >= 0, with all digits also where outputs are certain and it is tiny.
 
     Raises:
-        ValueError: If shapes or probabilities are not as described.
+        ValueError: If shapes, labels or probabilities are not as described.
 
     Example:
         The losses are ln 2 and ln(1 + exp(-2)), of which the second counts three times:
@@ -35,7 +37,10 @@ def cross_entropy_risk(
         layers of neural network classifiers", MSML 2021, PMLR 145.
     """
     P = _probabilities(outputs, labels, probabilities)
-    return P @ cross_entropy(outputs.double(), labels, reduction="none")
+    h, own = outputs.double(), labels[:, None]
+    # ln(1 + exp(others - own)): next to its own class, 1 would round the others away
+    others = h.scatter(1, own, -torch.inf).logsumexp(1) - h.gather(1, own).squeeze(1)
+    return P @ -logsigmoid(-others)
 
 
 def class_mean_outputs(
@@ -60,7 +65,7 @@ def class_mean_outputs(
         Outputs of the same shape, float64; NaN for classes of probability 0.
 
     Raises:
-        ValueError: If shapes or probabilities are not as described.
+        ValueError: If shapes, labels or probabilities are not as described.
 
     Example:
         The risk falls from (ln 2 + ln(1 + exp(-2))) / 2 to ln(1 + exp(-1)):
@@ -84,17 +89,22 @@ def class_mean_outputs(
 
 
 def _probabilities(outputs: Tensor, labels: Tensor, given: Tensor | None) -> Tensor:
-    """Probabilities of the samples with the sum 1, float64; raise if they or shapes are wrong."""
+    """Probabilities of the samples with the sum 1, float64; raise if what is given is wrong."""
     if outputs.ndim != 2 or len(outputs) == 0 or labels.shape != outputs.shape[:1]:
         raise ValueError(
             "Need outputs of n >= 1 samples, shape (n, K), and labels, shape (n,); got "
             f"{tuple(outputs.shape)} and {tuple(labels.shape)}."
         )
+    K = outputs.shape[1]
+    astray = labels[(labels < 0) | (labels >= K)]
+    if labels.is_floating_point() or len(astray):
+        what = f"{astray[0].item()}" if len(astray) else f"{labels.dtype}"
+        raise ValueError(f"Labels must be integers from 0 to {K - 1}, got {what}.")
     P = torch.ones(len(outputs)) if given is None else given
     P = P.to(outputs.device, torch.float64)
-    if P.shape != labels.shape or not bool((P >= 0).all()) or not float(P.sum()) > 0:
+    if P.shape != labels.shape or not bool((P >= 0).all()) or not 0 < float(P.sum()) < math.inf:
         raise ValueError(
-            "Need a probability >= 0 for each sample, not all of them 0; got "
+            "Need a probability >= 0 for each sample, with a positive and finite sum; got "
             f"{P.tolist() if P.numel() < 10 else tuple(P.shape)}."
         )
     return P / P.sum()

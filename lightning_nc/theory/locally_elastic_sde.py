@@ -5,6 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_nc.arguments import require_whole_number
+
+_LARGEST_GROWTH = 300  # as a logarithm; squares of features are then far from overflow
+
 
 def locally_elastic_sde(
     starts: Tensor,
@@ -44,10 +48,10 @@ def locally_elastic_sde(
     Args:
         starts: ``X^k(0)``, shape ``(K, d)``.
         samples_per_class: n, 1 or more.
-        alpha: Intra-class effect.
-        beta: Inter-class effect.
-        time: t, 0 or more.
-        noise: sigma, 0 or more.
+        alpha: Intra-class effect, finite.
+        beta: Inter-class effect, finite.
+        time: t, finite and 0 or more.
+        noise: sigma, finite and 0 or more.
         steps: Number of intervals, 1 or more.
         seed: Seed of the noise.
 
@@ -55,7 +59,7 @@ def locally_elastic_sde(
         ``X_i^k(t)``, float64, shape ``(K, n, d)``.
 
     Raises:
-        ValueError: If sizes, time or noise are not as described.
+        ValueError: If an argument is not as described, or features grow beyond e^300 times.
 
     Example:
         Two classes at 1 and 3, without noise. Their mean, 2, grows by exp((alpha + beta) t / 2) =
@@ -70,16 +74,23 @@ def locally_elastic_sde(
         Zhang, Wang & Su (2021), "Imitating deep learning dynamics via locally elastic stochastic
         differential equations", NeurIPS.
     """
-    if starts.ndim != 2 or len(starts) < 2 or samples_per_class < 1 or steps < 1:
+    samples_per_class = require_whole_number("samples_per_class", samples_per_class, 1)
+    steps = require_whole_number("steps", steps, 1)
+    if starts.ndim != 2 or len(starts) < 2 or not bool(starts.isfinite().all()):
         raise ValueError(
-            "Need starts of two or more classes, shape (K, d), a sample per class or more and a "
-            f"step or more; got {tuple(starts.shape)}, {samples_per_class} and {steps}."
+            "Need finite starts of two or more classes, shape (K, d); got shape "
+            f"{tuple(starts.shape)}, {int((~starts.isfinite()).sum())} of them not finite."
         )
-    if not time >= 0 or not noise >= 0:
-        raise ValueError(f"Time and noise must be 0 or more, got {time} and {noise}.")
+    if not 0 <= time < math.inf or not 0 <= noise < math.inf:
+        raise ValueError(f"Time and noise must be finite and 0 or more, got {time} and {noise}.")
     K, dt = len(starts), time / steps
-    common = math.expm1((alpha + (K - 1) * beta) * dt / K)
-    apart = math.expm1((alpha - beta) * dt / K)
+    rates = (alpha + (K - 1) * beta) / K, (alpha - beta) / K
+    if not all(math.isfinite(rate) and rate * time <= _LARGEST_GROWTH for rate in rates):
+        raise ValueError(
+            f"Effects must be finite, and features may grow by a factor of e^{_LARGEST_GROWTH} at "
+            f"most; got alpha = {alpha} and beta = {beta} for the time {time}."
+        )
+    common, apart = (math.expm1(rate * dt) for rate in rates)
     generator = torch.Generator().manual_seed(seed)
     X = starts.detach().cpu().double()[:, None].repeat(1, samples_per_class, 1)
     for _ in range(steps):

@@ -4,7 +4,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 LARGEST_NUMBER_OF_STEPS = 200
 
@@ -34,7 +34,7 @@ def logistic_losses(features: Tensor, labels: Tensor, w: Tensor) -> Tensor:
     """
     x, y = _samples(features, labels, w)
     # the same loss without cancellation: ln(1 + exp(-f)) for y = 1, ln(1 + exp(f)) for y = 0
-    return softplus((1 - 2 * y) * (x @ w.double()))
+    return -logsigmoid((2 * y - 1) * (x @ w.double()))
 
 
 def logistic_gradients(features: Tensor, labels: Tensor, w: Tensor) -> Tensor:
@@ -110,8 +110,8 @@ def logistic_regression(
         The weights w, float64, shape ``(p,)``.
 
     Raises:
-        ValueError: If shapes do not match, features are not finite, a label is neither 0 nor 1, or
-            the regularisation is not positive and finite.
+        ValueError: If shapes do not match, features are not finite, a label is neither 0 nor 1, a
+            weight of a sample is negative, or the regularisation is not positive and finite.
         RuntimeError: If Newton's method does not converge.
 
     Example:
@@ -132,6 +132,11 @@ def logistic_regression(
             f"value(s), and regularisation {mu}."
         )
     s = torch.ones_like(y) if present is None else present.double()
+    if s.shape != y.shape or not bool((s >= 0).all()) or not bool(s.isfinite().all()):
+        raise ValueError(
+            f"Need a finite weight >= 0 for each of {m} samples, got shape {tuple(s.shape)}"
+            + (f" with a lowest weight of {float(s.min())}." if s.numel() else ".")
+        )
 
     def risk(w: Tensor) -> float:
         return float((s * logistic_losses(x, y, w)).sum() / m + mu / 2 * w @ w)

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+from lightning_nc.arguments import require_whole_number
+
 
 class BallMinimizer(NamedTuple):
     """The output of least loss in a ball of radius 1, ``z_i = alpha e_i + beta sum_j!=i e_j``.
@@ -61,6 +63,7 @@ def lp_ball_minimizer(num_classes: int, p: float) -> BallMinimizer:
         E & Wojtowytsch (2021), "On the emergence of simplex symmetry in the final and penultimate
         layers of neural network classifiers", MSML 2021, PMLR 145.
     """
+    num_classes = require_whole_number("num_classes", num_classes, None)
     if num_classes < 2 or not 1 < p < math.inf:
         raise ValueError(
             f"Need two classes or more and 1 < p < infinity, got K = {num_classes} and p = {p}."

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from lightning_nc.arguments import require_whole_number
 from lightning_nc.theory.layer_peeled import energy_scale
 from lightning_nc.theory.peeled_program import PeeledProgram
 from lightning_nc.theory.peeled_solver import solve_program
@@ -50,6 +51,8 @@ def critical_imbalance(
         Fang, He, Long & Su (2021), "Exploring deep neural networks via layer-peeled model:
         minority collapse in imbalanced training", PNAS 118(43).
     """
+    num_majority = require_whole_number("num_majority", num_majority, None)
+    num_minority = require_whole_number("num_minority", num_minority, None)
     if num_majority < 1 or num_minority < 2:
         raise ValueError(
             "Minority Collapse needs two or more minority classes and at least one majority class, "

@@ -261,15 +261,16 @@ def expected_amplification(p: float, steps: int, growth: float, decay: float) ->
     _check_rates(growth, decay)
     if not 0 <= p <= 1:
         raise ValueError(f"The probability must be between 0 and 1, got p = {p}.")
-    if steps < 0:
+    if not steps >= 0:
         raise ValueError(f"The number of steps must be 0 or more, got {steps}.")
     a, b = growth, decay
-    if p == 0:
+    if p == 0 or steps == 0:
         return 0.0
-    lost = (1 - p) * b  # 1 - r, below 1
+    lost = (1 - p) * b  # 1 - r, which is above 0 but may be rounded to it
     if lost == 0:
         return a * p * steps
-    return -a * p / lost * math.expm1(steps * math.log1p(-lost))  # 1 - r^t without cancellation
+    log_r = math.log1p(-lost) if lost < 1 else -math.inf
+    return -a * p / lost * math.expm1(steps * log_r)  # 1 - r^t without cancellation
 
 
 def _check_rates(growth: float, decay: float) -> None:

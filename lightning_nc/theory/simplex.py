@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lightning_nc.arguments import require_whole_number
+
 
 def simplex_etf(K: int, d: int, generator: torch.Generator | None = None) -> Tensor:
     r"""K unit vectors in R^d that are as far apart as possible: a regular simplex.
@@ -33,6 +35,7 @@ def simplex_etf(K: int, d: int, generator: torch.Generator | None = None) -> Ten
         Papyan, Han & Donoho (2020), "Prevalence of neural collapse during the terminal phase of
         deep learning training", PNAS 117(40).
     """
+    K, d = require_whole_number("K", K, None), require_whole_number("d", d, None)
     if K < 2 or d < K - 1:
         raise ValueError(
             f"A simplex of K >= 2 vectors needs d >= K - 1 dimensions; got K = {K}, d = {d}."

@@ -1,10 +1,12 @@
 """The classifier of least risk if features and classifier have bounded norms: a simplex."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_nc.arguments import require_whole_number
 from lightning_nc.theory.jensen import cross_entropy_risk
 
 
@@ -55,10 +57,10 @@ def simplex_minimizer(
     Args:
         num_classes: K, 2 or more.
         dimension: m, 1 or more. Below K - 1 there is no room for a simplex.
-        radius: R, positive.
+        radius: R, positive and finite.
         probabilities: ``P(C_i)`` >= 0, shape ``(K,)``; equal by default.
         steps: Number of steps, 1 or more.
-        rate: Length of the first step, positive.
+        rate: Length of the first step, positive and finite.
         seed: Seed of the start, which is normally distributed.
 
     Returns:
@@ -80,11 +82,11 @@ def simplex_minimizer(
         E & Wojtowytsch (2021), "On the emergence of simplex symmetry in the final and penultimate
         layers of neural network classifiers", MSML 2021, PMLR 145.
     """
-    if num_classes < 2 or dimension < 1 or steps < 1 or not radius > 0 or not rate > 0:
-        raise ValueError(
-            "Need K >= 2 classes, m >= 1 dimensions, one step or more, and a positive radius and "
-            f"rate; got {num_classes}, {dimension}, {steps}, {radius} and {rate}."
-        )
+    num_classes = require_whole_number("num_classes", num_classes, 2)
+    dimension = require_whole_number("dimension", dimension, 1)
+    steps = require_whole_number("steps", steps, 1)
+    if not 0 < radius < math.inf or not 0 < rate < math.inf:
+        raise ValueError(f"Radius and rate must be positive and finite, got {radius} and {rate}.")
     generator = torch.Generator().manual_seed(seed)
     y, A = torch.randn(2, num_classes, dimension, generator=generator, dtype=torch.float64)
     labels = torch.arange(num_classes)

@@ -112,9 +112,9 @@ def test_a_resumed_run_with_another_probe_says_so_once(tmp_path, told):
     assert [m.probe["seed"] for m in callback.history] == ["0", "0", "3", "3", "3"]
     (sentence,) = of_changes(told)
     assert sentence == (
-        "NeuralCollapse on 'train': from 2 epochs on, measurements are not of what they were of "
-        "before: samples_per_class was 100 and is 5; seed was 0 and is 3; n_k was 12, 9, 9 and is "
-        "5 for 3 classes. Do not compare values across this change."
+        "NeuralCollapse on 'train': what is measured has changed after 2 epochs: "
+        "samples_per_class was 100 and is 5; seed was 0 and is 3; class counts were 12, 9, 9 and "
+        "are 5 for 3 classes. Do not compare values across this change."
     )
 
 
@@ -139,4 +139,4 @@ def test_data_of_other_classes_in_a_resumed_run_are_told(tmp_path, told):
     fit(tmp_path, callback, nets.vectors((12, 18)), max_epochs=2, ckpt_path=path)
     assert [len(m.counts) for m in callback.history] == [3, 3, 2]
     (sentence,) = of_changes(told)
-    assert "n_k was 12, 9, 9 and is 12, 18" in sentence
+    assert "class counts were 12, 9, 9 and are 12, 18" in sentence

@@ -14,6 +14,7 @@ from lightning_nc.callbacks.moments import Moment
 from lightning_nc.measures.history import History
 from lightning_nc.measures.measure import Evaluation
 from lightning_nc.measures.rows import Growing
+from lightning_nc.measures.together import Found
 from lightning_nc.passes.request import Answer
 
 LAYERS = {f"layers.{i}": 1.0 + i for i in range(50)}
@@ -25,7 +26,9 @@ def measure(callback, epoch):
     arrays = {"fuzziness": torch.arange(50.0).double(), "of_classes": torch.ones(50, 50)}
     moment = Moment("fit", ("train_epoch_end",), epoch, None, 10 * epoch)
     assert callback.record.due(moment)
-    callback.record.add(Answer({}, None, COUNTS), Evaluation(law, LAYERS, arrays), moment, 0.1)
+    evaluation = Evaluation(law, LAYERS, arrays)
+    found = Found(callback.measure, Answer({}, None, COUNTS), evaluation)
+    callback.record.add(found, moment, 0.1)
     assert not callback.record.due(moment)
     return callback.record.timeline()
 

@@ -58,6 +58,9 @@ class Data(LightningDataModule):
     def train_dataloader(self):
         return DataLoader(self.data, self.batch_size)
 
+    def val_dataloader(self):
+        return DataLoader(torch.utils.data.Subset(self.data, range(0, 60, 2)), self.batch_size)
+
 
 def make_loader():
     return loader
@@ -115,7 +118,7 @@ def test_each_way_to_name_network_and_data(arguments, head, layers, capsys):
 
 @pytest.mark.usefixtures("project")
 def test_arguments_of_a_configuration_are_used():
-    found = sources.from_configuration(Path("config.yaml"))
+    (found,) = sources.from_configuration(Path("config.yaml"))
     assert (found.model.classifier.in_features, found.data.batch_size) == (12, 6)
     assert check(*found).widths["body.1"] == 12
 
@@ -125,7 +128,40 @@ def test_a_configuration_that_lightning_cli_has_saved_is_read():
     # as with subclass_mode, and under the name of the subcommand
     text = "fit:\n" + "\n".join(f"  {line}" for line in CONFIGURATION.splitlines())
     Path("saved.yaml").write_text(text)
-    assert sources.from_configuration(Path("saved.yaml")).data.batch_size == 6
+    (found,) = sources.from_configuration(Path("saved.yaml"))
+    assert found.data.batch_size == 6
+
+
+CALLBACKS = """
+trainer:
+  callbacks:
+    - class_path: pytorch_lightning.callbacks.EarlyStopping
+      init_args: {monitor: nc/val/nc1}
+    - class_path: lightning_nc.NeuralCollapse
+      init_args: {layers: [body.1]}
+    - class_path: lightning_nc.callbacks.EquiSeparation
+      init_args: {layers: [body.0, body.1], pool: lightning_nc.spatial_mean, probe: train}
+    - class_path: lightning_nc.LocalElasticity
+      init_args:
+        probe: {class_path: lightning_nc.Probe, init_args: {source: val, samples_per_class: 4}}
+"""
+
+
+@pytest.mark.usefixtures("project")
+def test_callbacks_of_a_configuration_are_checked_on_their_probes(capsys):
+    text = CONFIGURATION.replace("trainer: {max_epochs: 3}", CALLBACKS)
+    Path("callbacks.yaml").write_text(text)
+    command.main(["check", "--config", "callbacks.yaml"])
+    tables = [each.splitlines() for each in capsys.readouterr().out.split("\n\n")]
+    assert [first for first, *_ in tables] == ["probe 'train'", "probe 'val'"]
+    rows = [dict(re.split(r"  +", line, maxsplit=1) for line in lines) for _, *lines in tables]
+    assert rows[0]["layers"] == "2: body.1, body.0"
+    assert rows[0]["samples"] == "60 of 60"
+    assert rows[0]["NeuralCollapse"] == rows[0]["EquiSeparation"] == "applies"
+    assert rows[1]["samples"] == "12 of 30"
+    assert rows[1]["LocalElasticity"].startswith("applies")
+    assert {*rows[0]} & {"LocalElasticity", "MinorityCollapse", "EarlyStopping"} == set()
+    assert {*rows[1]} & {"NeuralCollapse", "EquiSeparation"} == set()
 
 
 def test_the_command_in_a_process_of_its_own(project):

@@ -159,6 +159,19 @@ def test_a_constant_fuzziness_never_halves_and_has_no_correlation(D, layers):
     assert law.pearson_r.isnan()
 
 
+def test_rounding_errors_of_a_constant_fuzziness_are_no_law():
+    # rotations change no D, but the last digits of features
+    features, labels = cases.clusters((9, 7, 8), 2, 0.3)
+    Q = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+    D = [separation_fuzziness(features.double() @ Q.matrix_power(t), labels) for t in range(9)]
+    law = separation_law(torch.stack(D))
+    assert len({*map(float, D)}) > 1
+    assert law.rho == 1
+    assert law.half_life.isinf()
+    assert law.pearson_r.isnan()
+    assert_allclose(separation_law((-1e-9 * torch.arange(4).double()).exp()).pearson_r, -1)
+
+
 def test_a_growing_fuzziness_has_a_rate_above_one_and_a_negative_half_life():
     law = separation_law(torch.tensor([1.0, 2.0, 4.0]))
     assert_allclose([law.rho, law.half_life, law.pearson_r], [2, -1, 1], rtol=1e-12)

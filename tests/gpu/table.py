@@ -13,8 +13,8 @@ SECTIONS = {
     "cost": "Time and memory of one measurement (`lightning_nc.measure` under bfloat16 autocast), "
     "compared with a bare forward sweep of the same loader, whose inputs are made on the device. "
     "The share of an epoch is for a measurement with the default of 100 samples per class.",
-    "trainer": "The cost of a measurement as callbacks report it, with default settings.",
-    "waiting": "How often the host waits for the device, and the lines of code at which it waits.",
+    "trainer": "Time of a measurement as the callbacks log it, with default settings.",
+    "waiting": "How often the host waits for the device; the results name the lines of code.",
     "products": "Products of float64 matrices in a measurement.",
     "float64": "Matrix products of the size of class sums.",
     "gradients": "The tangent kernel of all outputs, in full float32 precision, against one "
@@ -37,11 +37,11 @@ def page(found):
     first = (
         "`make gpu` (`python -m tests.gpu`) checks on a device that measurements are exact, "
         "unobtrusive, deterministic, the same on several processes, and cheap. `make gpu-table` "
-        "made this page from the results; no number was written by hand."
+        "made this page from the results in `docs/benchmarks/`."
     )
     if not on_cards:
         first += (
-            " No card was at hand: these numbers are from the same suite on a CPU at small sizes. "
+            " No GPU was at hand: these numbers are from the same suite on a CPU at small sizes. "
             "They show that it runs, and say little about cost."
         )
     parts = ["# Benchmarks by `make gpu`", first]
@@ -92,9 +92,13 @@ def troubles(by_file):
     return parts
 
 
+LINES_OF_CODE = ("places", "places beside")
+
+
 def table(rows):
-    """Rows with all their columns; a row without numbers shows its cause."""
-    columns = list(dict.fromkeys(name for row in rows for name in row["numbers"]))
+    """Rows with all their columns but lines of code; a row without numbers shows its cause."""
+    named = dict.fromkeys(name for row in rows for name in row["numbers"])
+    columns = [name for name in named if name not in LINES_OF_CODE]
     titles = ["", "measured", *columns]
     with_causes = any(row["cause"] for row in rows)
     if with_causes:
@@ -102,7 +106,8 @@ def table(rows):
     lines = [line(titles), line(["---"] * len(titles))]
     for row in rows:
         cells = [row["name"], row["what"], *(row["numbers"].get(name) for name in columns)]
-        lines.append(line([*cells, row["cause"]] if with_causes else cells))
+        first_sentence = (row["cause"] or "").partition(". ")[0]
+        lines.append(line([*cells, first_sentence] if with_causes else cells))
     return "\n".join(lines)
 
 

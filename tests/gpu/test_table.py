@@ -29,7 +29,7 @@ def test_the_page_tells_numbers_causes_and_that_there_was_no_card(tmp_path):
     text = page.read_text()
     assert text.startswith("# Benchmarks by `make gpu`\n")
     assert "`make gpu`" in text.split("\n\n")[1]
-    assert "No card was at hand" in text.split("\n\n")[1]
+    assert "No GPU was at hand" in text.split("\n\n")[1]
     assert "| exact | 1 | 1 | 1 |" in text
     assert "- `t.py::test_b`: AssertionError: 1 \\| 2" in text
     assert "- no CUDA device: fp16 (1)" in text
@@ -39,7 +39,7 @@ def test_the_page_tells_numbers_causes_and_that_there_was_no_card(tmp_path):
 
 def test_a_page_of_a_card_has_it_first_and_does_not_excuse_itself():
     text = table.page([found(), found(device="NVIDIA H100", cuda="12.8", driver="570.1")])
-    assert "No card was at hand" not in text
+    assert "No GPU was at hand" not in text
     assert "CUDA 12.8, driver 570.1" in text
     assert text.index("## NVIDIA H100") < text.index("## a CPU")
 

@@ -45,7 +45,7 @@ def told_by(layers, net):
 def test_layers_that_contain_others_are_told_in_one_sentence(net, layers, inside):
     (text,) = told_by(layers, net)
     assert text.startswith(f"measure(): some layers contain others {inside}")
-    assert "Name layers of which none contains another" in text
+    assert "Name layers that do not contain each other" in text
 
 
 @pytest.mark.parametrize("layers", ["blocks", ["input", "1", "2", "3"], "*.relu", ["1.*", "2"]])

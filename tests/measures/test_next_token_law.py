@@ -96,7 +96,7 @@ def test_nothing_of_the_size_of_the_vocabulary_times_the_width_is_needed():
 
 
 def test_what_any_tokens_would_fit_is_undefined_and_said():
-    with pytest.warns(RuntimeWarning, match="8 samples are too few for 8 features") as told:
+    with pytest.warns(RuntimeWarning, match="8 samples are too few for the 8 features") as told:
         found = measure(Language(), probe_on(Tokens(2, 5)), measures=[NextTokenLaw()]).values
     assert len(told) == 1
     assert found["next_token/text/rho"] != found["next_token/text/rho"]
@@ -157,7 +157,7 @@ def test_labels_of_whole_samples_that_are_no_text_are_told_once(case):
     net(inputs[:1])
     data = TensorDataset(inputs, torch.arange(200) % 4)
     of_layers = [measured(["0", "1", "3"]) for measured in (NextTokenLaw, EquiSeparation)]
-    with pytest.warns(RuntimeWarning, match="labels are of whole samples, and the") as caught:
+    with pytest.warns(RuntimeWarning, match="labels are of whole samples and the") as caught:
         measure(net, data, measures=of_layers)
     assert len(caught) == 1
 

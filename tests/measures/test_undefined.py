@@ -17,7 +17,7 @@ NC2_OF_TWO = NC2 | {"nc2_equiangularity_weights", "nc2_etf_error", "gnc2"}
 OF_ROWS = {"nc2_equinorm_weights", "nc2_equiangularity_weights", "nc2_maximal_angle_weights"}
 PAIRED = {"nc3", "unc3"}
 DECIDED = {"nc4", "accuracy"}
-UNDECIDED = "the network outputs NaN, which decides nothing"
+UNDECIDED = "the network outputs NaN: it has diverged"
 NOT_FINITE = "the weight of the classifier is not finite"
 TWO_MEANS = "two centred class means are always opposite"
 

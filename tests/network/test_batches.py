@@ -8,19 +8,13 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     SubsetRandomSampler,
-    TensorDataset,
     get_worker_info,
 )
 
 from lightning_nc import Probe
 from lightning_nc.guards.unobtrusive import unobtrusive
-from lightning_nc.network.batches import (
-    form_batches,
-    read_batches,
-    samples_of,
-    seeded_order,
-    stratified,
-)
+from lightning_nc.network.batches import form_batches, read_batches, seeded_order, stratified
+from lightning_nc.network.samples import samples_of
 from tests import nets, sensitive
 
 
@@ -229,39 +223,6 @@ class Fetched(Augmented):
 def test_datasets_that_fetch_samples_together_are_asked_to(plan):
     first, _ = read(samples_of(Fetched(), 9), plan)[0]
     assert first.flatten().tolist() == plan[0].indices
-
-
-def test_a_loader_lends_its_batch_size_and_collate_function():
-    def collate(samples):
-        return samples
-
-    loader = DataLoader(Augmented(), 7, collate_fn=collate)
-    assert samples_of(loader, None)[:3] == (loader.dataset, 7, collate)
-    assert samples_of(loader, 3).batch_size == 3
-
-
-def test_a_batch_sampler_lends_its_batch_size():
-    sampler = torch.utils.data.BatchSampler(torch.utils.data.SequentialSampler(range(9)), 6, True)
-    assert samples_of(DataLoader(range(9), batch_sampler=sampler), None).batch_size == 6
-
-
-def test_a_function_is_called_for_its_source():
-    dataset = TensorDataset(torch.zeros(3, 1))
-    assert samples_of(lambda: dataset, None).dataset is dataset
-    assert samples_of(lambda: DataLoader(dataset), None).dataset is dataset
-
-
-@pytest.mark.parametrize(
-    "source", [nets.Stream(range(3)), DataLoader(nets.Stream(range(3)))], ids=["dataset", "loader"]
-)
-def test_streams_are_refused(source):
-    with pytest.raises(TypeError, match=r"Stream cannot be read again.*Probe\(source=dataset"):
-        samples_of(source, None)
-
-
-def test_loaders_of_whole_batches_are_refused():
-    with pytest.raises(TypeError, match=r"batch_size=None.*batch_size=\.\.\."):
-        samples_of(DataLoader(Augmented(), batch_size=None), None)
 
 
 @pytest.mark.parametrize(

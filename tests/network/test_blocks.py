@@ -238,7 +238,7 @@ def test_several_tensors_that_count_are_told_where_features_are_of_one(both):
     assert [name for name in found.values if name.startswith("separation_layers")] == [
         f"separation_layers/data/{name}" for name in ("input", "blocks.0", "blocks.1")
     ]
-    sentence = "first of the tensors that 'blocks.0' returns"
+    sentence = "several tensors that 'blocks.0' returns"
     assert [sentence in str(each.message) for each in said] == [True] * both
 
 

@@ -6,9 +6,9 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from lightning_nc import Probe
 from lightning_nc.guards.unobtrusive import unobtrusive
-from lightning_nc.network.batches import samples_of
 from lightning_nc.network.labels import class_indices, dataset_labels
 from lightning_nc.network.runner import plain_runner
+from lightning_nc.network.samples import samples_of
 from lightning_nc.network.unpacking import unpack_batch
 from lightning_nc.passes.planning import make_plan
 from lightning_nc.passes.request import Request

@@ -14,17 +14,17 @@ ONE_HOT = torch.eye(3)
 CASES = {
     "regression": (
         torch.tensor([0.3, 1.7, 2.2]),
-        ["(3,)", "torch.float32", "regression", "not a classification", "no classes to measure"],
+        ["(3,)", "torch.float32", "regression", "not class indices", "no classes to measure"],
         ["argmax", "soft", "multi-label", "mixup"],
     ),
     "regression in a column": (
         torch.tensor([[0.3], [1.7], [2.2]]),
-        ["regression", "not a classification", "no classes to measure"],
+        ["regression", "not class indices", "no classes to measure"],
         ["argmax", "soft", "multi-label"],
     ),
     "regression of several targets": (
         torch.tensor([[0.3, -4.0], [1.7, 2.5]]),
-        ["(2, 2)", "regression", "not a classification"],
+        ["(2, 2)", "regression", "not class indices"],
         ["argmax", "soft", "multi-label"],
     ),
     "not a number": (torch.tensor([0.0, torch.nan]), ["regression"], ["argmax"]),
@@ -45,17 +45,17 @@ CASES = {
     ),
     "several classes per sample": (
         MULTI_LABEL,
-        ["multi-label", "one class per sample", "unpack=", "targets[:, 0]"],
+        ["multi-label", "each sample needs one class", "unpack=", "targets[:, 0]"],
         ["argmax", "soft", "regression", "position"],
     ),
     "several classes per sample as floats": (
         MULTI_LABEL.float(),
-        ["multi-label", "one class per sample"],
+        ["multi-label", "each sample needs one class"],
         ["argmax", "soft", "regression"],
     ),
     "tokens": (
         torch.tensor([[4, 1, -100], [2, 0, 3]]),
-        ["(2, 3)", "positions", "sequence", "one per sample", "unpack="],
+        ["(2, 3)", "positions", "sequence", "each sample needs one", "unpack="],
         ["argmax", "soft", "multi-label", "regression"],
     ),
     "segmentation in two classes": (
@@ -65,7 +65,7 @@ CASES = {
     ),
     "a second view": (
         torch.rand(2, 3, 8, 8),
-        ["second view", "label per sample", "Probe(dataset, name="],
+        ["second view", "each sample needs a label", "Probe(dataset, name="],
         ["argmax", "soft", "multi-label", "regression"],
     ),
     "a number for the whole batch": (

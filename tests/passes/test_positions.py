@@ -68,7 +68,7 @@ def test_a_label_beyond_the_rows_is_told_to_be_ignored_perhaps():
     labels = labels.masked_fill(labels == IGNORED, 255)
     data, request = TensorDataset(images, labels), Request(layers=["act"])
     _, answer = run(Pixels(), data, request=request)
-    assert "label 255 is none of the 4 rows" in answer.notes["ignored"]
+    assert "label 255 has no row among the 4" in answer.notes["ignored"]
     assert "ignore_index=255" in answer.notes["ignored"]
     assert run(Pixels(), data, request=request, ignore_index=255)[1].notes == {}
 
@@ -137,7 +137,12 @@ class ClassesLast(Pixels):
 
 @pytest.mark.parametrize(
     ("size", "of_pixels"),
-    [((cases.R, cases.R), Pixels), ((6, cases.R), Pixels), ((cases.R, 6), ClassesLast)],
+    [
+        ((cases.R, cases.R), Pixels),
+        ((cases.R, cases.R), ClassesLast),
+        ((6, cases.R), Pixels),
+        ((cases.R, 6), ClassesLast),
+    ],
 )
 def test_maps_as_wide_or_high_as_there_are_classes_are_read_along_their_classes(size, of_pixels):
     data = cases.pixels(size=size)
@@ -162,13 +167,6 @@ def test_sequences_of_as_many_tokens_as_classes_are_read_along_their_classes(of_
     _, answer = run(of_tokens(way), data, batch_size=size)
     by_class = 0.1 * torch.arange(cases.R) if of_tokens is Adjusted else 0
     assert_same(values(answer), cases.of_tokens(Tokens(), data, by_class))
-
-
-@pytest.mark.parametrize("of_pixels", [Pixels, ClassesLast])
-def test_square_maps_of_as_many_rows_as_classes_are_read_along_their_classes(of_pixels):
-    data = cases.pixels(size=(cases.R, cases.R))
-    _, answer = run(of_pixels(), data, batch_size=3)
-    assert_same(values(answer), cases.of_pixels(Pixels(), data))
 
 
 @pytest.mark.parametrize("size", SIZES)

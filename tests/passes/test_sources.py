@@ -6,8 +6,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
 from lightning_nc import EquiSeparation, Probe, measure
-from lightning_nc.network.batches import form_batches, read_batches, samples_of
+from lightning_nc.network.batches import form_batches, read_batches
 from lightning_nc.network.runner import plain_runner
+from lightning_nc.network.samples import samples_of
 from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.geometry_pass import GeometryPass
 from lightning_nc.passes.request import Request

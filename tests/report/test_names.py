@@ -6,7 +6,7 @@ import os
 import pytest
 
 from lightning_nc.measures import Curve, Panel
-from lightning_nc.report import drawing
+from lightning_nc.report import over_epochs
 from lightning_nc.report.page import report_page
 from lightning_nc.report.runs import read_runs
 from tests import nets
@@ -52,12 +52,12 @@ def test_runs_in_folders_of_any_name_are_all_shown_with_their_legends(tmp_path, 
 
 
 def test_no_run_is_missing_in_a_legend(tmp_path, monkeypatch):
-    monkeypatch.setattr(drawing, "_svg", lambda figure: figure)
+    monkeypatch.setattr(over_epochs, "svg_of", lambda figure: figure)
     for name in HOSTILE:
         write(tmp_path / name)
     series = {run.name: run.series["nc", "train"] for run in read_runs(tmp_path).runs}
     panel = Panel("NC1", "")
-    figure = drawing.panel_svg(panel, {"nc1": Curve(panel, "_nc1")}, series)
+    figure = over_epochs.panel_svg(panel, {"nc1": Curve(panel, "_nc1")}, series)
     figure.canvas.draw()
     (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]

@@ -12,8 +12,9 @@ from lightning_nc.measures import NextTokenMeasure, SeparationMeasure
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.family import Family
 from lightning_nc.measures.quantity import charts_of_rows
-from lightning_nc.report.drawing import depth_of_runs_svg, depth_svg, panel_svg
 from lightning_nc.report.numbers import typeset
+from lightning_nc.report.over_depth import depth_of_runs_svg, depth_svg
+from lightning_nc.report.over_epochs import panel_svg
 from lightning_nc.report.page import report_page
 from lightning_nc.report.pictures import pictures
 from lightning_nc.report.runs import Series, read_runs

@@ -104,6 +104,9 @@ def test_in_the_hull_too_outputs_may_collapse_if_probabilities_say_so():
         ([1.0, 2.0], [0, 1], "got"),
         ([[1.0], [math.nan]], [0, 1], "1 feature"),
         ([[1.0], [2.0]], [0, 2], r"Classes \[1\] have no samples"),
+        ([[1.0], [2.0], [3.0]], [-1, 0, 1], "integers from 0, got -1"),
+        ([[1.0], [2.0], [3.0]], [0.0, 0.5, 1.0], "integers from 0, got 0.5"),
+        ([[], []], [0, 1], r"got \(2, 0\)"),
     ],
 )
 def test_what_has_no_hulls_is_refused(function, x, labels, said):

@@ -1,3 +1,6 @@
+import math
+
+import mpmath
 import pytest
 import torch
 from hypothesis import given, settings
@@ -42,6 +45,13 @@ def test_the_risk_stays_only_where_outputs_had_collapsed():
     assert_allclose(cross_entropy_risk(shifted, labels), cross_entropy_risk(collapsed, labels))
 
 
+@pytest.mark.parametrize("gap", [0.0, 1.0, 20.5, 37.0, 100.0, 700.0, -30.0])
+def test_a_tiny_risk_has_all_its_digits(gap):
+    expected = float(mpmath.log1p(2 * mpmath.exp(-gap)))
+    h = torch.tensor([[gap, 0.0, 0.0]], dtype=torch.float64)
+    assert_allclose(cross_entropy_risk(5 + h, torch.tensor([0])), expected, rtol=1e-12)
+
+
 def test_a_loss_that_is_not_convex_rises_when_outputs_collapse():
     # the control: of the share of errors, which is not convex, the lemma does not hold
     h = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 9.0]], dtype=torch.float64)
@@ -66,6 +76,8 @@ def test_means_over_other_groups_than_classes_raise_the_risk():
         ((3, 2), (3,), [1.0, -1.0, 1.0], r"-1\.0"),
         ((3, 2), (3,), [0.0, 0.0, 0.0], r"0\.0"),
         ((3, 2), (3,), [1.0], r"\[1\.0\]"),
+        ((3, 2), (3,), [1.0, math.inf, 1.0], "inf"),
+        ((1, 2), (1,), [math.nan], "nan"),
     ],
 )
 def test_what_has_no_risk_is_refused(outputs, labels, P, said):
@@ -73,3 +85,11 @@ def test_what_has_no_risk_is_refused(outputs, labels, P, said):
     for function in (cross_entropy_risk, class_mean_outputs):
         with pytest.raises(ValueError, match=said):
             function(torch.ones(outputs), labels, None if P is None else torch.tensor(P))
+
+
+@pytest.mark.parametrize("label", [-100, -1, 2, 0.5])
+def test_labels_that_are_no_classes_are_refused(label):
+    labels = torch.tensor([0, 1, label])
+    for function in (cross_entropy_risk, class_mean_outputs):
+        with pytest.raises(ValueError, match="integers from 0 to 1, got"):
+            function(torch.ones(3, 2), labels)

@@ -71,6 +71,13 @@ def test_it_is_the_limit_of_small_steps_on_random_samples(alpha):
         {"steps": 0},
         {"time": -1.0},
         {"noise": -0.5},
+        {"samples_per_class": 1.5},
+        {"starts": torch.tensor([[0.0], [math.nan]])},
+        {"alpha": math.nan},
+        {"beta": math.inf},
+        {"time": math.inf},
+        {"noise": math.nan},
+        {"time": 1000.0},
     ],
 )
 def test_what_cannot_be_simulated_is_refused(wrong):

@@ -129,6 +129,21 @@ def test_a_regularization_without_a_minimum_is_refused(mu):
         logistic_regression(*samples(), mu)
 
 
+@pytest.mark.parametrize(
+    "present", [[1.0, 1.0, -5.0], [1.0, math.nan, 1.0], [math.inf, 1.0, 1.0], [1.0, 1.0]]
+)
+def test_weights_of_samples_that_have_no_minimum_are_refused(present):
+    with pytest.raises(ValueError, match="finite weight >= 0 for each of 3 samples"):
+        logistic_regression(*samples(3), 0.1, torch.tensor(present))
+
+
+@pytest.mark.parametrize("f", [15.0, 20.5, 25.0, 36.0])
+def test_losses_have_all_their_digits(f):
+    x, w = torch.tensor([[f], [f]], dtype=torch.float64), torch.ones(1)
+    found = logistic_losses(x, torch.tensor([0, 1]), w)
+    assert_allclose(found, [f + math.log1p(math.exp(-f)), math.log1p(math.exp(-f))], rtol=1e-15)
+
+
 def test_features_that_are_not_finite_or_missing_are_refused():
     x, y = samples()
     x[3, 1] = math.inf

@@ -59,3 +59,9 @@ def test_for_p_2_the_classes_form_a_simplex():
 def test_without_a_unique_minimiser_it_is_refused(K, p):
     with pytest.raises(ValueError, match=f"K = {K} and p = {p}"):
         lp_ball_minimizer(K, p)
+
+
+@pytest.mark.parametrize("K", [2.5, math.nan])
+def test_a_number_of_classes_is_whole(K):
+    with pytest.raises(ValueError, match=f"num_classes must be a whole number, got {K}"):
+        lp_ball_minimizer(K, 2)

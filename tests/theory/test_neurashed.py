@@ -227,6 +227,12 @@ def test_expected_amplification_is_that_of_its_recursion(p, steps, a, b):
     assert_allclose(expected_amplification(p, steps, a, b), expected, rtol=1e-9, atol=1e-12)
 
 
+def test_expected_amplification_of_a_node_that_is_hardly_ever_activated():
+    # with b = 1 what remains after a step is the amplification by that step
+    assert expected_amplification(1e-300, 5, growth=2, decay=1) == 2e-300
+    assert expected_amplification(1e-300, 0, growth=2, decay=1) == 0
+
+
 def test_expected_amplification_is_the_mean_over_random_batches():
     levels = [{"often": (), "seldom": ()}, {"K": ["often", "seldom"]}]
     pathways = {kind: ["often", "K"] for kind in "abc"} | {"d": ["seldom", "K"]}
@@ -336,7 +342,8 @@ def test_unknown_types_and_empty_batches_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("p", "steps", "said"), [(-0.1, 1, "p = -0.1"), (1.1, 1, "p = 1.1"), (0.5, -1, "-1")]
+    ("p", "steps", "said"),
+    [(-0.1, 1, "p = -0.1"), (1.1, 1, "p = 1.1"), (0.5, -1, "-1"), (0.5, math.nan, "nan")],
 )
 def test_expected_amplification_of_what_is_no_probability_is_refused(p, steps, said):
     with pytest.raises(ValueError, match=said):

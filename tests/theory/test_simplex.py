@@ -32,3 +32,8 @@ def test_it_is_the_same_each_time_unless_rotated():
 def test_a_simplex_that_does_not_fit_is_refused(K, d):
     with pytest.raises(ValueError, match=f"got K = {K}, d = {d}"):
         simplex_etf(K, d)
+
+
+def test_sizes_that_are_not_whole_are_refused():
+    with pytest.raises(ValueError, match=r"K must be a whole number, got 3\.5"):
+        simplex_etf(3.5, 5)

@@ -38,6 +38,12 @@ def test_the_simplex_does_not_depend_on_how_probable_classes_are():
     assert simplex_symmetry(values, weight).distances < 0.02
 
 
+def test_steps_do_not_stop_where_the_risk_is_far_below_machine_precision():
+    values, weight, risk = simplex_minimizer(3, 2, 50.0, steps=300)
+    assert risk > 0
+    assert max(simplex_symmetry(values, weight)[:4]) < 1e-4
+
+
 def test_there_is_no_simplex_without_room_for_it():
     values, weight, risk = simplex_minimizer(4, 2, 5.0, steps=600)
     assert simplex_symmetry(values, weight).distances > 0.1
@@ -52,7 +58,11 @@ def test_the_start_is_no_simplex():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num_classes": 1}, {"dimension": 0}, {"steps": 0}, {"radius": 0.0}, {"rate": -1.0}]
+    "wrong",
+    [
+        *({"num_classes": 1}, {"dimension": 0}, {"steps": 0}, {"radius": 0.0}, {"rate": -1.0}),
+        *({"num_classes": 2.5}, {"radius": math.inf}, {"rate": math.inf}),
+    ],
 )
 def test_what_is_no_problem_is_refused(wrong):
     with pytest.raises(ValueError, match=f"got .*{next(iter(wrong.values()))}"):

@@ -1,0 +1,40 @@
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_nc.network.samples import samples_of
+from tests import nets
+
+DATASET = TensorDataset(torch.zeros(9, 1))
+
+
+def test_a_loader_lends_its_batch_size_and_collate_function():
+    def collate(samples):
+        return samples
+
+    loader = DataLoader(DATASET, 7, collate_fn=collate)
+    assert samples_of(loader, None)[:3] == (loader.dataset, 7, collate)
+    assert samples_of(loader, 3).batch_size == 3
+
+
+def test_a_batch_sampler_lends_its_batch_size():
+    sampler = torch.utils.data.BatchSampler(torch.utils.data.SequentialSampler(range(9)), 6, True)
+    assert samples_of(DataLoader(range(9), batch_sampler=sampler), None).batch_size == 6
+
+
+def test_a_function_is_called_for_its_source():
+    assert samples_of(lambda: DATASET, None).dataset is DATASET
+    assert samples_of(lambda: DataLoader(DATASET), None).dataset is DATASET
+
+
+@pytest.mark.parametrize(
+    "source", [nets.Stream(range(3)), DataLoader(nets.Stream(range(3)))], ids=["dataset", "loader"]
+)
+def test_streams_are_refused(source):
+    with pytest.raises(TypeError, match=r"Stream cannot be read again.*Probe\(source=dataset"):
+        samples_of(source, None)
+
+
+def test_loaders_of_whole_batches_are_refused():
+    with pytest.raises(TypeError, match=r"batch_size=None.*batch_size=\.\.\."):
+        samples_of(DataLoader(DATASET, batch_size=None), None)
