@@ -135,8 +135,7 @@ def separation_law(fuzziness: Tensor) -> SeparationLaw:
             "The law is fitted to D at two or more depths, shape (T,); "
             f"got fuzziness of shape {tuple(fuzziness.shape)}."
         )
-    usable = (fuzziness > 0) & fuzziness.isfinite()
-    y = torch.where(usable.all(), fuzziness.double(), torch.nan).log()
+    y = fuzziness.double().log()  # a number that is not finite makes all of the line NaN
     t = torch.arange(len(y), dtype=torch.float64, device=y.device)
     dt, dy = t - t.mean(), y - y[0]
     dy = dy - dy.mean()

@@ -137,8 +137,8 @@ class _Candidates:
         """Whether each class has enough positions, as far as classes are known."""
         assert self.quota is not None
         wanted = sorted(classes) if isinstance(classes, list | tuple) else range(max(rows or 2, 2))
-        known = self.counts[torch.tensor([k for k in wanted if k < len(self.counts)])]
-        return len(known) == len(wanted) and bool((known >= self.quota).all())
+        counts = dict(enumerate(self.counts.tolist()))
+        return all(counts.get(k, 0) >= self.quota for k in wanted)
 
     def joined(self) -> tuple[Tensor, ...]:
         """All candidates that are kept: items, ranks, labels and numbers."""

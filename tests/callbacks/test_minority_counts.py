@@ -24,6 +24,7 @@ from torch.utils.data import (
 
 from lightning_nc import EquiSeparation, MinorityCollapse, NeuralCollapse, Probe
 from lightning_nc.callbacks import measure_callback
+from lightning_nc.callbacks.training_counts import TrainingCounts
 from tests import nets, reference
 from tests.callbacks import processes_of_lightning as children
 from tests.callbacks.minority_runs import (
@@ -231,21 +232,27 @@ def test_what_unpack_does_to_a_batch_does_not_reach_training(way, tmp_path):
     assert counted(callback)[1:] == [list(COUNTS)] * 2
 
 
-class Merging(nets.Classifier):
-    """Trains on pairs of classes merged into one."""
+class Renumbering(nets.Classifier):
+    """Trains on classes that it numbers anew."""
 
     def training_step(self, batch, index):
-        return super().training_step((batch[0], batch[1] // 2), index)
+        return super().training_step(self.unpack(batch), index)
 
 
-def test_classes_that_unpack_merges_are_counted_as_merged(tmp_path):
-    probe = Probe(unpack=lambda batch: (batch[0], batch[1] // 2))
+@pytest.mark.parametrize(
+    ("anew", "expected"),
+    [(lambda y: y // 2, [40, 15, 10]), (lambda y: 5 - y, [5, 5, 7, 8, 10, 30])],
+    ids=["merged", "reversed"],
+)
+def test_classes_that_unpack_numbers_anew_are_counted_as_numbered(anew, expected, tmp_path):
+    module = Renumbering(nets.mlp(K=len(expected)), freeze=0)
+    module.unpack = lambda batch: (batch[0], anew(batch[1]))
+    probe = Probe(unpack=module.unpack)
     callback = MinorityCollapse((1, 2), probe=probe, figures=False, on_error="raise")
-    module = Merging(nets.mlp(K=3), freeze=0)
     run(tmp_path, [callback], DataLoader(mixed((30, 10, 8, 7, 5, 5)), 10, shuffle=True), module)
     before, *after = counted(callback)
-    assert after == [[40, 15, 10]] * 2
-    assert before in (None, after[0])
+    assert after == [expected] * 2
+    assert before in (None, expected)
 
 
 def numbered_from_zero(samples):
@@ -265,7 +272,7 @@ def test_classes_that_a_loader_numbers_anew_are_counted_as_numbered(tmp_path):
 
 
 class Undeclarable(Dataset):
-    """Its labels are in a file that is gone."""
+    """Its labels are in a file that is gone, and looking for it draws random numbers."""
 
     def __init__(self):
         self.data = mixed(COUNTS)
@@ -278,6 +285,7 @@ class Undeclarable(Dataset):
 
     @property
     def targets(self):
+        torch.rand(3)
         raise OSError("the file of labels is gone")
 
 
@@ -288,6 +296,40 @@ def test_labels_that_cannot_be_declared_do_not_stop_training(tmp_path):
     callback = MinorityCollapse(RARE, probe=OWN_PROBE, figures=False)
     assert_untouched(tmp_path, callback, data=data, module=network)
     assert counted(callback) == [None, list(COUNTS), list(COUNTS)]
+
+
+def count_epoch(counts, labels):
+    counts.begin_epoch()
+    counts.see((torch.ones(len(labels), 2), labels))
+    labels.zero_()  # as a training step may do to its batch
+    counts.end_epoch()
+
+
+@pytest.mark.parametrize("ignored", [-100, 255])
+def test_positions_to_ignore_are_not_counted(ignored):
+    counts = TrainingCounts(ignore_index=ignored)
+    count_epoch(counts, torch.tensor([[0, 1, ignored], [ignored, 1, 3]]))
+    assert counts.lost == ""
+    assert counts.complete.tolist() == [1, 2, 0, 1]
+
+
+def test_an_epoch_that_cannot_be_counted_leaves_no_counts_of_an_earlier_one():
+    counts = TrainingCounts()
+    count_epoch(counts, torch.tensor([0, 1, 1]))
+    assert counts.complete.tolist() == [1, 2]
+    assert counts.tally(3).tolist() == [1, 2, 0]
+    count_epoch(counts, torch.rand(3, 2))
+    assert counts.complete is None
+    assert counts.tally(3).isnan().all()
+
+
+def test_counts_of_more_classes_are_of_other_data_if_they_were_declared():
+    counts = TrainingCounts()
+    counts.set_declared(torch.tensor([3, 2, 1]))
+    assert [counts.tally(K).tolist() for K in (2, 3)] == [[0, 0], [3, 2, 1]]
+    count_epoch(counts, torch.tensor([0, 1, 2]))
+    with pytest.raises(ValueError, match="Label 2 of the training batches is out of range for 2 "):
+        counts.tally(2)
 
 
 def soft(samples):

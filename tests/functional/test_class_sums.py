@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,13 @@ import lightning_nc.functional.class_sums as class_sums
 from lightning_nc.functional import (
     class_distance_normalized_variance,
     class_moments,
+    classifier_energy,
     equiangularity,
+    equinorm,
     hyperspherical_uniformity,
     maximal_angle,
     relative_similarity,
+    self_duality,
     separation_fuzziness,
     simplex_etf_error,
     simplex_symmetry,
@@ -56,6 +61,7 @@ def test_pairs_in_many_squares_give_what_one_square_gives(monkeypatch):
         functions = equiangularity, maximal_angle, simplex_etf_error, hyperspherical_uniformity
         for function in functions:
             yield function(vectors)
+        yield self_duality(vectors, vectors.roll(1, 0))
         yield from simplex_symmetry(vectors, vectors.roll(1, 0))
 
     whole = list(values())
@@ -131,7 +137,20 @@ def test_nothing_is_allocated_for_a_label_that_is_no_class_index(label):
         class_moments(torch.randn(3, 2), torch.tensor([0, 1, label]), 2)
 
 
-@pytest.mark.parametrize("function", [equiangularity, maximal_angle, simplex_etf_error])
-def test_vectors_without_components_are_refused(function):
-    with pytest.raises(ValueError, match=r"d of 1 or more, got \(3, 0\)"):
-        function(torch.zeros(3, 0))
+@pytest.mark.parametrize(
+    "function",
+    [
+        classifier_energy,
+        cosine_histogram,
+        equiangularity,
+        equinorm,
+        hyperspherical_uniformity,
+        maximal_angle,
+        simplex_etf_error,
+    ],
+)
+@pytest.mark.parametrize("shape", [(3, 0), (2, 0), (3,), (2, 3, 4)])
+def test_what_is_no_row_per_class_is_refused(function, shape):
+    bins = [20] if function is cosine_histogram else []
+    with pytest.raises(ValueError, match=r"\(K, d\) with d of 1 .* " + re.escape(str(shape))):
+        function(torch.zeros(shape), *bins)

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose
 from lightning_nc import functional
 from lightning_nc.functional import classifier
 from lightning_nc.functional.classifier import LinearDecision, nearest_class_centers
+from lightning_nc.functional.neural_collapse import spread_without_pairs
 from tests import reference
 
 OF_MANY = [
@@ -29,6 +30,14 @@ def test_more_classes_than_dimensions_measure_as_the_formulas_say(function, of):
     vectors = MANY[of]().double()
     expected = getattr(reference, function.__name__)(vectors.numpy())
     assert_allclose(function(vectors), expected, rtol=1e-9)
+
+
+def test_the_spread_of_angles_takes_no_pairs_where_products_of_columns_keep_its_digits():
+    for of in ("anywhere", "evenly spread"):
+        vectors = MANY[of]().double()
+        expected = reference.equiangularity(vectors.numpy())
+        assert_allclose(spread_without_pairs(vectors), expected, rtol=1e-9)
+    assert spread_without_pairs(MANY["almost parallel"]().double()) is None
 
 
 def almost_tied(K, d):
@@ -61,6 +70,8 @@ def test_decisions_in_float32_are_those_in_float64(of, monkeypatch):
     chosen, numbers = decide.of(features)
     assert torch.equal(chosen, exact)
     assert numbers.dtype == torch.float32
+    if of == "anywhere":
+        torch.testing.assert_close(numbers, (features @ rows.mT + bias).float())
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(decide.of(features)[0], exact)
         assert torch.equal(nearest_class_centers(features, rows), nearest)

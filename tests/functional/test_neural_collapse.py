@@ -149,7 +149,9 @@ def test_two_vectors_have_one_angle_and_a_zero_vector_none():
         assert function(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])).isnan()
         assert function(torch.tensor([0.0, 1.0, -1.0])[:, None]).isnan()  # more than dimensions
     for function in (equinorm, equiangularity, maximal_angle, hyperspherical_uniformity):
-        assert function(torch.ones(1, 2)).isnan()  # no pair at all
+        no_pair = function(torch.ones(1, 2))
+        assert no_pair.isnan()
+        assert no_pair.dtype == torch.float64
     assert simplex_etf_error(torch.ones(1, 2)).isnan()
     assert equinorm(torch.zeros(3, 2)).isnan()
     assert simplex_etf_error(torch.full((3, 2), 0.5)).isnan()

@@ -85,6 +85,10 @@ def test_it_is_not_defined_where_any_tokens_would_be_fitted():
     assert 0 < few[-1] < 1
     same = torch.full_like(tokens, 3)
     assert bool(prediction_residual(h, same).isnan())
+    for d in range(1, 40):  # of some, the squared root of N = d + 2 is not quite N
+        h, tokens = torch.randn(d + 2, d), torch.arange(d + 2) ** 2 % 7
+        both = [prediction_residual(h[:n], tokens[:n], "none") for n in (d + 1, d + 2)]
+        assert [bool(value.isnan()) for value in both] == [True, False]
 
 
 def test_it_is_zero_for_a_linear_map_and_one_without_a_signal():

@@ -114,12 +114,13 @@ def test_a_collapsed_set_has_no_fuzziness_at_all():
     assert class_separation_fuzziness(means[labels], labels).eq(0).all()
 
 
-def test_the_law_recovers_an_exact_geometric_decay():
-    law = separation_law(8.0 * 0.53 ** torch.arange(8, dtype=torch.float64))
-    assert_allclose(law.rho, 0.53, rtol=1e-12)
+@pytest.mark.parametrize("rho", [0.11, 0.35, 0.38, 0.45, 0.53])  # r of some is rounded to beyond -1
+def test_the_law_recovers_an_exact_geometric_decay(rho):
+    law = separation_law(8.0 * rho ** torch.arange(8, dtype=torch.float64))
+    assert_allclose(law.rho, rho, rtol=1e-12)
     assert_allclose(law.intercept, math.log(8), rtol=1e-12)
     assert_allclose(law.pearson_r, -1, rtol=1e-12)
-    assert_allclose(law.half_life, math.log(2) / math.log(1 / 0.53), rtol=1e-12)
+    assert_allclose(law.half_life, math.log(2) / math.log(1 / rho), rtol=1e-12)
     assert law.pearson_r >= -1
 
 
@@ -135,8 +136,12 @@ def test_the_law_is_the_line_of_polyfit_and_the_correlation_of_corrcoef():
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf])
-def test_the_law_is_nan_where_a_fuzziness_is_not_positive_and_finite(bad):
-    assert all(value.isnan() for value in separation_law(torch.tensor([4.0, bad, 1.0])))
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_law_is_nan_where_a_fuzziness_is_not_positive_and_finite(bad, place):
+    for fuzziness in (torch.tensor([4.0, 2.0, 1.0]), torch.tensor([4.0, 2.0, 1.0, 3.0, 5.0])):
+        fuzziness[place] = bad
+        assert all(value.isnan() for value in separation_law(fuzziness))
+    assert all(value.isnan() for value in separation_law(torch.tensor([4.0, bad])))
 
 
 def test_two_points_have_a_rate_but_no_correlation():

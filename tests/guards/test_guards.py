@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_nc.guards import unobtrusive as guards
 from lightning_nc.guards.generators import seed_generators
 from lightning_nc.guards.unobtrusive import unobtrusive
 from tests import architectures
@@ -262,6 +263,37 @@ def test_generators_held_by_modules_are_put_back(inside):
 def test_a_failure_is_not_hidden_by_a_changed_parameter():
     model = nn.Linear(2, 2)
     run_inside(True, lambda: model.bias.add_(1.0), model)
+
+
+class Logs(nn.Identity):
+    """A part of a network whose forward pass logs, which is refused."""
+
+    def log(self, name, value):
+        raise RuntimeError("logged")
+
+    def log_dict(self, values):
+        self.log(*values.popitem())
+
+    def forward(self, x):
+        self.log_dict({"largest": x.max()})
+        self.log("mean", x.mean())
+        return x
+
+
+def test_what_a_forward_pass_logs_is_dropped_inside_and_not_outside(inside):
+    model = Logs()
+    inside(lambda: model(torch.ones(2)), model)
+    with pytest.raises(RuntimeError, match="logged"):
+        model(torch.ones(2))
+
+
+def test_logging_is_put_back_without_other_guards():
+    plain, own = Logs(), Logs()
+    own.log = print
+    with guards._logging_off(nn.Sequential(plain, own)):
+        assert {"log", "log_dict"} <= vars(plain).keys()
+    assert own.log is print
+    assert not {"log", "log_dict"} & vars(plain).keys()
 
 
 def test_gradients_are_off_inside_and_as_before_outside(inside):

@@ -152,6 +152,10 @@ CASES = {
             test_restoring.modes
         ),
     ),
+    "no logging": (
+        (guards, "_logging_off", _nothing),
+        test_guards.test_what_a_forward_pass_logs_is_dropped_inside_and_not_outside,
+    ),
     "no gradients": (
         (torch, "no_grad", _nothing),
         test_guards.test_gradients_are_off_inside_and_as_before_outside,

@@ -283,6 +283,16 @@ def test_one_logit_or_its_probability_decides_alike_in_any_batches(name, batch_s
     assert_decides(found, chosen, features, TWO.tensors[1])
 
 
+@pytest.mark.parametrize("name", ["logits", "log_softmax", "softmax", "another decision"])
+@pytest.mark.parametrize("head", ["head", None])
+def test_two_columns_of_two_rows_decide_by_the_larger(name, head):
+    model = made(lambda: nn.Linear(D, 2), AFTER[name])
+    found = classifier(model, head, data=TWO)
+    features = model.body(TWO.tensors[0]).detach()
+    with torch.no_grad():
+        assert_decides(found, model(TWO.tensors[0]).argmax(1), features, TWO.tensors[1])
+
+
 @pytest.mark.parametrize("after", [nn.LogSoftmax(1), nn.Softmax(1), nn.Tanh()])
 def test_a_named_head_that_is_not_affine_is_refused_and_not_half_read(after):
     model = made(lambda: nn.Sequential(linear(), after))
@@ -328,16 +338,26 @@ def test_dynamically_quantised_weights_are_read():
         assert found.is_affine
 
 
+class Pooled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU()), nn.Conv2d(5, 3, 1)
+
+    def forward(self, x):
+        return self.head(self.body(x)).mean((2, 3))
+
+
+@pytest.mark.parametrize(("pool", "means"), [("flatten", True), (lambda h: h[:, :3, 0, 0], False)])
+def test_features_of_another_width_than_the_rows_of_the_head_are_refused(pool, means):
+    request = Request(classifier=True, needs_head=True, pool=pool)
+    (error,) = ask(Pooled(), request, data=nets.images((12, 9, 9)))
+    with pytest.raises(ValueError, match=r"'head' has weights for 5 features, .* Give a pool="):
+        raise error
+    assert ("masked_mean" in str(error)) == means
+
+
 def test_a_convolution_before_global_pooling_is_a_head():
-    class Pooled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            torch.manual_seed(0)
-            self.body, self.head = nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU()), nn.Conv2d(5, 3, 1)
-
-        def forward(self, x):
-            return self.head(self.body(x)).mean((2, 3))
-
     model, data = Pooled(), nets.images((12, 9, 9))
     found = classifier(model, data=data)
     assert torch.equal(found.weight, model.head.weight.double().flatten(1))

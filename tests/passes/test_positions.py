@@ -242,6 +242,27 @@ def test_a_long_source_is_read_until_there_are_many_positions(monkeypatch):
     assert reads < 200
 
 
+@pytest.mark.parametrize(("first", "classes"), [(IGNORED, None), (IGNORED, [2, 3]), (0, [2, 3])])
+def test_a_draw_goes_on_where_the_first_that_are_read_have_no_class_of_the_probe(first, classes):
+    labels = torch.full((cases.N, cases.T), first)
+    labels[7] = torch.arange(cases.T) % cases.R
+    data = TensorDataset(cases.tokens().tensors[0], labels)
+    _, answer = run(Tokens(), data, batch_size=1, samples_per_class=1, classes=classes)
+    assert answer.labels.tolist() == (classes or [0, 1, 2, 3])
+    assert answer.counts.tolist() == [1] * len(answer.labels)
+
+
+def test_classes_are_complete_once_all_that_are_named_or_have_a_row_are():
+    kept = draw._Candidates(quota=2)
+    for new, complete in (([0, 0, 1], []), ([1, 4, 4], [2]), ([2], [2]), ([2, 3, 3], [2, 5])):
+        of_no_item = torch.zeros(len(new), dtype=torch.long)
+        kept.add(of_no_item, of_no_item, torch.tensor(new), torch.rand(len(new)))
+        assert [rows for rows in (2, 5, 6) if kept.enough(None, rows)] == complete
+        assert kept.enough(None, None) == kept.enough(None, 1) == (2 in complete)
+        assert kept.enough([3, 0], 9) == (5 in complete)
+        assert not kept.enough((0, 5), None)
+
+
 def test_candidates_are_bounded_by_the_quota():
     kept = draw._Candidates(quota=3)
     random = torch.Generator().manual_seed(0)
