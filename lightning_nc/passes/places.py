@@ -20,7 +20,7 @@ from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import ModuleRun, Trace, trace
 from lightning_nc.passes.draw import Drawn
 from lightning_nc.passes.geometry_statistics import GEOMETRY, require_statistics
-from lightning_nc.passes.head_notes import head_notes, is_apart, no_head_note
+from lightning_nc.passes.head_notes import head_notes, is_apart, no_head_note, outputs_note
 from lightning_nc.passes.heads import last_layer_point, require_hooks, settle_head
 from lightning_nc.passes.plan import Wanted, megabytes_of
 from lightning_nc.passes.request import Request
@@ -87,6 +87,7 @@ class Places:
             )
         head = settle_head(self.found, request, self.labels_seen)
         points, notes = self._layers(request, head)
+        notes |= outputs_note(self.found, request)
         if request.tokens and not self.reading.of_positions and self.found.raw is not None:
             notes["no tokens"] = _NO_TOKENS
         if not request.classifier:
