@@ -5,8 +5,8 @@ import re
 import torch
 
 from lightning_nc.network.blocks import find_head, is_bypassed, is_of_several_positions
-from lightning_nc.network.calling import takes_one
 from lightning_nc.network.head import own_matrix
+from lightning_nc.network.parameters import takes_one
 from lightning_nc.network.points import Point
 from lightning_nc.network.trace import ModuleRun, Trace, depends_on
 from lightning_nc.passes.head_notes import no_head
