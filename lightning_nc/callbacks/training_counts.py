@@ -41,6 +41,7 @@ class TrainingCounts:
             data than the batches.
         of_all_processes: Samples per class over all processes, as last added up; None if unknown.
         counting: Whether training has begun.
+        at_random: Whether samples are drawn with replacement, so that counts differ by chance.
         lost: Why the batches of the last epoch could not be counted; empty if they could.
         rank: The number of this process.
     """
@@ -52,7 +53,7 @@ class TrainingCounts:
         self.complete: Tensor | None = None
         self.declared = False
         self.of_all_processes: Tensor | None = None
-        self.counting, self.lost, self.rank = False, "", 0
+        self.counting, self.at_random, self.lost, self.rank = False, False, "", 0
         self._trouble = ""
         self._whole = False  # whether the epoch was seen from its first batch on
         self._current = torch.zeros(0, dtype=torch.long)
@@ -62,11 +63,14 @@ class TrainingCounts:
     def declare(self, trainer: Any) -> None:
         """Begin training with the counts the dataset declares, unless better ones are known."""
         asked, self.counting = self.counting, True
-        if asked or self.complete is not None or self.unpack is not None:
-            return  # better counts are known, or `unpack` may renumber classes
+        if asked:
+            return
         try:
             with generators_kept():
                 loader = trainer_loader(trainer, "train")
+                self.at_random = _draws_at_random(loader)
+                if self.complete is not None or self.unpack is not None:
+                    return  # better counts are known, or `unpack` may renumber classes
                 labels = dataset_labels(samples_of(loader, None).dataset)
             if labels is not None and _draws_each_once(loader):
                 self.set_declared(labels.bincount())
@@ -151,6 +155,12 @@ class TrainingCounts:
             labels = class_indices(labels[labels != self.ignore_index])
             self._current = counts_with(self._current, labels)
             self._stash.clear()
+
+
+def _draws_at_random(loader: Any) -> bool:
+    """Whether a sample may be drawn several times: by weights, or as often as chance has it."""
+    sampler = inner_sampler(getattr(loader, "sampler", None))
+    return hasattr(sampler, "weights") or bool(getattr(sampler, "replacement", False))
 
 
 def _draws_each_once(loader: Any) -> bool:

@@ -7,8 +7,14 @@ from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.functional.cosines import centred as about_their_mean
 from lightning_nc.functional.input_checks import check_vectors
 
+# a class that is as frequent as the largest falls this many standard deviations behind it by chance
+# less than once in a thousand epochs, also among 1000 classes, whose largest is one of many
+_BY_CHANCE = 6.0
 
-def minority_classes(class_counts: Tensor, least_gap: float = 1.5) -> Tensor:
+
+def minority_classes(
+    class_counts: Tensor, least_gap: float = 1.5, at_random: bool = False
+) -> Tensor:
     r"""The minority classes by a rule on the class counts alone.
 
     The minority classes are those with
@@ -26,9 +32,15 @@ def minority_classes(class_counts: Tensor, least_gap: float = 1.5) -> Tensor:
     second class is that much smaller than the largest, which is always so for K = 2. A class
     without samples lies below all others by an infinite gap.
 
+    Counts of samples that are drawn at random, such as with weights that balance the classes,
+    differ by chance. Of these a class is no minority class unless
+
+    .. math:: \max_j n_j - n_k \ge 6 \sqrt{\max_j n_j + n_k}
+
     Args:
         class_counts: Training samples per class n_k, shape ``(K,)``.
         least_gap: The factor 1.5, both of a gap and between the largest class and a minority class.
+        at_random: Whether the samples were drawn at random, with replacement.
 
     Returns:
         A bool tensor, shape ``(K,)``: True for minority classes; all False if there are none.
@@ -53,7 +65,9 @@ def minority_classes(class_counts: Tensor, least_gap: float = 1.5) -> Tensor:
             f"got {class_counts.tolist()}."
         )
     n = class_counts.to(torch.float64)
-    return (n <= _largest_minority_count(n, least_gap)) & (least_gap * n <= n.max())
+    rare = (n <= _largest_minority_count(n, least_gap)) & (least_gap * n <= n.max())
+    chance = _BY_CHANCE * (n.max() + n).sqrt() if at_random else torch.zeros_like(n)
+    return rare & (n.max() - n >= chance)
 
 
 def _largest_minority_count(n: Tensor, least_gap: float) -> Tensor:

@@ -41,10 +41,12 @@ class ClassCounter(Protocol):
 
     Attributes:
         counting: Whether training has begun, so that counts that are unknown will become known.
+        at_random: Whether samples are drawn with replacement, so that counts differ by chance.
         lost: Why the batches could not be counted; empty if they could.
     """
 
     counting: bool
+    at_random: bool
     lost: str
 
     def tally(self, K: int) -> Tensor:
@@ -167,7 +169,10 @@ class MinorityMeasure(Measure):
         """True for minority classes, shape ``(K,)``; all False if none are known."""
         if self.minority is None:
             none = torch.zeros(len(classes), dtype=torch.bool)
-            return none if n is None else minority_classes(n)
+            at_random = (
+                self.class_counts is None and self.counter is not None and self.counter.at_random
+            )
+            return none if n is None else minority_classes(n, at_random=at_random)
         if not set(self.minority) < set(classes.tolist()):
             raise ValueError(
                 f"minority={list(self.minority)} must be some, not all, of the classes "

@@ -14,6 +14,10 @@ NO_MINORITY = (
     "the largest class has less than 1.5 times as many training samples as the smallest, so there "
     "are no minority classes"
 )
+_BY_CHANCE = (
+    "training draws its samples at random, and no class falls behind the largest by more than "
+    "chance explains, so there are no minority classes"
+)
 _OF_COUNTS = ("imbalance_ratio", *_PREDICTED)
 _OF_FEATURES = ("energy_features", "energy_features_centered")
 
@@ -45,8 +49,9 @@ def minority_notes(
     elif found.n is not None and len(found.B) == 0:
         logged = (*values, *(() if theory else _PREDICTED))
         absent = [row.name for row in QUANTITIES if row.name not in logged]
+        why = NO_MINORITY if found.n.max() < 1.5 * found.n.min() else _BY_CHANCE
         notes["no minority"] = (
-            f"{are(absent, 'not logged')}: {NO_MINORITY}; to compare classes all the same, name "
+            f"{are(absent, 'not logged')}: {why}; to compare classes all the same, name "
             "them with minority=[...]."
         )
     # R may be infinite, without minority samples, and energies, as squares of large numbers

@@ -24,7 +24,7 @@ Shapes = Mapping[tuple[str | None, int, str], tuple[int, ...]]
 
 
 def shapes_of(found: Trace) -> dict[tuple[str | None, int, str], tuple[int, ...]]:
-    """The shapes on both sides of every run of every module, and that of the raw input."""
+    """The shapes on both sides of every run of every module, of the raw input and the output."""
     shapes: dict[tuple[str | None, int, str], tuple[int, ...]] = {}
     for number, run in found.numbered_runs():
         if run.shape is not None:
@@ -33,6 +33,8 @@ def shapes_of(found: Trace) -> dict[tuple[str | None, int, str], tuple[int, ...]
             shapes[run.name, number, "input"] = run.input_shape
     if found.raw is not None:
         shapes[None, 0, "output"] = tuple(found.raw.shape)
+    if found.output_shape is not None:
+        shapes["", 0, "returned"] = found.output_shape
     return shapes
 
 
@@ -72,7 +74,7 @@ class Chooser:
     def is_map(self, point: Point) -> bool:
         """Whether a point is a feature map or the raw input, which may be too large to flatten."""
         shape = self.shapes.get((point.module, point.run, point.side), ())
-        automatic = point.pool == "auto" and point.side == "output"
+        automatic = point.pool == "auto" and point.side != "input"
         return automatic and (len(shape) > 3 or (point.module is None and len(shape) == 3))
 
     def chosen(self, point: Point, flatten_maps: bool) -> Point:

@@ -1,6 +1,5 @@
 """How a network is called: with which arguments, and by which function."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,12 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nc.network.nesting import described, floating_tensor_in
+from lightning_nc.network.parameters import (
+    Parameters,
+    Single,
+    accept,
+    held_by,
+    parameters_of,
+    positional,
+    signature,
+    taken_by,
+)
 
 # the module is of the class of the user, whose function may say so
 Forward = str | Callable[[Any, Any], Any]
 # what torch says of inputs whose sizes do not fit
 _OF_SHAPES = ("shapes cannot be multiplied", "The size of tensor", "expected input")
 _METHODS = {"float32": "net.float()", "float64": "net.double()"}
+# what is raised by a network that was given a dict for a tensor, or the other way round
+_OF_KINDS = (TypeError, AttributeError, IndexError, KeyError)
 
 
 class Calling(NamedTuple):
@@ -24,14 +35,26 @@ class Calling(NamedTuple):
         function: Calls it with inputs.
         after_batch: The arguments after the batch, of a network that takes the whole batch; None
             for a network that takes inputs.
+        parameters: The parameters that tell what it takes of a dict; None if they do not.
     """
 
     function: Callable[[Any], Any]
     after_batch: tuple[Any, ...] | None = None
+    parameters: Parameters | None = None
 
     def inputs_of(self, batch: Any, inputs: Any) -> Any:
-        """What the network is called with: the whole batch, or its inputs."""
-        return inputs if self.after_batch is None else (batch, *self.after_batch)
+        """What the network is called with: the whole batch, or its inputs.
+
+        Of a dict, what the network names comes first, so that the first of its tensors is one that
+        it takes; the rest may hold a mask for pools.
+        """
+        if self.after_batch is not None:
+            return (batch, *self.after_batch)
+        if self.parameters is None or not isinstance(inputs, Mapping):
+            return inputs
+        taken = taken_by(self.parameters, inputs)
+        named = taken is not inputs and isinstance(taken, Mapping)
+        return {**taken, **inputs} if named else taken
 
 
 def calling(
@@ -67,9 +90,10 @@ def calling(
         own = partial(call_model, called) if isinstance(forward, str) else partial(called, model)
         function = own if wrapper is None else partial(_call_within, wrapper, model, own)
     function = partial(_call_in_one_type, model, function)
-    names = [] if called is forward else _positional(_parameters(called))
+    parameters = None if called is forward else parameters_of(called)
+    names = positional(parameters or {})
     if names[:1] != ["batch"]:
-        return Calling(function)
+        return Calling(function, parameters=parameters)
     after = (0,) if names[1:2] == ["batch_idx"] else ()
     return Calling(partial(_call_with_batch, function), after)
 
@@ -79,8 +103,10 @@ def call_model(
 ) -> Any:
     """Call a network with a tensor, a tuple of arguments or a dict of keyword arguments.
 
-    Of a dict, keys that the network does not name are left out, and a single value may be the only
-    argument. An object, such as a graph, is the only argument, or has the arguments as attributes.
+    Of a dict, keys that the network does not name are left out. If it names none and takes a single
+    argument, that is the only value, or the only tensor of several axes, beside identifiers and
+    file names; without one, it is the dict. An object, such as a graph, is the only argument, or
+    has the arguments as attributes.
 
     Args:
         model: The network, or another function.
@@ -90,34 +116,33 @@ def call_model(
     Raises:
         TypeError: If the network cannot be called with the inputs.
     """
-    parameters = _parameters(model if like is None else like)
+    parameters = parameters_of(model if like is None else like)
+    if isinstance(inputs, Mapping):
+        inputs = taken_by(parameters, inputs)
+    if isinstance(inputs, Single):
+        return _call_with_single(model, parameters, inputs)
     if not isinstance(inputs, Mapping):
         args = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
-        if _accept(parameters, args, {}):
+        if accept(parameters, args, {}):
             return model(*args)
-        held = {} if isinstance(inputs, tuple | list | Tensor) else _held(inputs, parameters)
-        if held and _accept(parameters, (), held):
+        held = {} if isinstance(inputs, tuple | list | Tensor) else held_by(inputs, parameters)
+        if held and accept(parameters, (), held):
             return model(**held)
-    elif _accept(parameters, (), inputs):
+    elif accept(parameters, (), inputs):
         return model(**inputs)
-    else:
-        named = {name: inputs[name] for name in parameters if name in inputs}
-        if named and _accept(parameters, (), named):
-            return model(**named)
-        if len(inputs) == 1 and _accept(parameters, tuple(inputs.values()), {}):
-            return model(*inputs.values())
     raise TypeError(_cannot_be_called(parameters, inputs))
 
 
-def _held(inputs: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What an object holds under the names of parameters."""
-    found = {name: getattr(inputs, name, None) for name in parameters}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def takes_one(module: nn.Module) -> bool:
-    """Whether a module can be called with its input alone, unlike a layer of a graph network."""
-    return _accept(_parameters(module), (None,), {})
+def _call_with_single(model: Callable[..., Any], parameters: Parameters, inputs: Single) -> Any:
+    try:
+        return model(inputs.value)
+    except _OF_KINDS as error:
+        raise TypeError(
+            f"The network is {signature(parameters)} and was called with "
+            f"{described(inputs.value)}, where it raised {type(error).__name__}: "
+            f"{str(error).partition(chr(10))[0]}. Give it what it takes: Probe(..., unpack=lambda "
+            'batch: (batch["..."], labels)); or all as one argument: ((batch,), labels).'
+        ) from error
 
 
 def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: Any) -> Any:
@@ -144,8 +169,9 @@ def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: 
 
 
 def _when_called_with(inputs: Any) -> str:
+    given = inputs.value if isinstance(inputs, Single) else inputs
     return (
-        f". The network was called with {described(inputs)}. If it takes something else, say what: "
+        f". The network was called with {described(given)}. If it takes something else, say what: "
         "Probe(..., unpack=lambda batch: (inputs, labels)); if its forward does not compute the "
         "classes, say how to call it: Probe(..., forward=lambda module, inputs: ...)."
     )
@@ -200,31 +226,6 @@ def _named(model: nn.Module, name: str) -> Any:
     return found if usable else None
 
 
-def _parameters(called: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a network's ``forward`` or of a function; any if they cannot be told."""
-    function = called.forward if isinstance(called, nn.Module) else called
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):  # such as a function of C
-        return inspect.signature(lambda *args, **kwargs: None).parameters
-
-
-def _positional(parameters: Mapping[str, inspect.Parameter]) -> list[str]:
-    """Names of the parameters that take a single argument each; ``**batch`` takes keywords."""
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [name for name, each in parameters.items() if each.kind not in several]
-
-
-def _accept(
-    parameters: Mapping[str, inspect.Parameter], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> bool:
-    try:
-        inspect.Signature(list(parameters.values())).bind(*args, **kwargs)
-    except TypeError:
-        return False
-    return True
-
-
 def _refuse(text: str, inputs: Any) -> Any:
     raise ValueError(text)
 
@@ -249,9 +250,8 @@ def _no_forward(model: nn.Module, name: Any) -> str:
     )
 
 
-def _cannot_be_called(parameters: Mapping[str, Any], inputs: Any) -> str:
-    takes = f"forward({', '.join(map(str, parameters.values()))})"
-    text = f"The network is {takes} and cannot be called with {described(inputs)}. "
+def _cannot_be_called(parameters: Parameters, inputs: Any) -> str:
+    text = f"The network is {signature(parameters)} and cannot be called with {described(inputs)}. "
     if isinstance(inputs, tuple | list) and len(inputs) > 1:
         return text + (
             "Give it one of these, such as the first of two views: Probe(..., unpack=lambda batch: "

@@ -74,6 +74,9 @@ class Capture:
             for point in self._points.get(None, []):
                 self._hand_over(point, raw_input(inputs))
             output = self.call(inputs)
+            for point in self._points.get("", []):
+                if point.side == "returned":
+                    self._hand_over(point, output)
         finally:
             self._inputs = self._consume = None
         if self._silent:
@@ -97,7 +100,7 @@ class Capture:
         run = self._runs[name]
         self._runs[name] += 1
         for point in self._points[name]:
-            if point.run == run:
+            if point.run == run and point.side != "returned":
                 taken = (*args, *kwargs.values())[0] if point.side == "input" else output
                 self._hand_over(point, taken)
 

@@ -26,7 +26,8 @@ class Point:
         name: The point's name in logged keys.
         module: Clean name of the module; None for the raw input of the network.
         run: Number of the module's run within a forward pass, counted from 0.
-        side: Whether the module's output or its input is used.
+        side: Whether the module's output or its input is used; ``"returned"`` is what the call of
+            the network returns, which may be that of one of its parts, or of a function.
         pool: Makes (N, d) features of the output or input. ``"auto"`` is replaced by what suits its
             shape, once that is known.
     """
@@ -34,7 +35,7 @@ class Point:
     name: str
     module: str | None
     run: int = 0
-    side: Literal["output", "input"] = "output"
+    side: Literal["output", "input", "returned"] = "output"
     pool: Pool = "auto"
 
 

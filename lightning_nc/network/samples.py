@@ -65,7 +65,8 @@ def samples_of(source: Any, batch_size: int | None) -> Samples:
     ):
         raise TypeError(
             f"{type(dataset).__name__} cannot be read again in the same order, which a measurement "
-            "needs. Use a map-style dataset (with __getitem__ and __len__) instead: "
+            "needs. Use a map-style dataset (with __getitem__ and __len__), such as a list of "
+            "samples, instead: "
             'probe=Probe(source=dataset, name="my_probe").'
         )
     if not isinstance(source, DataLoader):

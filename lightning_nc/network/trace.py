@@ -1,7 +1,7 @@
 """Which modules run when a network is called once, in what order, and what depends on what."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nc.network.head import own_matrix
-from lightning_nc.network.nesting import floating_tensor_in, replaced, tensors_in
+from lightning_nc.network.nesting import floating_tensor_in, parts_of, replaced, tensors_in
 from lightning_nc.network.points import named_modules
 from lightning_nc.network.pooling import main_tensor
 
@@ -51,6 +51,8 @@ class Trace(NamedTuple):
         sources: Autograd nodes of the input, or of the embeddings of tokens.
         output: Autograd node of the network's output, or of a view of it; None if it has none.
         output_shape: Shape of the network's output; None if it is no tensor.
+        others: Autograd nodes of what else the network returns in that shape, by the code that
+            takes it, such as ``["auxiliary"]`` or ``[1]``; empty where one is called the logits.
         raw: The raw input if it is a floating-point tensor; None otherwise.
         modules: All modules by name, including those that did not run.
     """
@@ -59,6 +61,7 @@ class Trace(NamedTuple):
     sources: set[Any]
     output: Any
     output_shape: tuple[int, ...] | None
+    others: dict[str, Any]
     raw: Tensor | None
     modules: dict[str, nn.Module]
 
@@ -185,10 +188,12 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bo
             hooks.enter_context(module.register_forward_hook(record, with_kwargs=True))
         if raw is not None:
             inputs = replaced(inputs, raw, _source(raw, sources.given))
-        output = main_tensor(call(inputs))
+        returned = call(inputs)
+        output = main_tensor(returned)
         node = _held_node(output) if isinstance(output, Tensor) else None
+        others = _others(returned, output)
     output_shape = tuple(output.shape) if isinstance(output, Tensor) else None
-    return Trace(runs, sources.given or sources.derived, node, output_shape, raw, modules)
+    return Trace(runs, sources.given or sources.derived, node, output_shape, others, raw, modules)
 
 
 class _Sources:
@@ -249,6 +254,22 @@ def _held_node(tensor: Tensor) -> Any:
     does not keep itself; that of a view keeps it.
     """
     return (tensor.view_as(tensor) if tensor.layout is torch.strided else tensor).grad_fn
+
+
+def _others(returned: Any, output: Any) -> dict[str, Any]:
+    """What a network returns beside its output, in its shape; see `Trace`."""
+    parts = parts_of(returned)
+    if not isinstance(output, Tensor) or "logits" in parts:
+        return {}
+    items = isinstance(returned, Mapping | tuple | list)
+    return {
+        (f'["{key}"]' if isinstance(key, str) else f"[{key}]") if items else f".{key}": node
+        for key, part in parts.items()
+        if isinstance(part, Tensor)
+        and part.shape == output.shape
+        and not _same_memory(part, output)
+        and (node := _held_node(part)) is not None
+    }
 
 
 def _source(tensor: Tensor, sources: set[Any]) -> Tensor:

@@ -104,7 +104,7 @@ def _cannot_be_unpacked(batch: Any) -> str:
         labels = all_labels[-1]
         if len(all_labels) > 1:
             which = f", if these are {labels}, and not {' or '.join(all_labels[:-1])}"
-    several = could_be and could_be[-1] not in (0, 1) and isinstance(batch, tuple | list)
+    several = others and could_be and could_be[-1] not in (0, 1) and isinstance(batch, tuple | list)
     return (
         f"Cannot tell inputs from labels in {found}. Pass a function that separates them{which}: "
         f"Probe(..., unpack=lambda batch: ({inputs}, {labels}))"

@@ -63,6 +63,30 @@ def _bypass_note(found: Trace, head: ModuleRun, request: Request) -> dict[str, s
     }
 
 
+def outputs_note(found: Trace, request: Request) -> dict[str, str]:
+    """Say that the network returns other logits that may be meant, or nothing.
+
+    These are of as many layers as the first, such as those of another task, or of more, such as the
+    last of several exits. Layers alone are the same unless there are more.
+    """
+    if request.head is not None:
+        return {}
+    layers = {way: _weighted_layers(found, node) for way, node in found.others.items()}
+    first = _weighted_layers(found, found.output)
+    way = max(layers, key=lambda way: layers[way], default="")
+    if not way or layers[way] < first + (not request.classifier):
+        return {}
+    return {
+        "outputs": f"the network returns {len(layers) + 1} outputs of shape {found.output_shape}, "
+        "of which the first is measured. To measure another, return it: Probe(..., forward=lambda "
+        f"module, inputs: module(inputs){way})."
+    }
+
+
+def _weighted_layers(found: Trace, node: object) -> int:
+    return sum(run.rows is not None for run in found.leading_to([node]))
+
+
 def is_apart(head: ModuleRun, request: Request) -> bool:
     """Whether only the input of a head is measured: its rows are not of the features there.
 

@@ -5,8 +5,8 @@ import re
 import torch
 
 from lightning_nc.network.blocks import find_head, is_bypassed, is_of_several_positions
-from lightning_nc.network.calling import takes_one
 from lightning_nc.network.head import own_matrix
+from lightning_nc.network.parameters import takes_one
 from lightning_nc.network.points import Point
 from lightning_nc.network.trace import ModuleRun, Trace, depends_on
 from lightning_nc.passes.head_notes import no_head
@@ -105,15 +105,14 @@ def _is_inside(run: ModuleRun, around: ModuleRun) -> bool:
 def last_layer_point(found: Trace, head: ModuleRun | None, request: Request) -> Point:
     """Where the last-layer features are: at the head's input.
 
-    Without a head they are the input of a projection head that runs last, or else the network's
-    output, as that of an encoder.
+    Without a head they are the input of a projection head that runs last, or else what the network
+    returns, as an encoder does.
     """
-    runs = found.runs_of_each()
     last = _last_projection(found) if head is None else head
     if last is not None:
-        number = runs[last.name] - 1
+        number = found.runs_of_each()[last.name] - 1
         return Point(f"input of {last.name}", last.name, number, "input", request.pool)
-    return Point("output", "", runs.get("", 1) - 1, "output", request.pool)
+    return Point("output", "", side="returned", pool=request.pool)
 
 
 def _last_projection(found: Trace) -> ModuleRun | None:

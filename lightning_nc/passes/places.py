@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,12 +21,13 @@ from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import ModuleRun, Trace, trace
 from lightning_nc.passes.draw import Drawn
 from lightning_nc.passes.geometry_statistics import GEOMETRY, require_statistics
-from lightning_nc.passes.head_notes import head_notes, is_apart, no_head_note
+from lightning_nc.passes.head_notes import head_notes, is_apart, no_head_note, outputs_note
 from lightning_nc.passes.heads import last_layer_point, require_hooks, settle_head
 from lightning_nc.passes.plan import Wanted, megabytes_of
 from lightning_nc.passes.request import Request
 from lightning_nc.passes.sweeps import Reading, labelled_batches
 
+_READ = 8  # samples that are read to see whether they have one size
 _NO_TOKENS = (
     "labels are of whole samples and the inputs are no tokens, so PR is that of the labels' "
     "numbers, which means nothing unless these are next tokens. For text, use "
@@ -87,6 +89,7 @@ class Places:
             )
         head = settle_head(self.found, request, self.labels_seen)
         points, notes = self._layers(request, head)
+        notes |= outputs_note(self.found, request)
         if request.tokens and not self.reading.of_positions and self.found.raw is not None:
             notes["no tokens"] = _NO_TOKENS
         if not request.classifier:
@@ -124,21 +127,23 @@ class Places:
         raw = self.found.raw
         if raw is not None and not self.reading.of_positions and len(raw) != self.samples:
             return f"has shape {tuple(raw.shape)} for {self.samples} samples"
-        return "varies in size from batch to batch" if self._raw_varies() else None
+        return "varies in size from batch to batch" if self._raw_varies else None
 
+    @cached_property
     def _raw_varies(self) -> bool:
-        """Whether the raw input of a second batch has another size, as with dynamic padding."""
+        """Whether the raw input of other samples has another size, as with dynamic padding.
+
+        They are read two at a time: the longest of many is often as long as that of many others.
+        """
         samples, dataset = self.reading.samples, self.reading.samples.dataset
         raw = self.found.raw
-        if raw is None or raw.ndim < 3 or samples.collate is default_collate:
+        if raw is None or raw.ndim < 2 or samples.collate is default_collate:
             return False
         known = set(self.reading.batches[0].indices)
         others = [i for i in range(min(len(dataset), 4 * self.samples)) if i not in known]
-        if not others:
-            return False
-        inputs = self._inputs_of(others[: self.samples])
-        other = raw_input(inputs)
-        return isinstance(other, Tensor) and other.shape[1:] != raw.shape[1:]
+        pairs = (others[i : i + 2] for i in range(0, min(len(others), _READ), 2))
+        read = (raw_input(self._inputs_of(pair)) for pair in pairs)
+        return any(isinstance(x, Tensor) and x.shape[1:] != raw.shape[1:] for x in read)
 
     def _inputs_of(self, indices: list[int]) -> Any:
         reading = self.reading._replace(batches=[ProbeBatch(0, indices, None)])
@@ -156,8 +161,13 @@ class Places:
         if self.reading.of_positions:
             chosen = {point: chooser.at_every_position(point) for point in points}
             return self._replaced(wanted, chosen)
-        flatten = self._fit(chooser, list(points))
-        chosen = {point: chooser.chosen(point, flatten) for point in points}
+        maps = [point for point in points if chooser.is_map(point)]
+        flatten = self._fit(chooser, maps)
+        of_layers = flatten and not (any(p.module is not None for p in maps) and self._raw_varies)
+        chosen = {
+            point: chooser.chosen(point, flatten if point.module is None else of_layers)
+            for point in points
+        }
         heads = {w.classifier: w.head for w in wanted if w and w.classifier and w.head}
         chosen |= self._of_heads({p: heads[p] for p in heads if chosen[p].pool != p.pool}, chosen)
         return self._replaced(wanted, chosen)
@@ -176,10 +186,9 @@ class Places:
             for each in wanted
         ]
 
-    def _fit(self, chooser: Chooser, points: Sequence[Point]) -> bool:
+    def _fit(self, chooser: Chooser, maps: Sequence[Point]) -> bool:
         """Whether all feature maps can be flattened: the accumulators fit into the budget."""
         K = len(self.counts)
-        maps = [point for point in points if chooser.is_map(point)]
         megabytes = sum(megabytes_of(K, chooser.size(point), GEOMETRY) for point in maps)
         return megabytes <= self.reading.probe.memory_mb
 

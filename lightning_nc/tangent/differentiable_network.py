@@ -254,5 +254,6 @@ def _require_independent(one: Tensor, two: Tensor, precision: float) -> None:
     if not independent or not bool(((one - two[:1]).abs() <= tolerance).all()):
         raise ValueError(
             "The outputs of a sample depend on the rest of its batch or change from call to call, "
-            "so it has no gradient of its own. Call model.eval(), and do not use batch statistics."
+            "so it has no gradient of its own. Call model.eval(), do not use batch statistics, and "
+            "give inputs with a row for each sample, unlike texts in one row with their offsets."
         )

@@ -19,6 +19,7 @@ from torch.utils.data import (
     RandomSampler,
     Sampler,
     TensorDataset,
+    WeightedRandomSampler,
     default_collate,
 )
 
@@ -116,6 +117,25 @@ def test_class_counts_are_those_of_the_last_epoch_of_training_batches(origin, tm
             assert ratio == pytest.approx(expected, rel=1e-12)
     if origin == "oversampled":
         assert all(max(n) < 2 * min(n) for n in counting.epochs)
+
+
+@pytest.mark.parametrize("weights", ["balanced", "rare"])
+def test_classes_that_are_drawn_less_often_by_chance_are_no_minority(weights, tmp_path):
+    data = mixed((20, 20, 15, 15))
+    of_class = torch.tensor({"balanced": [3.0, 3, 4, 4], "rare": [3.0, 3, 0.2, 0.2]}[weights])
+    sampler = WeightedRandomSampler(of_class[data.tensors[1]], 200)
+    callback = MinorityCollapse(figures=False)
+    loader = DataLoader(data, 10, sampler=sampler)
+    said = [t for t in told(tmp_path, [callback], loader, max_epochs=8) if "no minority" in t]
+    found = [m.arrays["minority"].tolist() for m in callback.history]
+    counts = counted(callback)[1:]
+    if weights == "rare":
+        assert (said, found[1:]) == ([], [[0, 0, 1, 1]] * 8)
+        return
+    by_chance = [reference.minority_classes(list(map(int, n))) for n in counts]
+    assert any(map(any, by_chance))  # as if samples were drawn once each
+    assert found == [[0] * 4] * 9
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("first", [EquiSeparation, NeuralCollapse])

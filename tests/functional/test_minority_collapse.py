@@ -269,6 +269,20 @@ def test_classes_of_equal_counts_are_treated_alike_and_rarer_ones_are_in_the_min
         assert sum(minority) >= min(rare, 2)  # two or more, if as many are rare
 
 
+@pytest.mark.parametrize("K", [4, 10, 1000])
+def test_what_is_drawn_less_often_by_chance_is_no_minority(K):
+    weights, random = torch.ones(K), torch.Generator().manual_seed(K)
+    weights[:2] = 0.2
+    for _ in range(100):
+        drawn = torch.randint(0, K, (120 * K,), generator=random).bincount(minlength=K)
+        assert not minority_classes(drawn, at_random=True).any()
+        rare = torch.multinomial(weights, 120 * K, True, generator=random).bincount(minlength=K)
+        assert minority_classes(rare, at_random=True)[:2].all()
+        assert not minority_classes(rare, at_random=True)[2:].any()
+    assert minority_classes(torch.tensor([4, 2, 2])).tolist() == [False, True, True]
+    assert not minority_classes(torch.tensor([4, 2, 2]), at_random=True).any()
+
+
 @given(counts=class_counts, unit=st.integers(1, 50))
 def test_minority_classes_do_not_depend_on_the_unit_of_counts(counts, unit):
     n = torch.tensor(counts)

@@ -36,6 +36,13 @@ class Anything(nn.Module):
         return (args, kwargs)
 
 
+class OfFeatures(nn.Module):
+    """As networks for tables, it takes a dict."""
+
+    def forward(self, features):
+        return features["category"] * features["number"]
+
+
 class OfGraphs(nn.Module):
     def forward(self, x, edge_index, batch=None):
         return x + edge_index
@@ -49,6 +56,13 @@ CALLS = {
     "keywords": (Tokens(), {"input_ids": X, "attention_mask": 2 * X}, 2 * X * X),
     "keywords that are not named": (Tokens(), {"input_ids": X, "index": 3}, X),
     "one value under another name": (nn.Identity(), {"image": X}, X),
+    "the only tensor of several axes": (
+        nn.Identity(),
+        {"weight": X[:, 0], "image": X, "index": torch.arange(4), "file": ["a"] * 4},
+        X,
+    ),
+    "a dict": (OfFeatures(), {"category": X, "number": 2 * X}, 2 * X * X),
+    "a dict of vectors": (OfFeatures(), {"category": X[0], "number": X[1]}, X[0] * X[1]),
     "a tuple in a tuple": (nn.Identity(), ((X, X),), (X, X)),
     "all keywords": (Anything(), {"image": X}, ((), {"image": X})),
     "all arguments": (Anything(), [X, 3], ((X, 3), {})),
@@ -74,6 +88,14 @@ def test_keywords_that_are_called_batch_are_inputs_and_no_whole_batch():
     assert torch.equal(way.function(inputs), 2 * X)
 
 
+def test_what_a_network_takes_comes_first():
+    """The first floating-point tensor of the inputs is layer 0, and where gradients begin."""
+    net, inputs = nn.Linear(3, 2), {"weight": X[:, 0], "index": 3, "input": X}
+    assert list(calling(net).inputs_of(None, inputs)) == ["input", "weight", "index"]
+    assert calling(net).inputs_of(None, {"weight": X[:, 0], "image": X})[0] is X
+    assert calling(net, lambda net, inputs: net(inputs["input"])).inputs_of(None, inputs) is inputs
+
+
 @pytest.mark.parametrize("net", [nn.Linear(5, 2), nn.Conv2d(5, 2, 3)])
 def test_what_an_error_of_sizes_comes_from_is_said(net):
     inputs = X if isinstance(net, nn.Linear) else torch.rand(4, 3, 8, 8)
@@ -89,10 +111,20 @@ REFUSED = {
         (X, X),
         ["forward(input", "tuple of 2 items", "(4, 3)", "first of two views", "(batch[0][0],"],
     ),
-    "a key of another name": (
-        nn.Identity(),
-        {"file": ["a"] * 4, "image": X},
-        ["forward(input", "'file'", "'image'", '(batch["image"], labels)'],
+    "a key of another name beside a parameter that has a default": (
+        Tokens(),
+        {"file": ["a"] * 4, "tokens": X},
+        ["forward(input_ids", "'file'", "'tokens'", '(batch["tokens"], labels)'],
+    ),
+    "a dict for a tensor": (
+        nn.Linear(3, 2),
+        {"image": X, "boxes": X},
+        ["forward(input", "called with a dict of 'image'", "TypeError", 'batch["..."], labels)'],
+    ),
+    "a tensor for a dict": (
+        OfFeatures(),
+        {"image": X, "age": X[:, 0]},
+        ["forward(features", "called with float32 of shape (4, 3)", "((batch,), labels)"],
     ),
     "an argument too few": (
         TwoViews(),

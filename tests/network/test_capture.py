@@ -254,6 +254,16 @@ def test_tuples_of_inputs_are_positional_arguments(x):
     assert torch.equal(found["out"], model(x, 2 * x))
 
 
+@pytest.mark.parametrize("part", ["whole", "part"])
+def test_what_the_call_returns_may_be_of_a_part_or_one_of_several_outputs(net, x, part):
+    seen, point = {}, Point("output", "", side="returned")
+    call = {"whole": lambda x: net(x) + 1, "part": lambda x: net[:3](x) + 1}[part]
+    with unobtrusive(net), capture(net, [point], call=call) as watched:
+        watched.forward(x, 6, lambda point, h: seen.update({point.name: h.clone()}))
+    watched.require_all()
+    assert torch.equal(seen["output"], call(x))
+
+
 def test_the_head_is_copied_when_it_runs(net, x):
     with unobtrusive(net), capture(net, [], ["2"]) as watched:
         watched.forward(x, 6, lambda point, h: None)

@@ -1,5 +1,6 @@
 """The head that acts: W and b, accuracy and NC4, whatever module computes the logits."""
 
+import dataclasses
 from itertools import chain
 
 import pytest
@@ -525,6 +526,62 @@ def test_a_head_beside_others_is_told():
     assert "does not depend on the head 'head' alone" in answer.notes["bypass"]
     (named,) = ask(Ensemble(), Request(classifier=True, head="other"))
     assert named.notes == {}
+
+
+class Exits(nn.Module):
+    """Returns logits after each of three layers, the first first."""
+
+    def __init__(self, packed):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(6, 6), nn.Tanh()) for _ in range(3))
+        self.heads, self.packed = nn.ModuleList(nn.Linear(6, 3) for _ in range(3)), packed
+
+    def forward(self, h):
+        logits = []
+        for layer, head in zip(self.layers, self.heads, strict=True):
+            h = layer(h)
+            logits.append(head(h))
+        return self.packed(logits)
+
+
+RETURNED = {
+    "[2]": list,
+    '["c"]': lambda logits: dict(zip("abc", logits, strict=True)),
+    ".c": lambda logits: dataclasses.make_dataclass("Logits", "abc")(*logits),
+    "the last first": lambda logits: logits[::-1],
+    "named logits": lambda logits: {"exit": logits[0], "logits": logits[2]},
+    "another shape": lambda logits: [logits[2], logits[0][:, :2]],
+}
+
+
+@pytest.mark.parametrize("way", RETURNED)
+def test_outputs_of_more_layers_than_the_first_are_told(way):
+    model = Exits(RETURNED[way])
+    of_all = ask(model, Request(classifier=True), Request(layers="blocks"))
+    if way[0] not in "[.":
+        assert [answer.notes for answer in of_all] == [{}, {}]
+        return
+    for answer in of_all:
+        assert "3 outputs of shape" in answer.notes["outputs"]
+        assert f"forward=lambda module, inputs: module(inputs){way})" in answer.notes["outputs"]
+    assert list(of_all[1].layers) == ["input", "layers.0.1"]
+    (named,) = ask(model, Request(classifier=True, head="heads.2"))
+    assert named.notes == {}
+
+
+def test_outputs_of_as_many_layers_are_told_where_the_classifier_is_measured():
+    class TwoTasks(Network):
+        def __init__(self):
+            super().__init__(linear())
+            self.other = linear()
+
+        def forward(self, x):
+            h = self.body(x)
+            return self.head(h), self.other(h)
+
+    of_classifier, of_layers = ask(TwoTasks(), Request(classifier=True), Request(layers="blocks"))
+    assert "module(inputs)[1])" in of_classifier.notes["outputs"]
+    assert of_layers.notes == {}
 
 
 def test_callbacks_may_name_heads_of_their_own_on_one_probe():

@@ -105,6 +105,10 @@ UNREADABLE = {
         (X, torch.rand(4, 3), Y),
         ["float32 of shape (4, 3)", "int64 of shape (4,)", "(batch[0], batch[2])", "batch[:2] if"],
     ),
+    "texts in one row, with offsets": (
+        (Y, torch.zeros(9, dtype=torch.long), INDEX),
+        ["lambda batch: (inputs, labels))."],
+    ),
     "a named tuple with labels at the end": (
         Swapped(X, INDEX, Y),
         ["Swapped of 3 items", "unpack"],

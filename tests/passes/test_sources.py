@@ -120,6 +120,36 @@ def test_undeclared_labels_give_what_declared_ones_give():
     assert of[0].values == pytest.approx(of[1].values, nan_ok=True)
 
 
+@pytest.mark.parametrize("of_images", [True, False])
+def test_that_inputs_vary_in_size_is_seen_where_most_batches_are_of_one(of_images):
+    """A quarter of the samples is longer, so that most batches of 10 are of one size."""
+
+    class Padded(Noisy):
+        def __getitem__(self, index):
+            shape = (8,) if index % 4 == 3 else (6,)
+            return torch.randn((1, *shape, *shape) if of_images else shape), self.labels_of[index]
+
+    def collate(samples):
+        inputs, labels = zip(*samples, strict=True)
+        size = max(x.shape[-1] for x in inputs)
+        sides = 2 if of_images else 1
+        padded = [nn.functional.pad(x, (0, size - x.shape[-1]) * sides) for x in inputs]
+        return torch.stack(padded), torch.stack(labels)
+
+    class Waves(nn.Module):
+        def forward(self, x):
+            return x if of_images else x[:, None, None]
+
+    layers = [nn.Conv2d(1, 5, 1), nn.ReLU(), nn.Conv2d(5, 5, 1), nn.ReLU(), nn.Tanh()]
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)
+    model = nn.Sequential(Waves(), *layers, *pooled)
+    with pytest.warns(RuntimeWarning, match="raw input varies in size"):
+        measured = measure(model, DataLoader(Padded(), 10, collate_fn=collate))
+    layers = {key for key in measured.values if key.startswith("separation_layers")}
+    assert layers == {f"separation_layers/data/{name}" for name in (2, 4, 5)}
+    assert measured.pooling == dict.fromkeys("245", "mean over positions")
+
+
 def test_inputs_of_varying_size_are_no_layer_and_it_is_said():
     class Padded(Noisy):
         def __getitem__(self, index):

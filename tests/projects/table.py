@@ -3,14 +3,14 @@
 import re
 from pathlib import Path
 
-from tests.projects import heads, images, positions, sequences, training
+from tests.projects import batches, heads, images, positions, sequences, training
 from tests.projects.harness import Project
 
 PAGE = Path(__file__).parents[2] / "docs" / "projects.md"
 MARKED = re.compile(r"(<!-- projects -->\n\n).*?(\n\n<!-- end -->)", re.DOTALL)
 PROJECTS = [
     project
-    for module in (images, sequences, positions, heads, training)
+    for module in (images, sequences, positions, batches, heads, training)
     for project in module.PROJECTS
 ]
 USUAL = "[NeuralCollapse(), EquiSeparation()]"

@@ -115,6 +115,46 @@ class OnlySteps(Training):
         return self.net(batch[0]), batch[1]
 
 
+class EarlyExits(Training):
+    """Classifies after each block."""
+
+    def __init__(self):
+        super().__init__(backbone())
+        self.exits = nn.ModuleList(nn.Linear(12, CLASSES) for _ in range(3))
+
+    def forward(self, x):
+        stem, *blocks = self.net
+        h, logits = stem(x), []
+        for block, head in zip(blocks, self.exits, strict=True):
+            h = block(h)
+            logits.append(head(h))
+        return logits
+
+    def measured(self, batch, probe):
+        return self(batch[0])[-1], batch[1]
+
+    def training_step(self, batch, _):
+        return sum(nn.functional.cross_entropy(logits, batch[1]) for logits in self(batch[0]))
+
+
+class Siamese(Training):
+    """Learns whether two samples are of one class; the network takes both."""
+
+    def __init__(self):
+        super().__init__(nn.Sequential(*backbone(), nn.Identity()))  # in place of a classifier
+
+    def forward(self, a, b):
+        return nn.functional.pairwise_distance(self.net(a), self.net(b))
+
+    def measured(self, batch, probe):
+        return self.net(batch[0]), batch[1]
+
+    def training_step(self, batch, _):
+        x, y = batch
+        distance, same = self(x, x.roll(1, 0)), y == y.roll(1)
+        return torch.where(same, distance, torch.relu(1 - distance)).square().mean()
+
+
 def of(kind, net=network):
     return lambda: (kind(net()), loaded(vectors()))
 
@@ -172,6 +212,23 @@ PROJECTS = [
         HEAD,
         code='probe = Probe("train", forward="net"); '
         "[NeuralCollapse(probe=probe), EquiSeparation(probe=probe)]",
+    ),
+    Project(
+        "Early exits, of which the last is measured",
+        lambda: (EarlyExits(), loaded(vectors())),
+        BLOCKS,
+        {"train": "exits.2"},
+        code='probe = Probe("train", forward=lambda module, inputs: module(inputs)[-1]); '
+        "[NeuralCollapse(probe=probe), EquiSeparation(probe=probe)]",
+    ),
+    Project(
+        "A Siamese network, by the part that embeds",
+        lambda: (Siamese(), loaded(vectors())),
+        BLOCKS,
+        {},
+        last="net.4",
+        code='probe = Probe("train", forward="net"); '
+        "[NeuralCollapse(head=False, probe=probe), EquiSeparation(probe=probe)]",
     ),
     Project(
         "bf16-mixed precision", of(Training), BLOCKS, HEAD, options={"precision": "bf16-mixed"}

@@ -1,0 +1,126 @@
+"""Projects whose batches are of other forms than pairs of tensors."""
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from tests.projects.harness import AS_IT_IS, ByHand, Project, Training
+from tests.projects.heads import BLOCKS, CLASSES, Block, backbone, vectors
+
+
+class Named(Dataset):
+    """Samples with their numbers and the names of their files."""
+
+    def __init__(self):
+        self.x, self.y = vectors().tensors
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        x, y = self.x[index], self.y[index]
+        return {"index": index, "path": f"{index}.png", "image": x, "label": y}
+
+
+class OfNamed(Training):
+    """Takes the image of a batch."""
+
+    def __init__(self):
+        super().__init__(nn.Sequential(*backbone(), nn.Linear(12, CLASSES)))
+
+    def measured(self, batch, probe):
+        return self(batch["image"]), batch["label"]
+
+
+class Rows(Dataset):
+    """Rows of a table, with categories and numbers."""
+
+    def __init__(self):
+        self.numbers, self.y = vectors().tensors
+        random = torch.Generator().manual_seed(1)
+        noise = torch.randint(0, 2, (len(self.y), 2), generator=random)
+        self.categories = self.y[:, None] + noise
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, index):
+        row = {"categories": self.categories[index], "numbers": self.numbers[index]}
+        return row, self.y[index]
+
+
+class OfRows(Training):
+    """Embeds the categories, and takes both as one dict."""
+
+    def __init__(self):
+        super().__init__(nn.Sequential(nn.Linear(14, 12), Block(12), Block(12), Block(12)))
+        self.embeddings = nn.ModuleList(nn.Embedding(CLASSES + 1, 4) for _ in range(2))
+        self.head = nn.Linear(12, CLASSES)
+
+    def forward(self, row):
+        columns = zip(self.embeddings, row["categories"].T, strict=True)
+        embedded = [embedding(column) for embedding, column in columns]
+        return self.head(self.net(torch.cat([*embedded, row["numbers"]], 1)))
+
+
+def padded(samples):
+    """A batch whose sequences are as long as the longest."""
+    x, y = zip(*samples, strict=True)
+    return nn.utils.rnn.pad_sequence(x, batch_first=True), torch.stack(y)
+
+
+class Waves(Dataset):
+    """Sounds of several lengths, whose pitch tells the class."""
+
+    def __init__(self):
+        self.y = torch.arange(32) % CLASSES
+        random = torch.Generator().manual_seed(2)
+        lengths = torch.randint(60, 90, (32,), generator=random).tolist()
+        self.x = [
+            torch.sin(torch.arange(n) * (1 + y) / 5) + 0.2 * torch.randn(n, generator=random)
+            for n, y in zip(lengths, self.y.tolist(), strict=True)
+        ]
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index], self.y[index]
+
+
+class OfWaves(Training):
+    """Convolutions over time, and the mean of what they return."""
+
+    def __init__(self):
+        steps = [nn.Conv1d(1, 8, 5, 3), nn.ReLU(), nn.Conv1d(8, 8, 3, 2), nn.ReLU()]
+        super().__init__(nn.Sequential(*steps, nn.Conv1d(8, 8, 3), nn.ReLU()))
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.net(x[:, None]).mean(2))
+
+
+IMAGE = ByHand(lambda _, batch: batch["image"])
+MEAN_OVER_TIME = ByHand(lambda h, _: h.mean(2), "mean over tokens")
+
+PROJECTS = [
+    Project(
+        "Batches as dicts, with numbers of samples and names of files",
+        lambda: (OfNamed(), DataLoader(Named(), 8, shuffle=True)),
+        BLOCKS | {"input": IMAGE},
+        {"train": "net.4"},
+    ),
+    Project(
+        "A table, as dicts of categories and numbers",
+        lambda: (OfRows(), DataLoader(Rows(), 8, shuffle=True)),
+        dict.fromkeys(["net.1", "net.2", "net.3"], AS_IT_IS),
+        {"train": "head"},
+    ),
+    Project(
+        "Sounds, padded to the longest of a batch",
+        lambda: (OfWaves(), DataLoader(Waves(), 4, shuffle=True, collate_fn=padded)),
+        dict.fromkeys(["net.1", "net.3", "net.5"], MEAN_OVER_TIME),
+        {"train": "head"},
+        said=["the raw input varies in size from batch to batch"],
+    ),
+]
