@@ -117,6 +117,33 @@ def test_class_counts_are_those_of_the_last_epoch_of_training_batches(origin, tm
         assert all(max(n) < 2 * min(n) for n in counting.epochs)
 
 
+class OfOne(nets.Classifier):
+    """Trains on batches that are in a collection by themselves, in the way of their loader."""
+
+    def training_step(self, batch, index):
+        while len(batch) == 1:
+            (batch,) = batch.values() if isinstance(batch, dict) else batch
+        return super().training_step(batch, index)
+
+
+@pytest.mark.parametrize("unpack", [None, lambda batch: (batch[0], 3 - batch[1])])
+@pytest.mark.parametrize(
+    "collect",
+    [lambda one: [one], lambda one: {"a": one}, lambda one: {"a": [one]}],
+    ids=["list", "dict", "list in a dict"],
+)
+def test_batches_of_a_single_loader_in_a_collection_are_counted(collect, unpack, tmp_path):
+    data = mixed(COUNTS)
+    options = {"probe": Probe("train", unpack=unpack), "figures": False}
+    alone, callback = (MinorityCollapse(RARE, **options) for _ in "ab")
+    for each, around in ((alone, lambda one: one), (callback, collect)):
+        loader = DataLoader(data, 10, sampler=oversampling(data))
+        run(tmp_path, [each], around(loader), OfOne(nets.mlp(K=4), freeze=0))
+    assert counted(callback) == counted(alone)
+    assert counted(callback)[0] is None
+    assert sum(counted(callback)[-1]) == 100
+
+
 @pytest.mark.parametrize("first", [EquiSeparation, NeuralCollapse])
 def test_counts_are_known_before_training_whichever_callback_comes_first(first, tmp_path):
     callback = MinorityCollapse(figures=False, on_error="raise")
