@@ -32,7 +32,7 @@ class MeasuringPass(ABC):
         probe: How to read it.
         requests: What to measure; an exception in the place of a request that could not be made.
         processes: The processes that measure together.
-        plan: The plan of an earlier measurement; a new one is made if it no longer fits the source.
+        plan: The plan of an earlier measurement; a new one is made if it no longer fits.
     """
 
     def __init__(
@@ -100,6 +100,24 @@ class MeasuringPass(ABC):
     def _agree(self, work: Callable[[], T]) -> T:
         return self.processes.agree(work, self._digest, self.failed)
 
+    def _with_fitting_plan(self, work: Callable[[], T]) -> T:
+        """Do the first work of this process, and again if it shows that an earlier plan is old.
+
+        Only the features tell that inputs, or layers of the same names, have other sizes than when
+        the plan was made.
+        """
+        earlier, before = self.plan, dict(self.failed)
+        result = work()
+        if self.plan is not earlier or earlier is None:
+            return result
+        if self.failed.keys() == before.keys() | self.unmade.keys() | earlier.failures.keys():
+            return result
+        del result
+        self.plan = None
+        self.failed.clear()
+        self.failed |= before
+        return work()
+
     def _note(self, plan: Plan, failures: Mapping[Any, Exception]) -> None:
         """Note the requests that cannot be answered because of failures, as in `Plan.failed`."""
         for number, error in plan.failed(failures).items():
@@ -129,7 +147,7 @@ class MeasuringPass(ABC):
         with generators_kept(self.runner.generators()):  # the source may be user code
             samples = samples_of(self.source(), self.probe.batch_size)
         with self._guard((samples.dataset, samples.collate)):
-            if self.plan is None or not still_holds(self.plan, samples):
+            if self.plan is None or not still_holds(self.plan, samples, self.runner.model):
                 requests, world = self.requests, self.processes.world
                 self.plan = make_plan(
                     self.runner, samples, self.probe, requests, self.failed, world
