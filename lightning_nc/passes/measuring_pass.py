@@ -19,6 +19,7 @@ from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Answer, Request
 from lightning_nc.passes.shared_buffers import buffers_of_first_process
 from lightning_nc.passes.sums import Sums
+from lightning_nc.passes.sweeps import OtherSize
 
 T = TypeVar("T")
 
@@ -101,21 +102,18 @@ class MeasuringPass(ABC):
         return self.processes.agree(work, self._digest, self.failed)
 
     def _with_fitting_plan(self, work: Callable[[], T]) -> T:
-        """Do the first work of this process, and again if it shows that an earlier plan is old.
+        """Do the first work of this process, and again if inputs have other sizes than planned.
 
-        Only the features tell that inputs, or layers of the same names, have other sizes than when
-        the plan was made.
+        Only the features show that, on all processes.
         """
-        earlier, before = self.plan, dict(self.failed)
+        earlier = self.plan
         result = work()
-        if self.plan is not earlier or earlier is None:
-            return result
-        if self.failed.keys() == before.keys() | self.unmade.keys() | earlier.failures.keys():
+        resized = any(isinstance(each, OtherSize) for each in self.failed.values())
+        if not resized or earlier is None or self.plan is not earlier:
             return result
         del result
         self.plan = None
         self.failed.clear()
-        self.failed |= before
         return work()
 
     def _note(self, plan: Plan, failures: Mapping[Any, Exception]) -> None:

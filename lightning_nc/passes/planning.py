@@ -59,6 +59,7 @@ def make_plan(
         raise ValueError(
             f"The source of the probe '{probe.key}' has no samples. Give one that is not empty."
         )
+    structure = structure_of(runner.model)  # before a pass, which may leave shards together
     order = seeded_order(len(samples.dataset), probe.seed)
     first = ProbeBatch(0, order[: samples.batch_size].tolist(), None)
     reading = Reading(samples, [first], probe)
@@ -85,7 +86,7 @@ def make_plan(
         source_size=len(order),
         source=_reference(innermost(samples.dataset)),
         declared=drawn.declared,
-        structure=structure_of(runner.model),
+        structure=structure,
         of_positions=reading.of_positions,
         batches=drawn.batches,
         classes=classes,
@@ -139,11 +140,12 @@ def still_holds(plan: Plan, samples: Samples, model: nn.Module) -> bool:
 
 
 def structure_of(model: nn.Module) -> int:
-    """A number that changes if modules are added, removed, or replaced by those of other classes.
+    """A number that changes if modules are added, removed or replaced, or parameters resized.
 
-    Networks that grow in training have new blocks, and other ones are the last.
+    Networks that grow in training have new blocks, and heads have rows for new classes.
     """
-    return hash(tuple((name, type(module)) for name, module in model.named_modules()))
+    modules = tuple((name, type(module)) for name, module in model.named_modules())
+    return hash((modules, tuple(parameter.shape for parameter in model.parameters())))
 
 
 def _reference(dataset: Any) -> Callable[[], Any]:
