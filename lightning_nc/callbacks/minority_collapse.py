@@ -139,7 +139,7 @@ class MinorityCollapse(MeasureCallback):
         if self._counts:
             if batch_idx == 0:  # Lightning may resume in the middle of an epoch
                 self.counts.begin_epoch()
-            self.counts.see(batch)
+            self.counts.see(trainer, batch)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int

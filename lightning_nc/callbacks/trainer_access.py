@@ -94,8 +94,8 @@ def trainer_loader(trainer: Any, source: str) -> Any:
         ValueError: If there is none, or more than one.
     """
     loaders = loaders_of(trainer, source)
-    if isinstance(loaders, dict | list | tuple) and len(loaders) == 1:
-        (loaders,) = loaders.values() if isinstance(loaders, dict) else loaders
+    while _is_of_one(loaders):
+        loaders = _only_one(loaders)
     if loaders is None or isinstance(loaders, dict | list | tuple):
         found = "no" if loaders is None else f"{len(loaders)}"
         raise ValueError(
@@ -107,6 +107,30 @@ def trainer_loader(trainer: Any, source: str) -> Any:
     if source == "train" and trainer.overfit_batches > 0 and in_order:
         return _first_batches(trainer, loaders)
     return loaders
+
+
+def batch_of_loader(trainer: Any, batch: Any) -> Any:
+    """Return the batch of `trainer_loader` in what ``training_step`` gets.
+
+    Lightning gives batches in a collection like that of the loaders.
+
+    Args:
+        trainer: The Trainer.
+        batch: A batch of training.
+    """
+    loaders = loaders_of(trainer, "train")
+    while _is_of_one(loaders):
+        loaders, batch = _only_one(loaders), _only_one(batch)
+    return batch
+
+
+def _is_of_one(loaders: Any) -> bool:
+    return isinstance(loaders, dict | list | tuple) and len(loaders) == 1
+
+
+def _only_one(collection: Any) -> Any:
+    (only,) = collection.values() if isinstance(collection, dict) else collection
+    return only
 
 
 def _first_batches(trainer: Any, loader: DataLoader[Any]) -> DataLoader[Any]:

@@ -14,7 +14,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from lightning_nc.callbacks.trainer_access import trainer_loader
+from lightning_nc.callbacks.trainer_access import batch_of_loader, trainer_loader
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.signals import signals_held
 from lightning_nc.network.labels import class_indices, counts_with, dataset_labels, label_tensor
@@ -88,11 +88,12 @@ class TrainingCounts:
         self._trouble, self._whole = "", True
 
     @signals_held()
-    def see(self, batch: Any) -> None:
+    def see(self, trainer: Any, batch: Any) -> None:
         """Collect the labels of a training batch."""
         if self._trouble:
             return
         try:
+            batch = batch_of_loader(trainer, batch)
             if self.unpack is None:
                 _, labels = unpack_batch(batch)
             else:

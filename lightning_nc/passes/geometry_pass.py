@@ -102,7 +102,8 @@ class GeometryPass(MeasuringPass):
 
         Its features and its sums are not kept.
         """
-        first = self._agree(partial(self._first_sweep, group, memory_mb))
+        work = partial(self._first_sweep, group, memory_mb)
+        first = self._agree(work if group else partial(self._with_fitting_plan, work))
         plan = first.plan
         totals = first.sums.over_processes(self.processes.all_reduce)
         found.tallies |= sums_of(_TALLY, totals)

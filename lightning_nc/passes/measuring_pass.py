@@ -16,6 +16,7 @@ from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Answer, Request
 from lightning_nc.passes.shared_buffers import buffers_of_first_process
 from lightning_nc.passes.sums import Sums
+from lightning_nc.passes.sweeps import OtherSize
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ class MeasuringPass(ABC):
         probe: How to read it.
         requests: What to measure; an exception in the place of a request that could not be made.
         processes: The processes that measure together.
-        plan: The plan of an earlier measurement; a new one is made if it no longer fits the source.
+        plan: The plan of an earlier measurement; a new one is made if it no longer fits.
     """
 
     def __init__(
@@ -95,6 +96,21 @@ class MeasuringPass(ABC):
             work, lambda: 0 if self.plan is None else self.plan.digest, self.failed
         )
 
+    def _with_fitting_plan(self, work: Callable[[], T]) -> T:
+        """Do the first work of this process, and again if inputs have other sizes than planned.
+
+        Only the features show that, on all processes.
+        """
+        earlier = self.plan
+        result = work()
+        resized = any(isinstance(each, OtherSize) for each in self.failed.values())
+        if not resized or earlier is None or self.plan is not earlier:
+            return result
+        del result
+        self.plan = None
+        self.failed.clear()
+        return work()
+
     def _note(self, plan: Plan, failures: Mapping[Any, Exception]) -> None:
         """Note the requests that cannot be answered because of failures, as in `Plan.failed`."""
         for number, error in plan.failed(failures).items():
@@ -116,7 +132,7 @@ class MeasuringPass(ABC):
         with generators_kept(self.runner.generators()):  # the source may be user code
             samples = samples_of(self.source(), self.probe.batch_size)
         with self._guard((samples.dataset, samples.collate)):
-            if self.plan is None or not still_holds(self.plan, samples):
+            if self.plan is None or not still_holds(self.plan, samples, self.runner.model):
                 requests, world = self.requests, self.processes.world
                 self.plan = make_plan(
                     self.runner, samples, self.probe, requests, self.failed, world

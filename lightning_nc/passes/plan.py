@@ -80,6 +80,7 @@ class Plan(NamedTuple):
         source_size: Size of the dataset for which the plan was made.
         source: Returns that dataset; None if it no longer exists.
         declared: Whether the dataset declares its labels.
+        structure: That of the network, see `structure_of`.
         of_positions: Whether labels are of positions of sequences or images.
         batches: The batches of all processes.
         classes: The labels of the K classes that are measured, ascending, shape ``(K,)``.
@@ -98,6 +99,7 @@ class Plan(NamedTuple):
     source_size: int
     source: Callable[[], Any]
     declared: bool
+    structure: int
     of_positions: bool
     batches: list[ProbeBatch]
     classes: Tensor

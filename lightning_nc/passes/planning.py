@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_nc.network.batches import ProbeBatch, seeded_order
 from lightning_nc.network.capture import capture
@@ -60,6 +60,7 @@ def make_plan(
         raise ValueError(
             f"The source of the probe '{probe.key}' has no samples. Give one that is not empty."
         )
+    structure = structure_of(runner.model)  # before a pass, which may leave shards together
     order = seeded_order(len(samples.dataset), probe.seed)
     first = ProbeBatch(0, order[: samples.batch_size].tolist(), None)
     reading = Reading(samples, [first], probe)
@@ -86,6 +87,7 @@ def make_plan(
         source_size=len(order),
         source=_reference(innermost(samples.dataset)),
         declared=drawn.declared,
+        structure=structure,
         of_positions=reading.of_positions,
         batches=drawn.batches,
         classes=classes,
@@ -116,17 +118,18 @@ def _drawn(
     return reading, positions, drawn
 
 
-def still_holds(plan: Plan, samples: Samples) -> bool:
-    """Whether a plan still fits its source.
+def still_holds(plan: Plan, samples: Samples, model: nn.Module) -> bool:
+    """Whether a plan still fits its source and the network.
 
     The source must have the same size and, if it declares its labels, the same labels; otherwise it
-    must be the same dataset object.
+    must be the same dataset object. The network must have the same structure.
 
     Args:
         plan: The plan of an earlier measurement.
         samples: The samples that the source has now.
+        model: The network as it is now.
     """
-    if plan.source_size != len(samples.dataset):
+    if plan.source_size != len(samples.dataset) or plan.structure != structure_of(model):
         return False
     if not plan.declared:
         return plan.source() is innermost(samples.dataset)
@@ -135,6 +138,15 @@ def still_holds(plan: Plan, samples: Samples) -> bool:
         each.labels is not None and torch.equal(declared[each.indices], each.labels)
         for each in plan.batches
     )
+
+
+def structure_of(model: nn.Module) -> int:
+    """A number that changes if modules are added, removed or replaced, or parameters resized.
+
+    Networks that grow in training have new blocks, and heads have rows for new classes.
+    """
+    modules = tuple((name, type(module)) for name, module in model.named_modules())
+    return hash((modules, tuple(parameter.shape for parameter in model.parameters())))
 
 
 def _reference(dataset: Any) -> Callable[[], Any]:

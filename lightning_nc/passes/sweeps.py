@@ -218,6 +218,10 @@ def check_labels(planned: ProbeBatch, labels: Tensor, of_positions: bool = False
     )
 
 
+class OtherSize(ValueError):
+    """Features are not as wide as those for which the plan was made."""
+
+
 def require_width(point: Point, features: Tensor, widths: Mapping[Point, int]) -> None:
     """Raise unless the features of a point are as wide as those of the first batch.
 
@@ -225,9 +229,12 @@ def require_width(point: Point, features: Tensor, widths: Mapping[Point, int]) -
         point: The point.
         features: Its features, shape ``(n, d)``.
         widths: Expected feature dimension d of each point.
+
+    Raises:
+        OtherSize: If they are not.
     """
     if features.shape[1] != widths[point]:
-        raise ValueError(
+        raise OtherSize(
             f"'{point.name}' has {features.shape[1]} features per sample in this batch but had "
             f"{widths[point]} in the first, and features of varying size have no class means. Give "
             'layers=[...] without "input", pool= them to a fixed size, or pad all data alike.'

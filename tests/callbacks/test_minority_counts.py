@@ -138,6 +138,57 @@ def test_classes_that_are_drawn_less_often_by_chance_are_no_minority(weights, tm
     assert len(said) == 1
 
 
+class OfOne(nets.Classifier):
+    """Trains on batches that are in a collection by themselves, in the way of their loader."""
+
+    def training_step(self, batch, index):
+        while len(batch) == 1:
+            (batch,) = batch.values() if isinstance(batch, dict) else batch
+        return super().training_step(batch, index)
+
+
+@pytest.mark.parametrize("unpack", [None, lambda batch: (batch[0], 3 - batch[1])])
+@pytest.mark.parametrize(
+    "collect",
+    [lambda one: [one], lambda one: {"a": one}, lambda one: {"a": [one]}],
+    ids=["list", "dict", "list in a dict"],
+)
+def test_batches_of_a_single_loader_in_a_collection_are_counted(collect, unpack, tmp_path):
+    data = mixed(COUNTS)
+    options = {"probe": Probe("train", unpack=unpack), "figures": False}
+    alone, callback = (MinorityCollapse(RARE, **options) for _ in "ab")
+    for each, around in ((alone, lambda one: one), (callback, collect)):
+        loader = DataLoader(data, 10, sampler=oversampling(data))
+        run(tmp_path, [each], around(loader), OfOne(nets.mlp(K=4), freeze=0))
+    assert counted(callback) == counted(alone)
+    assert counted(callback)[0] is None
+    assert sum(counted(callback)[-1]) == 100
+
+
+class LearningMore(nets.Classifier):
+    """Learns two more classes from its second epoch on."""
+
+    def train_dataloader(self):
+        more = () if self.trainer.current_epoch == 0 else (8, 8)
+        return DataLoader(nets.vectors((12, 9, 9, *more)), 10, shuffle=True)
+
+    def on_train_epoch_start(self):
+        if self.trainer.current_epoch == 1:
+            self.net[-1] = nn.Linear(10, 5)
+
+
+def test_old_classes_are_measured_when_a_head_gets_rows_for_new_ones(tmp_path):
+    own = Probe(nets.vectors(), "own")
+    callback = MinorityCollapse([1, 2], probe=own, figures=False)
+    limits = {"reload_dataloaders_every_n_epochs": 1, "limit_val_batches": 0}
+    trainer = nets.trainer(tmp_path, [callback], **limits)
+    with pytest.warns(RuntimeWarning, match="has 5 rows, and the probe has samples of 3 of these"):
+        trainer.fit(LearningMore(nets.mlp(), freeze=0))
+    assert epochs(callback) == [0, 1, 2]
+    assert callback.failures == 0
+    assert last_values(callback)["imbalance_ratio"] == 12 / 9
+
+
 @pytest.mark.parametrize("first", [EquiSeparation, NeuralCollapse])
 def test_counts_are_known_before_training_whichever_callback_comes_first(first, tmp_path):
     callback = MinorityCollapse(figures=False, on_error="raise")
