@@ -1,6 +1,6 @@
 """A pass of two sweeps over the probe, each followed by one vote and one reduction."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -103,7 +103,7 @@ class GeometryPass(MeasuringPass):
         Its features and its sums are not kept.
         """
         work = partial(self._first_sweep, group, memory_mb)
-        first = self._agree(work if group else partial(self._with_fitting_plan, work))
+        first = self._agree(work if group else partial(self._with_plan_of_sizes, work))
         plan = first.plan
         totals = first.sums.over_processes(self.processes.all_reduce)
         found.tallies |= sums_of(_TALLY, totals)
@@ -121,6 +121,21 @@ class GeometryPass(MeasuringPass):
         del totals  # sums of residuals are as large as the classifier, which is copied now
         found.read_heads(plan, needed, first.swept.heads)
         return plan, first.groups
+
+    def _with_plan_of_sizes(self, work: Callable[[], _FirstSweep]) -> _FirstSweep:
+        """Sweep, and once more with a new plan if the first batch has other sizes than planned.
+
+        That inputs have another size than at the last measurement shows in the features alone.
+        """
+        earlier = self.plan
+        first = work()
+        resized = any(first.plan.widths[p] != d for p, d in first.swept.widths.items())
+        if not resized or self.plan is not earlier:
+            return first
+        del first
+        self.plan = None
+        self.failed.clear()
+        return work()
 
     def _answer(self, number: int, plan: Plan, found: FoundLayers) -> Answer | Exception:
         if self.requests[number].kernel is not None:

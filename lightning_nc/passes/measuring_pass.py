@@ -16,7 +16,6 @@ from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Answer, Request
 from lightning_nc.passes.shared_buffers import buffers_of_first_process
 from lightning_nc.passes.sums import Sums
-from lightning_nc.passes.sweeps import OtherSize
 
 T = TypeVar("T")
 
@@ -95,21 +94,6 @@ class MeasuringPass(ABC):
         return self.processes.agree(
             work, lambda: 0 if self.plan is None else self.plan.digest, self.failed
         )
-
-    def _with_fitting_plan(self, work: Callable[[], T]) -> T:
-        """Do the first work of this process, and again if inputs have other sizes than planned.
-
-        Only the features show that, on all processes.
-        """
-        earlier = self.plan
-        result = work()
-        resized = any(isinstance(each, OtherSize) for each in self.failed.values())
-        if not resized or earlier is None or self.plan is not earlier:
-            return result
-        del result
-        self.plan = None
-        self.failed.clear()
-        return work()
 
     def _note(self, plan: Plan, failures: Mapping[Any, Exception]) -> None:
         """Note the requests that cannot be answered because of failures, as in `Plan.failed`."""

@@ -58,11 +58,13 @@ class Swept(NamedTuple):
     Attributes:
         heads: The heads as they were when they ran, by name.
         decided: What the classifier at each point decides for the samples; see `SweptDecisions`.
+        widths: Feature dimension of each point in the first batch.
         failures: What went wrong, by point or by name of the head.
     """
 
     heads: dict[str, Head]
     decided: dict[Point, Tensor]
+    widths: dict[Point, int]
     failures: dict[Point | str, Exception]
 
 
@@ -93,13 +95,15 @@ def sweep(
         The heads, their decisions, and what went wrong.
     """
     if not points:
-        return Swept({}, {}, {})
+        return Swept({}, {}, {}, {})
     held = runner.generators()
     decisions = SweptDecisions(heads, named, sum(batch.size for batch in reading.own))
+    widths: dict[Point, int] = {}
     with capture(runner.model, points, set(heads.values()), runner.call) as watched:
 
         def hand_on(labels: Tensor, point: Point, features: Tensor) -> None:
             h = features.to(runner.device_of_sums)
+            widths.setdefault(point, h.shape[1])
             require_width(point, h, reading.widths)
             decisions.take(point, h, watched)
             consume(point, h, labels.to(h.device))
@@ -113,7 +117,7 @@ def sweep(
             if all(point in watched.failures for point in points):
                 break
     by_name = {name: head.on(runner.device_of_sums) for name, head in watched.heads.items()}
-    return Swept(by_name, decisions.of_all(), watched.failures)
+    return Swept(by_name, decisions.of_all(), widths, watched.failures)
 
 
 def _ignore(_point: Point, _features: Tensor) -> None:
@@ -218,10 +222,6 @@ def check_labels(planned: ProbeBatch, labels: Tensor, of_positions: bool = False
     )
 
 
-class OtherSize(ValueError):
-    """Features are not as wide as those for which the plan was made."""
-
-
 def require_width(point: Point, features: Tensor, widths: Mapping[Point, int]) -> None:
     """Raise unless the features of a point are as wide as those of the first batch.
 
@@ -229,12 +229,9 @@ def require_width(point: Point, features: Tensor, widths: Mapping[Point, int]) -
         point: The point.
         features: Its features, shape ``(n, d)``.
         widths: Expected feature dimension d of each point.
-
-    Raises:
-        OtherSize: If they are not.
     """
     if features.shape[1] != widths[point]:
-        raise OtherSize(
+        raise ValueError(
             f"'{point.name}' has {features.shape[1]} features per sample in this batch but had "
             f"{widths[point]} in the first, and features of varying size have no class means. Give "
             'layers=[...] without "input", pool= them to a fixed size, or pad all data alike.'
