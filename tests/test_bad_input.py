@@ -105,7 +105,7 @@ CASES = {
     "fractional targets": (
         {"loader": data(Y / 2)},
         ValueError,
-        ["not a classification", "(30,)", "torch.float32", "unpack="],
+        ["no classes", "(30,)", "torch.float32", "unpack="],
     ),
     "multi-label targets": (
         {"loader": data(MULTI_LABEL)},
@@ -130,7 +130,7 @@ CASES = {
     "a Trainer's loader without a Trainer": (
         {"loader": Probe("train")},
         ValueError,
-        ['"train"', "no Trainer", "Probe(source=dataset"],
+        ['"train"', "no Trainer", "Probe(source=loader"],
     ),
     "nothing to measure": ({"layers": None, "head": False}, ValueError, ["head=False"]),
     "a misspelt layer": (

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-import lightning_nc
+import lightning_nc.callbacks as page
 from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.passes.probe import Probe
 
@@ -129,7 +129,7 @@ def _listed(callbacks: Any) -> list[Any]:
 def _measures(entry: Any) -> bool:
     """Whether an entry of a configuration is a callback that measures."""
     path = str(entry.get("class_path") if isinstance(entry, Mapping) else entry)
-    kind = _resolved(path) if "." in path else getattr(lightning_nc, path, None)
+    kind = _resolved(path) if "." in path else getattr(page, path, None)
     return isinstance(kind, type) and issubclass(kind, MeasureCallback)
 
 

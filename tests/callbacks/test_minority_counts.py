@@ -371,7 +371,7 @@ def test_labels_that_cannot_be_declared_do_not_stop_training(tmp_path):
 
 def count_epoch(counts, labels):
     counts.begin_epoch()
-    counts.see((torch.ones(len(labels), 2), labels))
+    counts.see(None, (torch.ones(len(labels), 2), labels))
     labels.zero_()  # as a training step may do to its batch
     counts.end_epoch()
 
