@@ -95,14 +95,13 @@ def _subjects(model: nn.Module, data: Any, callbacks: list[MeasureCallback]) -> 
         of_each.setdefault(callback.probe, []).append(callback)
     if not of_each:
         return [Subject(model, _loader_of(data))]
-    return [Subject(model, _on(data, probe), these) for probe, these in of_each.items()]
-
-
-def _on(data: Any, probe: Probe) -> Probe:
-    """A probe of a Trainer's loader on that loader."""
-    if not isinstance(probe.source, str):
-        return probe
-    return replace(probe, source=_loader_of(data, probe.source), name=probe.key)
+    loaders = _loaders_of(data, {each.source for each in of_each if isinstance(each.source, str)})
+    return [
+        Subject(model, replace(probe, source=loaders[probe.source], name=probe.key), these)
+        if isinstance(probe.source, str)
+        else Subject(model, probe, these)
+        for probe, these in of_each.items()
+    ]
 
 
 def _parts(whole: Any, path: Path) -> tuple[dict[str, Any], list[Any]]:
@@ -169,9 +168,25 @@ def _resolved(path: str) -> Any:
         ) from error
 
 
-def _loader_of(source: Any, stage: str = "train") -> Any:
-    """The loader of a datamodule or module for a stage; any other source as it is."""
-    name = f"{stage}_dataloader"
+def _loader_of(source: Any) -> Any:
+    """The training loader of a datamodule or module; any other source as it is."""
+    return _loaders_of(source, {"train"})["train"]
+
+
+def _loaders_of(source: Any, stages: set[str]) -> dict[str, Any]:
+    """The loaders of a datamodule or module, which is set up once; any other source as it is."""
+    make = {stage: _maker_of(source, f"{stage}_dataloader") for stage in stages}
+    if None in make.values():
+        return dict.fromkeys(stages, source)
+    if stages:
+        source.prepare_data()
+    for stage in sorted({"test" if stage == "test" else "fit" for stage in stages}):
+        source.setup(stage)
+    return {stage: make[stage]() for stage in stages}
+
+
+def _maker_of(source: Any, name: str) -> Any:
+    """What makes a loader of a datamodule or module; None for any other source."""
     make = getattr(source, name, None)
     # Lightning's own, which only raises, if the module or datamodule has none
     missing = make is None or getattr(make, "__module__", "").endswith(".core.hooks")
@@ -180,8 +195,4 @@ def _loader_of(source: Any, stage: str = "train") -> Any:
             f"{type(source).__name__} has no {name}(). Give the path of a loader or "
             "datamodule, too: check mypackage.train:model mypackage.train:loader"
         )
-    if make is None:
-        return source
-    source.prepare_data()
-    source.setup("test" if stage == "test" else "fit")
-    return make()
+    return make

@@ -24,7 +24,7 @@ generator = torch.Generator().manual_seed(0)
 data = TensorDataset(torch.randn(60, 4, generator=generator), torch.arange(3).repeat(20))
 loader = DataLoader(data, 10)
 net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-number = 3
+number, stages = 3, []
 
 
 class Model(LightningModule):
@@ -54,6 +54,7 @@ class Data(LightningDataModule):
 
     def setup(self, stage):
         self.data = data
+        stages.append(stage)
 
     def train_dataloader(self):
         return DataLoader(self.data, self.batch_size)
@@ -162,6 +163,7 @@ def test_callbacks_of_a_configuration_are_checked_on_their_probes(capsys):
     assert rows[1]["LocalElasticity"].startswith("applies")
     assert {*rows[0]} & {"LocalElasticity", "MinorityCollapse", "EarlyStopping"} == set()
     assert {*rows[1]} & {"NeuralCollapse", "EquiSeparation"} == set()
+    assert sys.modules["project.train"].stages == ["fit"]  # data are set up once
 
 
 def test_the_command_in_a_process_of_its_own(project):
