@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from torch import Tensor
 
 from lightning_nc.functional.input_checks import all_finite
+from lightning_nc.functional.minority_collapse import minority_classes
 from lightning_nc.measures.minority_collapse_quantities import QUANTITIES, Minority
 from lightning_nc.measures.notes import OUTPUTS_NAN, ROWS_NOT_FINITE, are, undefined_notes
 
@@ -49,7 +50,7 @@ def minority_notes(
     elif found.n is not None and len(found.B) == 0:
         logged = (*values, *(() if theory else _PREDICTED))
         absent = [row.name for row in QUANTITIES if row.name not in logged]
-        why = NO_MINORITY if found.n.max() < 1.5 * found.n.min() else _BY_CHANCE
+        why = _BY_CHANCE if bool(minority_classes(found.n).any()) else NO_MINORITY
         notes["no minority"] = (
             f"{are(absent, 'not logged')}: {why}; to compare classes all the same, name "
             "them with minority=[...]."
