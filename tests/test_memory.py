@@ -22,18 +22,21 @@ def printed_by(*arguments, **environment):
 # what is freed goes back at once: the peak is then that of our tensors, not of the allocator
 FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": str(2**18)}
 
-# Features of 64 x 32 x 32 = 65,536 dimensions: a d x d matrix in float64 would take 34 GB.
-WIDE_LAYER = """
+PEAK = """
 from pathlib import Path
-import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-import lightning_nc
 
 def peak():
     # of this program alone: `ru_maxrss` begins with the memory of the one that started it
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
+"""
+
+# Features of 64 x 32 x 32 = 65,536 dimensions: a d x d matrix in float64 would take 34 GB.
+WIDE_LAYER = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+import lightning_nc
 
 torch.manual_seed(0)
 layers = [nn.Conv2d(3, 64, 3, 1, 1), nn.ReLU(), nn.Flatten(), nn.Linear(65536, 10)]
@@ -54,22 +57,16 @@ print(peak() - before)
 @pytest.mark.parametrize("cache_mb", [0, 600])
 def test_a_layer_of_65536_features_takes_less_than_a_gigabyte(cache_mb):
     script = WIDE_LAYER.format(cache_mb=cache_mb)
-    assert printed_by("-c", script) < 1024  # MB more than a forward sweep
+    assert printed_by("-c", PEAK + script) < 1024  # MB more than a forward sweep
 
 
 # For 100 classes and 200,000 features, an array of class means takes 153 MB. These are 2,000
 # features, each repeated 100 times, whose D is that of the 2,000.
 MEANS = """
-from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 import lightning_nc
-
-def peak():
-    # of this program alone: `ru_maxrss` begins with the memory of the one that started it
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
 
 class Repeated(nn.Module):
     def forward(self, h):
@@ -98,20 +95,14 @@ print((peak() - before) / (8 * K * d / 2**20))
 @pytest.mark.parametrize(("cache_mb", "features"), [(0, 0), (300, 1)])
 def test_a_layer_takes_three_arrays_of_class_means_and_no_more(cache_mb, features):
     script = MEANS.format(cache_mb=cache_mb)
-    arrays = printed_by("-W", "ignore", "-c", script, **FREED_AT_ONCE)
+    arrays = printed_by("-W", "ignore", "-c", PEAK + script, **FREED_AT_ONCE)
     assert 2.5 < arrays - features < 3.7  # with room for a few batches
 
 
 # A matrix of classes and samples in float64 would take 8 GB, one of pairs of classes 0.8 GB.
 MANY_CLASSES = """
-from pathlib import Path
 import torch
 from lightning_nc import functional, metrics
-
-def peak():
-    # of this program alone: `ru_maxrss` begins with the memory of the one that started it
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
 
 K, n, d = 10_000, 100_000, 16
 torch.manual_seed(0)
@@ -132,22 +123,16 @@ print(peak() - before)
 
 @pytest.mark.slow
 def test_ten_thousand_classes_take_less_than_half_a_gigabyte():
-    assert printed_by("-c", MANY_CLASSES, **FREED_AT_ONCE) < 512  # MB
+    assert printed_by("-c", PEAK + MANY_CLASSES, **FREED_AT_ONCE) < 512  # MB
 
 
 # The classifier of 8,000 classes and 256 features takes 16 MB in float64, as do the class means.
 MANY_CLASSES_WITH_A_HEAD = """
-from pathlib import Path
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 import lightning_nc
 from lightning_nc.measures import CollapseMeasure
-
-def peak():
-    # of this program alone: `ru_maxrss` begins with the memory of the one that started it
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
 
 def measured(K, d, times=1, cache_mb=0):
     labels = torch.arange(K).repeat(times)
@@ -174,7 +159,7 @@ measured(1100, 256)  # what the first measurement imports, and the code of libra
 @pytest.mark.slow
 def test_many_classes_with_a_head_take_less_than_five_arrays_of_class_means():
     script = MANY_CLASSES_WITH_A_HEAD + "print(measured(8000, 256))"
-    arrays = printed_by("-W", "ignore", "-c", script, **FREED_AT_ONCE)
+    arrays = printed_by("-W", "ignore", "-c", PEAK + script, **FREED_AT_ONCE)
     # 3.99 to 4.33 in 20 trials: means, centred means and rows; the head in float32 is half of one,
     # and a square of pairs, with what is computed of it, almost one more
     assert 3 < arrays < 5
@@ -185,22 +170,16 @@ def test_many_classes_with_a_head_take_less_than_five_arrays_of_class_means():
 def test_memory_does_not_grow_with_the_number_of_batches(cache_mb):
     of_960_batches = f"print(measured(2000, 64, 24, {cache_mb}))"
     # as the allocator works: it took 0.6 MB more for each batch of which small tensors were kept
-    megabytes = printed_by("-W", "ignore", "-c", MANY_CLASSES_WITH_A_HEAD + of_960_batches)
+    megabytes = printed_by("-W", "ignore", "-c", PEAK + MANY_CLASSES_WITH_A_HEAD + of_960_batches)
     assert megabytes < 100  # an array of class means takes one
 
 
 # The cosines between 20,000 class means would take 3.2 GB as a matrix.
 EVALUATION = """
-from pathlib import Path
 import torch
 from lightning_nc.functional.class_geometry import class_geometry
 from lightning_nc.measures import CollapseMeasure
 from lightning_nc.passes.request import Answer, ClassifierGeometry
-
-def peak():
-    # of this program alone: `ru_maxrss` begins with the memory of the one that started it
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
 
 torch.manual_seed(0)
 
@@ -224,4 +203,4 @@ print(peak() - before)
 
 @pytest.mark.slow
 def test_cosines_of_twenty_thousand_classes_are_never_there_at_once():
-    assert printed_by("-W", "ignore", "-c", EVALUATION) < 256  # MB
+    assert printed_by("-W", "ignore", "-c", PEAK + EVALUATION) < 256  # MB
