@@ -16,11 +16,11 @@ _LISTED = 3  # causes in the line at the end of training
 
 
 def count_failures(trainer: Any, failed: Failed, moment: Moment) -> list[tuple[Record, Exception]]:
-    """Count the skipped measurements, and return why they were skipped.
+    """Count the measurements that failed, and return why.
 
-    That a family does not apply is none if it was not asked for by name: it is said once. It is due
-    again the next time, since data and class counts may change, and since all processes must agree
-    on what is due.
+    A family that does not apply is no failure unless it was asked for by name; it is said once. It
+    is due again the next time, since data and class counts may change, and since all processes must
+    agree on what is due.
     """
     counted = []
     for record, error in failed:

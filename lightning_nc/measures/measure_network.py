@@ -168,8 +168,12 @@ def _chosen(
 
 def _all_of(found: Sequence[Found], probe: str, seconds: float) -> NetworkMeasurement:
     """All measures as one measurement."""
-    when: dict[str, Any] = {"epochs_completed": 0, "step": 0, "stage": "measure"}
-    when |= {"seconds": seconds}
+    when: dict[str, Any] = {
+        "epochs_completed": 0,
+        "step": 0,
+        "stage": "measure",
+        "seconds": seconds,
+    }
     own = [(each.measure, each.measurement(probe, **when)) for each in found]
     # local elasticity is of few samples
     largest = max((each for _, each in own), key=lambda each: int(each.counts.sum()))
