@@ -181,7 +181,7 @@ def _bottleneck_class(found: Trace, hidden: list[ModuleRun]) -> dict[str, int]:
     """Return the modules of the chosen class and how often each ran; empty if there is none."""
     classes: dict[type, dict[str, list[ModuleRun]]] = {}
     for run in hidden:
-        kind = type(run.module)
+        kind = _written_class(run.module)
         if not kind.__module__.startswith("torch.") or issubclass(kind, _TORCH_BLOCKS):
             classes.setdefault(kind, {}).setdefault(run.name, []).append(run)
     for instances in classes.values():
@@ -206,7 +206,13 @@ def _is_bottleneck(found: Trace, runs: list[ModuleRun]) -> bool:
 def _nonlinearities(hidden: list[ModuleRun]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for run in hidden:
-        kind = type(run.module)
+        kind = _written_class(run.module)
         if kind.__module__ == "torch.nn.modules.activation" and kind not in _NOT_NONLINEARITIES:
             counts[run.name] = counts.get(run.name, 0) + 1
     return counts
+
+
+def _written_class(module: nn.Module) -> type:
+    """A module's class as its author wrote it: sharding and parametrizations put in one derived."""
+    made = ("torch.distributed.", "torch.nn.utils.")
+    return next(kind for kind in type(module).__mro__ if not kind.__module__.startswith(made))

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
 from lightning_nc.guards import unobtrusive as guards
 from tests import nets
+from tests.callbacks.changing_networks import Block, Signals, signals
 from tests.callbacks.processes_of_lightning import join
 
 
@@ -47,6 +48,21 @@ class HybridShard(nets.UnifiedClassifier):
         mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
         for module in [m for m in self.net if isinstance(m, nn.Linear)][:-1]:
             fully_shard(module, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+
+
+class OfBlocks(nets.UnifiedClassifier):
+    """Has blocks of a class of its own, and longer inputs after the first epoch."""
+
+    def train_dataloader(self):
+        return DataLoader(signals(9 if self.trainer.current_epoch > 0 else 6), 5)
+
+
+class ShardedBlocks(OfBlocks):
+    def configure_model(self):
+        mesh = self.device_mesh["data_parallel"]
+        for block in self.net.blocks:
+            fully_shard(block, mesh=mesh)
         fully_shard(self, mesh=mesh)
 
 
@@ -83,6 +99,13 @@ SHARDED = {
         lambda: OnCPU(auto_wrap_policy=each_layer()),
         "bf16-mixed",
     ),
+}
+
+# the module and the strategy
+OF_BLOCKS = {
+    "ddp": (OfBlocks, lambda: "ddp"),
+    "fully_shard": (ShardedBlocks, lambda: ModelParallelStrategy(2, 1)),
+    "FSDP of each block": (OfBlocks, lambda: OnCPU(auto_wrap_policy=ModuleWrapPolicy({Block}))),
 }
 
 # for four processes: pairs of shards, replicated; on gloo, the first FSDP does not keep them equal
@@ -175,6 +198,28 @@ def train_sharded(rank, world):
         results[kind] = {"alone": train(kind, [])}
         for name, options in PROBES.items():
             results[kind][name] = measured(kind, Probe(**options))
+    return results
+
+
+def measured_blocks(rank, world):
+    """For each kind the values of blocks after each epoch."""
+    join(rank, world)
+    results = {}
+    for kind, (module_class, strategy) in OF_BLOCKS.items():
+        torch.manual_seed(4)
+        callback = EquiSeparation(figures=False, on_error="raise")
+        with tempfile.TemporaryDirectory() as folder:
+            run = nets.trainer(
+                folder,
+                [callback],
+                namespace="lightning",
+                strategy=strategy(),
+                devices=world,
+                limit_val_batches=0,
+                reload_dataloaders_every_n_epochs=1,
+            )
+            run.fit(module_class(Signals(), freeze=0))
+        results[kind] = [m.values for m in callback.history]
     return results
 
 

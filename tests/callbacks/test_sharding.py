@@ -42,6 +42,24 @@ def test_a_sharded_network_is_measured_like_a_whole_one(kind, probe, trained):
 
 
 @pytest.fixture(scope="module")
+def of_blocks():
+    return run_processes(sharded.measured_blocks, 2)
+
+
+@pytest.mark.parametrize("kind", sharded.OF_BLOCKS)
+def test_blocks_are_found_in_shards_and_measured_when_their_inputs_have_become_longer(
+    kind, of_blocks
+):
+    for results in of_blocks:
+        assert len(results[kind]) == 3
+        for values, expected in zip(results[kind], results["ddp"], strict=True):
+            of_layers = [key for key in expected if key.startswith("separation_layers/")]
+            assert len(of_layers) == 4  # the input and three blocks
+            for key in of_layers:
+                assert math.isclose(values[key], expected[key], rel_tol=1e-9), key
+
+
+@pytest.fixture(scope="module")
 def hybrid():
     return run_processes(sharded.train_hybrid, 4)
 

@@ -103,6 +103,24 @@ def test_takes_a_class_whose_every_instance_is_a_bottleneck():
     assert find_blocks(architectures.block_mlp(), torch.randn(6, 5)) == ["input", "1", "2", "3"]
 
 
+class _Scaled(nn.Module):
+    """A block that holds its weight itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 5))
+
+    def forward(self, x):
+        return torch.tanh(x @ self.weight)
+
+
+def test_blocks_whose_weights_are_parametrized_are_still_of_one_class():
+    net = nn.Sequential(_Scaled(), _Scaled(), nn.Linear(5, CLASSES))
+    for block in net[:2]:
+        nn.utils.parametrizations.spectral_norm(block)
+    assert find_blocks(net, torch.randn(6, 5)) == ["input", "0", "1"]
+
+
 class _Frozen(nn.Module):
     """A head on a backbone that runs without gradients, and is worked on before they are back."""
 
