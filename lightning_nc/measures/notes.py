@@ -64,23 +64,21 @@ def nesting_note(layers: Iterable[str], symbol: str = "D") -> dict[str, str]:
 
 
 def law_note(layers: Mapping[str, float], symbol: str = "D") -> dict[str, str]:
-    """Why no line can be fitted to the logarithms of a value of each layer.
+    """Why the line through the logarithms of a value of each layer, or its r, is undefined.
 
     Args:
-        layers: The value of each layer, in order of depth, for which the law is undefined.
+        layers: The value of each layer, in order of depth, for which r is undefined.
         symbol: The symbol of the value.
     """
     broken = [name for name, value in layers.items() if not 0 < value < math.inf]
     if broken:
-        cause = f"{symbol} is zero or not finite at {', '.join(map(repr, broken[:5]))}"
-    elif len(layers) < 3:
-        cause = f"there are {len(layers)} layers"
-    else:
-        cause = f"{symbol} is the same at all {len(layers)} layers, but for rounding"
-    return {
-        "law": f"the law is undefined (NaN): a line through ln {symbol} needs three layers or "
-        f"more, and {symbol} that is positive, finite and not constant; {cause}."
-    }
+        said = f"the law is undefined (NaN), since {symbol} is zero or not finite at "
+        return {"law": f"{said}{', '.join(map(repr, broken[:5]))}."}
+    if len(layers) < 2:
+        return {"law": "the law is undefined (NaN), since a line needs two layers or more."}
+    alike = f"{symbol} is the same at all {len(layers)} layers, but for rounding"
+    cause = "a line meets any two points" if len(layers) == 2 else alike
+    return {"law": f"r is undefined (NaN), since {cause}."}
 
 
 OUTPUTS_NAN = "the network outputs NaN: it has diverged, or overflows in its precision"

@@ -10,6 +10,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_nc import MinorityCollapse, NeuralCollapse, measure
+from lightning_nc.measures.laws import fitted_law
+from lightning_nc.measures.notes import law_note
 from tests import nets
 
 NC2 = {"nc2_equinorm_means", "nc2_equiangularity_means", "nc2_maximal_angle_means"}
@@ -153,3 +155,20 @@ def test_minority_collapse_names_the_cause_of_each_value(case):
     for why, names in expected.items():
         (of_cause,) = [found[cause] for cause in found if why in cause]
         assert of_cause == names
+
+
+@pytest.mark.parametrize(
+    ("D", "cause"),
+    [
+        ([3.0], "a line needs two layers or more"),
+        ([3.0, 2.0], "a line meets any two points"),
+        ([2.0, 2.0, 2.0], "D is the same at all 3 layers"),
+        ([2.0, 0.0, 1.0, math.inf], "D is zero or not finite at 'layer1', 'layer3'"),
+    ],
+)
+def test_a_note_on_the_law_names_what_of_it_is_undefined(D, cause):
+    law = fitted_law(torch.tensor(D, dtype=torch.float64)).law
+    note = law_note({f"layer{t}": value for t, value in enumerate(D)})["law"]
+    assert law.pearson_r.isnan()
+    assert note.startswith("the law is" if law.rho.isnan() else "r is")
+    assert cause in note

@@ -26,7 +26,7 @@ def values(of_features, of_head, cache_mb=512.0):
         MinorityCollapse(minority=[0, 1], class_counts=[5, 5, 20, 30]),
     ]
     probe = Probe(TensorDataset(inputs, LABELS), "data", cache_mb=cache_mb)
-    with pytest.warns(RuntimeWarning, match="law is undefined"):
+    with pytest.warns(RuntimeWarning, match="r is undefined"):
         found = measure(net, probe, measures=measures).values
     return {key: value for key, value in found.items() if "energy" not in key}
 
