@@ -67,21 +67,34 @@ def tell_of_failures(trainer: Any, failed: Failed, moment: Moment) -> None:
             )
 
 
-def tell_how_often(trainer: Any, record: Record) -> None:
-    """Report how many measurements of a run were skipped and why, unless all that was told."""
-    causes = sorted(record.causes.values(), key=lambda cause: -cause.times)
-    skipped = sum(cause.times for cause in causes)
-    if skipped == len(causes):
-        return
+def tell_how_often(trainer: Any, records: Sequence[Record]) -> None:
+    """Report how many measurements of a run were skipped and why, unless all that was told.
+
+    Callbacks of one probe that have skipped as many for the same causes are named together.
+    """
+    alike: dict[Any, list[Record]] = {}
+    for record in records:
+        times = tuple((topic, cause.times) for topic, cause in record.causes.items())
+        alike.setdefault((record.probe.key, record.attempts, times), []).append(record)
+    for each in alike.values():
+        first = each[0]
+        causes = sorted(first.causes.values(), key=lambda cause: -cause.times)
+        skipped = sum(cause.times for cause in causes)
+        if skipped > len(causes):
+            tell(
+                trainer,
+                f"{names_of(each)} on '{first.probe.key}': {skipped} of {first.attempts} "
+                f"measurements were skipped: {_shown(causes)}.",
+            )
+
+
+def _shown(causes: Sequence[Cause]) -> str:
+    """The causes in short, the first ones only."""
     shown = [_first_sentence(cause.text) for cause in causes]
     if len(causes) > 1:
         shown = [f"{text} ({c.times} of them)" for text, c in zip(shown, causes, strict=True)]
     more = f"; and {len(causes) - _LISTED} more causes" if len(causes) > _LISTED else ""
-    tell(
-        trainer,
-        f"{record.title}: {skipped} of {record.attempts} measurements were "
-        f"skipped: {'; '.join(shown[:_LISTED])}{more}.",
-    )
+    return "; ".join(shown[:_LISTED]) + more
 
 
 def names_of(records: Sequence[Record]) -> str:

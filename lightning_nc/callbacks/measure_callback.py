@@ -217,7 +217,9 @@ class MeasureCallback(CallbackBase):
         """
         self._at(trainer, pl_module, moments.end_of_training)
         publish_final_figures(trainer, self.record)
-        tell_how_often(trainer, self.record)
+        records = records_of(trainer)
+        if self.record is records[-1]:
+            tell_how_often(trainer, records)
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Log the figures of the last measurement of a run that ends by an exception.
