@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
+from lightning_nc.wording import shown
+
 POOLINGS = ("auto", "flatten")  # names of poolings that may be given instead of a function
 
 
@@ -114,9 +116,3 @@ def require_layers(value: Any) -> Any:
         return value
     hint = 'Give "blocks", a list such as ["encoder.*"], or {name: callable}.'
     return require_names("layers", value, hint)
-
-
-def shown(value: Any) -> str:
-    """Return a value as a message shows it, in 80 characters or fewer."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

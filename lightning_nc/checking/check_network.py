@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_nc.arguments import shown
 from lightning_nc.callbacks.all_families import callbacks_for
 from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.checking.findings import Check, Family
@@ -28,6 +27,7 @@ from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Answer, KernelAnswer, KernelRequest, Request
 from lightning_nc.passes.sweeps import Reading
+from lightning_nc.wording import shown
 
 
 class _DryRun(MeasuringPass):

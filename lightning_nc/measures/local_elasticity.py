@@ -25,6 +25,7 @@ from lightning_nc.measures.notes import are
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.passes.gradient_pass import GradientPass
 from lightning_nc.passes.request import Answer, KernelAnswer, KernelRequest, Parameters, Request
+from lightning_nc.wording import listed
 
 _MANY = 100  # backward passes above which a note is given
 
@@ -121,9 +122,9 @@ class ElasticityMeasure(Measure):
             )
         elif found.by_network:
             notes["slow"] = (
-                f"{', '.join(map(repr, found.by_network[:5]))} are used outside the layer that "
-                "holds them, so the whole network is differentiated for each sample, which is "
-                "slower; leave them out with parameters=[...]."
+                f"{listed(map(repr, found.by_network))} are used outside the layer that holds "
+                "them, so the whole network is differentiated for each sample, which is slower; "
+                "leave them out with parameters=[...]."
             )
         if self.kernel.outputs == "all" and found.num_outputs > _MANY:
             notes["many"] = (

@@ -29,9 +29,9 @@ from lightning_nc.measures.minority_collapse_quantities import QUANTITIES, Minor
 from lightning_nc.measures.minority_figures import draw_cosines, draw_norms, draw_prediction
 from lightning_nc.measures.minority_notes import minority_notes
 from lightning_nc.measures.timeline import Timeline
-from lightning_nc.network.labels import listed
 from lightning_nc.network.points import Pool
 from lightning_nc.passes.request import Answer, Request
+from lightning_nc.wording import listed
 
 _UNTRAINED = "there has been no training in which to count classes"
 
@@ -176,7 +176,7 @@ class MinorityMeasure(Measure):
         if not set(self.minority) < set(classes.tolist()):
             raise ValueError(
                 f"minority={list(self.minority)} must be some, not all, of the classes "
-                f"{listed(classes)}."
+                f"{listed(classes.tolist(), 10)}."
             )
         return torch.isin(classes, torch.tensor(self.minority))
 
