@@ -1,5 +1,6 @@
 """How messages name values and things, in a few words."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -32,3 +33,13 @@ def first_and_last(names: Sequence[str], most: int = 8) -> str:
     if len(names) > most:
         names = [*names[: most - 2], f"{len(names) - most + 1} more", names[-1]]
     return ", ".join(names)
+
+
+def first_sentence(text: str) -> str:
+    """Return what a message says first, without its advice.
+
+    Example:
+        >>> first_sentence("Data 1.5 of net.0 differ. Give others.")
+        'Data 1.5 of net.0 differ'
+    """
+    return re.split(r"[.!?]\s+(?=[A-Z])|\n", text, maxsplit=1)[0].rstrip(".")

@@ -1,6 +1,5 @@
 """Measurements that were skipped: each one counted, each cause told once in a run."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.record import Cause, Record
 from lightning_nc.passes.agreement import told_by
 from lightning_nc.passes.request import DoesNotApply
+from lightning_nc.wording import first_sentence
 
 Failed = Sequence[tuple[Record, Exception]]
 
@@ -73,7 +73,7 @@ def tell_how_often(trainer: Any, record: Record) -> None:
     skipped = sum(cause.times for cause in causes)
     if skipped == len(causes):
         return
-    shown = [_first_sentence(cause.text) for cause in causes]
+    shown = [first_sentence(cause.text) for cause in causes]
     if len(causes) > 1:
         shown = [f"{text} ({c.times} of them)" for text, c in zip(shown, causes, strict=True)]
     more = f"; and {len(causes) - _LISTED} more causes" if len(causes) > _LISTED else ""
@@ -87,10 +87,6 @@ def tell_how_often(trainer: Any, record: Record) -> None:
 def names_of(records: Sequence[Record]) -> str:
     """Return the names of callbacks, for messages."""
     return " and ".join(record.name for record in records)
-
-
-def _first_sentence(text: str) -> str:
-    return re.split(r"[.!?]\s+(?=[A-Z])|\n", text, maxsplit=1)[0].rstrip(".")
 
 
 def _way_out(cause: str) -> str:
