@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from lightning_nc.figures.labels import LETTERS, shortened
-from lightning_nc.figures.time_axis import EPOCHS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -195,7 +194,7 @@ def in_legend(label: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
-def label_epochs(axes: Any, label: str = EPOCHS) -> None:
+def label_epochs(axes: Any, label: str) -> None:
     """Label the horizontal axis with whole epochs, and widen it around a single one.
 
     Args:

@@ -152,7 +152,7 @@ class CollapseMeasure(Measure):
     def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
         """Tables of both matrices of cosines."""
         last = timeline.last
-        return {**cosine_tables(last.epochs_completed, last.arrays, last.classes)}
+        return cosine_tables(last.epochs_completed, last.arrays, last.classes)
 
 
 def first_without_error(accuracies: Iterable[float]) -> int | None:

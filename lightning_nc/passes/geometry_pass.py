@@ -41,7 +41,6 @@ class _FirstSweep(NamedTuple):
         plan: What is measured.
         groups: Number of groups of points.
         points: The points of this group.
-        samples: The source.
         reading: What was read, and how.
         cache: The features; None if there are too many of them to keep.
         places: Which samples of the probe these are, in the order in which they are read.
@@ -52,7 +51,6 @@ class _FirstSweep(NamedTuple):
     plan: Plan
     groups: int
     points: list[Point]
-    samples: Samples
     reading: Reading
     cache: FeatureCache | None
     places: Tensor
@@ -182,8 +180,7 @@ class GeometryPass(MeasuringPass):
             )
             failures |= dict.fromkeys(infinite, why_not_finite(infinite))
             self._note(plan, {**failures, **summing.broken})
-        count = len(groups)
-        return _FirstSweep(plan, count, points, samples, reading, cache, places, swept, sums)
+        return _FirstSweep(plan, len(groups), points, reading, cache, places, swept, sums)
 
     def _tallies(self, plan: Plan) -> dict[Hashable, Tensor]:
         """The tallies of requests on this process."""
@@ -235,7 +232,8 @@ class GeometryPass(MeasuringPass):
         if first.cache is not None:
             first.cache.replay(points, summing.add, failures)
         else:
-            with self._guard((first.samples.dataset, first.samples.collate)):
+            samples = first.reading.samples
+            with self._guard((samples.dataset, samples.collate)):
                 failures |= sweep(self.runner, first.reading, points, summing.add).failures
         self._note(plan, {**failures, **summing.broken})
         return centres, sums

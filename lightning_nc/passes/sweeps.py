@@ -199,7 +199,7 @@ def _unpacked(runner: Runner, reading: Reading, planned: ProbeBatch, batch: Any)
     return runner.inputs_of(batch, inputs), labels
 
 
-def check_labels(planned: ProbeBatch, labels: Tensor, of_positions: bool = False) -> None:
+def check_labels(planned: ProbeBatch, labels: Tensor, of_positions: bool) -> None:
     """Raise unless a batch has the labels by which its samples were chosen.
 
     Args:
