@@ -25,12 +25,6 @@ def tables_of(callback):
     return callback.measure.tables(callback.record.timeline())
 
 
-@pytest.fixture
-def offline(monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-
-
 def fit(folder, used, prefix="", **options):
     """Train, finish the run, and return what was warned of by this package."""
     logger = WandbLogger(save_dir=folder, offline=True, prefix=prefix)
@@ -42,13 +36,10 @@ def fit(folder, used, prefix="", **options):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, offline):
     """The folder of a run, and its callbacks."""
     folder, used = tmp_path_factory.mktemp("run"), (EquiSeparation(), NeuralCollapse())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WANDB_MODE", "offline")
-        patch.setenv("WANDB_SILENT", "true")
-        assert fit(folder, used) == []
+    assert fit(folder, used) == []
     return folder, used
 
 

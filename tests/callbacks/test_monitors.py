@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, NeuralCollapse, Probe
 from tests import nets
+from tests.callbacks.runs import epochs
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
@@ -53,10 +54,6 @@ class Seen(EarlyStopping):
     def _evaluate_stopping_criteria(self, current):
         self.seen.append(float(current))
         return super()._evaluate_stopping_criteria(current)
-
-
-def epochs(callback):
-    return [m.epochs_completed for m in callback.history]
 
 
 @contextlib.contextmanager
