@@ -7,7 +7,6 @@ from typing import NamedTuple
 from lightning_nc.checking.timing import Pace
 from lightning_nc.measures.shown import html_table
 from lightning_nc.network.points import Point
-from lightning_nc.passes.feature_cache import megabytes_of_features
 from lightning_nc.passes.gradient_cost import duration
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.probe import Probe
@@ -138,9 +137,7 @@ class Check:
         return html_table(self.rows())
 
     def _is_cached(self, group: Sequence[Point]) -> bool:
-        widths = {point: self.plan.widths[point] for point in group}
-        size = len(self.plan.batches) * max(batch.size for batch in self.plan.batches)
-        return megabytes_of_features(widths, size, self.plan.bytes_each) <= self.probe.cache_mb
+        return self.plan.megabytes_to_keep(group) <= self.probe.cache_mb
 
     def _classes(self) -> str:
         counts, kind = self.counts, "position" if self.plan.of_positions else "sample"

@@ -14,7 +14,6 @@ from lightning_nc.passes.feature_cache import (
     belongs_on_host,
     free_megabytes,
     has_own_memory,
-    megabytes_of_features,
 )
 from lightning_nc.passes.found_layers import FoundLayers
 from lightning_nc.passes.geometry_statistics import ClassSums, ResidualSums
@@ -264,9 +263,7 @@ class GeometryPass(MeasuringPass):
 
     def _cache(self, plan: Plan, reading: Reading, widths: dict[Point, int]) -> FeatureCache | None:
         """A cache for the features of this process; None unless those of every process fit."""
-        of_each = -(-len(plan.batches) // self.processes.world)
-        largest = of_each * max(batch.size for batch in plan.batches)
-        needed = megabytes_of_features(widths, largest, plan.bytes_each)
+        needed = plan.megabytes_to_keep(widths, self.processes.world)
         if needed > self.probe.cache_mb:
             return None
         on_host = belongs_on_host(needed, free_megabytes(self.runner.device))

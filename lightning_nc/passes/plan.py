@@ -129,6 +129,11 @@ class Plan(NamedTuple):
             used += needed
         return groups
 
+    def megabytes_to_keep(self, points: Iterable[Point], processes: int = 1) -> float:
+        """Memory in MB that the features of some points take on the process that has most."""
+        size = -(-len(self.batches) // processes) * max(batch.size for batch in self.batches)
+        return sum(self.widths[point] for point in points) * size * self.bytes_each / 2**20
+
     @property
     def num_classes(self) -> int:
         """Number of classes K."""
