@@ -130,13 +130,7 @@ def entitle_axes(axes: Any, title: str) -> None:
 
 
 def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None:
-    """Label the axes of a value against depth.
-
-    Args:
-        axes: Matplotlib axes.
-        names: Layers in order of depth.
-        label: Label of the value.
-    """
+    """Label the axes of a value against depth; names are of layers in that order."""
     shown, short = thinned(len(names), _TICKS), shortened(names)
     axes.set_xticks(shown, [literal(short[t]) for t in shown], rotation=45, ha="right")
     axes.set_ylabel(label)
@@ -144,11 +138,7 @@ def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None
 
 
 def logarithmic(axis: Any) -> None:
-    """Make an axis logarithmic, with few ticks, and labels that are no mathematics: both take long.
-
-    Args:
-        axis: The ``xaxis`` or ``yaxis`` of matplotlib axes.
-    """
+    """Make an axis logarithmic, with few ticks and no mathematics in labels: both take long."""
     from matplotlib.ticker import NullLocator
 
     from lightning_nc.figures.layout import FewLogTicks, LogTickLabels
@@ -195,12 +185,7 @@ def in_legend(label: str) -> str:
 
 
 def label_epochs(axes: Any, label: str) -> None:
-    """Label the horizontal axis with whole epochs, and widen it around a single one.
-
-    Args:
-        axes: Matplotlib axes.
-        label: What is counted, see `TimeAxis`.
-    """
+    """Label the horizontal axis with whole epochs, and widen it around a single one."""
     from matplotlib.ticker import MaxNLocator
 
     left, right = axes.get_xlim()

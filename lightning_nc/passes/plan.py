@@ -232,11 +232,6 @@ def digest_of(plan: Plan, probe: Probe, requests: Sequence[Request]) -> int:
     """A number that is the same on all processes if they settled on the same plan.
 
     Whatever decides the size of a reduction is part of it, besides what decides the values.
-
-    Args:
-        plan: What is measured.
-        probe: How the source is read.
-        requests: What was requested.
     """
     layers = [(p.name, p.module, p.run, p.side, width) for p, width in plan.widths.items()]
     batches = [

@@ -146,10 +146,6 @@ class LabelledBatch(NamedTuple):
 def labelled_batches(runner: Runner, reading: Reading) -> Iterator[LabelledBatch]:
     """Yield each batch with its labels, which are class indices 0 .. K - 1 if classes are known.
 
-    Args:
-        runner: The network.
-        reading: What to read.
-
     Raises:
         ValueError: If labels are not class labels, or differ from those known before.
     """

@@ -83,9 +83,6 @@ def read_runs(root: Path) -> Reading:
     A run with several loggers, or one that was resumed, is read as one run. What cannot be read
     costs nothing else.
 
-    Args:
-        root: The folder.
-
     Raises:
         NothingToReport: If there are no logs, or none has values of this package.
     """
