@@ -390,10 +390,9 @@ def test_a_figure_that_cannot_be_drawn_costs_a_warning_and_not_the_values(tmp_pa
 
 
 def told_of(folder, used):
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with nets.our_warnings() as told:
         nets.fit(folder, used)
-    return [str(w.message) for w in told if w.category is RuntimeWarning]
+    return told
 
 
 def test_without_matplotlib_a_run_tells_the_way_out_once(tmp_path, monkeypatch):

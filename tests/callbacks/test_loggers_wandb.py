@@ -1,7 +1,6 @@
 """What an offline run of W&B has on disk."""
 
 import math
-import warnings
 
 import pytest
 import torch
@@ -28,11 +27,10 @@ def tables_of(callback):
 def fit(folder, used, prefix="", **options):
     """Train, finish the run, and return what was warned of by this package."""
     logger = WandbLogger(save_dir=folder, offline=True, prefix=prefix)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with nets.our_warnings() as told:
         nets.fit(folder, used, logger=logger, **options)
     logger.experiment.finish()
-    return [str(w.message) for w in told if w.category is RuntimeWarning]
+    return told
 
 
 @pytest.fixture(scope="module")

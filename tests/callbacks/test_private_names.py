@@ -93,12 +93,11 @@ def fit(tmp_path):
 
     def measured():
         callback = NeuralCollapse(figures=False)
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
+        with nets.our_warnings() as told:
             run = nets.fit(tmp_path, [callback])
         assert run.state.finished
         assert nets.same(run.lightning_module.state_dict(), untouched)
-        return callback, [str(w.message) for w in told if w.category is RuntimeWarning]
+        return callback, told
 
     untouched = nets.fit(tmp_path / "alone").lightning_module.state_dict()
     return measured
@@ -166,15 +165,14 @@ def run_of_everything(folder, monitored="val_loss"):
         EarlyStopping("nc/train/nc1", patience=9, strict=False),
         ModelCheckpoint(folder, monitor=monitored),
     ]
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", RuntimeWarning)
+    with nets.our_warnings() as told:
         run = nets.fit(folder, [*ours, *monitors], enable_checkpointing=True)
         weights = run.lightning_module.state_dict()
         loader = DataLoader(nets.vectors(), 10)
         run.validate(run.lightning_module, loader, verbose=False)
         run.test(run.lightning_module, loader, verbose=False)
     assert run.state.finished
-    return weights, ours, [str(w.message) for w in told if w.category is RuntimeWarning]
+    return weights, ours, told
 
 
 @pytest.fixture(scope="module")
