@@ -73,6 +73,16 @@ class Wanted(NamedTuple):
         return self.layers if self.classifier is None else [*self.layers, self.classifier]
 
 
+def points_of(wanted: Iterable[Wanted | None]) -> list[Point]:
+    """The points of requests that can be answered, each once.
+
+    Those of classifiers come first: layers of any group are compared with their decisions.
+    """
+    met = [each for each in wanted if each is not None]
+    classifiers = [each.classifier for each in met if each.classifier is not None]
+    return [*dict.fromkeys([*classifiers, *(point for each in met for point in each.points)])]
+
+
 class Plan(NamedTuple):
     """What a measurement looks at.
 
