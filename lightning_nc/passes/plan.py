@@ -243,7 +243,7 @@ def digest_of(plan: Plan, probe: Probe, requests: Sequence[Request]) -> int:
 
     Whatever decides the size of a reduction is part of it, besides what decides the values.
     """
-    layers = [(p.name, p.module, p.run, p.side, width) for p, width in plan.widths.items()]
+    layers = [(p.name, *p.place, width) for p, width in plan.widths.items()]
     batches = [
         (each.indices, [None if t is None else t.tolist() for t in (each.labels, each.ranks)])
         for each in plan.batches
