@@ -70,7 +70,7 @@ def law_note(layers: Mapping[str, float], symbol: str = "D") -> dict[str, str]:
     """
     broken = [name for name, value in layers.items() if not 0 < value < math.inf]
     if broken:
-        cause = f"{symbol} is zero or not finite at {listed(map(repr, broken))}"
+        cause = f"{symbol} is zero or not finite at {', '.join(map(repr, broken[:5]))}"
     elif len(layers) < 3:
         cause = f"there are {len(layers)} layers"
     else:

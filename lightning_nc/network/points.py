@@ -115,7 +115,7 @@ def match_layers(
     return sorted(points, key=lambda p: (-1 if p.module is None else order[p.module], p.run))
 
 
-def points_of_runs(name: str, count: int, pool: Pool) -> list[Point]:
+def points_of_runs(name: str, count: int, pool: Pool = "auto") -> list[Point]:
     """Return one point per run of a module: ``relu``, or ``relu-1``, ``relu-2`` if it runs twice.
 
     Args:
