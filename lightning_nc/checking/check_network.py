@@ -82,7 +82,8 @@ def check(model: nn.Module, loader: Any, callbacks: Iterable[Any] | None = None)
     require_module(model)
     probe = probe_given(loader, model)
     chosen = _ours(callbacks_for(probe) if callbacks is None else callbacks)
-    runner, shared = plain_runner(model, probe.forward), _shared(chosen)
+    runner = plain_runner(model, probe.forward)
+    shared = [each for each in chosen if each.measure.passes is GeometryPass]
     requests = [request_of(each.measure) for each in shared]
     dry = _DryRun(runner, lambda: probe.source, probe, requests, Processes())
     dry.run()
@@ -117,11 +118,6 @@ def _ours(callbacks: Any) -> list[MeasureCallback]:
             f"None of callbacks={shown(listed)} measures anything: give one, as NeuralCollapse()."
         )
     return found
-
-
-def _shared(callbacks: Sequence[MeasureCallback]) -> list[MeasureCallback]:
-    """The callbacks that share a pass over layers."""
-    return [each for each in callbacks if each.measure.passes is GeometryPass]
 
 
 def _no_minority(callback: MeasureCallback, labels: Tensor | None) -> str:
