@@ -36,7 +36,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from verdicts import Run, Values, Verdict, conclude, number, span
 
-from lightning_nc.functional.local_elasticity import relative_similarity
+from lightning_nc.functional.step_similarity import relative_similarity
 
 NAME = "local_elasticity_geometry"
 PER_CLASS, STEPS, RATE, WIDTH = 100, 1000, 1e-2, 128

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
+from lightning_nc.wording import shown
+
 POOLINGS = ("auto", "flatten")  # names of poolings that may be given instead of a function
 
 
@@ -34,11 +36,11 @@ def require_number(name: str, value: Any, least: float) -> None:
         raise ValueError(f"{name} must be {least:g} or more, got {shown(value)}.")
 
 
-def require_whole_numbers(name: str, values: Any, least: int, meaning: str = "") -> list[int]:
-    """Return the values as ints; raise unless they are whole numbers of ``least`` or more."""
+def require_whole_numbers(name: str, values: Any, meaning: str = "") -> list[int]:
+    """Return the values as ints; raise unless they are whole numbers of 0 or more."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise ValueError(f"{name} must be a list of whole numbers, got {shown(values)}.")
-    return [require_whole_number(f"each of {name}", value, least, meaning) for value in values]
+    return [require_whole_number(f"each of {name}", value, 0, meaning) for value in values]
 
 
 def require_one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
@@ -72,7 +74,7 @@ def require_module_name(name: str, value: Any, hint: str = "") -> None:
         )
 
 
-def require_function(name: str, value: Any, hint: str = "") -> None:
+def require_function(name: str, value: Any, hint: str) -> None:
     """Raise unless the value is a function or None."""
     if value is not None and not callable(value):
         raise ValueError(f"{name} must be a function{hint}, got {shown(value)}.")
@@ -114,9 +116,3 @@ def require_layers(value: Any) -> Any:
         return value
     hint = 'Give "blocks", a list such as ["encoder.*"], or {name: callable}.'
     return require_names("layers", value, hint)
-
-
-def shown(value: Any) -> str:
-    """Return a value as a message shows it, in 80 characters or fewer."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -42,15 +42,15 @@ _COLUMNS = {
 class DigitsClassifier(LightningModule):
     """Seven blocks of Linear, BatchNorm and ReLU, and a linear classifier: eight layers."""
 
-    def __init__(self, width: int = 100, hidden: int = 7) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        sizes = [64] + [width] * hidden
+        sizes = [64] + [100] * 7
         blocks = [
             nn.Sequential(nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU())
             for before, after in pairwise(sizes)
         ]
         self.hidden = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(width, 10)
+        self.classifier = nn.Linear(100, 10)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of images of shape ``(N, 64)``."""

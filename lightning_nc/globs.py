@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from fnmatch import translate
 
+from lightning_nc.wording import listed
+
 _TOKENS = re.compile(r"\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 _WILD = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
 
@@ -42,7 +44,7 @@ def deeper_advice(pattern: str, names: Iterable[str]) -> str:
     found = matching(deeper, names)
     if deeper == pattern or not found:
         return ""
-    shown = ", ".join(map(repr, found[:3])) + (f" and {len(found) - 3} more" * (len(found) > 3))
+    shown = listed(map(repr, found), 3)
     return f" A '*' stops at a dot and '**' does not: '{deeper}' matches {shown}."
 
 

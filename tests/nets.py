@@ -1,7 +1,9 @@
 """Tiny networks, data with random augmentations, and Trainers for them."""
 
+import contextlib
 import os
 import random
+import warnings
 from pkgutil import resolve_name
 from typing import Any
 
@@ -74,6 +76,16 @@ only_our_warnings = (
     # expected where a network is only evaluated
     "ignore:MinorityCollapse on .*there has been no training in which to count classes",
 )
+
+
+@contextlib.contextmanager
+def our_warnings():
+    """After the block, the list has what this package has warned of in it."""
+    ours = []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        yield ours
+    ours += [str(w.message) for w in told if w.category is RuntimeWarning]
 
 
 def family_of(kind):

@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_nc import Probe
 from tests import nets
+from tests.callbacks.runs import quantities
 
 pytestmark = [
     pytest.mark.filterwarnings(*nets.only_our_warnings),
@@ -85,13 +86,6 @@ def test_a_compiled_network_is_measured_like_an_eager_one(callback_class, tmp_pa
     nets.train_and_trace(tmp_path, [eager])
     nets.train_and_trace(tmp_path, [callback], wrap=compiled)
     assert quantities(callback) == quantities(eager)
-
-
-def quantities(callback):
-    return [
-        {key: str(v) for key, v in m.values.items() if not key.endswith("seconds")}
-        for m in callback.history
-    ]
 
 
 def test_values_do_not_depend_on_the_namespace(callback_class, tmp_path):

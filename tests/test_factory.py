@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import tracemalloc
-import warnings
 from pathlib import Path
 
 import pytest
@@ -85,10 +84,9 @@ def epochs(callback):
 
 
 def fit_and_what_it_told(*arguments, **options):
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with nets.our_warnings() as told:
         run = nets.fit(*arguments, **options)
-    return run, [str(w.message) for w in told if issubclass(w.category, RuntimeWarning)]
+    return run, told
 
 
 def test_without_the_variable_a_trainer_loads_nothing_but_the_factory():

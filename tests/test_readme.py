@@ -18,7 +18,7 @@ from tests.programs import run_python
 ROOT = Path(__file__).parents[1]
 ABSOLUTE = re.compile(r"(?<=\]\()https://[^)]+?/(?:raw|blob)/[^/]+/")  # as a release has them
 README = ABSOLUTE.sub("", (ROOT / "README.md").read_text())
-NAMES = ("options", "seeing", "own_measures", "theory")
+NAMES = ("options", "own_measures", "theory")
 PAGES = {name: (ROOT / f"docs/{name}.md").read_text() for name in NAMES}
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 BLOCKS = [

@@ -1,6 +1,5 @@
 """Measurements that were skipped: each one counted, each cause told once in a run."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.record import Cause, Record
 from lightning_nc.passes.agreement import told_by
 from lightning_nc.passes.request import DoesNotApply
+from lightning_nc.wording import first_sentence
 
 Failed = Sequence[tuple[Record, Exception]]
 
@@ -90,7 +90,7 @@ def tell_how_often(trainer: Any, records: Sequence[Record]) -> None:
 
 def _shown(causes: Sequence[Cause]) -> str:
     """The causes in short, the first ones only."""
-    shown = [_first_sentence(cause.text) for cause in causes]
+    shown = [first_sentence(cause.text) for cause in causes]
     if len(causes) > 1:
         shown = [f"{text} ({c.times} of them)" for text, c in zip(shown, causes, strict=True)]
     more = f"; and {len(causes) - _LISTED} more causes" if len(causes) > _LISTED else ""
@@ -100,10 +100,6 @@ def _shown(causes: Sequence[Cause]) -> str:
 def names_of(records: Sequence[Record]) -> str:
     """Return the names of callbacks, for messages."""
     return " and ".join(record.name for record in records)
-
-
-def _first_sentence(text: str) -> str:
-    return re.split(r"[.!?]\s+(?=[A-Z])|\n", text, maxsplit=1)[0].rstrip(".")
 
 
 def _way_out(cause: str) -> str:

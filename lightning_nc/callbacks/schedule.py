@@ -41,7 +41,7 @@ class Schedule:
         every = require_whole_number("every_n_epochs", self.every_n_epochs, 1)
         object.__setattr__(self, "every_n_epochs", every)
         if self.epochs is not None:
-            epochs = require_whole_numbers("epochs", self.epochs, 0, " (before training)")
+            epochs = require_whole_numbers("epochs", self.epochs, " (before training)")
             object.__setattr__(self, "epochs", tuple(epochs))
         require_one_of("when", self.when, ("train_epoch_end", "validation_end"))
 

@@ -10,6 +10,7 @@ from lightning_nc.callbacks.record import Record
 from lightning_nc.measures.measure import Evaluation
 from lightning_nc.measures.notes import change_note
 from lightning_nc.passes.request import Answer
+from lightning_nc.wording import first_and_last
 
 
 def tell_of_measurement(
@@ -51,9 +52,5 @@ def _pooling_in_words(answer: Answer) -> str:
     of_each: dict[str, list[str]] = {}
     for name, words in answer.pooling.items():
         of_each.setdefault(words, []).append(name)
-    said = [f"{', '.join(_first_and_last(names))}: {words}" for words, names in of_each.items()]
+    said = [f"{first_and_last(names, 3)}: {words}" for words, names in of_each.items()]
     return f"layers are pooled by their shapes ({'; '.join(said)}); pool= changes that."
-
-
-def _first_and_last(names: list[str]) -> list[str]:
-    return names if len(names) < 4 else [names[0], f"{len(names) - 2} more", names[-1]]

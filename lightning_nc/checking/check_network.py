@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_nc.arguments import shown
 from lightning_nc.callbacks.all_families import callbacks_for
 from lightning_nc.callbacks.measure_callback import MeasureCallback
 from lightning_nc.checking.findings import Check, Family
@@ -28,6 +27,7 @@ from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Answer, KernelAnswer, KernelRequest, Request
 from lightning_nc.passes.sweeps import Reading
+from lightning_nc.wording import shown
 
 
 class _DryRun(MeasuringPass):
@@ -82,7 +82,8 @@ def check(model: nn.Module, loader: Any, callbacks: Iterable[Any] | None = None)
     require_module(model)
     probe = probe_given(loader, model)
     chosen = _ours(callbacks_for(probe) if callbacks is None else callbacks)
-    runner, shared = plain_runner(model, probe.forward), _shared(chosen)
+    runner = plain_runner(model, probe.forward)
+    shared = [each for each in chosen if each.measure.passes is GeometryPass]
     requests = [request_of(each.measure) for each in shared]
     dry = _DryRun(runner, lambda: probe.source, probe, requests, Processes())
     dry.run()
@@ -117,11 +118,6 @@ def _ours(callbacks: Any) -> list[MeasureCallback]:
             f"None of callbacks={shown(listed)} measures anything: give one, as NeuralCollapse()."
         )
     return found
-
-
-def _shared(callbacks: Sequence[MeasureCallback]) -> list[MeasureCallback]:
-    """The callbacks that share a pass over layers."""
-    return [each for each in callbacks if each.measure.passes is GeometryPass]
 
 
 def _no_minority(callback: MeasureCallback, labels: Tensor | None) -> str:

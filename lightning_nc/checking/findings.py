@@ -7,13 +7,12 @@ from typing import NamedTuple
 from lightning_nc.checking.timing import Pace
 from lightning_nc.measures.shown import html_table
 from lightning_nc.network.points import Point
-from lightning_nc.passes.feature_cache import megabytes_of_features
 from lightning_nc.passes.gradient_cost import duration
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.probe import Probe
+from lightning_nc.wording import first_and_last
 
 _TRAINING_STEP = 3  # forward passes: a backward pass takes about as long as two
-_LISTED = 8  # layers or classes that are listed one by one
 
 
 class Family(NamedTuple):
@@ -116,7 +115,7 @@ class Check:
         of_families = [(each.name, self._said_of(each)) for each in self.families]
         notes = [("note", text) for text in self.notes]
         return [
-            ("layers", f"{len(self.layers)}: {_enumerated(self.layers)}"),
+            ("layers", f"{len(self.layers)}: {first_and_last(self.layers)}"),
             ("features", _between(self.widths.values(), "number") + " per sample and layer"),
             ("pooling", _grouped(self.pooling) or "none: layers are flattened"),
             ("head", self.head or "none found"),
@@ -138,9 +137,7 @@ class Check:
         return html_table(self.rows())
 
     def _is_cached(self, group: Sequence[Point]) -> bool:
-        widths = {point: self.plan.widths[point] for point in group}
-        size = len(self.plan.batches) * max(batch.size for batch in self.plan.batches)
-        return megabytes_of_features(widths, size, self.plan.bytes_each) <= self.probe.cache_mb
+        return self.plan.megabytes_to_keep(group) <= self.probe.cache_mb
 
     def _classes(self) -> str:
         counts, kind = self.counts, "position" if self.plan.of_positions else "sample"
@@ -150,8 +147,8 @@ class Check:
             return said
         named = {k: str(k) if self.names is None else self.names[k] for k in counts}
         if alike:
-            return f"{said}: {_enumerated(list(named.values()))}"
-        return f"{said}: {_enumerated([f'{named[k]}: {n}' for k, n in counts.items()])}"
+            return f"{said}: {first_and_last([*named.values()])}"
+        return f"{said}: {first_and_last([f'{named[k]}: {n}' for k, n in counts.items()])}"
 
     def _samples(self) -> str:
         items = sum(len(batch.indices) for batch in self.plan.batches)
@@ -183,14 +180,6 @@ class Check:
         return f"applies, about {duration(family.seconds)} for a measurement"
 
 
-def _enumerated(names: Sequence[str]) -> str:
-    """The names; those in the middle of a long list are left out."""
-    if len(names) > _LISTED:
-        left_out = f"{len(names) - _LISTED + 1} more"
-        names = [*names[: _LISTED - 2], left_out, names[-1]]
-    return ", ".join(names)
-
-
 def _between(numbers: Collection[int], kind: str) -> str:
     low, high = min(numbers, default=0), max(numbers, default=0)
     said = f"{low}" if low == high else f"{low} to {high}"
@@ -201,4 +190,4 @@ def _grouped(words: Mapping[str, str]) -> str:
     of_each: dict[str, list[str]] = {}
     for name, said in words.items():
         of_each.setdefault(said, []).append(name)
-    return "; ".join(f"{said} ({_enumerated(names)})" for said, names in of_each.items())
+    return "; ".join(f"{said} ({first_and_last(names)})" for said, names in of_each.items())

@@ -118,11 +118,8 @@ def _parts(whole: Any, path: Path) -> tuple[dict[str, Any], list[Any]]:
                 "mypackage.train:MyData"
             )
     callbacks = (whole.get("trainer") or {}).get("callbacks") or []
-    return parts, [each for each in _listed(callbacks) if _measures(each)]
-
-
-def _listed(callbacks: Any) -> list[Any]:
-    return [callbacks] if isinstance(callbacks, Mapping) else list(callbacks)
+    listed = [callbacks] if isinstance(callbacks, Mapping) else callbacks
+    return parts, [each for each in listed if _measures(each)]
 
 
 def _measures(entry: Any) -> bool:

@@ -24,12 +24,7 @@ class Pace(NamedTuple):
 
 
 def pace_of(runner: Runner, reading: Reading) -> Pace:
-    """Time the first batch of a reading.
-
-    Args:
-        runner: The network, under guard.
-        reading: The source, and batches of it.
-    """
+    """Time the first batch of a reading, with the network under guard."""
     one = reading._replace(batches=reading.batches[:1])
     paces = []
     for _ in range(_TIMES):

@@ -24,7 +24,7 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Write the page, or print what is wrong and exit with status 2."""
     from lightning_nc.report.page import report_page
     from lightning_nc.report.reading import NothingToReport
-    from lightning_nc.report.remarks import shown
+    from lightning_nc.report.remarks import printable
     from lightning_nc.report.runs import read_runs
 
     try:
@@ -38,8 +38,8 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
             f"The report needs {missing.name}, which cannot be imported. Run pip install "
             "'lightning-neural-collapse[plot]'.\n",
         )
-    names = shown(", ".join(run.name for run in runs))
-    path, many = shown(str(options.page.resolve())), f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    names = printable(", ".join(run.name for run in runs))
+    path, many = printable(str(options.page.resolve())), f"{len(runs)} run{'s' * (len(runs) > 1)}"
     said = f"wrote {path}: {many} ({names})"
     code = sys.stdout.encoding or "utf-8"
     print(said.encode(code, "backslashreplace").decode(code))  # not every terminal has all letters

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from lightning_nc.figures.labels import LETTERS, shortened
-from lightning_nc.figures.time_axis import EPOCHS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,13 +130,7 @@ def entitle_axes(axes: Any, title: str) -> None:
 
 
 def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None:
-    """Label the axes of a value against depth.
-
-    Args:
-        axes: Matplotlib axes.
-        names: Layers in order of depth.
-        label: Label of the value.
-    """
+    """Label the axes of a value against depth; names are of layers in that order."""
     shown, short = thinned(len(names), _TICKS), shortened(names)
     axes.set_xticks(shown, [literal(short[t]) for t in shown], rotation=45, ha="right")
     axes.set_ylabel(label)
@@ -145,11 +138,7 @@ def label_depth(axes: Any, names: Sequence[str], label: str = FUZZINESS) -> None
 
 
 def logarithmic(axis: Any) -> None:
-    """Make an axis logarithmic, with few ticks, and labels that are no mathematics: both take long.
-
-    Args:
-        axis: The ``xaxis`` or ``yaxis`` of matplotlib axes.
-    """
+    """Make an axis logarithmic, with few ticks and no mathematics in labels: both take long."""
     from matplotlib.ticker import NullLocator
 
     from lightning_nc.figures.layout import FewLogTicks, LogTickLabels
@@ -195,13 +184,8 @@ def in_legend(label: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
-def label_epochs(axes: Any, label: str = EPOCHS) -> None:
-    """Label the horizontal axis with whole epochs, and widen it around a single one.
-
-    Args:
-        axes: Matplotlib axes.
-        label: What is counted, see `TimeAxis`.
-    """
+def label_epochs(axes: Any, label: str) -> None:
+    """Label the horizontal axis with whole epochs, and widen it around a single one."""
     from matplotlib.ticker import MaxNLocator
 
     left, right = axes.get_xlim()

@@ -72,7 +72,7 @@ def logarithms_over_depth(
 
 def cosine_tables(
     epochs_completed: float, arrays: Mapping[str, Tensor], classes: Sequence[str]
-) -> dict[str, Table]:
+) -> dict[str, Table | Lines]:
     """Return a table per matrix of cosines of up to 32 classes, with a row per entry.
 
     Args:

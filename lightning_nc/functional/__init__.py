@@ -20,12 +20,10 @@ from lightning_nc.functional.label_aware_kernel import fit_random_features as fi
 from lightning_nc.functional.label_aware_kernel import label_aware_kernel as label_aware_kernel
 from lightning_nc.functional.local_elasticity import ClassEffects as ClassEffects
 from lightning_nc.functional.local_elasticity import class_effects as class_effects
-from lightning_nc.functional.local_elasticity import kernelized_similarity as kernelized_similarity
 from lightning_nc.functional.local_elasticity import (
     rectangular_relative_ratio as rectangular_relative_ratio,
 )
 from lightning_nc.functional.local_elasticity import relative_ratio as relative_ratio
-from lightning_nc.functional.local_elasticity import relative_similarity as relative_similarity
 from lightning_nc.functional.minority_collapse import classifier_energy as classifier_energy
 from lightning_nc.functional.minority_collapse import imbalance_ratio as imbalance_ratio
 from lightning_nc.functional.minority_collapse import minority_classes as minority_classes
@@ -53,3 +51,5 @@ from lightning_nc.functional.simplex_plane import SimplexPlane as SimplexPlane
 from lightning_nc.functional.simplex_plane import simplex_plane as simplex_plane
 from lightning_nc.functional.simplex_symmetry import SimplexSymmetry as SimplexSymmetry
 from lightning_nc.functional.simplex_symmetry import simplex_symmetry as simplex_symmetry
+from lightning_nc.functional.step_similarity import kernelized_similarity as kernelized_similarity
+from lightning_nc.functional.step_similarity import relative_similarity as relative_similarity

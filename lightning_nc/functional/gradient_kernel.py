@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_nc.tangent.differentiable_network import Network, number_of_samples
 from lightning_nc.tangent.kernel import tangent_kernel
+from lightning_nc.wording import listed
 
 Outputs = Literal["all"] | int | Callable[[Any], Tensor]
 
@@ -161,10 +162,9 @@ def warn_of_slow_layers(one_by_one: Mapping[str, str]) -> None:
 
 def slow_layers(one_by_one: Mapping[str, str]) -> str:
     """A sentence that names the layers that took a backward pass for each sample, and why."""
-    names = ", ".join(repr(name) for name in list(one_by_one)[:5])
     return (
-        f"gradients of {names} took a backward pass for each sample, which is slow: "
-        f"{next(iter(one_by_one.values()))}"
+        f"gradients of {listed(map(repr, one_by_one))} took a backward pass for each sample, which "
+        f"is slow: {next(iter(one_by_one.values()))}"
     )
 
 

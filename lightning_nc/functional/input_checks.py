@@ -5,6 +5,8 @@ import warnings
 import torch
 from torch import Tensor
 
+from lightning_nc.wording import listed
+
 
 def check_features(features: Tensor, labels: Tensor) -> Tensor:
     """Return the labels as int64; raise if features or labels are invalid."""
@@ -75,12 +77,10 @@ def require_every_class(counts: Tensor) -> None:
             "separation compares classes with one another."
         )
     if not bool(present.all()):
-        missing = (~present).nonzero().flatten()
-        more = ", ..." if len(missing) > 10 else ""
+        missing = (~present).nonzero().flatten().tolist()
         raise ValueError(
-            f"No samples of class {', '.join(map(str, missing[:10].tolist()))}{more} "
-            f"among {len(counts)} classes: provide samples of every class, or renumber the labels "
-            "to 0 .. K-1."
+            f"No samples of class {listed(missing, 10)} among {len(counts)} classes: provide "
+            "samples of every class, or renumber the labels to 0 .. K-1."
         )
 
 

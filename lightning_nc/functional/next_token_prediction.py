@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_nc.functional.input_checks import check_features
 from lightning_nc.functional.powers_of_two import scale_of, scaled
-from lightning_nc.functional.separating_directions import triangular_factor
+from lightning_nc.functional.separating_directions import significant, triangular_factor
 
 Normalization = Literal["layer_norm", "rms_norm", "none"]
 
@@ -101,8 +101,7 @@ def residual_of(factor: Tensor) -> Tensor:
     U, s, _ = torch.linalg.svd(features[1:], full_matrices=False)
     # rounding errors grow with the numbers themselves, whose means are in the first row
     rounding = len(factor) * torch.finfo(s.dtype).eps
-    kept = (s > 1e-12 * s[:1]) & (s > rounding * torch.linalg.matrix_norm(features))
-    U = U * kept  # the others are rounding errors
+    U = U * significant(s, rounding * torch.linalg.matrix_norm(features))
     total = torch.linalg.vector_norm(y)
     rest = torch.linalg.vector_norm(y - U @ (U.mT @ y))  # no difference of squares
     least = rounding * torch.linalg.vector_norm(factor[:, -1])

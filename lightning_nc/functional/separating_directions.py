@@ -91,8 +91,13 @@ def _whitening(coordinates: Tensor, weights: Tensor, rounding: Tensor) -> tuple[
     roots = weights.sqrt()[:, None]
     R = triangular_factor(coordinates, lambda part, rows: (rows - center).mul_(roots[part]))
     _, s, Vh = torch.linalg.svd(R)
-    kept = (s > 1e-12 * s[:1]) & (s > rounding)
+    kept = significant(s, rounding)
     return Vh.mT * torch.where(kept, 1 / s, 0), kept.sum()
+
+
+def significant(s: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
+    """Which singular values, the largest first, are directions and no errors of rounding."""
+    return (s > 1e-12 * s[:1]) & (s > rounding)
 
 
 def triangular_factor(

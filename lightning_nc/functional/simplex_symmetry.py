@@ -13,7 +13,7 @@ from lightning_nc.functional.class_pairs import (
 from lightning_nc.functional.cosines import centred
 from lightning_nc.functional.input_checks import check_vectors
 from lightning_nc.functional.powers_of_two import scaled
-from lightning_nc.functional.separating_directions import triangular_factor
+from lightning_nc.functional.separating_directions import significant, triangular_factor
 
 
 class SimplexSymmetry(NamedTuple):
@@ -132,7 +132,7 @@ def _spread_of_corner_products(m: Tensor) -> Tensor:
 def _isometry(m: Tensor, A: Tensor) -> Tensor:
     """The spread of the singular values of A, ``(K, d)``, on the span of the centred values m."""
     _, s, Vh = torch.linalg.svd(triangular_factor(m), full_matrices=False)
-    kept = s[: len(m) - 1] > 1e-12 * s[0]
+    kept = significant(s[: len(m) - 1])
     own = torch.linalg.svdvals(triangular_factor(A @ Vh[: len(kept)][kept].mT))
     return (own - own.mean()).square().mean().sqrt() / own.mean()
 

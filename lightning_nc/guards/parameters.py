@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 from lightning_nc.guards.comparison import as_integers, dense_parts, which_differ
 from lightning_nc.guards.memory import restore_memory
 from lightning_nc.guards.restoring import restoring
+from lightning_nc.wording import listed
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def parameters_watched(model: nn.Module) -> Iterator[None]:
     lazy = [name for name, parameter in parameters.items() if is_lazy(parameter)]
     if lazy:
         raise RuntimeError(
-            f"The parameters {', '.join(lazy[:3])} have no shape yet, and measuring would "
+            f"The parameters {listed(lazy, 3)} have no shape yet, and measuring would "
             "initialise them. Run a batch through the network before training, or start measuring "
             "after the first epoch with epochs=[1, ...]."
         )
@@ -39,7 +40,7 @@ def parameters_watched(model: nn.Module) -> Iterator[None]:
     changed = [name for name, differs in zip(parameters, differ, strict=True) if differs]
     if changed:
         raise RuntimeError(
-            f"A forward pass in evaluation mode changed the parameters {', '.join(changed[:3])} in "
+            f"A forward pass in evaluation mode changed the parameters {listed(changed, 3)} in "
             "place, so training is no longer what it would have been. Such a network cannot be "
             "measured: remove the change from its forward()."
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-_NAMED = 3  # things that the message of an error names
+from lightning_nc.wording import listed
 
 
 class NotRestored(RuntimeError):
@@ -20,10 +20,8 @@ class NotRestored(RuntimeError):
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
         self.reasons = dict(reasons)
-        named = ", ".join(list(reasons)[:_NAMED])
-        more = f" and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
         super().__init__(
-            f"{named}{more} could not be restored after a measurement "
+            f"{listed(reasons, 3)} could not be restored after a measurement "
             f"({next(iter(reasons.values()))}), so training may no longer be what it would have "
             "been. Train without the callback, or without what cannot be restored."
         )

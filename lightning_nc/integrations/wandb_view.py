@@ -8,7 +8,7 @@ from lightning_nc.measures.family import Family
 from lightning_nc.measures.quantity import charts_of_rows
 
 
-def wandb_view(entity: str, project: str, probes: Iterable[str] = ("train",)) -> Any:
+def wandb_view(entity: str, project: str, probes: Iterable[str]) -> Any:
     """Return a view with a section per family and probe; ``save()`` saves it in the project.
 
     Args:

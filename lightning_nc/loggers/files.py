@@ -62,7 +62,7 @@ def free_name(stem: str, ending: str, taken: Callable[[str], bool]) -> str:
 
 
 def save_file(
-    folder: str | Path, stem: str, ending: str, write: Callable[[Path], object], logger: Any = None
+    folder: str | Path, stem: str, ending: str, write: Callable[[Path], object], logger: Any
 ) -> Path | None:
     """Write a file below ``figures`` in a local folder, without overwriting one.
 

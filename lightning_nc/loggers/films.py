@@ -43,6 +43,6 @@ def log_film(logger: Any, tag: str, film: Path, step: int) -> bool:
     return True
 
 
-def save_film(folder: str | Path, tag: str, film: Path, logger: Any = None) -> Path | None:
+def save_film(folder: str | Path, tag: str, film: Path, logger: Any) -> Path | None:
     """Copy a GIF to ``figures/TAG.gif`` in a folder; see `save_file`."""
     return save_file(folder, path_of(tag), ".gif", partial(shutil.copy, film), logger)

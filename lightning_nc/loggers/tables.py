@@ -17,12 +17,6 @@ def log_table(logger: Any, tag: str, table: Table | Lines, step: int) -> None:
     """Log a table, or lines as a chart and its table, if the logger supports tables.
 
     A table of up to 100 rows is part of the summary of the run, as a list of values by column.
-
-    Args:
-        logger: Any logger.
-        tag: Key to log under.
-        table: The table or lines.
-        step: Step at which they are logged.
     """
     if not takes_tables(logger):
         return

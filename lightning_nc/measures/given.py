@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_nc.arguments import shown
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from lightning_nc.measures.measure import Evaluation, Measure
 from lightning_nc.measures.quantity import Quantity
 from lightning_nc.network.in_memory import source_of
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Request
+from lightning_nc.wording import shown
 
 
 def require_module(model: Any) -> None:

@@ -32,12 +32,7 @@ def fitted_law(values: Tensor) -> FittedLaw:
 
 
 def law_tables(timeline: Timeline, symbol: str) -> dict[str, Table | Lines]:
-    """Tables of a value by layer, and of its logarithm over depth for every measurement.
-
-    Args:
-        timeline: The measurements; each has one value per layer.
-        symbol: The symbol of the value.
-    """
+    """Tables of a value by layer, and of its logarithm over depth for every measurement."""
     values = dict(zip(timeline.layers, timeline.of_layers(timeline.last), strict=True))
     tables: dict[str, Table | Lines] = {
         "layers": layer_table(timeline.last.epochs_completed, values, symbol)

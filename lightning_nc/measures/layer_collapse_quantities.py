@@ -23,9 +23,9 @@ class LayerCollapse(NamedTuple):
     mismatch: Tensor | None
 
 
-def _nearest_center_mismatch(layer: LayerCollapse) -> Tensor | None:
-    share = layer.mismatch
-    return None if share is None else undefined_without_signal(share, layer.features.rank)
+def mismatch_of(share: Tensor | None, features: ClassGeometry) -> Tensor | None:
+    """NC4, or NaN where class means coincide, so that none is the nearest; None without a head."""
+    return None if share is None else undefined_without_signal(share, features.rank)
 
 
 LAYER_QUANTITIES = (
@@ -86,6 +86,6 @@ LAYER_QUANTITIES = (
             "NC4",
         ),
         function="functional.nearest_class_center_mismatch",
-        of=_nearest_center_mismatch,
+        of=lambda layer: mismatch_of(layer.mismatch, layer.features),
     ),
 )

@@ -1,6 +1,5 @@
 """Local elasticity: whether a gradient step on one sample moves its own class more than others."""
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -21,10 +20,11 @@ from lightning_nc.functional.gradient_kernel import Outputs, require_outputs, sl
 from lightning_nc.functional.loss_gradients import Loss
 from lightning_nc.measures.local_elasticity_quantities import QUANTITIES
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
-from lightning_nc.measures.notes import are
+from lightning_nc.measures.notes import undefined_notes
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.passes.gradient_pass import GradientPass
 from lightning_nc.passes.request import Answer, KernelAnswer, KernelRequest, Parameters, Request
+from lightning_nc.wording import listed
 
 _MANY = 100  # backward passes above which a note is given
 
@@ -110,10 +110,7 @@ class ElasticityMeasure(Measure):
         return {"kernel": partial(_draw_kernel, timeline), "ratio": partial(_draw_ratio, timeline)}
 
     def _notes(self, found: KernelAnswer, values: Mapping[str, float]) -> dict[str, str]:
-        notes = {}
-        undefined = [name for name, value in values.items() if not math.isfinite(value)]
-        if undefined:
-            notes["undefined"] = f"{are(undefined, 'undefined (NaN)')}: {_why(found)}."
+        notes = undefined_notes(values, [(_why(found), lambda name: True)])
         if found.one_by_one:
             notes["slow"] = (
                 f"{slow_layers(found.one_by_one)}; leave them out with parameters=[...], or give "
@@ -121,9 +118,9 @@ class ElasticityMeasure(Measure):
             )
         elif found.by_network:
             notes["slow"] = (
-                f"{', '.join(map(repr, found.by_network[:5]))} are used outside the layer that "
-                "holds them, so the whole network is differentiated for each sample, which is "
-                "slower; leave them out with parameters=[...]."
+                f"{listed(map(repr, found.by_network))} are used outside the layer that holds "
+                "them, so the whole network is differentiated for each sample, which is slower; "
+                "leave them out with parameters=[...]."
             )
         if self.kernel.outputs == "all" and found.num_outputs > _MANY:
             notes["many"] = (

@@ -3,9 +3,9 @@
 from lightning_nc.functional.local_elasticity import (
     ClassEffects,
     class_effects,
-    relative_of,
     relative_ratio,
 )
+from lightning_nc.functional.step_similarity import relative_of
 from lightning_nc.measures.quantity import Curve, Panel, Quantity
 from lightning_nc.passes.request import KernelAnswer
 

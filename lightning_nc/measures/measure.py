@@ -22,9 +22,7 @@ from lightning_nc.passes.request import Answer, DoesNotApply, Request
 Drawing = Callable[..., Any]
 
 
-def drawing_of(
-    drawings: Mapping[str, Drawing], name: str | None, known: Iterable[str] = ()
-) -> Drawing:
+def drawing_of(drawings: Mapping[str, Drawing], name: str | None, known: Iterable[str]) -> Drawing:
     """Return the drawing of a name; without a name, the first.
 
     Args:

@@ -29,9 +29,9 @@ from lightning_nc.measures.minority_collapse_quantities import QUANTITIES, Minor
 from lightning_nc.measures.minority_figures import draw_cosines, draw_norms, draw_prediction
 from lightning_nc.measures.minority_notes import minority_notes
 from lightning_nc.measures.timeline import Timeline
-from lightning_nc.network.labels import listed
 from lightning_nc.network.points import Pool
 from lightning_nc.passes.request import Answer, Request
+from lightning_nc.wording import listed
 
 _UNTRAINED = "there has been no training in which to count classes"
 
@@ -93,11 +93,11 @@ class MinorityMeasure(Measure):
         require_pooling(pool)
         require_number("merged_above", merged_above, -1)
         if class_counts is not None:
-            class_counts = require_whole_numbers("class_counts", class_counts, 0)
+            class_counts = require_whole_numbers("class_counts", class_counts)
             if len(class_counts) < 2:
                 raise ValueError(f"class_counts needs a count for each class, got {class_counts}.")
         if minority is not None:
-            minority = require_whole_numbers("minority", minority, 0)
+            minority = require_whole_numbers("minority", minority)
             if len(minority) == 0 or len(set(minority)) < len(minority):
                 raise ValueError(f"minority needs one or more distinct classes, got {minority}.")
         self.minority, self.head, self.class_counts = minority, head, class_counts
@@ -139,7 +139,7 @@ class MinorityMeasure(Measure):
     def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
         """Tables of both matrices of cosines."""
         last = timeline.last
-        return {**cosine_tables(last.epochs_completed, last.arrays, last.classes)}
+        return cosine_tables(last.epochs_completed, last.arrays, last.classes)
 
     def _training_counts(self, answer: Answer, classes: Tensor) -> tuple[Tensor | None, str]:
         """Training samples per class over all processes, or None and why these stay unknown.
@@ -176,7 +176,7 @@ class MinorityMeasure(Measure):
         if not set(self.minority) < set(classes.tolist()):
             raise ValueError(
                 f"minority={list(self.minority)} must be some, not all, of the classes "
-                f"{listed(classes)}."
+                f"{listed(classes.tolist(), 10)}."
             )
         return torch.isin(classes, torch.tensor(self.minority))
 

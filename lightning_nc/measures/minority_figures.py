@@ -36,7 +36,7 @@ def draw_cosines(timeline: Timeline, on: Target = None) -> Any:
     return cosine_figure(cosines_by_size, title, names, known, border, on)
 
 
-def _draw_histograms(timeline: Timeline, on: Target = None) -> Any:
+def _draw_histograms(timeline: Timeline, on: Target) -> Any:
     """Draw the cosines within majority and minority classes, or within all, of many classes."""
     arrays, title = timeline.last.arrays, timeline.title_of_last("Cosines within groups of classes")
     of_groups = {}

@@ -28,7 +28,7 @@ def minority_notes(
     found: Minority,
     labels: Tensor,
     why_unknown: str,
-    theory: bool = False,
+    theory: bool,
 ) -> dict[str, str]:
     """Why values are NaN or missing, by topic.
 

@@ -39,6 +39,7 @@ from lightning_nc.measures.quantity import Quantity
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.request import Answer, ClassifierGeometry, Request
+from lightning_nc.wording import listed
 
 _PAIRED = {"nc3", "unc3"}  # which compare rows with class means
 _FRAMES = 30  # frames of the logged film at most; drawing each takes a tenth of a second
@@ -151,7 +152,7 @@ class CollapseMeasure(Measure):
     def tables(self, timeline: Timeline) -> dict[str, Table | Lines]:
         """Tables of both matrices of cosines."""
         last = timeline.last
-        return {**cosine_tables(last.epochs_completed, last.arrays, last.classes)}
+        return cosine_tables(last.epochs_completed, last.arrays, last.classes)
 
 
 def first_without_error(accuracies: Iterable[float]) -> int | None:
@@ -214,10 +215,9 @@ def _undefined_at_layers(
         undefined = [name for name in undefined if not name.endswith("/nc4")]
     if not undefined:
         return {}
-    more = f" and {len(undefined) - 5} more" if len(undefined) > 5 else ""
     return {
-        "undefined layers": f"{', '.join(map(repr, undefined[:5]))}{more} are undefined (NaN or "
-        "infinite): class means coincide there."
+        "undefined layers": f"{listed(map(repr, undefined))} are undefined (NaN or infinite): "
+        "class means coincide there."
     }
 
 

@@ -16,6 +16,7 @@ from lightning_nc.functional.neural_collapse import (
 )
 from lightning_nc.functional.simplex_etf import simplex_etf_error_of
 from lightning_nc.measures.last_layer import LastLayer
+from lightning_nc.measures.layer_collapse_quantities import mismatch_of
 from lightning_nc.measures.quantity import Curve, Panel, Quantity
 
 _NC1 = Panel(
@@ -75,11 +76,6 @@ def _of_means_and_weights(
         return undefined_without_signal(formula(last.centred_means, W), last.features.rank)
 
     return of
-
-
-def _nearest_center_mismatch(last: LastLayer) -> Tensor | None:
-    share = last.classifier.mismatch
-    return None if share is None else undefined_without_signal(share, last.features.rank)
 
 
 QUANTITIES = (
@@ -214,7 +210,7 @@ QUANTITIES = (
         chart=Curve(_NC4, "NC4"),
         headline=True,
         function="functional.nearest_class_center_mismatch",
-        of=_nearest_center_mismatch,
+        of=lambda last: mismatch_of(last.classifier.mismatch, last.features),
     ),
     Quantity(
         "gnc2",

@@ -26,6 +26,7 @@ from lightning_nc.network.points import Layers, Pool
 from lightning_nc.passes.layer_batches import LayerBatch
 from lightning_nc.passes.request import Answer, Request
 from lightning_nc.passes.statistics import Statistic
+from lightning_nc.wording import listed
 
 _LABEL = "prediction residual PR"
 
@@ -128,7 +129,7 @@ def _undefined(
     d = max(len(factors[name]) - 2 for name in undefined)
     return {
         "few": f"PR and the law are undefined (NaN): {int(counts.sum())} samples are too few for "
-        f"the {d} features at {', '.join(map(repr, undefined[:5]))}. Give more, as with "
+        f"the {d} features at {listed(map(repr, undefined))}. Give more, as with "
         "Probe(samples_per_class=None)."
     }
 

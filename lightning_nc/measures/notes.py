@@ -11,6 +11,7 @@ from lightning_nc.functional.input_checks import missing_directions
 from lightning_nc.measures.measurement import Measurement
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import contained
+from lightning_nc.wording import listed
 
 
 def rank_note(layers: Mapping[str, ClassGeometry]) -> dict[str, str]:
@@ -19,11 +20,9 @@ def rank_note(layers: Mapping[str, ClassGeometry]) -> dict[str, str]:
     short = [f"'{name}' ({directions})" for name, directions in missing.items() if directions]
     if not short:
         return {}
-    more = f" and {len(short) - 5} more layers" if len(short) > 5 else ""
     return {
-        "rank": "class means span fewer directions than they could at "
-        f"{', '.join(short[:5])}{more}; D and NC1 use only those, and are undefined (NaN) if "
-        "there are none."
+        "rank": f"class means span fewer directions than they could at {listed(short)}; D and NC1 "
+        "use only those, and are undefined (NaN) if there are none."
     }
 
 
@@ -55,11 +54,10 @@ def nesting_note(layers: Iterable[str], symbol: str = "D") -> dict[str, str]:
     inside = [f"'{inner}' is in '{outer}'" for inner, outer in contained(layers).items()]
     if not inside:
         return {}
-    more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
     return {
-        "nesting": f"some layers contain others ({', '.join(inside[:3])}{more}), so {symbol} is "
-        "not that of one layer after another, and rho and r do not test the law. Name layers that "
-        'do not contain each other; in a glob "*" stops at a dot.'
+        "nesting": f"some layers contain others ({listed(inside, 3)}), so {symbol} is not that of "
+        "one layer after another, and rho and r do not test the law. Name layers that do not "
+        'contain each other; in a glob "*" stops at a dot.'
     }
 
 
@@ -129,7 +127,7 @@ def change_note(timeline: Timeline) -> dict[str, str]:
         changes.append(f"class counts were {_in_words(before)} and are {_in_words(now)}")
     layers, of_before = timeline.layers, timeline._replace(measurements=[before]).layers
     if layers != of_before:
-        changes.append(f"the layers were {_listed(of_before)} and are {_listed(layers)}")
+        changes.append(f"the layers were {listed(of_before)} and are {listed(layers)}")
     if not changes:
         return {}
     return {
@@ -140,9 +138,4 @@ def change_note(timeline: Timeline) -> dict[str, str]:
 
 def _in_words(measurement: Measurement) -> str:
     n = measurement.counts.tolist()
-    return f"{n[0]:g} for {len(n)} classes" if len({*n}) == 1 else _listed([f"{k:g}" for k in n])
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 6 else ""
-    return ", ".join(names[:5] if more else names) + more
+    return f"{n[0]:g} for {len(n)} classes" if len({*n}) == 1 else listed(f"{k:g}" for k in n)

@@ -32,12 +32,7 @@ def in_one_line(values: Mapping[str, float]) -> str:
 
 
 def html_table(rows: Iterable[Sequence[str]], columns: Sequence[str] = ()) -> str:
-    """An HTML table, the first cell of each row in bold.
-
-    Args:
-        rows: The texts of the cells.
-        columns: The texts above them, if any.
-    """
+    """An HTML table, the first cell of each row in bold."""
     left = "text-align: left"
     head = "".join(f'<th style="{left}">{escape(each)}</th>' for each in columns)
     lines = [f"<tr>{head}</tr>"] if columns else []

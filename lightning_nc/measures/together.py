@@ -57,11 +57,6 @@ def measured_together(
 ) -> list[Found | Exception]:
     """Measure on this process alone, in one pass of each kind.
 
-    Args:
-        runner: The network.
-        probe: The samples.
-        measures: The measures.
-
     Returns:
         For each measure what was found, or why it cannot be measured.
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nc.network.points import Point
+from lightning_nc.network.points import Place, Point
 from lightning_nc.network.pooling import (
     Pooling,
     first_token,
@@ -20,12 +20,12 @@ from lightning_nc.network.positions import AtEveryPosition
 from lightning_nc.network.trace import Trace
 
 _OURS = (first_token, last_token, masked_mean, spatial_mean)
-Shapes = Mapping[tuple[str | None, int, str], tuple[int, ...]]
+Shapes = Mapping[Place, tuple[int, ...]]
 
 
-def shapes_of(found: Trace) -> dict[tuple[str | None, int, str], tuple[int, ...]]:
+def shapes_of(found: Trace) -> dict[Place, tuple[int, ...]]:
     """The shapes on both sides of every run of every module, of the raw input and the output."""
-    shapes: dict[tuple[str | None, int, str], tuple[int, ...]] = {}
+    shapes: dict[Place, tuple[int, ...]] = {}
     for number, run in found.numbered_runs():
         if run.shape is not None:
             shapes[run.name, number, "output"] = run.shape
@@ -54,7 +54,7 @@ class Chooser:
 
     def __init__(self, found: Trace, samples: int, other: tuple[Shapes, int] | None = None) -> None:
         self.shapes, self.samples, self.other = shapes_of(found), samples, other
-        self.channels: dict[tuple[str | None, int, str], tuple[int, bool] | None] = {}
+        self.channels: dict[Place, tuple[int, bool] | None] = {}
         before: tuple[int, bool] | None = None
         for number, run in found.numbered_runs():
             self.channels[run.name, number, "output"] = run.channels
@@ -63,17 +63,17 @@ class Chooser:
 
     def is_unclear(self, point: Point) -> bool:
         """Whether the first two axes of a sequence could both be that of the samples."""
-        shape = self.shapes.get((point.module, point.run, point.side), ())
+        shape = self.shapes.get(point.place, ())
         return len(shape) == 3 and shape[0] == shape[1] == self.samples
 
     def size(self, point: Point) -> int:
         """Numbers per sample at a point, if all are kept."""
-        shape = self.shapes.get((point.module, point.run, point.side), (1,))
+        shape = self.shapes.get(point.place, (1,))
         return max(torch.Size(shape).numel() // self.samples, 1)
 
     def is_map(self, point: Point) -> bool:
         """Whether a point is a feature map or the raw input, which may be too large to flatten."""
-        shape = self.shapes.get((point.module, point.run, point.side), ())
+        shape = self.shapes.get(point.place, ())
         automatic = point.pool == "auto" and point.side != "input"
         return automatic and (len(shape) > 3 or (point.module is None and len(shape) == 3))
 
@@ -84,8 +84,7 @@ class Chooser:
             point: The point.
             flatten_maps: Whether feature maps are flattened.
         """
-        key = (point.module, point.run, point.side)
-        shape = self.shapes.get(key)
+        shape = self.shapes.get(point.place)
         axis = 0 if shape is None else self._sample_axis(point, shape)
         if point.pool in _OURS and axis and callable(point.pool):
             return replace(point, pool=Pooling(sample_axis=axis, own=point.pool))
@@ -93,7 +92,7 @@ class Chooser:
             return point
         if len(shape) <= 2:
             return replace(point, pool=Pooling())
-        last = self._channels_last(key, shape)
+        last = self._channels_last(point, shape)
         if self.is_map(point):
             pooling = Pooling(None if flatten_maps else "positions", channels_last=last)
         elif len(shape) == 3:
@@ -104,11 +103,10 @@ class Chooser:
 
     def at_every_position(self, point: Point) -> Point:
         """The point with its axes in order, where labels are of positions."""
-        key = (point.module, point.run, point.side)
-        shape = self.shapes.get(key)
+        shape = self.shapes.get(point.place)
         if point.pool != "auto" or shape is None or len(shape) < 3:
             return point
-        axis, last = self._sample_axis(point, shape), self._channels_last(key, shape)
+        axis, last = self._sample_axis(point, shape), self._channels_last(point, shape)
         return replace(point, pool=AtEveryPosition(axis, last))
 
     def _sample_axis(self, point: Point, shape: tuple[int, ...]) -> int:
@@ -117,15 +115,15 @@ class Chooser:
         n = self.samples
         if self.is_unclear(point) and self.other is not None:
             shapes, n = self.other
-            shape = shapes.get((point.module, point.run, point.side), shape)
+            shape = shapes.get(point.place, shape)
         return 1 if shape[0] != n and shape[1] == n else 0
 
-    def _channels_last(self, key: tuple[str | None, int, str], shape: tuple[int, ...]) -> bool:
+    def _channels_last(self, point: Point, shape: tuple[int, ...]) -> bool:
         """Whether channels are on the last axis, by the size of the last weighted layer's output.
 
         Without one, or if both axes have that size, sequences have them there and maps have not.
         """
-        number, kind = self.channels.get(key) or (0, len(shape) == 3)
+        number, kind = self.channels.get(point.place) or (0, len(shape) == 3)
         if (shape[1] == number) != (shape[-1] == number):
             return shape[-1] == number
         return kind if number else len(shape) == 3

@@ -143,7 +143,7 @@ def _run(module: nn.Module, x: Tensor) -> Tensor:
     except Exception:  # such as quantised weights, or a device without float64
         found = main_tensor(module(x))
     assert isinstance(found, Tensor)
-    return found.detach().to(with_float64(found.device)).double()
+    return _copy(found).double()
 
 
 def far_from(expected: Tensor, output: Tensor) -> Tensor:
@@ -167,8 +167,8 @@ def _differ(expected: Tensor, output: Tensor) -> Tensor:
     return ~((expected - output).abs() <= 0.05 * expected.abs().max()).all(-1)
 
 
-def _copy(parameter: Any) -> Tensor:
-    """Return a copy of a parameter, gathered if it is sharded, on a device that has float64."""
-    whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+def _copy(tensor: Any) -> Tensor:
+    """Return a copy of a tensor, gathered if it is sharded, on a device that has float64."""
+    whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     whole = whole.detach()
     return whole.to(with_float64(whole.device), copy=True)

@@ -124,17 +124,6 @@ def innermost(dataset: Any) -> Any:
     return dataset
 
 
-def listed(labels: Tensor, most: int = 10) -> str:
-    """Labels in words, of which the first are shown.
-
-    Example:
-        >>> listed(torch.tensor([0, 1, 2]), most=2)
-        '0, 1 and 1 more'
-    """
-    shown = ", ".join(map(str, labels[:most].tolist()))
-    return shown if len(labels) <= most else f"{shown} and {len(labels) - most} more"
-
-
 def _as_labels(declared: Any, size: int) -> Tensor | None:
     try:
         labels = class_indices(torch.as_tensor(np.asarray(declared)))

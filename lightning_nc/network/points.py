@@ -16,6 +16,7 @@ _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", 
 
 Pool = Callable[..., Tensor] | Literal["auto", "flatten"]
 Layers = str | Iterable[str] | Mapping[str, Callable[..., Tensor]]
+Place = tuple[str | None, int, str]  # module, number of its run, and side
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Point:
     run: int = 0
     side: Literal["output", "input", "returned"] = "output"
     pool: Pool = "auto"
+
+    @property
+    def place(self) -> Place:
+        """Where the features are, however they are pooled."""
+        return self.module, self.run, self.side
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:

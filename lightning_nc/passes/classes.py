@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from lightning_nc.network.batches import ProbeBatch
-from lightning_nc.network.labels import counts_with, dataset_labels, listed
+from lightning_nc.network.labels import counts_with, dataset_labels
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import Trace
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.sweeps import Reading, labelled_batches
+from lightning_nc.wording import listed
 
 
 class KnownLabels(NamedTuple):
@@ -91,8 +92,8 @@ def settle_classes(labels: Tensor, probe: Probe) -> Tensor:
         missing = named[~torch.isin(named, seen)].tolist()
         if missing:
             raise ValueError(
-                f"Probe(classes=...) names class {', '.join(map(str, missing[:10]))}, of which the "
-                f"source '{probe.key}' has no samples. Its classes are {listed(seen)}."
+                f"Probe(classes=...) names class {listed(missing, 10)}, of which the source "
+                f"'{probe.key}' has no samples. Its classes are {listed(seen.tolist(), 10)}."
             )
         chosen = torch.isin(seen, named)
         seen, n = seen[chosen], n[chosen]

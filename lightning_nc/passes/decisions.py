@@ -58,7 +58,7 @@ class HeadDecisions:
         is_named: Whether the head was named, rather than found.
     """
 
-    def __init__(self, head: Head, point: Point, width: int, is_named: bool = False) -> None:
+    def __init__(self, head: Head, point: Point, width: int, is_named: bool) -> None:
         weight, bias = classifier_of(head, point, width)
         self._rows_of_head, self._rows, self._is_named = len(head.weight), len(weight), is_named
         self._unit = float(decision_unit(weight))

@@ -74,11 +74,6 @@ class FeatureCache:
         return torch.empty(shape, dtype=like.dtype, device=device, pin_memory=on_host)
 
 
-def megabytes_of_features(widths: Mapping[Point, int], size: int, bytes_each: int) -> float:
-    """Memory that the features of ``size`` samples take, in MB."""
-    return sum(widths.values()) * size * bytes_each / 2**20
-
-
 def belongs_on_host(megabytes: float, free: float) -> bool:
     """Whether a device with so many MB free is too short of them to keep features.
 

@@ -14,7 +14,6 @@ from lightning_nc.passes.feature_cache import (
     belongs_on_host,
     free_megabytes,
     has_own_memory,
-    megabytes_of_features,
 )
 from lightning_nc.passes.found_layers import FoundLayers
 from lightning_nc.passes.geometry_statistics import ClassSums, ResidualSums
@@ -41,7 +40,6 @@ class _FirstSweep(NamedTuple):
         plan: What is measured.
         groups: Number of groups of points.
         points: The points of this group.
-        samples: The source.
         reading: What was read, and how.
         cache: The features; None if there are too many of them to keep.
         places: Which samples of the probe these are, in the order in which they are read.
@@ -52,7 +50,6 @@ class _FirstSweep(NamedTuple):
     plan: Plan
     groups: int
     points: list[Point]
-    samples: Samples
     reading: Reading
     cache: FeatureCache | None
     places: Tensor
@@ -182,8 +179,7 @@ class GeometryPass(MeasuringPass):
             )
             failures |= dict.fromkeys(infinite, why_not_finite(infinite))
             self._note(plan, {**failures, **summing.broken})
-        count = len(groups)
-        return _FirstSweep(plan, count, points, samples, reading, cache, places, swept, sums)
+        return _FirstSweep(plan, len(groups), points, reading, cache, places, swept, sums)
 
     def _tallies(self, plan: Plan) -> dict[Hashable, Tensor]:
         """The tallies of requests on this process."""
@@ -235,7 +231,8 @@ class GeometryPass(MeasuringPass):
         if first.cache is not None:
             first.cache.replay(points, summing.add, failures)
         else:
-            with self._guard((first.samples.dataset, first.samples.collate)):
+            samples = first.reading.samples
+            with self._guard((samples.dataset, samples.collate)):
                 failures |= sweep(self.runner, first.reading, points, summing.add).failures
         self._note(plan, {**failures, **summing.broken})
         return centres, sums
@@ -266,9 +263,7 @@ class GeometryPass(MeasuringPass):
 
     def _cache(self, plan: Plan, reading: Reading, widths: dict[Point, int]) -> FeatureCache | None:
         """A cache for the features of this process; None unless those of every process fit."""
-        of_each = -(-len(plan.batches) // self.processes.world)
-        largest = of_each * max(batch.size for batch in plan.batches)
-        needed = megabytes_of_features(widths, largest, plan.bytes_each)
+        needed = plan.megabytes_to_keep(widths, self.processes.world)
         if needed > self.probe.cache_mb:
             return None
         on_host = belongs_on_host(needed, free_megabytes(self.runner.device))

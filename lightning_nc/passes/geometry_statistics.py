@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nc.arguments import shown
 from lightning_nc.network.points import Point
 from lightning_nc.passes.layer_batches import LayerBatch, ResidualBatch
 from lightning_nc.passes.statistics import Statistic, require_same
+from lightning_nc.wording import shown
 
 
 class ClassSums(Statistic):

@@ -6,6 +6,7 @@ from lightning_nc.network.blocks import is_bypassed, is_of_several_positions
 from lightning_nc.network.points import script_advice
 from lightning_nc.network.trace import ModuleRun, Trace
 from lightning_nc.passes.request import DoesNotApply, Request
+from lightning_nc.wording import listed
 
 _NOT_LOGGED = "What needs a head is not logged: NC3, NC4, NC2 of classifier rows and accuracy."
 
@@ -40,8 +41,7 @@ def _rows_note(head: ModuleRun, classes: Tensor, n: Tensor, request: Request) ->
     missing = sorted({*range(rows)} - {*classes.tolist()})
     if not missing:
         return {}
-    named = f"class{'es' * (len(missing) > 1)} {', '.join(map(str, missing[:3]))}"
-    named += f" and {len(missing) - 3} more" * (len(missing) > 3)
+    named = f"class{'es' * (len(missing) > 1)} {listed(missing, 3)}"
     found = request.head is None and not request.needs_head
     advice = " If the network has no classifier: head=False." if found else ""
     each = " to ".join(map(str, sorted({int(n.min()), int(n.max())})))

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 
 from torch import Tensor
 
@@ -71,7 +70,7 @@ class LayerBatch:
         places: Which of the N samples of the probe these are, from 0, whichever process has them,
             shape ``(n,)``.
         classes: The labels of the classes in the source, on the device of the class indices, shape
-            ``(K,)``; None for 0 .. K - 1.
+            ``(K,)``.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class LayerBatch:
         labels: Tensor,
         num_classes: int,
         places: Tensor,
-        classes: Tensor | None = None,
+        classes: Tensor,
     ) -> None:
         self.features, self.labels, self.num_classes = features, labels, num_classes
         self.places, self.classes = places, classes
@@ -88,7 +87,7 @@ class LayerBatch:
     @property
     def source_labels(self) -> Tensor:
         """The labels as they are in the source, such as numbers of tokens, shape ``(n,)``."""
-        return self.labels if self.classes is None else self.classes[self.labels]
+        return self.classes[self.labels]
 
     @cached_property
     def members(self) -> ClassMembers:
@@ -128,8 +127,8 @@ class ResidualBatch(LayerBatch):
         labels: Tensor,
         centres: Centres,
         places: Tensor,
-        decided: Mapping[Point, Tensor] = MappingProxyType({}),
-        classes: Tensor | None = None,
+        decided: Mapping[Point, Tensor],
+        classes: Tensor,
     ) -> None:
         features = in_units_of(centres.scale, features)
         super().__init__(features, labels, len(centres.counts), places, classes)

@@ -23,7 +23,7 @@ from lightning_nc.passes.draw import Drawn
 from lightning_nc.passes.geometry_statistics import GEOMETRY, require_statistics
 from lightning_nc.passes.head_notes import head_notes, is_apart, no_head_note, outputs_note
 from lightning_nc.passes.heads import last_layer_point, require_hooks, settle_head
-from lightning_nc.passes.plan import Wanted, megabytes_of
+from lightning_nc.passes.plan import Wanted, megabytes_of, points_of
 from lightning_nc.passes.request import Request
 from lightning_nc.passes.sweeps import Reading, labelled_batches
 
@@ -151,7 +151,7 @@ class Places:
 
     def _pooled(self, wanted: list[Wanted | None]) -> list[Wanted | None]:
         """Replace ``"auto"`` by what suits the shape of each point."""
-        points = dict.fromkeys(p for each in wanted if each is not None for p in each.points)
+        points = points_of(wanted)
         chooser = Chooser(self.found, self.samples)
         if self.samples > 1 and any(chooser.is_unclear(point) for point in points):
             fewer = self._inputs_of(self.reading.batches[0].indices[:-1])

@@ -73,6 +73,16 @@ class Wanted(NamedTuple):
         return self.layers if self.classifier is None else [*self.layers, self.classifier]
 
 
+def points_of(wanted: Iterable[Wanted | None]) -> list[Point]:
+    """The points of requests that can be answered, each once.
+
+    Those of classifiers come first: layers of any group are compared with their decisions.
+    """
+    met = [each for each in wanted if each is not None]
+    classifiers = [each.classifier for each in met if each.classifier is not None]
+    return [*dict.fromkeys([*classifiers, *(point for each in met for point in each.points)])]
+
+
 class Plan(NamedTuple):
     """What a measurement looks at.
 
@@ -128,6 +138,11 @@ class Plan(NamedTuple):
             groups[-1].append(point)
             used += needed
         return groups
+
+    def megabytes_to_keep(self, points: Iterable[Point], processes: int = 1) -> float:
+        """Memory in MB that the features of some points take on the process that has most."""
+        size = -(-len(self.batches) // processes) * max(batch.size for batch in self.batches)
+        return sum(self.widths[point] for point in points) * size * self.bytes_each / 2**20
 
     @property
     def num_classes(self) -> int:
@@ -227,13 +242,8 @@ def digest_of(plan: Plan, probe: Probe, requests: Sequence[Request]) -> int:
     """A number that is the same on all processes if they settled on the same plan.
 
     Whatever decides the size of a reduction is part of it, besides what decides the values.
-
-    Args:
-        plan: What is measured.
-        probe: How the source is read.
-        requests: What was requested.
     """
-    layers = [(p.name, p.module, p.run, p.side, width) for p, width in plan.widths.items()]
+    layers = [(p.name, *p.place, width) for p, width in plan.widths.items()]
     batches = [
         (each.indices, [None if t is None else t.tolist() for t in (each.labels, each.ranks)])
         for each in plan.batches

@@ -25,6 +25,7 @@ from lightning_nc.passes.plan import (
     add_statistics,
     digest_of,
     megabytes_of,
+    points_of,
 )
 from lightning_nc.passes.position_notes import position_notes
 from lightning_nc.passes.probe import Probe
@@ -79,10 +80,7 @@ def make_plan(
     notes = {}
     if reading.of_positions:
         notes = position_notes(inputs, targets, probe.ignore_index, classes, found)
-    met = [each for each in wanted if each is not None]
-    # classifiers come first: layers of any group are compared with their decisions
-    classifiers = [each.classifier for each in met if each.classifier is not None]
-    needed = dict.fromkeys([*classifiers, *(point for each in met for point in each.points)])
+    needed = points_of(wanted)
     plan = Plan(
         source_size=len(order),
         source=_reference(innermost(samples.dataset)),
@@ -172,10 +170,10 @@ def _widths(
         widths[point] = features.shape[1]
         sizes.append(features.element_size())
 
-    points = dict.fromkeys(p for each in wanted if each is not None for p in each.points)
+    points = points_of(wanted)
     if not points:
         return {}, 0, {}
-    with capture(runner.model, list(points), call=runner.call) as watched, runner.precision():
+    with capture(runner.model, points, call=runner.call) as watched, runner.precision():
         watched.forward(inputs, samples, note, positions)
     return widths, max(sizes, default=0), watched.failures
 

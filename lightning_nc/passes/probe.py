@@ -119,7 +119,7 @@ class Probe:
         if self.forward is not None and not callable(self.forward):
             require_module_name("forward of a Probe", self.forward, ", or a function")
         if self.classes is not None:
-            classes = require_whole_numbers("classes of a Probe", self.classes, 0)
+            classes = require_whole_numbers("classes of a Probe", self.classes)
             object.__setattr__(self, "classes", tuple(classes))
             if len(set(classes)) < 2:
                 raise ValueError(

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nc.arguments import shown
 from lightning_nc.passes.layer_batches import ResidualBatch
+from lightning_nc.wording import shown
 
 
 class Statistic(ABC):

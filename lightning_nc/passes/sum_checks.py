@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.network.points import Point
+from lightning_nc.wording import listed
 
 
 def where(flags: Mapping[Point, Tensor]) -> list[Point]:
@@ -29,9 +30,9 @@ def not_finite(sums: Mapping[Point, Sequence[Tensor]]) -> list[Point]:
 def why_not_finite(points: Sequence[Point]) -> ValueError:
     """The error for points at which features are not finite."""
     return ValueError(
-        f"Features are not finite (NaN or infinite) at "
-        f"{', '.join(repr(point.name) for point in points[:5])}. The network has diverged, or "
-        "overflows in its precision."
+        "Features are not finite (NaN or infinite) at "
+        f"{listed(repr(point.name) for point in points)}. The network has diverged, or overflows "
+        "in its precision."
     )
 
 

@@ -47,11 +47,7 @@ class Sums:
     def over_processes(
         self, all_reduce: Callable[[Tensor], Tensor] = lambda flat: flat
     ) -> dict[Hashable, Tensor]:
-        """Return all sums by name, added up over processes; nothing can be added afterwards.
-
-        Args:
-            all_reduce: Sums a tensor over all processes.
-        """
+        """Return all sums by name, added up over processes; nothing can be added afterwards."""
         self.flat = all_reduce(self.flat)
         totals = {name: self.view(name) for name in self._layout}
         self._layout = {}

@@ -146,10 +146,6 @@ class LabelledBatch(NamedTuple):
 def labelled_batches(runner: Runner, reading: Reading) -> Iterator[LabelledBatch]:
     """Yield each batch with its labels, which are class indices 0 .. K - 1 if classes are known.
 
-    Args:
-        runner: The network.
-        reading: What to read.
-
     Raises:
         ValueError: If labels are not class labels, or differ from those known before.
     """
@@ -199,7 +195,7 @@ def _unpacked(runner: Runner, reading: Reading, planned: ProbeBatch, batch: Any)
     return runner.inputs_of(batch, inputs), labels
 
 
-def check_labels(planned: ProbeBatch, labels: Tensor, of_positions: bool = False) -> None:
+def check_labels(planned: ProbeBatch, labels: Tensor, of_positions: bool) -> None:
     """Raise unless a batch has the labels by which its samples were chosen.
 
     Args:

@@ -20,13 +20,7 @@ Groups = dict[str, tuple[str, str]]  # family and probe, by key
 
 
 def families_of(folder: Path, names: Iterable[str], remarks: Remarks) -> dict[str, Family]:
-    """Families of this package, those described in the folder, and those inferred from keys.
-
-    Args:
-        folder: The folder of the log.
-        names: The logger's names of keys.
-        remarks: Takes what cannot be read.
-    """
+    """Families of this package, those described in the folder, and those inferred from keys."""
     names = list(names)
     for name in names:
         if len(name) > _LONGEST:
@@ -53,12 +47,7 @@ def families_of(folder: Path, names: Iterable[str], remarks: Remarks) -> dict[st
 
 
 def keys_to_read(names: Iterable[str], families: Iterable[str]) -> dict[str, str]:
-    """The keys to read, by the logger's names for them, which may start with a user's prefix.
-
-    Args:
-        names: The logger's names of keys.
-        families: Names of families.
-    """
+    """The keys to read, by the logger's names for them, which may start with a user's prefix."""
     names = _short(names)
     either = "|".join(map(re.escape, families))
     ours = re.compile(rf"(?:{either})(?:_layers)?/.+/.+|{LIGHTNINGS}", re.DOTALL)
@@ -69,12 +58,7 @@ def keys_to_read(names: Iterable[str], families: Iterable[str]) -> dict[str, str
 
 
 def groups_of(keys: Iterable[str], families: Mapping[str, Family]) -> tuple[Groups, Groups]:
-    """Family and probe, by the key of the time of a measurement, and by that of the failures.
-
-    Args:
-        keys: The keys that are read.
-        families: Families by name.
-    """
+    """Family and probe, by the key of the time of a measurement, and by that of the failures."""
     when, failures = (
         {
             match[0]: (match[1], match[2])

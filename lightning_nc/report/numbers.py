@@ -27,13 +27,7 @@ class Summary(NamedTuple):
 
 
 def summary(quantity: Quantity, times: Sequence[str], values: Sequence[float]) -> Summary:
-    """Return the first, best and last value of a quantity.
-
-    Args:
-        quantity: The quantity.
-        times: The time of each measurement in words.
-        values: Value at each measurement; NaN if undefined.
-    """
+    """Return the first, best and last value of a quantity."""
     measured = [At(value, time) for value, time in zip(values, times, strict=True)]
     defined = [at for at in measured if not math.isnan(at.value)]
     best = None
@@ -65,11 +59,7 @@ def for_people(value: float) -> str:
 
 
 def typeset(text: str) -> str:
-    """Return text with Greek letters, a superscript plus, and true minus signs.
-
-    Args:
-        text: Plain text.
-    """
+    """Return text with Greek letters, a superscript plus, and true minus signs."""
     greek = re.sub(r"\brho\b", "\N{GREEK SMALL LETTER RHO}", text)
     greek = greek.replace("Sigma", "\N{GREEK CAPITAL LETTER SIGMA}").replace("^+", "⁺")
     return re.sub(r"(?<![^\s(K])-(?=\d)", _MINUS, greek)

@@ -56,10 +56,6 @@ def depth_svg(series: Series, label: str, law: bool) -> str:
 def depth_of_runs_svg(runs: Mapping[str, Series], label: str) -> str:
     """Draw values against depth at the last measurement of each run.
 
-    Args:
-        runs: Measurements by the name of the run.
-        label: Label of the values.
-
     Returns:
         The SVG.
     """

@@ -37,7 +37,7 @@ def panel_svg(panel: Panel, curves: Mapping[str, Curve], runs: Mapping[str, Seri
     figure, axes = small_figure()
     time = time_axis([s.epochs for s in runs.values()], [s.steps for s in runs.values()])
     places = dict(zip(runs, time.places, strict=True))
-    if panel.logarithmic and _any_positive(runs, lines):
+    if panel.logarithmic and any(v > 0 for run, name in lines for v in runs[run].values[name]):
         logarithmic(axes.yaxis)
     for run, name in lines:
         number = list(runs).index(run) if several else -1
@@ -51,10 +51,6 @@ def panel_svg(panel: Panel, curves: Mapping[str, Curve], runs: Mapping[str, Seri
     _time_axis(axes, sorted({place for each in time.places for place in each}), time.label)
     legend_above(figure, axes)
     return svg_of(figure)
-
-
-def _any_positive(runs: Mapping[str, Series], lines: Sequence[tuple[str, str]]) -> bool:
-    return any(value > 0 for run, name in lines for value in runs[run].values[name])
 
 
 def _look(curves: Sequence[Curve], curve: Curve, number: int, run: str) -> tuple[str, str, str]:

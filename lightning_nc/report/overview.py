@@ -34,13 +34,7 @@ class LastValues(NamedTuple):
 
 
 def last_values(probe: str, runs: Sequence[Run], families: Iterable[Family]) -> list[LastValues]:
-    """Return the last values of all quantities that at least one run logged.
-
-    Args:
-        probe: The name of the probe.
-        runs: One run or several.
-        families: Families of their quantities.
-    """
+    """Return the last values of all quantities that at least one run logged."""
     found = []
     for family in families:
         having = [run.series.get((family.name, probe)) for run in runs]

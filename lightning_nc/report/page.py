@@ -10,7 +10,7 @@ from lightning_nc.measures.family import Family
 from lightning_nc.report.numbers import for_people, typeset
 from lightning_nc.report.overview import LastValues, last_values
 from lightning_nc.report.pictures import Picture, pictures, pictures_of_seconds
-from lightning_nc.report.remarks import shown
+from lightning_nc.report.remarks import printable
 from lightning_nc.report.runs import Run, Series
 from lightning_nc.report.tables import Cost, Row, costs, of_layers, of_quantities
 
@@ -108,8 +108,8 @@ def _environment() -> "Environment":
 
 
 def _one_line(value: Any) -> Any:
-    """Text of others, such as names of folders and probes, as `shown`; HTML as it is."""
-    return shown(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    """Text of others, such as names of folders and probes, as `printable`; HTML as it is."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _with_own_ids(svg: str, number: int) -> str:

@@ -39,12 +39,7 @@ class Picture(NamedTuple):
 
 
 def pictures(family: Family, runs: Mapping[str, Series]) -> list[Picture]:
-    """Return the figures of a family: values against depth, then its panels over epochs.
-
-    Args:
-        family: The family.
-        runs: Measurements by the name of the run.
-    """
+    """Return the figures of a family: values against depth, then its panels over epochs."""
     found = [*_against_depth(family, runs)]
     for panel, curves in charts_of_rows(family.quantities).items():
         caption = panel.caption + (_fitted(runs) if panel.terminal else "")

@@ -71,9 +71,6 @@ class _Source(Protocol):
 def read_logs(root: Path) -> tuple[list[Log], list[str]]:
     """Read all logs in a folder and its subfolders.
 
-    Args:
-        root: The folder.
-
     Returns:
         The logs, and sentences on what could not be read.
 

@@ -3,13 +3,13 @@
 _LETTERS = 200  # longest piece of foreign text in a sentence
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     r"""Return text from a file or a folder's name as one line that can be written in UTF-8.
 
     Line breaks, control characters and bytes that are no UTF-8 become escapes.
 
     Example:
-        >>> print(shown("a\nb\udcff"))
+        >>> print(printable("a\nb\udcff"))
         a\nb\udcff
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -45,7 +45,7 @@ class Remarks:
     def sentences(self) -> list[str]:
         """One sentence for each kind."""
         return [
-            shown(
+            printable(
                 f"{self._source}: "
                 + (f"{clipped(where)}: " if where else "")
                 + what

@@ -13,9 +13,6 @@ def join_resumed(logs: Sequence[Log]) -> list[Log]:
     """Join the logs of each run that was resumed.
 
     A log that could continue several others stays on its own.
-
-    Args:
-        logs: All logs.
     """
     joined: list[Log] = []
     for log in sorted(

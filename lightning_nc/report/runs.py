@@ -13,8 +13,9 @@ from lightning_nc.measures import MEASURES
 from lightning_nc.measures.family import Family
 from lightning_nc.report.depth import order_in_depth
 from lightning_nc.report.reading import Log, LoggedMeasurement, NothingToReport, read_logs
-from lightning_nc.report.remarks import clipped, shown
+from lightning_nc.report.remarks import clipped, printable
 from lightning_nc.report.resumed import join_resumed
+from lightning_nc.wording import listed
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,6 @@ def read_runs(root: Path) -> Reading:
     A run with several loggers, or one that was resumed, is read as one run. What cannot be read
     costs nothing else.
 
-    Args:
-        root: The folder.
-
     Raises:
         NothingToReport: If there are no logs, or none has values of this package.
     """
@@ -92,8 +90,8 @@ def read_runs(root: Path) -> Reading:
     ours = [log for log in logs if log.records or log.failures]
     if not ours:
         others = sorted({key for log in logs for key in log.keys})
-        named = ", ".join(clipped(shown(key), 60) for key in others[:5])
-        found = f"only {named}{'...' * (len(others) > 5)}" if others else "nothing"
+        named = listed(clipped(printable(key), 60) for key in others)
+        found = f"only {named}" if others else "nothing"
         raise NothingToReport(
             f"The {len(logs)} log(s) in {root} have no values of this package's callbacks, "
             f"{found}: give the folder of a run whose Trainer had one, such as NeuralCollapse()."
@@ -118,9 +116,8 @@ def _of_others(root: Path, logs: Sequence[Log]) -> list[str]:
     """A sentence on logs without values of this package, if there are any."""
     if not logs:
         return []
-    names = [shown(str(log.folders[0].relative_to(root))) for log in logs]
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return [f"{', '.join(names[:5])}{more}: no values of this package's callbacks"]
+    names = listed(printable(str(log.folders[0].relative_to(root))) for log in logs)
+    return [f"{names}: no values of this package's callbacks"]
 
 
 def _families(logs: Sequence[Log]) -> list[Family]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from lightning_nc.figures.canvas import COLOURS, literal
-from lightning_nc.report.remarks import clipped, shown
+from lightning_nc.report.remarks import clipped, printable
 
 WIDTH, _LOW, HIGH = 3.4, 2.5, 3.0  # inches; the page shows all figures equally wide
 FONT = 8  # points, of all letters
@@ -48,7 +48,7 @@ def short_labels(runs: Iterable[str]) -> dict[str, str]:
     """A label for each run; those that look alike are numbered."""
     labels: dict[str, str] = {}
     for number, run in enumerate(runs, start=1):
-        label = literal(clipped(shown(run), _LETTERS))
+        label = literal(clipped(printable(run), _LETTERS))
         labels[run] = f"{label} ({number})" if label in labels.values() else label
     return labels
 

@@ -31,13 +31,7 @@ class Cost(NamedTuple):
 
 
 def of_quantities(family: Family, probe: str, runs: Mapping[str, Series]) -> list[Row]:
-    """Return a row for each quantity that at least one run logged.
-
-    Args:
-        family: The family of the quantities.
-        probe: The name of the probe.
-        runs: Measurements by the name of the run.
-    """
+    """Return a row for each quantity that at least one run logged."""
     rows = []
     for quantity in family.quantities:
         name = quantity.name
@@ -49,13 +43,7 @@ def of_quantities(family: Family, probe: str, runs: Mapping[str, Series]) -> lis
 
 
 def of_layers(family: Family, probe: str, runs: Mapping[str, Series]) -> list[Row]:
-    """Return a row for each layer, in order of depth.
-
-    Args:
-        family: The family of the values.
-        probe: The name of the probe.
-        runs: Measurements by the name of the run.
-    """
+    """Return a row for each layer, in order of depth."""
     rows = []
     for layer in {layer: None for series in runs.values() for layer in series.layers}:
         quantity = _of_layer(family, layer)
@@ -77,11 +65,6 @@ def costs(probe: str, runs: Sequence[Run], families: Iterable[Family]) -> list[C
     """Return the number of measurements, failures and seconds of each family in each run.
 
     Families that shared all passes are one row, since the seconds were spent once.
-
-    Args:
-        probe: The name of the probe.
-        runs: One run or several.
-        families: Families of their quantities.
     """
     titles = {family.name: family.title for family in families}
     rows = []

@@ -38,15 +38,7 @@ class AffineNorm:
         self.of_channels = not isinstance(module, nn.LayerNorm | nn.RMSNorm)
 
     def gram(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-        """Return the inner products of the gradients of all samples.
-
-        Args:
-            left: Gradients of the outputs, one tensor per run.
-            right: Other gradients of the outputs, or the same.
-
-        Returns:
-            Shape ``(m, m)``, float64.
-        """
+        """Return the inner products of the gradients of all samples; see `Gram`."""
         return gram_of(self._gradients, left, right)
 
     def _gradients(self, g: Sequence[Tensor]) -> Tensor:

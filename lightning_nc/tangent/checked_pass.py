@@ -13,6 +13,7 @@ from lightning_nc.tangent.parameter_owners import find_owners
 from lightning_nc.tangent.recomputed_modules import Recomputed
 from lightning_nc.tangent.recorded_pass import RecordedPass
 from lightning_nc.tangent.used_parameters import leaves_of, require_aliases
+from lightning_nc.wording import listed
 
 
 class CheckedPass:
@@ -155,7 +156,7 @@ def checked_pass(
         # for these parameters, differentiate the network as a whole
         seen = CheckedPass(network, max(len(chosen), 1), broken)
         if broken := seen.broken(mixed):
-            names = ", ".join(name.removeprefix(INNER) for name in broken[:3])
+            names = listed((name.removeprefix(INNER) for name in broken), 3)
             raise ValueError(
                 f"The gradients of single samples with respect to {names} do not add up to that of "
                 "the batch: the network is random, or samples in a batch affect each other. Call "
@@ -169,7 +170,7 @@ def _require_finite(squares: Mapping[str, float]) -> None:
     infinite = [name.removeprefix(INNER) for name, x in squares.items() if not math.isfinite(x)]
     if infinite:
         raise ValueError(
-            f"Gradients of outputs with respect to {', '.join(infinite[:3])} are not finite, or "
+            f"Gradients of outputs with respect to {listed(infinite, 3)} are not finite, or "
             "too large to be squared, though the outputs are finite. Something in between has no "
             "derivative, such as a norm or square root at zero, or inputs are infinite."
         )

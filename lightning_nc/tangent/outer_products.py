@@ -71,15 +71,7 @@ class OuterProducts(ABC):
         """Return some rows of each sample's weight gradient, shape ``(m, rows * k)``."""
 
     def gram(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-        """Return the inner products of the gradients of all samples.
-
-        Args:
-            left: Gradients of the outputs, one tensor per run.
-            right: Other gradients of the outputs, or the same.
-
-        Returns:
-            Shape ``(m, m)``, float64.
-        """
+        """Return the inner products of the gradients of all samples; see `Gram`."""
         same = left is right
         left, right = [widened(each) for each in left], [widened(each) for each in right]
         right = left if same else right

@@ -11,6 +11,7 @@ from torch.func import functional_call, vjp, vmap
 
 from lightning_nc.guards.torch_internals import tree_flatten, tree_unflatten, writes_so_far
 from lightning_nc.tangent.inner_products import gram_of, widened
+from lightning_nc.wording import first_sentence
 
 _AT_ONCE = 2**26  # elements of the gradients that are held at a time
 
@@ -74,15 +75,7 @@ class Recomputed:
         self.one_by_one: str | None = None  # why gradients are computed sample by sample
 
     def gram(self, left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-        """Return the inner products of the gradients of all samples.
-
-        Args:
-            left: Gradients of the outputs, one tensor per run.
-            right: Other gradients of the outputs, or the same.
-
-        Returns:
-            Shape ``(m, m)``, float64.
-        """
+        """Return the inner products of the gradients of all samples; see `Gram`."""
         of_groups = (partial(self._gradients, parameters=group) for group in self._groups())
         return torch.stack([gram_of(each, left, right) for each in of_groups]).sum(0)
 
@@ -102,7 +95,8 @@ class Recomputed:
             try:
                 return self._by_vmap(g, parameters)
             except Exception as error:  # under vmap a module's code may raise anything
-                self.one_by_one = _without_advice(str(error)) or type(error).__name__
+                # the advice of torch is not for the user
+                self.one_by_one = first_sentence(str(error)) or type(error).__name__
         return self._by_samples(g, parameters)
 
     def _by_vmap(self, g: Sequence[Tensor], parameters: dict[str, Tensor]) -> Tensor:
@@ -163,11 +157,6 @@ def _widened_others(module: nn.Module, parameters: Mapping[str, Tensor]) -> dict
     others = {name: p for name, p in module.named_parameters() if id(p) not in given}
     wide = {name: widened(p.detach()) for name, p in others.items()}
     return {name: p for name, p in wide.items() if p.dtype != others[name].dtype}
-
-
-def _without_advice(text: str) -> str:
-    """What went wrong, without the advice of torch, which is not for the user."""
-    return text.partition("\n")[0].partition(". ")[0].rstrip(".")
 
 
 def first_tensor(output: Any) -> Any:

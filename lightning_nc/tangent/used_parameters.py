@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_nc.tangent.differentiable_network import INNER, Network
+from lightning_nc.wording import listed
 
 
 def leaves_of(output: Tensor) -> set[int]:
@@ -35,7 +36,7 @@ def require_aliases(network: Network, leaves: set[int]) -> None:
     kept = [name.removeprefix(INNER) for name in network.selected if id(own[name]) in leaves]
     if kept:
         raise ValueError(
-            f"The network uses {', '.join(map(repr, kept[:3]))} through a reference other than the "
+            f"The network uses {listed(map(repr, kept), 3)} through a reference other than the "
             "module that holds it, such as a list or a function's closure, so the samples' "
             "gradients cannot be separated. Use the module's attribute in forward(), or leave out "
             "such parameters with parameters=[...]."

@@ -1,7 +1,6 @@
 """Imbalanced trainings under `MinorityCollapse`, and what it has counted."""
 
 import math
-import warnings
 
 import torch
 from pytorch_lightning import Callback
@@ -43,10 +42,9 @@ def run(root, callbacks, loader=None, module=None, **options):
 
 def told(root, callbacks, *args, **options):
     """What is warned of while a network trains."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with nets.our_warnings() as caught:
         run(root, callbacks, *args, **options)
-    return [str(w.message) for w in caught if w.category is RuntimeWarning]
+    return caught
 
 
 def counted(callback):

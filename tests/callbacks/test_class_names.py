@@ -46,7 +46,6 @@ def texts(figure):
 
 @pytest.mark.parametrize(("kind", "names"), [(Pets, SHOWN), (TensorDataset, LABELS)])
 def test_figures_and_tables_name_classes_as_the_dataset_does(kind, names):
-    torch.manual_seed(0)
     network = nets.mlp(K=5)
     minority_collapse = MinorityCollapse(class_counts=[12, 0, 12, 6, 6])
     measures = [NeuralCollapse(), EquiSeparation(), minority_collapse, LocalElasticity()]

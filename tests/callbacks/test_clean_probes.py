@@ -78,7 +78,6 @@ def nc1_of(module, data, change=lambda batch: batch):
 
 @pytest.mark.parametrize(("place", "hook", "flag"), PLACES)
 def test_a_clean_probe_is_clean_and_training_data_come_as_in_training(tmp_path, place, hook, flag):
-    torch.manual_seed(0)
     module, data = module_and_data(place, hook, flag)
     own = mixed(seed=3)
     probes = [Probe(own, "clean", samples_per_class=None), Probe("train", samples_per_class=None)]

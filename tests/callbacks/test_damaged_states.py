@@ -280,10 +280,8 @@ def test_a_checkpoint_without_lightnings_counters_can_be_validated(counters, tmp
     callback = NeuralCollapse(probe="val", figures=False)
     trainer = nets.trainer(tmp_path, [callback])
     loader = torch.utils.data.DataLoader(nets.vectors(), 10)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", RuntimeWarning)
+    with nets.our_warnings() as ours:
         trainer.validate(run.lightning_module, loader, tmp_path / "damaged.ckpt", verbose=False)
     assert len(callback.history) == 1
-    ours = [str(w.message) for w in told if w.category is RuntimeWarning]
     said = "Could not tell how far the weights in the checkpoint were trained"
     assert [text.startswith(said) for text in ours] == [True] * (counters is not None)

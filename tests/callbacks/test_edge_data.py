@@ -122,15 +122,13 @@ def test_reloaded_data_are_measured_as_they_are(callback_class, kind, sizes, tmp
     modules, callback = [], callback_class(figures=False)
     comparing = Comparing(lambda: modules[-1].given[-1])
     options = {"data": data, "max_epochs": 3, "reload_dataloaders_every_n_epochs": 1}
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with nets.our_warnings() as ours:
         assert_untouched(tmp_path, callback, **options)
         train(tmp_path, [callback, comparing], **options)
     assert callback.failures == 0
     assert [m.counts.tolist() for m in callback.history] == [
         list(counts) for counts in (sizes[0], *sizes)
     ]
-    ours = [str(each.message) for each in told if each.category is RuntimeWarning]
     assert bool(ours) == (sizes[0] != sizes[1])
     assert all("class counts were 12, 9, 9 and are 9 for 3 classes. Do" in text for text in ours)
     comparing.assert_same_as(callback.history[1:])

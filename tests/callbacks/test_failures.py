@@ -1,7 +1,5 @@
 """What is said of measurements that are skipped: each cause once in a run, and how often."""
 
-import warnings
-
 import pytest
 from pytorch_lightning import Callback
 from torch.utils.data import DataLoader
@@ -17,10 +15,9 @@ pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 def told_in(root, callbacks, **options):
     """What is warned of while a network trains."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with nets.our_warnings() as caught:
         run = nets.fit(root, callbacks, **options)
-    return [str(w.message) for w in caught if w.category is RuntimeWarning], run
+    return caught, run
 
 
 class Failing(nets.Blobs):

@@ -30,11 +30,6 @@ from tests.callbacks import runs
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 def data(counts=(12, 9, 9), d=6):
     """Classes on one side of the origin, so that all kernels are positive."""
     vectors = nets.Blobs(counts, augment=False, d=d)

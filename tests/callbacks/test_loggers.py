@@ -47,6 +47,14 @@ def figures(used):
     return steps | at_end
 
 
+def assert_files(folder, used):
+    """Each figure of some callbacks is a file in a folder, at each of its steps."""
+    for tag, steps in figures(used).items():
+        files = sorted((folder / "figures" / tag).iterdir())
+        assert [file.name for file in files] == [f"step_{step:08d}.png" for step in steps]
+        assert imread(files[0]).std() > 0.01
+
+
 def test_tensorboard_has_every_scalar_at_its_step_and_images_that_decode(tmp_path):
     used = callbacks()
     nets.fit(tmp_path, used, logger=TensorBoardLogger(tmp_path))
@@ -80,10 +88,7 @@ def test_csv_has_every_scalar_with_its_epoch_and_png_files_beside_it(tmp_path):
             for name, value in measurement.values.items():
                 assert math.isclose(float(row[name]), value, rel_tol=1e-6), name
     (log_dir,) = {path.parent for path in tmp_path.rglob("metrics.csv")}
-    for tag, steps in figures(used).items():
-        files = sorted((log_dir / "figures" / tag).iterdir())
-        assert [file.name for file in files] == [f"step_{step:08d}.png" for step in steps]
-        assert imread(files[0]).std() > 0.01
+    assert_files(log_dir, used)
     assert frames(log_dir / "figures/nc/train/collapse.gif") == len(STEPS)
     assert len(list(tmp_path.rglob("*.gif"))) == 1
 
@@ -175,10 +180,7 @@ def test_several_loggers_get_the_same_and_none_is_fine(tmp_path):
 def test_without_a_logger_figures_are_files_in_the_folder_of_the_trainer(tmp_path):
     used = [NeuralCollapse()]
     nets.fit(tmp_path, used, logger=False)
-    for tag, steps in figures(used).items():
-        files = sorted((tmp_path / "figures" / tag).iterdir())
-        assert [file.name for file in files] == [f"step_{step:08d}.png" for step in steps]
-        assert imread(files[0]).std() > 0.01
+    assert_files(tmp_path, used)
     nets.fit(tmp_path, [NeuralCollapse(when="validation_end")], logger=False)
     films = sorted((tmp_path / "figures/nc/train").glob("*.gif"))
     assert [film.name for film in films] == ["collapse-2.gif", "collapse.gif"]
@@ -286,9 +288,7 @@ def test_a_logger_that_takes_no_figures_leaves_them_in_the_folder_of_the_run(
     with caplog.at_level("INFO"):
         nets.fit(tmp_path, used, logger=[kind(), kind(), CSVLogger(tmp_path / "csv")])
     for folder in (tmp_path, next(tmp_path.rglob("metrics.csv")).parent):
-        for tag, steps in figures(used).items():
-            files = sorted((folder / "figures" / tag).iterdir())
-            assert [file.name for file in files] == [f"step_{step:08d}.png" for step in steps]
+        assert_files(folder, used)
     (sentence,) = said(caplog)
     assert f"{kind.__name__} has no place for figures, which are in {tmp_path}" in sentence
 
@@ -390,10 +390,9 @@ def test_a_figure_that_cannot_be_drawn_costs_a_warning_and_not_the_values(tmp_pa
 
 
 def told_of(folder, used):
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with nets.our_warnings() as told:
         nets.fit(folder, used)
-    return [str(w.message) for w in told if w.category is RuntimeWarning]
+    return told
 
 
 def test_without_matplotlib_a_run_tells_the_way_out_once(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -27,15 +26,14 @@ def train(folder):
         offline_directory=folder,
         **dict.fromkeys(("log_code", "log_env_details", "log_git_metadata"), False),
     )
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with nets.our_warnings() as told:
         nets.fit(folder, used, logger=logger)
     logger.experiment.end()
     measured = {
         "values": [[m.values for m in callback.history] for callback in used],
         "figures": [tag for callback in used for tag in nets.drawings(callback)],
         "at end": [tag for callback in used for tag in nets.drawings_at_end(callback)],
-        "warned": [str(w.message) for w in told if w.category is RuntimeWarning],
+        "warned": told,
     }
     Path(folder, "measured.json").write_text(json.dumps(measured))
 

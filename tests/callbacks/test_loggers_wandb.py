@@ -1,7 +1,6 @@
 """What an offline run of W&B has on disk."""
 
 import math
-import warnings
 
 import pytest
 import torch
@@ -25,30 +24,20 @@ def tables_of(callback):
     return callback.measure.tables(callback.record.timeline())
 
 
-@pytest.fixture
-def offline(monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-
-
 def fit(folder, used, prefix="", **options):
     """Train, finish the run, and return what was warned of by this package."""
     logger = WandbLogger(save_dir=folder, offline=True, prefix=prefix)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with nets.our_warnings() as told:
         nets.fit(folder, used, logger=logger, **options)
     logger.experiment.finish()
-    return [str(w.message) for w in told if w.category is RuntimeWarning]
+    return told
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, offline):
     """The folder of a run, and its callbacks."""
     folder, used = tmp_path_factory.mktemp("run"), (EquiSeparation(), NeuralCollapse())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WANDB_MODE", "offline")
-        patch.setenv("WANDB_SILENT", "true")
-        assert fit(folder, used) == []
+    assert fit(folder, used) == []
     return folder, used
 
 

@@ -1,7 +1,6 @@
 """Which keys are logged, and what monitors make of them."""
 
 import math
-import warnings
 
 import pytest
 import torch
@@ -85,12 +84,10 @@ def test_a_checkpoint_can_be_chosen_by_a_quantity(tmp_path):
 def test_what_two_classes_leave_undefined_is_logged_as_nan_with_one_warning(tmp_path):
     data = nets.vectors((15, 12))
     callback = NeuralCollapse(probe=Probe(data, "two"), figures=True)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with nets.our_warnings() as ours:
         run = nets.fit(
             tmp_path, [callback], data=data, net=nets.mlp(K=2), logger=CSVLogger(tmp_path)
         )
-    ours = [str(w.message) for w in told if w.category is RuntimeWarning]
     assert len(ours) == 1
     undefined = [k for k, v in callback.history[0].values.items() if math.isnan(v)]
     assert "nc/two/nc2_equinorm_means" in undefined

@@ -284,9 +284,7 @@ def test_rare_classes_that_have_merged_are_told_of_once_in_a_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_wandb_is_sent_an_alert_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
+def test_wandb_is_sent_an_alert_once(tmp_path, offline):
     logger = WandbLogger(save_dir=tmp_path, offline=True)
     callbacks = [MinorityCollapse(merged_above=-1.0, figures=False), NeuralCollapse(figures=False)]
     (text,) = told(tmp_path, callbacks, logger=logger, module=merged())
@@ -298,9 +296,7 @@ def test_wandb_is_sent_an_alert_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_wandb_is_sent_no_alert_below_the_threshold(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
+def test_wandb_is_sent_no_alert_below_the_threshold(tmp_path, offline):
     logger = WandbLogger(save_dir=tmp_path, offline=True)
     assert told(tmp_path, [MinorityCollapse(figures=False)], logger=logger) == []
     logger.experiment.finish()

@@ -3,7 +3,6 @@
 import contextlib
 import inspect
 import math
-import warnings
 from datetime import timedelta
 
 import pytest
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, NeuralCollapse, Probe
 from tests import nets
+from tests.callbacks.runs import epochs
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
@@ -53,19 +53,6 @@ class Seen(EarlyStopping):
     def _evaluate_stopping_criteria(self, current):
         self.seen.append(float(current))
         return super()._evaluate_stopping_criteria(current)
-
-
-def epochs(callback):
-    return [m.epochs_completed for m in callback.history]
-
-
-@contextlib.contextmanager
-def our_warnings():
-    ours = []
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        yield ours
-    ours += [str(w.message) for w in told if w.category is RuntimeWarning]
 
 
 EPOCH_END = {"check_on_train_epoch_end": True}
@@ -194,7 +181,7 @@ class Diverging(nets.Classifier):
 def test_early_stopping_does_not_stop_at_features_that_are_not_finite(tmp_path):
     callback, watcher = NeuralCollapse(figures=False), Seen(patience=9)
     run = nets.trainer(tmp_path, [callback, watcher], max_epochs=4)
-    with our_warnings() as told:
+    with nets.our_warnings() as told:
         run.fit(Diverging(freeze=0), DataLoader(nets.vectors(), 10))
     assert epochs(callback) == [0, 1, 2]
     assert callback.failures == len(told) == 2  # the cause, and how often
@@ -211,7 +198,7 @@ def test_what_is_nan_for_two_classes_is_not_among_what_monitors_see(tmp_path):
             seen.append({k: float(v) for k, v in trainer.callback_metrics.items() if "nc/" in k})
 
     seen, callback = [], NeuralCollapse(figures=False)
-    with our_warnings() as told:
+    with nets.our_warnings() as told:
         nets.fit(
             tmp_path,
             [callback, Seen(), Reader()],
@@ -264,7 +251,7 @@ def test_advice_is_given_exactly_where_a_monitor_would_look_too_early(
     run = nets.trainer(tmp_path, both, enable_checkpointing=True, **trainer_options)
     loader = DataLoader(nets.vectors(), 10)
     # Lightning stops where a value is missing
-    with our_warnings() as told, contextlib.suppress(RuntimeError, MisconfigurationException):
+    with nets.our_warnings() as told, contextlib.suppress(RuntimeError, MisconfigurationException):
         run.fit(nets.Classifier(freeze=0), loader, loader)
     advice = [message for message in told if kind.__name__ in message]
     assert len(advice) == bool(parts), told
@@ -282,7 +269,7 @@ def test_early_stopping_that_looks_before_validation_is_measured_is_advised(
 ):
     callback, watcher = NeuralCollapse(figures=False, **VALIDATION), Seen(patience=9)
     both = [watcher, callback] if stopping_first else [callback, watcher]
-    with our_warnings() as told:
+    with nets.our_warnings() as told:
         nets.fit(tmp_path, both, **HALVES)
     assert len([m for m in told if "list it after NeuralCollapse" in m]) == stopping_first
     values = [m.values[NC1] for m in callback.history]
@@ -293,7 +280,7 @@ def test_early_stopping_that_looks_before_validation_is_measured_is_advised(
 def test_a_checkpoint_that_waits_for_validation_by_the_clock_is_advised(tmp_path):
     keeper = ModelCheckpoint(tmp_path, monitor=NC1)
     callback = NeuralCollapse(figures=False)
-    with our_warnings() as told:
+    with nets.our_warnings() as told:
         nets.fit(tmp_path, [callback, keeper], enable_checkpointing=True, **CLOCK)
     assert len(told) == 1
     assert "save_on_train_epoch_end=True" in told[0]
@@ -305,7 +292,7 @@ def test_a_first_measurement_that_fails_says_how_training_could_go_on(strict, tm
     callback = NeuralCollapse(probe=Probe(nets.Broken(), "broken"), figures=False)
     watcher = EarlyStopping("nc/broken/nc1", strict=strict)
     stopped = pytest.raises(RuntimeError, match="nc/broken/nc1")
-    with our_warnings() as told, stopped if strict else contextlib.nullcontext():
+    with nets.our_warnings() as told, stopped if strict else contextlib.nullcontext():
         nets.fit(tmp_path, [callback, watcher])
     assert callback.failures == (2 if strict else 3)
     skipped = [m for m in told if "skipped" in m]
@@ -318,7 +305,7 @@ def test_a_first_measurement_that_fails_says_how_training_could_go_on(strict, tm
 def test_a_monitor_that_does_not_insist_on_a_value_is_not_advised(tmp_path):
     callback = NeuralCollapse(epochs=[2], figures=False)
     watcher = Seen(strict=False)
-    with our_warnings() as told:
+    with nets.our_warnings() as told:
         nets.fit(tmp_path, [callback, watcher], max_epochs=3)
     assert told == []
     (measurement,) = callback.history

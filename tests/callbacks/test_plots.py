@@ -28,11 +28,6 @@ from tests.programs import run_python
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 NAMES = {
     "EquiSeparation": ["law", "epochs", "classes"],
     "NeuralCollapse": ["cosines", "snapshot", "epochs", "layers"],

@@ -87,76 +87,56 @@ def without(monkeypatch, owner, *names, where=WHERE):
     assert seen, f"nobody asked for {names}"
 
 
-def fit(folder, **options):
-    callback = NeuralCollapse(figures=False, **options)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        run = nets.fit(folder, [callback])
-    ours = [str(w.message) for w in told if w.category is RuntimeWarning]
-    return run, callback, ours
-
-
 @pytest.fixture
-def untouched(tmp_path):
-    return nets.fit(tmp_path / "alone").lightning_module.state_dict()
+def fit(tmp_path):
+    """Trains as without a callback; returns the callback, and what was warned of."""
+
+    def measured():
+        callback = NeuralCollapse(figures=False)
+        with nets.our_warnings() as told:
+            run = nets.fit(tmp_path, [callback])
+        assert run.state.finished
+        assert nets.same(run.lightning_module.state_dict(), untouched)
+        return callback, told
+
+    untouched = nets.fit(tmp_path / "alone").lightning_module.state_dict()
+    return measured
 
 
-def same_weights(run, untouched):
-    return nets.same(run.lightning_module.state_dict(), untouched)
-
-
-def test_without_what_monitors_see_values_are_logged_all_the_same(tmp_path, monkeypatch, untouched):
+def test_without_what_monitors_see_values_are_logged_all_the_same(monkeypatch, fit):
     with without(monkeypatch, _LoggerConnector, "_callback_metrics"):
-        run, callback, told = fit(tmp_path)
-    assert run.state.finished
-    assert same_weights(run, untouched)
+        callback, told = fit()
     assert len(callback.history) == 3
     assert told == []
 
 
-def test_without_the_counters_of_loops_what_cannot_be_told_is_said_once(
-    tmp_path, monkeypatch, untouched
-):
+def test_without_the_counters_of_loops_what_cannot_be_told_is_said_once(monkeypatch, fit):
     with without(monkeypatch, _FitLoop, "epoch_progress"):
-        run, callback, told = fit(tmp_path)
-    assert run.state.finished
-    assert same_weights(run, untouched)
+        callback, told = fit()
     # the beginning alone needs them; the ends of epochs are told by public names
     assert [m.epochs_completed for m in callback.history] == [1, 2]
     assert len(told) == 1
     assert "epoch_progress" in told[0]
 
 
-def test_without_the_count_of_batches_the_steps_are_those_of_optimizers(
-    tmp_path, monkeypatch, untouched
-):
+def test_without_the_count_of_batches_the_steps_are_those_of_optimizers(monkeypatch, fit):
     with without(monkeypatch, _TrainingEpochLoop, "_batches_that_stepped"):
-        run, callback, told = fit(tmp_path)
-    assert run.state.finished
-    assert same_weights(run, untouched)
+        callback, told = fit()
     assert [m.step for m in callback.history] == [0, 2, 5]
     assert told == []
 
 
 @pytest.mark.parametrize("names", [("_combined_loader",), ("_combined_loader", "_data_source")])
-def test_without_the_loaders_of_loops_the_way_out_is_told(names, tmp_path, monkeypatch, untouched):
+def test_without_the_loaders_of_loops_the_way_out_is_told(names, monkeypatch, fit):
     with without(monkeypatch, _FitLoop, *names):
-        run, callback, told = fit(tmp_path)
-    assert run.state.finished
-    assert same_weights(run, untouched)
+        callback, told = fit()
     assert callback.failures == 3
     assert 'The Trainer has no "train" loader' in told[0]
 
 
-def test_without_the_hook_around_transfers_the_public_one_is_called(
-    tmp_path, monkeypatch, untouched
-):
-    module = nets.Classifier
-
-    with without(monkeypatch, module, "_on_before_batch_transfer"):
-        run, callback, told = fit(tmp_path)
-    assert run.state.finished
-    assert same_weights(run, untouched)
+def test_without_the_hook_around_transfers_the_public_one_is_called(monkeypatch, fit):
+    with without(monkeypatch, nets.Classifier, "_on_before_batch_transfer"):
+        callback, told = fit()
     assert len(callback.history) == 3
     assert told == []
 
@@ -185,15 +165,14 @@ def run_of_everything(folder, monitored="val_loss"):
         EarlyStopping("nc/train/nc1", patience=9, strict=False),
         ModelCheckpoint(folder, monitor=monitored),
     ]
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", RuntimeWarning)
+    with nets.our_warnings() as told:
         run = nets.fit(folder, [*ours, *monitors], enable_checkpointing=True)
         weights = run.lightning_module.state_dict()
         loader = DataLoader(nets.vectors(), 10)
         run.validate(run.lightning_module, loader, verbose=False)
         run.test(run.lightning_module, loader, verbose=False)
     assert run.state.finished
-    return weights, ours, [str(w.message) for w in told if w.category is RuntimeWarning]
+    return weights, ours, told
 
 
 @pytest.fixture(scope="module")

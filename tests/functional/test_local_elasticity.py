@@ -23,15 +23,11 @@ from lightning_nc.functional import (
 )
 from lightning_nc.functional.loss_gradients import loss_gradients
 from tests import nets, reference
-from tests.tangent.cases import LAYERS, SEQUENCES
+from tests.tangent.cases import LAYERS, SEQUENCES, mlp
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 seeds = st.integers(0, 2**16)
 LABELS = torch.tensor([0, 2, 1, 0, 2])
-
-
-def mlp(C=3):
-    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, C)).double()
 
 
 def squares(f, y):

@@ -158,28 +158,26 @@ def test_two_vectors_have_one_angle_and_a_zero_vector_none():
     assert self_duality(torch.ones(3, 2), torch.zeros(3, 2)).isnan()
 
 
+def assert_as_the_formulas_say(features, labels):
+    for ours in (variability_collapse, class_distance_normalized_variance):
+        expected = getattr(reference, ours.__name__)(*cases.numpy(features, labels))
+        assert_allclose(ours(features, labels), expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("case", cases.PLAIN)
 def test_features_measure_as_the_formulas_say(case):
     features, labels = cases.PLAIN[case]()
-    arrays = cases.numpy(features, labels)
-    for ours in (variability_collapse, class_distance_normalized_variance):
-        assert_allclose(
-            ours(features, labels), getattr(reference, ours.__name__)(*arrays), rtol=1e-9
-        )
+    assert_as_the_formulas_say(features, labels)
 
 
 @needs_fashion_mnist
 @pytest.mark.parametrize("case", cases.FASHION)
 def test_fashion_mnist_measures_as_the_formulas_say(case):
     features, labels = cases.FASHION[case]()
-    arrays = cases.numpy(features, labels)
-    for ours in (variability_collapse, class_distance_normalized_variance):
-        assert_allclose(
-            ours(features, labels), getattr(reference, ours.__name__)(*arrays), rtol=1e-9
-        )
+    assert_as_the_formulas_say(features, labels)
     weight, bias = torch.randn(10, features.shape[1]), torch.randn(10)
     mismatch = nearest_class_center_mismatch(features, labels, weight, bias)
-    expected = reference.nearest_class_center_mismatch(*arrays, *cases.numpy(weight, bias))
+    expected = reference.nearest_class_center_mismatch(*cases.numpy(features, labels, weight, bias))
     assert_allclose(mismatch, expected, atol=1e-15)
 
 

@@ -2,7 +2,6 @@
 
 import math
 import os
-import warnings
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe, measure  # noqa: E402
 from lightning_nc.integrations.hf import GeometryCallback  # noqa: E402
+from tests import nets  # noqa: E402
 from tests.processes import run_processes  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -125,11 +125,9 @@ def test_what_cannot_be_measured_costs_one_warning_and_no_training(tmp_path):
     used = [NeuralCollapse(probe="test"), EquiSeparation(layers=["nowhere"]), NeuralCollapse()]
     trainer = trainer_of(tmp_path)
     trainer.add_callback(GeometryCallback(trainer, used))
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
+    with nets.our_warnings() as told:
         trainer.train()
-    ours_told = [str(each.message) for each in told if each.category is RuntimeWarning]
-    assert len([text for text in ours_told if "nowhere" in text]) == 2  # with its count at the end
+    assert len([text for text in told if "nowhere" in text]) == 2  # with its count at the end
     assert [callback.failures for callback in used] == [0, 3, 0]
     assert [row["separation/train/failures"] for row in ours(trainer)] == [1, 2, 3]
     assert math.isfinite(ours(trainer)[-1]["nc/train/nc1"])

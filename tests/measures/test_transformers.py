@@ -77,7 +77,6 @@ def states_by_hand(net, inputs):
 @pytest.mark.parametrize("options", ENCODERS.values(), ids=ENCODERS)
 @pytest.mark.parametrize("cache_mb", [0, 512])
 def test_torchs_encoder_with_padding_is_measured_like_one_written_by_hand(options, cache_mb):
-    torch.manual_seed(0)
     net = architectures.StockEncoder(**options).double()
     pool = masked_mean if options.get("batch_first", True) else of_samples_first
     probe = Probe(DataLoader(Reviews(), 16), "data", samples_per_class=None, cache_mb=cache_mb)
@@ -96,7 +95,6 @@ def test_torchs_encoder_with_padding_is_measured_like_one_written_by_hand(option
 
 
 def test_the_encoder_as_a_whole_is_one_point_whose_padding_is_not_lost():
-    torch.manual_seed(0)
     net = architectures.StockEncoder().double()
     layers = dict.fromkeys(["embedding", "encoder", "head"], nn.Flatten())
     values = measure(net, Reviews(), layers=layers, head=False).values
@@ -108,7 +106,6 @@ def test_the_encoder_as_a_whole_is_one_point_whose_padding_is_not_lost():
 @pytest.mark.parametrize("parameters", [None, ["head.*"], ["encoder.layers.1.**"]])
 @pytest.mark.parametrize("grad", [True, False])
 def test_gradients_of_torchs_encoder_with_padding_are_those_of_single_samples(parameters, grad):
-    torch.manual_seed(0)
     net, inputs = architectures.StockEncoder().double().eval(), architectures.padded()
     names = [n for n, _ in net.named_parameters() if parameters is None or in_part(n, parameters)]
     assert len(names) in (2, 12, 39)
@@ -126,7 +123,6 @@ def in_part(name, parameters):
 @pytest.mark.filterwarnings("ignore:.*took a backward pass for each sample")
 @pytest.mark.parametrize("parameters", [None, ["head.**"], "last_layer"])
 def test_local_elasticity_of_torchs_encoder_with_padding(parameters):
-    torch.manual_seed(0)
     net = architectures.StockEncoder().double()
     wanted = ElasticityMeasure(samples_per_class=3, parameters=parameters)
     found = measure(net, DataLoader(Reviews(), 16), measures=[wanted])
@@ -178,7 +174,6 @@ def test_training_torchs_encoder_is_measured_by_all_callbacks_and_unchanged(tmp_
 
 
 def test_a_star_gives_one_point_per_layer_of_bert():
-    torch.manual_seed(0)
     bert = architectures.published("Bert").double()
     layers = ["bert.encoder.layer.*"]
     values = measure(bert, Reviews(), layers=layers, pool=masked_mean, head=False).values
@@ -198,7 +193,6 @@ def test_a_star_gives_one_point_per_layer_of_bert():
 
 
 def test_the_layers_of_a_vision_transformer():
-    torch.manual_seed(0)
     vit = architectures.published("ViT").double().eval()
     images = torch.randn(SAMPLES, 3, 32, 32).double() + Y[:, None, None, None]
     data, states = TensorDataset(images, Y), []

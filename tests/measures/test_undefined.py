@@ -77,6 +77,15 @@ CAUSES = {
 }
 
 
+def assert_told(undefined, found, expected):
+    """All that is undefined, and nothing else, is told with its cause."""
+    assert undefined == {name for names in expected.values() for name in names}
+    assert len(found) == len(expected)
+    for why, names in expected.items():
+        (of_cause,) = [found[cause] for cause in found if why in cause]
+        assert of_cause == names
+
+
 @pytest.mark.parametrize("case", CAUSES)
 def test_neural_collapse_names_the_cause_of_each_value(case):
     net, expected = CAUSES[case]
@@ -86,11 +95,7 @@ def test_neural_collapse_names_the_cause_of_each_value(case):
     if UNDECIDED in expected:
         assert "1/nc4" in undefined
         undefined -= {"1/nc4"}
-    assert undefined == {name for names in expected.values() for name in names}
-    assert len(found) == len(expected)
-    for why, names in expected.items():
-        (of_cause,) = [found[cause] for cause in found if why in cause]
-        assert of_cause == names
+    assert_told(undefined, found, expected)
 
 
 def test_logits_that_are_infinite_decide():
@@ -150,11 +155,7 @@ def test_minority_collapse_names_the_cause_of_each_value(case):
     net = network(len(samples), **numbers)
     values, found = told(net, labels_of(*samples), MinorityCollapse(class_counts=counts))
     undefined = {name for name, value in values.items() if not math.isfinite(value)}
-    assert undefined == {name for names in expected.values() for name in names}
-    assert len(found) == len(expected)
-    for why, names in expected.items():
-        (of_cause,) = [found[cause] for cause in found if why in cause]
-        assert of_cause == names
+    assert_told(undefined, found, expected)
 
 
 @pytest.mark.parametrize(

@@ -512,12 +512,20 @@ def test_features_of_an_encoder_are_its_output_and_not_what_its_last_block_proje
     assert torch.equal(answer.classifier.features.means, of_output.layers["1"].means)
 
 
-def test_a_head_beside_others_is_told():
-    class Ensemble(Network):
-        def __init__(self):
-            super().__init__(linear())
-            self.other = linear()
+class TwoTasks(Network):
+    """Returns the logits of one head, and those of another."""
 
+    def __init__(self):
+        super().__init__(linear())
+        self.other = linear()
+
+    def forward(self, x):
+        h = self.body(x)
+        return self.head(h), self.other(h)
+
+
+def test_a_head_beside_others_is_told():
+    class Ensemble(TwoTasks):
         def forward(self, x):
             h = self.body(x)
             return self.other(h) + self.head(h)
@@ -570,31 +578,13 @@ def test_outputs_of_more_layers_than_the_first_are_told(way):
 
 
 def test_outputs_of_as_many_layers_are_told_where_the_classifier_is_measured():
-    class TwoTasks(Network):
-        def __init__(self):
-            super().__init__(linear())
-            self.other = linear()
-
-        def forward(self, x):
-            h = self.body(x)
-            return self.head(h), self.other(h)
-
     of_classifier, of_layers = ask(TwoTasks(), Request(classifier=True), Request(layers="blocks"))
     assert "module(inputs)[1])" in of_classifier.notes["outputs"]
     assert of_layers.notes == {}
 
 
 def test_callbacks_may_name_heads_of_their_own_on_one_probe():
-    class TwoHeads(Network):
-        def __init__(self):
-            super().__init__(linear())
-            self.other = nn.Linear(D, K)
-
-        def forward(self, x):
-            h = self.body(x)
-            return self.head(h), self.other(h)
-
-    model = TwoHeads().eval()
+    model = TwoTasks().eval()
     requests = [
         *(Request(classifier=True, head=name) for name in ("head", "other", False)),
         Request(classifier=True, head="body.0"),

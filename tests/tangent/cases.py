@@ -22,6 +22,10 @@ class Net(nn.Module):
         return self.call(self, *args, **kwargs)
 
 
+def mlp(C=3):
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, C)).double()
+
+
 class Scaled(nn.Linear):
     """A linear layer by name, not by what it does."""
 

@@ -11,15 +11,11 @@ from torch import nn
 from lightning_nc.functional import gradient_kernel, last_layer_kernel
 from lightning_nc.tangent.checked_pass import CheckedPass
 from tests import architectures, nets, reference
-from tests.tangent.cases import Net, parameter, shift
+from tests.tangent.cases import Net, mlp, parameter, shift
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 seeds = st.integers(0, 2**16)
 batches = "all model.eval()"
-
-
-def mlp(C=3):
-    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, C)).double()
 
 
 def expected_of(net, x, outputs=None, names=None):

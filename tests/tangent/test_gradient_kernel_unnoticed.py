@@ -11,13 +11,10 @@ from torch.utils.checkpoint import checkpoint
 
 from lightning_nc.functional import gradient_kernel, relative_similarity
 from tests import architectures, nets, reference, snapshots
-from tests.tangent.cases import LAYERS, SEQUENCES, Net, parameter, randomised
+from tests.gpu.networks import WithoutCudnn
+from tests.tangent.cases import LAYERS, SEQUENCES, Net, mlp, parameter, randomised
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
-
-
-def mlp(C=3):
-    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, C)).double()
 
 
 def assert_right(net, x, **options):
@@ -193,14 +190,6 @@ def test_after_a_kernel_what_is_asked_of_all_backends_holds(x):
         assert precisions()[-1] == "bf16"
     finally:
         ask_all("none")
-
-
-class WithoutCudnn(nn.Linear):
-    """Reads the settings of cuDNN in its forward pass, as many losses of speech do."""
-
-    def forward(self, x):
-        with torch.backends.cudnn.flags(enabled=False):
-            return super().forward(x)
 
 
 @pytest.mark.parametrize("precision", ["highest", "high", "medium"])
