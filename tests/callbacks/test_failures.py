@@ -140,6 +140,21 @@ def test_a_cause_shared_by_callbacks_is_told_once_and_how_often_by_each(tmp_path
     ]
 
 
+def test_callbacks_that_fail_in_one_pass_for_causes_of_their_own_are_told_apart(tmp_path):
+    callbacks = [EquiSeparation(layers=["net.nowhere"]), NeuralCollapse(head="fc")]
+    told, _ = told_in(tmp_path, callbacks)
+    starts = [
+        "EquiSeparation skipped the measurement on 'train' after 0 epochs",
+        "NeuralCollapse skipped the measurement on 'train' after 0 epochs",
+        "EquiSeparation on 'train': 3 of 3 measurements were skipped",
+        "NeuralCollapse on 'train': 3 of 3 measurements were skipped",
+    ]
+    named = ["net.nowhere", "'fc'"] * 2
+    for text, start, name in zip(told, starts, named, strict=True):
+        assert text.startswith(start)
+        assert name in text
+
+
 def test_a_callback_that_meets_a_known_cause_later_is_told_of_too(tmp_path):
     probe = Probe(nets.Broken(), "broken")
     callbacks = [EquiSeparation(probe=probe), NeuralCollapse(probe=probe, epochs=[2])]

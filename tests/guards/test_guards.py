@@ -287,6 +287,21 @@ def test_what_a_forward_pass_logs_is_dropped_inside_and_not_outside(inside):
         model(torch.ones(2))
 
 
+class Logarithm(nn.Module):
+    """A part of a network with a method of the same name, which is part of what it computes."""
+
+    def log(self, x):
+        return x.log()
+
+    def forward(self, x):
+        return self.log(x)
+
+
+def test_a_method_that_is_called_log_and_is_none_of_lightnings_computes_inside(inside):
+    model, x = Logarithm(), torch.full((2,), 3.0)
+    inside(lambda: torch.testing.assert_close(model(x), x.log()), model)
+
+
 def test_logging_is_put_back_without_other_guards():
     plain, own = Logs(), Logs()
     own.log = print
