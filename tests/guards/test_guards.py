@@ -252,6 +252,16 @@ def test_parameters_without_a_shape_are_asked_to_be_given_one():
         pass
 
 
+def test_a_graph_that_the_program_keeps_still_runs_backward(inside):
+    """Autograd refuses a graph of which a tensor was written to since, whatever was written."""
+    model = nn.Linear(2, 2)
+    model.register_buffer("scale", torch.full((2,), 3.0))
+    loss = (model.weight * model.scale).sum()
+    inside(lambda: model(torch.ones(2)), model)
+    loss.backward()
+    assert torch.equal(model.weight.grad, torch.full((2, 2), 3.0))
+
+
 def test_generators_held_by_modules_are_put_back(inside):
     model = nn.Linear(2, 2)
     model.noise = torch.Generator().manual_seed(3)
