@@ -67,6 +67,13 @@ def test_a_wrong_option_costs_two_warnings_however_long_the_run(tmp_path):
     assert callback.failures == float(run.callback_metrics["nc/train/failures"]) == 21
 
 
+def test_an_error_that_stops_the_run_shows_where_in_the_data_it_was_raised(tmp_path):
+    callback = NeuralCollapse(probe=Probe(nets.Broken(), "broken"), on_error="raise")
+    with pytest.raises(OSError, match="the disk is gone") as raised:
+        nets.fit(tmp_path, [callback])
+    assert raised.traceback[-1].name == "__getitem__"
+
+
 class Inapplicable(LayerwiseVariance):
     """Applies to nothing."""
 
