@@ -25,7 +25,8 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
         buffer: (f"the buffer {name}", buffer.detach(), buffer.detach().clone())
         for name, buffer in model.named_buffers()
     }
-    differ = dict.fromkeys(copies, True)  # unless the comparison says otherwise
+    # unless the comparison says otherwise: autograd refuses graphs of tensors written to since
+    differ = dict.fromkeys(copies, True)
 
     def compare() -> None:
         with suppress(Exception):

@@ -90,13 +90,13 @@ def _evaluation_flags(model: nn.Module) -> AbstractContextManager[None]:
 def _logging_off(model: nn.Module) -> Iterator[None]:
     """Disable ``self.log``: a ``forward()`` that calls it would log the probe as training data."""
     with restoring() as later:
-        for module in model.modules():
+        # what is called `log` elsewhere may be part of what a network computes
+        for module in (each for each in model.modules() if hasattr(each, "log_dict")):
             for name in ("log", "log_dict"):
-                if hasattr(module, "log") and hasattr(module, "log_dict"):
-                    shadowed = vars(module)
-                    what = f"{name}() of a {type(module).__name__}"
-                    later(what, _restore_attribute, shadowed, name, shadowed.get(name))
-                    shadowed[name] = _log_nothing
+                shadowed = vars(module)
+                what = f"{name}() of a {type(module).__name__}"
+                later(what, _restore_attribute, shadowed, name, shadowed.get(name))
+                shadowed[name] = _log_nothing
         yield
 
 

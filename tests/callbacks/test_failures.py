@@ -64,6 +64,13 @@ def test_a_wrong_option_costs_two_warnings_however_long_the_run(tmp_path):
     assert callback.failures == float(run.callback_metrics["nc/train/failures"]) == 21
 
 
+def test_an_error_that_stops_the_run_shows_where_in_the_data_it_was_raised(tmp_path):
+    callback = NeuralCollapse(probe=Probe(nets.Broken(), "broken"), on_error="raise")
+    with pytest.raises(OSError, match="the disk is gone") as raised:
+        nets.fit(tmp_path, [callback])
+    assert raised.traceback[-1].name == "__getitem__"
+
+
 class Inapplicable(LayerwiseVariance):
     """Applies to nothing."""
 
@@ -134,6 +141,21 @@ def test_a_cause_shared_by_callbacks_and_how_often_it_came_are_told_once(tmp_pat
         f"{cause}",
         f"EquiSeparation and NeuralCollapse on 'mine': 3 of 4 measurements were skipped: {cause}.",
     ]
+
+
+def test_callbacks_that_fail_in_one_pass_for_causes_of_their_own_are_told_apart(tmp_path):
+    callbacks = [EquiSeparation(layers=["net.nowhere"]), NeuralCollapse(head="fc")]
+    told, _ = told_in(tmp_path, callbacks)
+    starts = [
+        "EquiSeparation skipped the measurement on 'train' after 0 epochs",
+        "NeuralCollapse skipped the measurement on 'train' after 0 epochs",
+        "EquiSeparation on 'train': 3 of 3 measurements were skipped",
+        "NeuralCollapse on 'train': 3 of 3 measurements were skipped",
+    ]
+    named = ["net.nowhere", "'fc'"] * 2
+    for text, start, name in zip(told, starts, named, strict=True):
+        assert text.startswith(start)
+        assert name in text
 
 
 def test_a_callback_that_meets_a_known_cause_later_is_told_of_too(tmp_path):

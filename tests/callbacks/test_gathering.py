@@ -1,12 +1,18 @@
 """No process enters a collective of ours alone, whatever another one does before it comes."""
 
 import random
+import re
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
 
+from lightning_nc import NeuralCollapse, Probe
+from lightning_nc.callbacks import shared_pass
+from lightning_nc.callbacks.moments import Moment
+from lightning_nc.passes.agreement import Interrupted, MissedMeeting
 from lightning_nc.passes.meeting import MeetingPlace
 from tests import nets
 from tests.callbacks import gatherings
@@ -66,6 +72,55 @@ def test_what_fails_while_a_process_waits_does_not_make_it_leave():
         raise RuntimeError("odd")
 
     assert MeetingPlace(dist.HashStore(), 0, 2).meet("one", 0.02, fail) == [1]
+
+
+def test_a_process_that_has_other_things_to_do_waits_no_longer():
+    store, started = dist.HashStore(), time.monotonic()
+    assert MeetingPlace(store, 0, 2).meet("one", 60, interrupted=lambda: True) == [1]
+    assert MeetingPlace(store, 1, 2).meet("one", 60) == [1]  # who comes later finds it called off
+    assert time.monotonic() - started < 30
+    assert store.num_keys() == 0
+
+
+class Missing:
+    """Measurements of the first of two processes, to which the other one may not come."""
+
+    def __init__(self, monkeypatch, wait_seconds):
+        self.store, self.arrived = dist.HashStore(), False
+        monkeypatch.setattr(shared_pass, "meeting_place", lambda: MeetingPlace(self.store, 0, 2))
+        self.record = NeuralCollapse(probe=Probe(wait_seconds=wait_seconds)).record
+
+    def gather(self, epochs):
+        moment, records = Moment("fit", (), epochs, None, 0), [self.record]
+        trainer = SimpleNamespace(world_size=2)
+        shared = shared_pass._Shared(trainer, None, records, records, moment, lambda: self.arrived)
+        shared._gather()
+
+    def waited(self, epochs):
+        """For how many seconds the other process was waited for, as is told."""
+        with pytest.raises(MissedMeeting) as told:
+            self.gather(epochs)
+        return float(re.findall(r"within (\S+) s", str(told.value))[0])
+
+
+def test_a_process_that_never_comes_is_waited_for_half_as_long_each_time(monkeypatch):
+    missing = Missing(monkeypatch, wait_seconds=0.4)
+    assert [missing.waited(epochs) for epochs in range(3)] == [0.4, 0.2, 0.1]
+    name = f"{missing.record.prefix} of run 0, fit, 3"
+    other = threading.Thread(target=MeetingPlace(missing.store, 1, 2).meet, args=(name, 10))
+    other.start()
+    missing.gather(3)
+    other.join()
+    assert missing.waited(4) == 0.4  # it has come again
+
+
+def test_a_signal_ends_the_wait_for_a_process(monkeypatch):
+    missing, started = Missing(monkeypatch, wait_seconds=60), time.monotonic()
+    missing.arrived = True
+    with pytest.raises(Interrupted):
+        missing.gather(0)
+    assert time.monotonic() - started < 30
+    assert missing.record.missed == 0
 
 
 pytestmark = [pytest.mark.filterwarnings(*nets.only_our_warnings)]

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from lightning_utilities.core import rank_zero
+from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, NeuralCollapse, Probe
@@ -60,6 +61,29 @@ def test_one_callback_over_several_folds_keeps_them_apart(tmp_path, told):
     # once in each run that is not the first, whatever the number of callbacks
     assert [text.count("2 before it") for text in of_histories(told)] == [0, 1]
     assert of_changes(told) == []
+
+
+class Ordered(nn.Module):
+    """Layers that run in a given order."""
+
+    def __init__(self, order):
+        super().__init__()
+        self.layers, self.order = nn.ModuleList(nn.Linear(6, 6) for _ in order), order
+        self.nonlinearities, self.head = nn.ModuleList(nn.Tanh() for _ in order), nn.Linear(6, 3)
+
+    def forward(self, x):
+        for n in self.order:
+            x = self.nonlinearities[n](self.layers[n](x))
+        return self.head(x)
+
+
+def test_each_run_finds_the_layers_of_its_network_anew(tmp_path):
+    """In networks of the same modules that run in another order."""
+    callback = EquiSeparation(figures=False)
+    for order in ([0, 1, 2], [2, 0, 1]):
+        nets.fit(tmp_path, [callback], net=Ordered(order), max_epochs=1)
+        layers = [key.rpartition("/")[2] for key in callback.history[0].values if "_layers/" in key]
+        assert layers == ["input", *(f"net.nonlinearities.{n}" for n in order)]
 
 
 def test_what_is_validated_before_training_stays_before_it(tmp_path, told):

@@ -252,6 +252,16 @@ def test_parameters_without_a_shape_are_asked_to_be_given_one():
         pass
 
 
+def test_a_graph_that_the_program_keeps_still_runs_backward(inside):
+    """Autograd refuses a graph of which a tensor was written to since, whatever was written."""
+    model = nn.Linear(2, 2)
+    model.register_buffer("scale", torch.full((2,), 3.0))
+    loss = (model.weight * model.scale).sum()
+    inside(lambda: model(torch.ones(2)), model)
+    loss.backward()
+    assert torch.equal(model.weight.grad, torch.full((2, 2), 3.0))
+
+
 def test_generators_held_by_modules_are_put_back(inside):
     model = nn.Linear(2, 2)
     model.noise = torch.Generator().manual_seed(3)
@@ -285,6 +295,21 @@ def test_what_a_forward_pass_logs_is_dropped_inside_and_not_outside(inside):
     inside(lambda: model(torch.ones(2)), model)
     with pytest.raises(RuntimeError, match="logged"):
         model(torch.ones(2))
+
+
+class Logarithm(nn.Module):
+    """A part of a network with a method of the same name, which is part of what it computes."""
+
+    def log(self, x):
+        return x.log()
+
+    def forward(self, x):
+        return self.log(x)
+
+
+def test_a_method_that_is_called_log_and_is_none_of_lightnings_computes_inside(inside):
+    model, x = Logarithm(), torch.full((2,), 3.0)
+    inside(lambda: torch.testing.assert_close(model(x), x.log()), model)
 
 
 def test_logging_is_put_back_without_other_guards():

@@ -66,6 +66,19 @@ def test_an_error_on_its_way_is_not_replaced():
         restore(("a", Broken, 2), raises=KeyError)
 
 
+def test_what_is_not_restored_is_an_error_while_the_program_handles_another():
+    try:
+        raise KeyError
+    except KeyError:  # a measurement in a handler, as after a failed epoch
+        with pytest.raises(NotRestored, match="a could not be restored"):
+            restore(("a", Broken, 2))
+
+
+def test_of_many_things_three_are_named():
+    assert str(NotRestored(dict.fromkeys("abc", "why"))).startswith("a, b, c could not be")
+    assert str(NotRestored(dict.fromkeys("abcde", "why"))).startswith("a, b, c and 2 more could")
+
+
 @pytest.mark.filterwarnings("error")
 def test_an_error_on_its_way_is_not_replaced_by_a_warning():
     with pytest.raises(KeyError):

@@ -100,10 +100,32 @@ def test_a_handler_installed_in_the_block_calls_the_one_before_it(handled):
     assert told == ["of torch", "of the program"]
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_what_ends_a_run_or_has_it_saved_ends_the_block(handled, name):
+    number = getattr(signal, name)
+    handled(number, preempt)
+    steps = []
+    with pytest.raises(Preempted), signals_held() as arrived:  # noqa: PT012
+        signal.raise_signal(number)
+        steps.append(arrived())
+    assert steps == [True]
+
+
 def test_a_keyboard_interrupt_is_raised_at_once(handled):
+    steps = []
     with pytest.raises(KeyboardInterrupt), signals_held():  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
-        pytest.fail("not interrupted")
+        steps.append("went on")  # an interrupt that is held would come after this
+    assert steps == []
+
+
+@pytest.mark.parametrize("way", [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_signal_for_which_the_program_has_no_handler_does_at_once_what_it_did(handled, way):
+    handled(signal.SIGTERM, way)
+    with signals_held(interrupts=True):
+        within = signal.getsignal(signal.SIGTERM)
+    assert within is way
+    assert signal.getsignal(signal.SIGTERM) is way
 
 
 def test_in_other_threads_nothing_is_held(handled):

@@ -142,6 +142,31 @@ def test_generators_of_classes_modules_and_long_lists_are_seeded(plan):
     assert nets.same(first, {number: again[number] for number in first})
 
 
+class DrawingOn(Augmented):
+    """Draws from a generator of its own."""
+
+    def __init__(self, rng, draw):
+        self.rng, self.draw = rng, draw
+
+    def __getitem__(self, index):
+        return torch.tensor([self.draw(self.rng)]), index % 4
+
+
+@pytest.mark.parametrize(
+    ("rng", "draw"),
+    [
+        (np.random.default_rng(6), np.random.Generator.random),
+        (np.random.RandomState(6), np.random.RandomState.random_sample),
+        (random.Random(6), random.Random.random),
+        (torch.Generator(), lambda rng: torch.rand((), generator=rng).item()),
+    ],
+)
+def test_generators_of_every_kind_are_seeded_for_each_batch(plan, rng, draw):
+    data = DrawingOn(rng, draw)
+    first, again = read(samples_of(data, 9), plan), read(samples_of(data, 9), plan[::-1])
+    assert nets.same(first, {number: again[number] for number in first})
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_generator_of_the_loader_is_left_alone(plan, num_workers):
     generator = torch.Generator().manual_seed(11)
