@@ -155,6 +155,8 @@ def pooling_of_head(head_output: Any, output: Any, inputs: Any) -> Callable[...,
 
 def _alike(z: Tensor, other: Tensor) -> bool:
     """Whether logits are the same but for a constant of each sample, as log_softmax adds."""
+    dtype = torch.promote_types(z.dtype, other.dtype)  # a network may pool in float32
+    z, other = z.to(dtype), other.to(dtype)
     if z.shape[1] > 1:
         z, other = (each - each.mean(1, keepdim=True) for each in (z, other))
     return torch.allclose(z, other, rtol=1e-3, atol=1e-6)

@@ -202,11 +202,15 @@ def spatial_mean(maps: Any) -> Tensor:
 
 
 def _mean(h: Tensor, kept: Tensor | None) -> Tensor:
-    """The mean over tokens that are kept: shapes (N, T, d) and (N, T) to (N, d)."""
+    """The mean over tokens that are kept: shapes (N, T, d) and (N, T) to (N, d).
+
+    It is in float32 or better, since the sum of many tokens overflows in half precision.
+    """
+    wide = torch.promote_types(h.dtype, torch.float32)
     if kept is None:
-        return h.mean(1)
-    weights = kept.to(h)[..., None]
-    return (weights * h).sum(1) / weights.sum(1)
+        return h.mean(1, dtype=wide)
+    left_out = kept.to(h.device)[..., None] == 0  # where h may be anything, also NaN
+    return h.masked_fill(left_out, 0).sum(1, dtype=wide) / (~left_out).sum(1)
 
 
 def _attention_mask(inputs: Any) -> Tensor | None:

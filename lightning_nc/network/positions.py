@@ -194,7 +194,7 @@ def next_token(batch: Any) -> tuple[Any, Tensor]:
     """Unpack a batch of a causal language model: each token's label is the next token.
 
     Use it as ``Probe(unpack=next_token)``. Inputs are passed on as they are. The last token has no
-    label, nor has one before padding.
+    label, nor has padding or a token before it.
 
     Args:
         batch: A mapping with ``input_ids``, and perhaps ``attention_mask`` and ``labels`` (of the
@@ -223,5 +223,6 @@ def next_token(batch: Any) -> tuple[Any, Tensor]:
     labels = torch.full_like(tokens, IGNORED, dtype=torch.long)
     labels[:, :-1] = named.pop("labels", tokens)[:, 1:]
     if "attention_mask" in named:
-        labels[:, :-1][named["attention_mask"][:, 1:] == 0] = IGNORED
+        padding = named["attention_mask"] == 0  # on either side
+        labels[:, :-1][padding[:, :-1] | padding[:, 1:]] = IGNORED
     return (named if isinstance(batch, Mapping) else batch), labels

@@ -66,9 +66,16 @@ def test_masked_mean_leaves_padding_out(inputs, means):
 
 def test_what_padding_holds_does_not_count_in_a_masked_mean():
     padded = STATES.clone()
-    padded[0, 3] = 1e6
     expected = pooled(lightning_nc.masked_mean, STATES, RIGHT)
-    assert torch.equal(pooled(lightning_nc.masked_mean, padded, RIGHT), expected)
+    for held in (1e6, torch.nan):
+        padded[0, 3] = held
+        assert torch.equal(pooled(lightning_nc.masked_mean, padded, RIGHT), expected)
+
+
+@pytest.mark.parametrize("mask", [{}, {"attention_mask": torch.ones(2, 2000)}])
+def test_the_mean_of_many_tokens_does_not_overflow_in_half_precision(mask):
+    states = torch.full((2, 2000, 3), 50.0).half()  # their sum is above 65504
+    assert torch.equal(pooled(lightning_nc.masked_mean, states, mask), torch.full((2, 3), 50.0))
 
 
 @pytest.mark.parametrize("pool", POOLS)

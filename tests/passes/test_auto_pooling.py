@@ -174,6 +174,14 @@ def test_it_has_also_if_the_network_returns_log_probabilities():
     assert_is(answer.classifier.features, net.by_hand("the last token"))
 
 
+@pytest.mark.parametrize("end", ENDS)
+def test_it_has_also_if_a_network_in_half_precision_returns_float32(end):
+    net = Encoder(end, on_tokens=True, after=lambda z: z.float()).bfloat16()
+    answer = ask(net, padded(False, False, 4))
+    states = [net.states(ids[:n]).double() for ids, n in zip(TOKENS, LENGTHS, strict=True)]
+    assert_is(answer.classifier.features, torch.stack([ENDS[end][1](h) for h in states]))
+
+
 @pytest.mark.parametrize("mask", ["attention_mask", "padding_mask"])
 def test_masks_of_either_kind_leave_out_padding(mask):
     net = Encoder()

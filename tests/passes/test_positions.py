@@ -349,13 +349,15 @@ def test_some_classes_of_positions_are_measured():
     assert torch.equal(answer.classifier.weight, weight[[1, 3]])
 
 
-def test_next_tokens_are_labels():
+@pytest.mark.parametrize("left", [False, True])
+def test_next_tokens_are_labels_and_padding_neither_predicts_nor_is_predicted(left):
     ids = cases.tokens().tensors[0] % cases.R
     mask = torch.arange(cases.T) < 1 + torch.arange(len(ids))[:, None] % cases.T
+    mask = mask.fliplr() if left else mask
     data = [{"input_ids": i, "attention_mask": m.long()} for i, m in zip(ids, mask, strict=True)]
     _, answer = run(Tokens(), data, unpack=next_token)
     labels = torch.full_like(ids, IGNORED)
-    labels[:, :-1] = torch.where(mask[:, 1:], ids[:, 1:], IGNORED)
+    labels[:, :-1] = torch.where(mask[:, 1:] & mask[:, :-1], ids[:, 1:], IGNORED)
     assert_same(values(answer), cases.of_tokens(Tokens(), TensorDataset(ids, labels)))
 
 
