@@ -116,9 +116,11 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
         named = [run for run in found.runs if run.module is found.modules.get(name)]
         head = found.last_of([run._replace(rows=_rows_of(run)) for run in named])
         if head is None or head.rows is None:
+            silent = not named and name in found.modules
+            way = f" If it takes what the network returns, {call_advice(name)}" if silent else ""
             raise ValueError(
                 f"The head '{name}' has no weight matrix or never runs. The last modules that have "
-                f"one and run are {', '.join(repr(run.name) for run in candidates[-5:])}."
+                f"one and run are {', '.join(repr(run.name) for run in candidates[-5:])}.{way}"
                 f"{script_advice(found.modules)}"
             )
         return head
@@ -130,6 +132,11 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
     best = found.last_of([run for run in candidates if run.rows in rows])
     larger = [run for run in candidates[-1:] if run.rows is not None and run.rows > classes_seen]
     return best or next(iter(larger), None)
+
+
+def call_advice(name: str) -> str:
+    """What to do about a head that the network does not call itself."""
+    return f"call it: Probe(..., forward=lambda module, inputs: module.{name}(module(inputs)))."
 
 
 def returns_more(found: Trace, name: str) -> bool:
