@@ -26,11 +26,11 @@ Shapes = Mapping[Place, tuple[int, ...]]
 def shapes_of(found: Trace) -> dict[Place, tuple[int, ...]]:
     """The shapes on both sides of every run of every module, of the raw input and the output."""
     shapes: dict[Place, tuple[int, ...]] = {}
-    for number, run in found.numbered_runs():
+    for run in found.runs:
         if run.shape is not None:
-            shapes[run.name, number, "output"] = run.shape
+            shapes[run.name, run.number, "output"] = run.shape
         if run.input_shape is not None:
-            shapes[run.name, number, "input"] = run.input_shape
+            shapes[run.name, run.number, "input"] = run.input_shape
     if found.raw is not None:
         shapes[None, 0, "output"] = tuple(found.raw.shape)
     if found.output_shape is not None:
@@ -56,9 +56,9 @@ class Chooser:
         self.shapes, self.samples, self.other = shapes_of(found), samples, other
         self.channels: dict[Place, tuple[int, bool] | None] = {}
         before: tuple[int, bool] | None = None
-        for number, run in found.numbered_runs():
-            self.channels[run.name, number, "output"] = run.channels
-            self.channels[run.name, number, "input"] = before
+        for run in found.runs:
+            self.channels[run.name, run.number, "output"] = run.channels
+            self.channels[run.name, run.number, "input"] = before
             before = run.channels
 
     def is_unclear(self, point: Point) -> bool:

@@ -38,8 +38,9 @@ def find_blocks(model: nn.Module, batch: Any) -> list[str]:
     none is inside another, and every one of them is a bottleneck: with its output detached, the
     network's output no longer depends on the input (for tokens, on their embedding). The candidate
     with the most instances is chosen; on a tie, the outermost. Without a candidate, every
-    nonlinearity that ran is a layer. Logits are never a layer, nor is what does not lead to the
-    head, such as an auxiliary branch, and what is inside a ScriptModule cannot be seen.
+    nonlinearity that ran is a layer. A module that runs several times is a layer for each run that
+    leads to the head. Logits are never a layer, nor is what does not lead to the head, such as an
+    auxiliary branch or a second view, and what is inside a ScriptModule cannot be seen.
 
     Args:
         model: The network; it is left as it was.
@@ -81,7 +82,7 @@ def block_points(found: Trace, head: ModuleRun | None, pool: Pool = "auto") -> l
     """
     last = [found.output] if head is None else head.nodes
     hidden = _before_logits(found.leading_to(last), head)
-    chosen = _bottleneck_class(found, hidden) or _nonlinearities(hidden)
+    chosen = _of_bottlenecks(found, hidden) or _nonlinearities(hidden)
     if not chosen:
         raise ValueError(
             "Found no blocks: there is no class of modules with two or more instances that the "
@@ -90,9 +91,8 @@ def block_points(found: Trace, head: ModuleRun | None, pool: Pool = "auto") -> l
             f"{{name: callable}}.{script_advice(found.modules)}"
         )
     first = [Point(INPUT, None)] if found.raw is not None else []
-    return first + [
-        point for name, runs in chosen.items() for point in points_of_runs(name, runs, pool)
-    ]
+    runs = [(run.name, run.number) for run in chosen]
+    return first + points_of_runs(runs, found.names(), pool)
 
 
 def find_head(found: Trace, name: str | None, classes_seen: int | None) -> ModuleRun | None:
@@ -114,26 +114,29 @@ def find_head(found: Trace, name: str | None, classes_seen: int | None) -> Modul
     candidates = [run for run in found.runs if run.rows is not None]
     if name is not None:
         named = [run for run in found.runs if run.module is found.modules.get(name)]
-        named = [run._replace(rows=_rows_of(run)) for run in named]
-        if not named or named[-1].rows is None:
+        head = found.last_of([run._replace(rows=_rows_of(run)) for run in named])
+        if head is None or head.rows is None:
+            silent = not named and name in found.modules
+            way = f" If it takes what the network returns, {call_advice(name)}" if silent else ""
             raise ValueError(
                 f"The head '{name}' has no weight matrix or never runs. The last modules that have "
-                f"one and run are {', '.join(repr(run.name) for run in candidates[-5:])}."
+                f"one and run are {', '.join(repr(run.name) for run in candidates[-5:])}.{way}"
                 f"{script_advice(found.modules)}"
             )
-        return named[-1]
+        return head
     if classes_seen is None:
         return candidates[-1] if candidates else None
 
     rows = {classes_seen, 1} if classes_seen == 2 else {classes_seen}
-
-    def exact(runs: list[ModuleRun]) -> list[ModuleRun]:
-        return [run for run in runs if run.rows in rows][-1:]
-
     # an auxiliary head, or that of another task, does not lead to the output that decides
-    best = exact(found.leading_to([found.output])) or exact(found.runs)
+    best = found.last_of([run for run in candidates if run.rows in rows])
     larger = [run for run in candidates[-1:] if run.rows is not None and run.rows > classes_seen]
-    return next(iter(best or larger), None)
+    return best or next(iter(larger), None)
+
+
+def call_advice(name: str) -> str:
+    """What to do about a head that the network does not call itself."""
+    return f"call it: Probe(..., forward=lambda module, inputs: module.{name}(module(inputs)))."
 
 
 def returns_more(found: Trace, name: str) -> bool:
@@ -177,8 +180,8 @@ def _before_logits(runs: list[ModuleRun], head: ModuleRun | None) -> list[Module
     return [run for run in before if not run.name.startswith(inside)]
 
 
-def _bottleneck_class(found: Trace, hidden: list[ModuleRun]) -> dict[str, int]:
-    """Return the modules of the chosen class and how often each ran; empty if there is none."""
+def _of_bottlenecks(found: Trace, hidden: list[ModuleRun]) -> list[ModuleRun]:
+    """Return the runs of the modules of the chosen class; empty if there is none."""
     classes: dict[type, dict[str, list[ModuleRun]]] = {}
     for run in hidden:
         kind = _written_class(run.module)
@@ -195,7 +198,7 @@ def _bottleneck_class(found: Trace, hidden: list[ModuleRun]) -> dict[str, int]:
             continue
         if all(_is_bottleneck(found, runs) for runs in instances.values()):
             best = instances
-    return {name: len(runs) for name, runs in best.items()}
+    return [run for run in hidden if run.name in best]
 
 
 def _is_bottleneck(found: Trace, runs: list[ModuleRun]) -> bool:
@@ -203,13 +206,13 @@ def _is_bottleneck(found: Trace, runs: list[ModuleRun]) -> bool:
     return bool(outputs) and not found.depends_on_input(without=outputs)
 
 
-def _nonlinearities(hidden: list[ModuleRun]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for run in hidden:
-        kind = _written_class(run.module)
-        if kind.__module__ == "torch.nn.modules.activation" and kind not in _NOT_NONLINEARITIES:
-            counts[run.name] = counts.get(run.name, 0) + 1
-    return counts
+def _nonlinearities(hidden: list[ModuleRun]) -> list[ModuleRun]:
+    return [
+        run
+        for run in hidden
+        if (kind := _written_class(run.module)).__module__ == "torch.nn.modules.activation"
+        and kind not in _NOT_NONLINEARITIES
+    ]
 
 
 def _written_class(module: nn.Module) -> type:

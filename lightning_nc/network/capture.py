@@ -1,9 +1,10 @@
 """Read features from a network with hooks that exist only inside one ``with`` block."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ class Capture:
         for point in points:
             self._points.setdefault(point.module, []).append(point)
         self._runs: Counter[str] = Counter()
+        self._runs_of_heads: Counter[str] = Counter()
         self._silent: set[Point] = set()
         self._inputs: Any = None
         self._samples = 0
@@ -66,6 +68,7 @@ class Capture:
             The output of the network.
         """
         self._runs.clear()
+        self._runs_of_heads.clear()
         self.outputs.clear()
         self._silent = {point for points in self._points.values() for point in points}
         self._inputs, self._samples, self._consume = inputs, samples, consume
@@ -104,12 +107,17 @@ class Capture:
                 taken = (*args, *kwargs.values())[0] if point.side == "input" else output
                 self._hand_over(point, taken)
 
-    def on_head(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def on_head(
+        self, name: str, run: int, module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> None:
         """Read the head (a forward hook); under sharding its weight exists only now."""
+        if self._consume is None:
+            return  # not called by `forward`
+        self._runs_of_heads[name] += 1
+        if self._runs_of_heads[name] != run + 1 or name in self.failures:
+            return
         consume, self._consume = self._consume, None  # hooks ignore the runs that reading takes
         try:
-            if consume is None or name in self.failures:
-                return
             self.outputs[name] = main_tensor(output)
             if name not in self.heads:
                 h = next(iter((*args, *kwargs.values())), None)
@@ -143,7 +151,7 @@ class Capture:
 def capture(
     model: nn.Module,
     points: Sequence[Point],
-    heads: Collection[str] = (),
+    heads: Mapping[str, int] = MappingProxyType({}),
     call: Callable[[Any], Any] | None = None,
 ) -> Iterator[Capture]:
     """Watch a network at some points inside the block; hooks are removed at its end.
@@ -151,7 +159,7 @@ def capture(
     Args:
         model: The network.
         points: Where to take features.
-        heads: Names of the heads, which are read when they run.
+        heads: Names of the heads, which are read when they run, and the number of that run.
         call: Calls the network with inputs; by default as `calling` says.
 
     Yields:
@@ -171,9 +179,9 @@ def capture(
             assert name is not None
             hook = partial(watched.on_run, name)
             hooks.enter_context(modules[name].register_forward_hook(hook, with_kwargs=True))
-        for name in heads:
+        for name, run in heads.items():
             # before all other hooks: that of FSDP shards the weight again
-            read = partial(watched.on_head, name)
+            read = partial(watched.on_head, name, run)
             at_head = modules[name].register_forward_hook(read, prepend=True, with_kwargs=True)
             hooks.enter_context(at_head)
         yield watched

@@ -1,7 +1,8 @@
 """Points: the places in a network at which features are taken, found by module names."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
@@ -66,7 +67,7 @@ def clean_name(name: str) -> str:
 
 def match_layers(
     layers: Layers,
-    runs: Mapping[str, int],
+    runs: Sequence[tuple[str, int]],
     modules: Mapping[str, nn.Module],
     pool: Pool = "auto",
 ) -> list[Point]:
@@ -76,7 +77,8 @@ def match_layers(
         layers: Names or globs as in ``named_modules()``, or a mapping from these to callables that
             make (N, d) features of a module's output; ``"input"`` is the raw input. A ``*`` in a
             glob stops at a dot, ``**`` does not.
-        runs: How often each module runs in a forward pass, in running order.
+        runs: The module's name of each run in a forward pass, in running order, and the run's
+            number among those of its module, counted from 0.
         modules: All modules of the network by name; the first name of a shared module is used in
             ``runs``.
         pool: Makes (N, d) features of layers that have no callable of their own, except for the raw
@@ -90,42 +92,47 @@ def match_layers(
     first_names: dict[nn.Module, str] = {}
     for name, module in modules.items():
         first_names.setdefault(module, name)
+    names = list(dict.fromkeys(name for name, _ in runs))
     wanted = [layers] if isinstance(layers, str) else list(layers)
     points: list[Point] = []
     for pattern in wanted:
         own: Pool = layers[pattern] if isinstance(layers, Mapping) else pool
-        if pattern == INPUT and INPUT not in runs:
+        if pattern == INPUT and INPUT not in names:
             points.append(Point(INPUT, None, pool=own if isinstance(layers, Mapping) else "auto"))
             continue
         # a glob does not match the network as a whole, whose name is empty
         matched = [name for name in matching(pattern, modules) if name or not pattern]
         meant = {first_names[modules[name]] for name in matched}
-        found = [name for name in runs if name in meant]
+        found = [run for run in runs if run[0] in meant]
         if not found or any(isinstance(modules[name], torch.jit.ScriptModule) for name in matched):
-            raise ValueError(_why_silent(pattern, matched, runs, modules))
-        points += [point for name in found for point in points_of_runs(name, runs[name], own)]
+            raise ValueError(_why_silent(pattern, matched, names, modules))
+        points += points_of_runs(found, runs, own)
     points = list(dict.fromkeys(points))
-    names = [point.name for point in points]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    chosen = [point.name for point in points]
+    twice = sorted({name for name in chosen if chosen.count(name) > 1})
     if twice:
         raise ValueError(
             f"layers= names '{twice[0]}' twice, with different callables. Use one for each."
         )
-    order = {name: position for position, name in enumerate(runs)}
-    return sorted(points, key=lambda p: (-1 if p.module is None else order[p.module], p.run))
+    order = {run: position for position, run in enumerate(runs)}
+    return sorted(points, key=lambda p: -1 if p.module is None else order[p.module, p.run])
 
 
-def points_of_runs(name: str, count: int, pool: Pool = "auto") -> list[Point]:
-    """Return one point per run of a module: ``relu``, or ``relu-1``, ``relu-2`` if it runs twice.
+def points_of_runs(
+    chosen: Iterable[tuple[str, int]], runs: Iterable[tuple[str, int]], pool: Pool = "auto"
+) -> list[Point]:
+    """Return the point of each of some runs: ``relu``, or ``relu-1``, ``relu-2`` if it runs twice.
 
     Args:
-        name: The module's name.
-        count: How often the module runs.
-        pool: Makes (N, d) features of its output.
+        chosen: The name of the module and the number of each run, as in `match_layers`.
+        runs: All runs of the forward pass.
+        pool: Makes (N, d) features of their output.
     """
-    if count == 1:
-        return [Point(name, name, pool=pool)]
-    return [Point(f"{name}-{run + 1}", name, run, pool=pool) for run in range(count)]
+    counts = Counter(name for name, _ in runs)
+    return [
+        Point(name if counts[name] == 1 else f"{name}-{number + 1}", name, number, pool=pool)
+        for name, number in chosen
+    ]
 
 
 def contained(names: Iterable[str]) -> dict[str, str]:
@@ -165,13 +172,13 @@ def script_advice(modules: Mapping[str, nn.Module]) -> str:
 
 
 def _why_silent(
-    pattern: str, silent: list[str], runs: Mapping[str, int], modules: Mapping[str, nn.Module]
+    pattern: str, silent: list[str], running: list[str], modules: Mapping[str, nn.Module]
 ) -> str:
     around = {n: m for n, m in modules.items() if any(_is_in(s, n) for s in silent or [pattern])}
     advice = script_advice(around)
     if advice:
         return f"Layer '{pattern}' cannot be measured.{advice}"
-    deeper = deeper_advice(pattern, filter(None, runs))
+    deeper = deeper_advice(pattern, filter(None, running))
     if silent:
         return (
             f"Layer '{silent[0]}' never runs when the network is called (perhaps only its weights "

@@ -1,7 +1,7 @@
 """Which modules run when a network is called once, in what order, and what depends on what."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ class ModuleRun(NamedTuple):
 
     Attributes:
         name: Clean name of the module.
+        number: Which run of its module it is within the pass, counted from 0.
         module: The module itself.
         nodes: Autograd nodes of its output tensors.
         main: Autograd node of the main one; None without one.
@@ -32,6 +33,7 @@ class ModuleRun(NamedTuple):
     """
 
     name: str
+    number: int
     module: nn.Module
     nodes: list[Any]
     main: Any
@@ -65,16 +67,9 @@ class Trace(NamedTuple):
     raw: Tensor | None
     modules: dict[str, nn.Module]
 
-    def runs_of_each(self) -> dict[str, int]:
-        """Return how often each module ran, in running order."""
-        return dict(Counter(run.name for run in self.runs))
-
-    def numbered_runs(self) -> Iterator[tuple[int, ModuleRun]]:
-        """Yield each run with its number among the runs of its module, counted from 0."""
-        counts: Counter[str] = Counter()
-        for run in self.runs:
-            yield counts[run.name], run
-            counts[run.name] += 1
+    def names(self) -> list[tuple[str, int]]:
+        """Return the module's name of each run and its number."""
+        return [(run.name, run.number) for run in self.runs]
 
     def last_weighted(self) -> ModuleRun | None:
         """Return the run of the last module with a weight matrix; None if there is none."""
@@ -94,6 +89,15 @@ class Trace(NamedTuple):
             if (not path.isdisjoint(run.nodes) if run.nodes else not beside)
         ]
         return leading if path and leading else self.runs
+
+    def last_of(self, runs: Sequence[ModuleRun]) -> ModuleRun | None:
+        """Return the last of some runs that leads to the output, or else the last of them.
+
+        What runs twice, as on a second view, leads there with one run and makes a loss of another.
+        """
+        leading = {id(run.nodes) for run in self.leading_to([self.output])}
+        of_output = [run for run in runs if id(run.nodes) in leading]
+        return next(reversed(of_output or runs), None)
 
     def depends_on_input(self, without: set[Any]) -> bool:
         """Whether the output still depends on the input with some nodes detached."""
@@ -167,14 +171,16 @@ def _refuse(_: None) -> Tensor:
 
 def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bool) -> Trace:
     runs: list[ModuleRun] = []
+    counts: Counter[str] = Counter()
     sources, modules = _Sources(inputs), named_modules(model)
     names: dict[nn.Module, str] = {}
     for name, module in modules.items():
         names.setdefault(module, name)
 
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        before = runs[-1].channels if runs else None
-        runs.append(_run_of(names[module], module, [args, kwargs], output, before))
+        before, name = runs[-1].channels if runs else None, names[module]
+        runs.append(_run_of(name, counts[name], module, [args, kwargs], output, before))
+        counts[name] += 1
 
     has_embedding = any(isinstance(module, nn.Embedding) for module in names)
     tokens_given = tokens and has_embedding and sources.have_whole_numbers
@@ -227,7 +233,12 @@ class _Sources:
 
 
 def _run_of(
-    name: str, module: nn.Module, inputs: Any, output: Any, channels: tuple[int, bool] | None
+    name: str,
+    number: int,
+    module: nn.Module,
+    inputs: Any,
+    output: Any,
+    channels: tuple[int, bool] | None,
 ) -> ModuleRun:
     """A run as it has ended; the channels are those of the run before."""
     first, main = next(tensors_in(inputs), None), main_tensor(output)
@@ -235,6 +246,7 @@ def _run_of(
     features = first.shape[-1] if first is not None and first.ndim else None
     return ModuleRun(
         name,
+        number,
         module,
         nodes=[tensor.grad_fn for tensor in tensors_in(output) if tensor.grad_fn is not None],
         main=getattr(main, "grad_fn", None),

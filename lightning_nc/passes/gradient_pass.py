@@ -153,7 +153,8 @@ class GradientPass(MeasuringPass):
             features.append(h.to(self.runner.device_of_sums).double())
 
         uncast = torch.autocast(self.runner.device.type, enabled=False)
-        with uncast, capture(self.runner.model, [point], [name], self.runner.call) as watched:
+        runs = {name: point.run}
+        with uncast, capture(self.runner.model, [point], runs, self.runner.call) as watched:
             watched.forward(inputs, len(labels), keep)
         watched.require_all()
         head = watched.heads[name]

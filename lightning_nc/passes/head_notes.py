@@ -2,7 +2,9 @@
 
 from torch import Tensor
 
-from lightning_nc.network.blocks import is_bypassed, is_of_several_positions
+from lightning_nc.network.blocks import call_advice, is_bypassed, is_of_several_positions
+from lightning_nc.network.head import own_matrix
+from lightning_nc.network.parameters import takes_one
 from lightning_nc.network.points import script_advice
 from lightning_nc.network.trace import ModuleRun, Trace
 from lightning_nc.passes.request import DoesNotApply, Request
@@ -116,7 +118,37 @@ def no_head(found: Trace, classes_seen: int) -> str:
         what = f"; the last layer, '{last.name}', has {last.rows} row{'s' * (last.rows != 1)}"
     return (
         f"Found no head: no module with a weight row for each of {classes_seen} classes ran{what}. "
-        f"Either label {classes_seen - 1} is out of range and must be corrected (classes are "
-        'numbered from 0), or the head must be named: head="classifier".'
-        f"{script_advice(found.modules)}"
+        f"{_way_to_a_head(found, last, classes_seen)}{script_advice(found.modules)}"
+    )
+
+
+def _way_to_a_head(found: Trace, last: ModuleRun | None, classes_seen: int) -> str:
+    """What to do if there is a head, by what the last layer computes."""
+    name = 'head="classifier"'
+    if last is None or (last.rows or 0) < classes_seen:
+        return (
+            f"Either label {classes_seen - 1} is out of range and must be corrected (classes are "
+            f"numbered from 0), or the head must be named: {name}."
+        )
+    silent = _beside(found, last, classes_seen)
+    if not silent:
+        return f"If one of the modules is a head, name it: {name}."
+    return (
+        f"'{silent}' has one, but does not run when the network is called. If it is the head, "
+        f"{call_advice(silent)}"
+    )
+
+
+def _beside(found: Trace, last: ModuleRun, classes_seen: int) -> str:
+    """Name of a module from the last layer to the classes that did not run; empty without one."""
+    ran = {run.module for run in found.runs}
+    return next(
+        (
+            name
+            for name, module in found.modules.items()
+            if module not in ran
+            and own_matrix(module, last.rows, classes_seen) is not None
+            and takes_one(module)
+        ),
+        "",
     )

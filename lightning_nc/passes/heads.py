@@ -93,8 +93,10 @@ def _whole(found: Trace, head: ModuleRun) -> ModuleRun:
         same_shape = run.shape is not None and run.shape == head.shape
         return bool(adds) and same_input and same_shape and takes_one(run.module)
 
-    around = [run for run in found.runs if run.name and _is_inside(head, run)]
-    whole = next((run for run in reversed(around) if adds_up(run)), head)
+    # a run of a part is within the run that ends next of a module around it
+    later = found.runs[found.runs.index(head) + 1 :]
+    around = {r.name: r for r in reversed(later) if r.name and _is_inside(head, r)}
+    whole = next((run for run in around.values() if adds_up(run)), head)
     return whole._replace(rows=head.rows)
 
 
@@ -110,8 +112,7 @@ def last_layer_point(found: Trace, head: ModuleRun | None, request: Request) -> 
     """
     last = _last_projection(found) if head is None else head
     if last is not None:
-        number = found.runs_of_each()[last.name] - 1
-        return Point(f"input of {last.name}", last.name, number, "input", request.pool)
+        return Point(f"input of {last.name}", last.name, last.number, "input", request.pool)
     return Point("output", "", side="returned", pool=request.pool)
 
 
@@ -120,7 +121,7 @@ def _last_projection(found: Trace) -> ModuleRun | None:
     last = found.last_weighted()
     names = [] if last is None else _ancestors(last.name)
     named = next((name for name in names if _PROJECTION.search(name)), None)
-    run = next((run for run in found.runs if run.name == named), None)
+    run = found.last_of([run for run in found.runs if run.name == named])
     # the last layer of a residual block is often called a projection too
     return None if run is None or is_bypassed(found, run) else run
 

@@ -112,7 +112,7 @@ class Places:
         if request.layers is None:
             return [], {}
         if request.layers != "blocks":
-            runs, modules = self.found.runs_of_each(), named_modules(self.runner.model)
+            runs, modules = self.found.names(), named_modules(self.runner.model)
             return match_layers(request.layers, runs, modules, request.pool), {}
         points = block_points(self.found, head, request.pool)
         notes = _several_note(self.found, points)
@@ -201,7 +201,8 @@ class Places:
         }
         if not tokens:
             return {}
-        watching = capture(self.runner.model, [], set(tokens.values()), self.runner.call)
+        runs = {name: point.run for point, name in tokens.items()}
+        watching = capture(self.runner.model, [], runs, self.runner.call)
         with watching as watched, self.runner.precision():
             output = watched.forward(self.inputs, self.samples, lambda *_: None)
         found = {}

@@ -99,7 +99,8 @@ def sweep(
     held = runner.generators()
     decisions = SweptDecisions(heads, named, sum(batch.size for batch in reading.own))
     widths: dict[Point, int] = {}
-    with capture(runner.model, points, set(heads.values()), runner.call) as watched:
+    runs = {name: point.run for point, name in heads.items()}
+    with capture(runner.model, points, runs, runner.call) as watched:
 
         def hand_on(labels: Tensor, point: Point, features: Tensor) -> None:
             h = features.to(runner.device_of_sums)

@@ -197,7 +197,7 @@ class _Twice(nn.Module):
 
 
 def test_blocks_that_run_twice_are_bottlenecks_by_all_their_runs_together():
-    expected = ["input", "blocks.0-1", "blocks.0-2", "blocks.1-1", "blocks.1-2"]
+    expected = ["input", "blocks.0-1", "blocks.1-1", "blocks.0-2", "blocks.1-2"]
     assert find_blocks(_Twice(), torch.randn(6, 8)) == expected
 
 

@@ -22,7 +22,7 @@ from tests import architectures
 
 def points_of(model, layers, inputs):
     with unobtrusive(model):
-        runs = trace(model, inputs, partial(call_model, model)).runs_of_each()
+        runs = trace(model, inputs, partial(call_model, model)).names()
     return match_layers(layers, runs, named_modules(model))
 
 
@@ -257,7 +257,7 @@ def test_what_the_call_returns_may_be_of_a_part_or_one_of_several_outputs(net, x
 
 
 def test_the_head_is_copied_when_it_runs(net, x):
-    with unobtrusive(net), capture(net, [], ["2"]) as watched:
+    with unobtrusive(net), capture(net, [], {"2": 0}) as watched:
         watched.forward(x, 6, lambda point, h: None)
     head = watched.heads["2"]
     assert torch.equal(head.weight, net[2].weight)  # which may be large: float32 as it is
@@ -329,7 +329,7 @@ def test_what_fails_at_one_point_costs_no_other(net, x):
             raise KeyError(point.name)
 
     points = points_of(net, ["0", "1", "2"], x)
-    with unobtrusive(net), capture(net, points, ["3"]) as watched:
+    with unobtrusive(net), capture(net, points, {"3": 0}) as watched:
         for _ in range(2):
             watched.forward(x, 6, fail)
     assert seen == ["0", "1", "2", "0", "2"]  # a point that failed is not tried again

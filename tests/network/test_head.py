@@ -447,6 +447,31 @@ def test_what_the_loss_alone_classifies_is_no_logits(kind):
     assert torch.equal(answer.classifier.features.means, of_output.classifier.features.means)
 
 
+class HeadApart(nn.Module):
+    """As in metric learning: the network returns features, and training_step calls the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(6, 8), nn.Linear(8, K)
+
+    def forward(self, x):
+        return self.body(x).tanh()
+
+
+@pytest.mark.parametrize("named", [None, "head"])
+def test_the_way_to_a_head_that_the_network_does_not_call_is_told_and_leads_there(named):
+    model = HeadApart()
+    (answer,) = ask(model, Request(classifier=True, head=named))
+    told = str(answer) if named else answer.notes["no head"]
+    assert "out of range" not in told  # since the last layer has more rows than there are classes
+    way = "lambda module, inputs: module.head(module(inputs))"
+    assert f"call it: Probe(..., forward={way})" in told
+    probe = Probe(DATA, "own", forward=eval(way))
+    values = measure(model, probe, measures=[NeuralCollapse(named)]).values
+    rows = reference.equinorm(model.head.weight.detach().double().numpy())
+    assert values["nc/own/nc2_equinorm_weights"] == pytest.approx(rows, rel=1e-9)
+
+
 def test_maps_of_a_sample_and_of_others_do_not_add_up_to_a_head():
     class OfNeighbours(nn.Module):
         """As a layer of a graph network, it maps a sample and the mean of its neighbours."""
