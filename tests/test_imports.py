@@ -47,7 +47,7 @@ ROOMS = {
         {"torch", "transformers", "wandb_workspaces"},
     ),
     "metrics": (
-        ("arguments", "measures", "passes", "functional"),
+        ("arguments", "measures", "passes", "guards", "functional"),
         {"torch", "torchmetrics", "matplotlib"},
     ),
     "report": (
