@@ -48,7 +48,7 @@ ROOMS = {
         {"torch", "transformers", "wandb_workspaces"},
     ),
     "metrics": (
-        ("arguments", "measures", "passes", "functional"),
+        ("arguments", "measures", "passes", "guards", "functional"),
         {"torch", "torchmetrics", "matplotlib"},
     ),
     "report": (

@@ -41,5 +41,5 @@ def pace_of(runner: Runner, reading: Reading) -> Pace:
 
 
 def _wait_for(device: torch.device) -> None:
-    if device.type in ("cuda", "mps"):
+    if device.type in ("cuda", "mps", "xpu"):
         getattr(torch, device.type).synchronize()

@@ -1,4 +1,8 @@
-"""Pure functions of features, class means, classifiers and networks; results are in float64."""
+"""Pure functions of features, class means, classifiers and networks; results are in float64.
+
+Features, means and classifiers on a device without float64, as Apple's MPS, have to be moved to the
+CPU before; results for networks on such a device are on the CPU.
+"""
 
 from lightning_nc.functional.class_distance import (
     class_distance_normalized_variance as class_distance_normalized_variance,

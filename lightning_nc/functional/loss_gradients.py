@@ -25,13 +25,14 @@ def loss_gradients(outputs: Tensor, targets: Tensor, loss: Loss | None = None) -
 
 def _cross_entropy_gradients(f: Tensor, targets: Tensor) -> Tensor:
     r"""The gradient :math:`p_c - [c = y]` in the logits, accurate even where p_y is nearly 1."""
+    targets = targets.to(f.device)
     if f.shape[1] == 1:
-        y = targets.reshape(-1, 1).to(f)
+        y = targets.reshape(-1, 1).to(f.dtype)
         return (1 - y) * f.sigmoid() - y * (-f).sigmoid()
     p = f.softmax(1)
     if targets.is_floating_point():  # targets are class probabilities
-        y = targets.to(f)
+        y = targets.to(f.dtype)
         return p * y.sum(1, keepdim=True) - y
-    y = targets.reshape(-1, 1).to(f.device, torch.long)
+    y = targets.reshape(-1, 1).long()
     others = p.scatter(1, y, 0)
     return others.scatter(1, y, -others.sum(1, keepdim=True))

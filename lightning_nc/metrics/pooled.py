@@ -1,6 +1,7 @@
 """Separation fuzziness and neural collapse as torchmetrics: exact, synchronised, in one sweep."""
 
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from lightning_nc.functional.class_moments import (
 )
 from lightning_nc.functional.input_checks import check_features, require_every_class
 from lightning_nc.functional.separation import fuzziness_of
+from lightning_nc.guards.precision import with_float64
 from lightning_nc.measures.last_layer import LastLayer
 from lightning_nc.measures.neural_collapse_quantities import QUANTITIES
 from lightning_nc.passes.request import ClassifierGeometry
@@ -54,7 +56,8 @@ class _PooledMoments(Metric):
     def update(self, features: Tensor, labels: Tensor) -> None:
         """Add features of shape ``(N, d)`` with class indices of shape ``(N,)``."""
         labels = check_features(features, labels)
-        batch = _pack(class_moments(features, labels, self.num_classes))
+        place = with_float64(features.device)
+        batch = _pack(class_moments(features.to(place), labels.to(place), self.num_classes))
         self.moments = _pool(self.moments, batch, self.num_classes)
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
@@ -92,6 +95,21 @@ class _PooledMoments(Metric):
         """
         axes: Any = self._plot(val, ax)[1]  # which returns no figure for given axes
         return axes.get_figure(), axes
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
+        """Move the metric; what it has in float64 stays on the CPU if the device has none."""
+
+        @wraps(fn)  # torchmetrics reads from the name of a function whether it casts
+        def move(x: Tensor) -> Tensor:
+            if x.dtype != torch.float64:
+                return fn(x)
+            device = fn(x.new_empty(0, dtype=torch.float32)).device
+            place = with_float64(device)
+            return fn(x) if place == device else x.to(place)
+
+        super()._apply(move, exclude_state)
+        self._device = self.moments.device  # where Lightning moves what it computes, in float64
+        return self
 
     def _moments(self) -> ClassMoments:
         moments = _unpack(self.moments, self.num_classes)

@@ -70,7 +70,7 @@ def plain_runner(
     way = calling(model, forward)
 
     def move(batch: Any) -> Any:
-        return _moved(convert(batch), device)
+        return _moved_batch(convert(batch), device)
 
     def call(inputs: Any) -> Any:
         outputs = way.function(inputs)
@@ -104,11 +104,18 @@ class _Movable(Protocol):
         """Return the object on a device."""
 
 
-def _moved(batch: Any, device: torch.device) -> Any:
+def _moved_batch(batch: Any, device: torch.device) -> Any:
     """Return the batch on a device, at any nesting."""
 
     def move(part: Any) -> Any:
-        waits_for_nothing = isinstance(part, Tensor) and device.type == "cuda"
-        return part.to(device, non_blocking=True) if waits_for_nothing else part.to(device)
+        return moved_tensor(part, device) if isinstance(part, Tensor) else part.to(device)
 
     return apply_to_collection(batch, _Movable, move)
+
+
+def moved_tensor(x: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device, without waiting for CUDA.
+
+    Others, such as MPS, may copy from memory that is in other use by then.
+    """
+    return x.to(device, non_blocking=device.type == "cuda")

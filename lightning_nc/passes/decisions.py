@@ -98,7 +98,8 @@ class HeadDecisions:
             if output is None:
                 found.append(_compared(chosen, logits))
                 continue
-            z = output[part].to(logits.device, torch.promote_types(output.dtype, logits.dtype))
+            z = output[part].to(logits.device)
+            z = z.to(torch.promote_types(z.dtype, logits.dtype))
             found.append(_compared(chosen, logits, z, z / self._unit / of_h))
         return torch.cat(found, 1)
 

@@ -16,7 +16,7 @@ from lightning_nc.network.labels import class_indices, dataset_labels
 from lightning_nc.network.nesting import plain
 from lightning_nc.network.points import Point
 from lightning_nc.network.positions import Positions, without_channel
-from lightning_nc.network.runner import Runner
+from lightning_nc.network.runner import Runner, moved_tensor
 from lightning_nc.network.samples import Samples
 from lightning_nc.network.unpacking import unpack_batch
 from lightning_nc.passes.decisions import SweptDecisions
@@ -132,7 +132,7 @@ class LabelledBatch(NamedTuple):
         number: Its position among the batches.
         inputs: What the network is called with, on the device.
         labels: The label of each sample, or its class index if the classes are known, shape
-            ``(n,)``, on the device.
+            ``(n,)``, on the device of sums.
         items: Number of sequences, images or other samples in the batch, N.
         positions: Which positions are samples; None if whole items are.
     """
@@ -162,8 +162,8 @@ def labelled_batches(runner: Runner, reading: Reading) -> Iterator[LabelledBatch
         check_labels(planned, labels, positions is not None)
         if reading.classes is not None:
             labels = torch.searchsorted(reading.classes, labels)
-        on_device = labels.to(runner.device, non_blocking=True)
-        yield LabelledBatch(planned.number, inputs, on_device, items, positions)
+        labels = moved_tensor(labels, runner.device_of_sums)
+        yield LabelledBatch(planned.number, inputs, labels, items, positions)
 
 
 def unpacked_batches(runner: Runner, reading: Reading) -> Iterator[tuple[ProbeBatch, Any, Any]]:

@@ -90,7 +90,7 @@ class CheckedPass:
         for path, owner in self.recorded.owners.items():
             K = kernels[path]
             of_sum = sum(squares[name] for name in owner.parameters)
-            if K is None or not self._adds_up(K, s.to(K), of_sum, scale):
+            if K is None or not self._adds_up(K, exact(s).to(K), of_sum, scale):
                 broken += list(owner.parameters)
         return broken
 

@@ -1,1 +1,1 @@
-"""A stand-in for a CUDA card, so that what needs one runs on any machine, with a CPU's numbers."""
+"""Stand-ins for a CUDA card and for Apple's MPS, which run anywhere, with a CPU's numbers."""

@@ -28,10 +28,14 @@ def _torch():
     return Path(importlib.util.find_spec("torch").submodule_search_locations[0])
 
 
-def build():
-    """The path of the compiled stand-in, which is kept until its source or torch changes."""
+def build(*options):
+    """The path of the compiled stand-in, which is kept until its source or torch changes.
+
+    Args:
+        options: Of the compiler.
+    """
     found = _torch()
-    origin = SOURCE.read_bytes() + f"{version('torch')} {found}".encode()
+    origin = SOURCE.read_bytes() + f"{version('torch')} {found} {options}".encode()
     folder = BUILT / hashlib.sha256(origin).hexdigest()[:12]
     library = folder / "card.so"
     if not library.exists():
@@ -39,7 +43,7 @@ def build():
         include = found / "include"
         headers = include, include / "torch/csrc/api/include", sysconfig.get_paths()["include"]
         unfinished = folder / f"card-{os.getpid()}.so"
-        command = ["g++", "-shared", "-fPIC", "-O1", "-w", "-std=c++20", str(SOURCE)]
+        command = ["g++", "-shared", "-fPIC", "-O1", "-w", "-std=c++20", *options, str(SOURCE)]
         command += [f"-I{each}" for each in headers]
         command += [f"-L{found / 'lib'}", *(f"-l{each}" for each in LIBRARIES)]
         subprocess.run([*command, "-o", str(unfinished)], check=True)
@@ -52,3 +56,11 @@ def load_before_torch(library):
     for name in LIBRARIES:
         ctypes.CDLL(str(_torch() / "lib" / f"lib{name}.so"), mode=ctypes.RTLD_GLOBAL)
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
+def imported(library):
+    """The module of Python that the stand-in is."""
+    spec = importlib.util.spec_from_file_location("card", library)
+    card = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(card)
+    return card

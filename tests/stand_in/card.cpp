@@ -1,28 +1,43 @@
-// A stand-in for a CUDA card, for a torch that was built without CUDA.
+// A stand-in for a CUDA card, for a torch that was built without CUDA; with -DAPPLE, for an MPS
+// device, for a torch that was not built for macOS.
 //
-// Tensors on "cuda:0" have memory of a kind of their own, which is counted and has an end. Each
-// operation runs on the CPU, on the same memory, so that values are those of a CPU. What holds on a
-// card holds here: tensors of two devices do not mix, random numbers come from the device's
-// generator, and the host waits for what it reads.
+// Tensors on "cuda:0" or "mps:0" have memory of a kind of their own, which is counted and has an
+// end. Each operation runs on the CPU, on the same memory, so that values are those of a CPU. What
+// holds on a card holds here: tensors of two devices do not mix, random numbers come from the
+// device's generator, and the host waits for what it reads. As on MPS, there is no float64 and not
+// every operation, and a copy to the device of memory that is not pinned is not finished if it need
+// not be waited for.
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/detail/MPSHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 
 #include <mutex>
 #include <set>
 
+#ifdef APPLE
+#define KIND MPS
+#define NAME "mps"
+constexpr bool has_float64 = false;
+#else
+#define KIND CUDA
+#define NAME "cuda"
+constexpr bool has_float64 = true;
+#endif
+
 namespace {
 
 using at::Tensor;
 using Sizes = c10::SymIntArrayRef;
 
-const c10::Device CARD{c10::DeviceType::CUDA, 0};
-const c10::DispatchKeySet KEYS{c10::DispatchKey::CUDA};
+const c10::Device CARD{c10::DeviceType::KIND, 0};
+const c10::DispatchKeySet KEYS{c10::DispatchKey::KIND};
 constexpr int64_t CAPACITY = int64_t{2} << 30;
 
 py::object* told = nullptr;  // what is called whenever the host waits
@@ -49,7 +64,7 @@ struct DeviceMemory : c10::Allocator {
   }
   c10::DataPtr allocate(size_t n) override {
     std::lock_guard<std::mutex> guard(lock);
-    TORCH_CHECK_WITH(OutOfMemoryError, allocated + int64_t(n) <= CAPACITY, "CUDA out of memory.");
+    TORCH_CHECK_WITH(OutOfMemoryError, allocated + int64_t(n) <= CAPACITY, "out of memory.");
     auto* start = static_cast<char*>(std::aligned_alloc(HEADER, n / HEADER * HEADER + 2 * HEADER));
     *reinterpret_cast<int64_t*>(start) = int64_t(n);
     allocated += int64_t(n);
@@ -83,7 +98,7 @@ PinnedMemory pinned_memory;
 
 struct Guard final : c10::impl::DeviceGuardImplInterface {
   static c10::Stream stream() { return c10::Stream(c10::Stream::DEFAULT, CARD); }
-  c10::DeviceType type() const override { return c10::DeviceType::CUDA; }
+  c10::DeviceType type() const override { return CARD.type(); }
   c10::Device exchangeDevice(c10::Device) const override { return CARD; }
   c10::Device getDevice() const override { return CARD; }
   void setDevice(c10::Device) const override {}
@@ -103,7 +118,8 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   void synchronizeEvent(void*) const override {}
   void synchronizeDevice(const c10::DeviceIndex) const override {}
 };
-C10_REGISTER_GUARD_IMPL(CUDA, Guard);
+#define REGISTER_GUARD(kind) C10_REGISTER_GUARD_IMPL(kind, Guard)
+REGISTER_GUARD(KIND);
 
 struct Generator : c10::GeneratorImpl {
   explicit Generator(at::Generator inner) : GeneratorImpl(CARD, KEYS), inner(std::move(inner)) {}
@@ -133,7 +149,7 @@ const at::Generator& default_generator() {
 }
 
 at::Generator on_cpu(const at::Generator& g) {
-  TORCH_CHECK(g.device() == CARD, "Expected a 'cuda' device type for generator but found 'cpu'");
+  TORCH_CHECK(g.device() == CARD, "Expected a '" NAME "' device type for generator but found 'cpu'");
   return static_cast<Generator*>(g.unsafeGetGeneratorImpl())->inner;
 }
 
@@ -142,6 +158,36 @@ at::Generator on_cpu(const at::Generator& g) {
 namespace at {
 
 // created by its name when torch first asks for it, so that this file is loaded before torch
+#ifdef APPLE
+struct MPSHooks : MPSHooksInterface {
+  void init() const override {}
+  bool isBuilt() const override { return true; }
+  bool isAvailable() const override { return true; }
+  bool hasMPS() const override { return true; }
+  bool hasPrimaryContext(DeviceIndex) const override { return true; }
+  bool isOnMacOSorNewer(unsigned, unsigned) const override { return true; }
+  DeviceIndex deviceCount() const override { return 1; }
+  DeviceIndex getCurrentDevice() const override { return 0; }
+  void setCurrentDevice(DeviceIndex) const override {}
+  DeviceIndex exchangeDevice(DeviceIndex) const override { return 0; }
+  DeviceIndex maybeExchangeDevice(DeviceIndex) const override { return 0; }
+  void deviceSynchronize() const override {}
+  void emptyCache() const override {}
+  size_t getCurrentAllocatedMemory() const override { return allocated; }
+  size_t getDriverAllocatedMemory() const override { return allocated; }
+  size_t getRecommendedMaxMemory() const override { return CAPACITY; }
+  Device getDeviceFromPtr(void*) const override { return CARD; }
+  const Generator& getDefaultGenerator(DeviceIndex) const override { return default_generator(); }
+  Generator getNewGenerator(DeviceIndex) const override { return new_generator(); }
+  Allocator* getMPSDeviceAllocator() const override { return &device_memory; }
+  Allocator* getPinnedMemoryAllocator() const override { return &pinned_memory; }
+  bool isPinnedPtr(const void* p) const override {
+    std::lock_guard<std::mutex> guard(lock);
+    return pinned.count(p) > 0;
+  }
+};
+REGISTER_MPS_HOOKS(MPSHooks);
+#else
 struct CUDAHooks : CUDAHooksInterface {
   explicit CUDAHooks(CUDAHooksArgs) {}
   void init() const override {}
@@ -168,6 +214,7 @@ struct CUDAHooks : CUDAHooksInterface {
   }
 };
 REGISTER_CUDA_HOOKS(CUDAHooks);
+#endif
 
 }  // namespace at
 
@@ -192,21 +239,31 @@ Tensor seen(const Tensor& t) {
   return out;
 }
 
+void require_supported(at::ScalarType dtype) {
+  const bool is_double = dtype == at::kDouble || dtype == at::kComplexDouble;
+  TORCH_CHECK_TYPE(has_float64 || !is_double,
+                   "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't "
+                   "support float64. Please use float32 instead.");
+}
+
 Tensor empty(Sizes size, std::optional<at::ScalarType> dtype, std::optional<at::Layout>,
              std::optional<at::Device>, std::optional<bool>,
              std::optional<at::MemoryFormat> format) {
+  require_supported(c10::dtype_or_default(dtype));
   return at::detail::empty_generic(C10_AS_INTARRAYREF_SLOW(size), &device_memory, KEYS,
                                    c10::dtype_or_default(dtype), format);
 }
 
 Tensor empty_strided(Sizes size, Sizes stride, std::optional<at::ScalarType> dtype,
                      std::optional<at::Layout>, std::optional<at::Device>, std::optional<bool>) {
+  require_supported(c10::dtype_or_default(dtype));
   return at::detail::empty_strided_generic(C10_AS_INTARRAYREF_SLOW(size),
                                            C10_AS_INTARRAYREF_SLOW(stride), &device_memory, KEYS,
                                            c10::dtype_or_default(dtype));
 }
 
 Tensor to_card(const Tensor& t) {
+  require_supported(t.scalar_type());
   Tensor out = at::detail::empty_strided_generic(t.sizes(), t.strides(), &device_memory, KEYS,
                                                  t.scalar_type());
   seen(out).copy_(t);
@@ -215,7 +272,13 @@ Tensor to_card(const Tensor& t) {
 
 Tensor& copy_(Tensor& self, const Tensor& from, bool non_blocking) {
   if (on_card(self) != on_card(from) && !non_blocking) host_waits("copy_");
+  if (on_card(from) && self.scalar_type() != from.scalar_type())
+    require_supported(self.scalar_type());  // the device converts, and then copies
   Tensor to = on_card(self) ? seen(self) : self;
+  if (!has_float64 && non_blocking && on_card(self) && !on_card(from) && !from.is_pinned()) {
+    to.view(at::kByte).fill_(255);  // unfinished
+    return self;
+  }
   to.copy_(on_card(from) ? seen(from) : from);
   return self;
 }
@@ -285,6 +348,8 @@ const std::set<std::string> WAITING = {
     "aten::_linalg_svd", "aten::_linalg_eigh", "aten::linalg_eig", "aten::linalg_lstsq",
     "aten::_linalg_check_errors"};
 
+std::set<std::string> refused;  // operations that the device does not have
+
 // replaces a tensor, or each of a list of tensors; false for anything else
 template <typename Change>
 bool change_tensors(c10::IValue& value, Change change) {
@@ -315,7 +380,9 @@ class Call {
       to_cpu((*stack)[first + i], arguments[i].type()->str() == "Generator?");
     TORCH_CHECK(!(found_cpu && !pairs.empty()),
                 "Expected all tensors to be on the same device, but found at least two devices, "
-                "cuda:0 and cpu! (", name, ")");
+                NAME ":0 and cpu! (", name, ")");
+    TORCH_CHECK_NOT_IMPLEMENTED(refused.count(name) == 0, "The operator '", name,
+                                "' is not currently implemented for the MPS device.");
     if (WAITING.count(name) > 0) host_waits(name);
     name == "aten::native_dropout" ? with_generator_of_card() : op.callBoxed(stack);
     const auto returned = op.schema().returns().size();
@@ -328,7 +395,7 @@ class Call {
     if (change_tensors(value, [this](const Tensor& t) { return one_to_cpu(t); })) return;
     if (value.isOptionalTensorList()) {
       value = indices_to_cpu(value.toOptionalTensorList());
-    } else if (value.isDevice() && value.toDevice().is_cuda()) {
+    } else if (value.isDevice() && value.toDevice().type() == CARD.type()) {
       value = c10::Device(at::kCPU);
       is_asked_for = true;
     } else if (is_generator) {
@@ -392,9 +459,9 @@ void run(const c10::OperatorHandle& op, torch::jit::Stack* stack) { Call(op, sta
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(_, CUDA, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&run>()); }
+TORCH_LIBRARY_IMPL(_, KIND, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&run>()); }
 
-TORCH_LIBRARY_IMPL(aten, CUDA, m) {
+TORCH_LIBRARY_IMPL(aten, KIND, m) {
   m.impl("empty.memory_format", empty);
   m.impl("empty_strided", empty_strided);
   m.impl("copy_", copy_);
@@ -411,12 +478,26 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&run>());
 }
 
+#ifdef APPLE
+Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value,
+                 const std::optional<Tensor>& mask, double dropout, bool is_causal,
+                 std::optional<double> scale, bool enable_gqa) {
+  return std::get<0>(at::_scaled_dot_product_attention_math(query, key, value, mask, dropout,
+                                                            is_causal, {}, scale, enable_gqa));
+}
+
+// for which torch would ask for a kernel of the device
+TORCH_LIBRARY_IMPL(aten, MPS, m) { m.impl("scaled_dot_product_attention", attention); }
+TORCH_LIBRARY_IMPL(aten, AutogradMPS, m) { m.impl("scaled_dot_product_attention", attention); }
+#endif
+
 PYBIND11_MODULE(card, m) {
-  c10::SetAllocator(c10::DeviceType::CUDA, &device_memory);
+  c10::SetAllocator(CARD.type(), &device_memory);
   m.attr("capacity") = CAPACITY;
   m.def("allocated", [] { return allocated; });
   m.def("peak", [] { return peak; });
   m.def("forget_peak", [] { peak = allocated; });
   m.def("default_generator", [] { return default_generator(); });
+  m.def("refuse", [](std::set<std::string> names) { refused = std::move(names); });
   m.def("tell_of_waits", [](py::object call) { told = new py::object(std::move(call)); });
 }

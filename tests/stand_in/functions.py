@@ -1,7 +1,6 @@
 """The functions of ``torch.cuda`` that a torch without CUDA lacks."""
 
 import contextlib
-import importlib.util
 import time
 import types
 import warnings
@@ -9,6 +8,8 @@ import warnings
 import torch
 import torch._dynamo  # before a card can be seen, since it looks for parts of torch's own
 import torch._inductor.utils
+
+from tests.stand_in import building
 
 NAME = "a stand-in for a card"
 CAPABILITY = 8, 0
@@ -20,9 +21,7 @@ def install(library):
     Args:
         library: Path of the compiled stand-in, which was loaded before torch.
     """
-    spec = importlib.util.spec_from_file_location("card", library)
-    card = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(card)
+    card = building.imported(library)
     for name, value in [*_device(card).items(), *_memory(card).items(), *_waits(card).items()]:
         setattr(torch.cuda, name, value)
     # `torch.cuda.random` has names of its own for these

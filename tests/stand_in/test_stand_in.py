@@ -1,4 +1,4 @@
-"""The checks that need a card, on a stand-in for one."""
+"""The checks that need a card or MPS, on a stand-in for one."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.programs import ROOT, run_python
 from tests.stand_in import building
 
 REASON = building.reason_against()
-CHECKS = ROOT / "tests" / "gpu"
+CHECKS, CHECKS_ON_MPS = ROOT / "tests" / "gpu", ROOT / "tests" / "mps"
 # what runs on one card by itself; the stand-in has no kernels for torch to compile, and no sparse
 # tensors
 FILES = (
@@ -26,9 +26,20 @@ LEFT_OUT = "not inductor and not graphs and not sparse"
 @pytest.mark.slow
 @pytest.mark.skipif(REASON is not None, reason=str(REASON))
 def test_what_is_checked_on_a_card_holds_on_the_stand_in():
-    bare = ["-q", "-rs", "-o", "addopts=", f"--confcutdir={CHECKS}", "-p", "no:cacheprovider"]
-    files = [CHECKS / name for name in FILES]
-    found = run_python("-m", "tests.stand_in", "pytest", *bare, "-k", LEFT_OUT, *files)
+    passed = checked("-k", LEFT_OUT, *(CHECKS / name for name in FILES), confined_to=CHECKS)
+    assert "no CUDA device" not in passed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(REASON is not None, reason=str(REASON))
+def test_what_is_checked_on_mps_holds_on_the_stand_in():
+    passed = checked(CHECKS_ON_MPS, confined_to=CHECKS_ON_MPS, options=["--mps"])
+    assert "no MPS device" not in passed
+
+
+def checked(*tests, confined_to, options=()):
+    bare = ["-q", "-rs", "-o", "addopts=", f"--confcutdir={confined_to}", "-p", "no:cacheprovider"]
+    found = run_python("-m", "tests.stand_in", *options, "pytest", *bare, *tests)
     assert found.returncode == 0, found.stdout[-6000:] + found.stderr[-2000:]
     assert "passed" in found.stdout
-    assert "no CUDA device" not in found.stdout
+    return found.stdout
