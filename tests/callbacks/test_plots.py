@@ -400,6 +400,21 @@ def test_a_comparison_of_other_numbers_of_samples_is_warned_of(tmp_path):
     assert [line.get_label() for line in axes.get_lines()] == labels
 
 
+def test_runs_on_the_same_data_are_all_drawn(tmp_path):
+    laws = [EquiSeparation(figures=False) for _ in range(3)]
+    for seed, law in enumerate(laws):
+        torch.manual_seed(seed)
+        nets.fit(tmp_path / str(seed), [law], net=nets.mlp())
+    validation = EquiSeparation(probe="val", figures=False)
+    nets.fit(tmp_path, [validation])
+    lines = laws[0].plot_against(*laws[1:], validation)[1].get_lines()
+    drawn = [line.get_ydata().tolist() for line in lines]
+    assert drawn == [law.history[-1].arrays["fuzziness"].tolist() for law in (*laws, validation)]
+    same = "train, 9 to 12 per class, 2 epochs"
+    labels = [f"{same} ({number})" for number in (1, 2, 3)]
+    assert [line.get_label() for line in lines] == [*labels, same.replace("train", "val")]
+
+
 def test_training_and_validation_data_can_be_drawn_against_each_other(tmp_path):
     train = EquiSeparation(figures=False)
     validation = EquiSeparation(probe="val", figures=False)
