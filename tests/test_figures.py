@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
 from lightning_nc import figures
@@ -56,6 +57,16 @@ def test_the_text_of_the_law_is_away_from_points_that_do_not_obey_it(D):
     boxes = boxes_of(axes, axes.texts)
     assert not any(box.contains(*point) for box in boxes for point in points)
     assert not boxes[0].overlaps(boxes[1])
+
+
+@pytest.mark.parametrize("rho", [0.5, 2.0])
+def test_in_a_panel_of_a_page_the_texts_of_the_law_are_below_each_other(rho):
+    _, axes = plt.subplots(figsize=(2.6, 1.6))
+    D = 100 * rho ** torch.arange(8, dtype=torch.float64)
+    figures.separation_figure([str(t) for t in range(8)], D, "the law", on=axes)
+    law, reference = sorted(boxes_of(axes, axes.texts), key=lambda box: -box.y0)
+    assert law.y0 - reference.y1 == pytest.approx(axes.figure.dpi / 72, abs=0.1)  # a point
+    plt.close("all")
 
 
 def test_over_epochs_zeros_are_hollow_and_what_has_no_value_is_not_in_the_legend():

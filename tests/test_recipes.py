@@ -5,6 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,6 +73,28 @@ def test_training_stops_when_the_law_holds(run_recipe):
     assert holds[-1]
     assert not any(holds[:-1])
     assert any(r < law.r for r, _ in found[:-1])  # r alone would have stopped it before
+
+
+def test_runs_of_several_seeds_are_compared(run_recipe):
+    names = run_recipe("Seeds, with error bars")
+    last = [frame["separation/train/rho"].iloc[-1] for frame in names["frames"]]
+    assert len({*last}) == 3
+    expected = [np.mean(last), np.std(last, ddof=1)]
+    assert names["rho"].loc[3].tolist() == pytest.approx(expected, rel=1e-12)
+    layers = [key for key in names["frames"][0] if key.startswith("separation_layers/")]
+    D = np.array([frame[layers].iloc[-1] for frame in names["frames"]])
+    np.testing.assert_allclose(names["ln_D"], np.log(D), rtol=1e-12)
+    by_class = names["law"].history[-1].arrays["class_fuzziness"]
+    assert by_class.shape == (len(layers), 4)
+    np.testing.assert_allclose(by_class.mean(1), D[-1], rtol=1e-12)  # classes are balanced
+
+
+def test_the_history_of_a_finished_run_is_in_its_checkpoint(run_recipe, tmp_path):
+    names = run_recipe("A run of yesterday")
+    (measured,) = ours(names["trainer"])
+    assert names["callback"].history == measured.history
+    assert epochs(names["callback"]) == [0, 1, 2, 3]
+    assert (tmp_path / "law.pdf").exists()
 
 
 def test_training_stops_when_features_have_collapsed(run_recipe):

@@ -54,7 +54,9 @@ def measure_checkpoints(
     Returns:
         A frame with the columns ``checkpoint``, ``epochs_completed``, ``step``, and one for each
         logged key, in the order in which the checkpoints were written in training.
-        ``epochs_completed`` and ``step`` are NaN for checkpoints that do not tell them.
+        ``epochs_completed`` and ``step`` are NaN for checkpoints that do not tell them. To compare
+        with what a run logged, match ``epochs_completed``: Lightning logs the end of an epoch under
+        the last step before that of its checkpoint.
 
     Raises:
         ModuleNotFoundError: If pandas is not installed.

@@ -83,10 +83,13 @@ class EquiSeparation(MeasureCallback):
         super().__init__(measure, probe, every_n_epochs, epochs, when, figures, on_error)
 
     def plot_against(self, *others: "EquiSeparation", ax: Target = None) -> Plot:
-        """Compare the last D of this callback with that of others, such as on validation data.
+        """Compare the last D of this callback with that of others: on other data, in other runs.
+
+        Runs on the same data are numbered in the legend; ``axes.legend(["Adam", "SGD"])`` names
+        them.
 
         Args:
-            others: Callbacks on the same layers whose probes have other names.
+            others: Callbacks on the same layers.
             ax: Axes to draw on; by default those of a new figure.
 
         Returns:
@@ -98,16 +101,16 @@ class EquiSeparation(MeasureCallback):
         Warns:
             RuntimeWarning: If the numbers of samples per class differ, since D depends on them.
         """
-        names = _layers_of(self)
-        drawn = {}
-        for each in (self, *others):
+        names, compared = _layers_of(self), (self, *others)
+        for each in compared:
             if not each.history or _layers_of(each) != names:
                 raise ValueError(
                     f"EquiSeparation on '{each.probe.key}' has measured nothing yet, or has other "
                     f"layers than the one on '{self.probe.key}'. Fit first, or give both the same "
                     "layers=."
                 )
-            drawn[_compared(each)] = each.history[-1].arrays["fuzziness"]
+        fuzziness = [each.history[-1].arrays["fuzziness"] for each in compared]
+        drawn = dict(zip(_numbered([*map(_compared, compared)]), fuzziness, strict=True))
         if any(not torch.equal(o.history[-1].counts, self.history[-1].counts) for o in others):
             warnings.warn(
                 "D depends on the number of samples per class and is not comparable here: "
@@ -131,3 +134,11 @@ def _compared(callback: EquiSeparation) -> str:
     low, high = int(last.counts.min()), int(last.counts.max())
     each = f"{low}" if low == high else f"{low} to {high}"
     return f"{callback.probe.key}, {each} per class, {last.when}"
+
+
+def _numbered(labels: Sequence[str]) -> list[str]:
+    """Labels with numbers to those that are there several times."""
+    return [
+        f"{label} ({labels[: place + 1].count(label)})" if labels.count(label) > 1 else label
+        for place, label in enumerate(labels)
+    ]

@@ -8,6 +8,7 @@ from lightning_nc.callbacks.lightning_base import CallbackBase
 from lightning_nc.callbacks.measure_callback import records_of
 from lightning_nc.callbacks.record import Record
 from lightning_nc.measures.measurement import Measurement
+from lightning_nc.measures.shown import rounded
 
 
 class GeometrySummary(CallbackBase):
@@ -69,4 +70,4 @@ def _when(measurement: Measurement) -> str:
 
 
 def _shown(value: float) -> str:
-    return "undefined" if math.isnan(value) else f"{value:.4g}"
+    return "undefined" if math.isnan(value) else rounded(value)

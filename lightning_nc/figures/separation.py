@@ -81,12 +81,17 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
         drawn = np.concatenate([np.column_stack((t, each)) for each in (D, fit)])
         right, top = _free_corner(axes, drawn, float(law.rho) > 1)
         side, x = ("right", 0.97) if right else ("left", 0.03)
-        first, second = (0.95, 0.81) if top else (0.05 if reference is None else 0.18, 0.05)
-        where = {"transform": axes.transAxes, "ha": side, "va": "top" if top else "bottom"}
-        axes.text(x, first, label, **where)
+        place: dict[str, Any] = {"xy": (x, 0.95 if top else 0.05), "xycoords": axes.transAxes}
+        texts: list[tuple[str, dict[str, Any]]] = [(label, {})]
         if reference is not None:
             says = f"(He & Su: r = {reference},\nbatch statistics)"
-            axes.text(x, second, says, color="0.5", fontsize="small", **where)
+            texts.append((says, {"color": "0.5", "fontsize": "small"}))
+        for text, style in texts if top else texts[::-1]:
+            place |= {"ha": side, "va": "top" if top else "bottom"}
+            drawn_text = axes.annotate(text, **place, **style)
+            # the other is next to it, also in small axes, and a point away
+            gap = {"xytext": (0, -1 if top else 1), "textcoords": "offset points"}
+            place = {"xy": (right, not top), "xycoords": drawn_text, **gap}
     axes.grid(True, which="major", alpha=0.3)
 
 

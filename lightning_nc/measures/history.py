@@ -8,7 +8,7 @@ import numpy as np
 
 from lightning_nc.measures.measurement import Measurement
 from lightning_nc.measures.rows import Rows
-from lightning_nc.measures.shown import Frame, frame_of, html_table, quantities_of
+from lightning_nc.measures.shown import Frame, frame_of, html_table, quantities_of, rounded
 
 _ROWS, _ENDS = 20, 8  # of more rows, an HTML table has so many of the first and of the last
 
@@ -84,7 +84,7 @@ class History(Sequence[Measurement]):
         shown = [*places] if len(self) <= _ROWS else [*places[:_ENDS], *places[-_ENDS:]]
         keys = quantities_of(self[-1].values) if len(self) else []
         series = [self.series(name) for name in ("epochs_completed", *keys)]
-        rows = [[f"{values[place]:.6g}" for values in series] for place in shown]
+        rows = [[rounded(values[place], 6) for values in series] for place in shown]
         if len(shown) < len(self):
             rows.insert(_ENDS, ["…"] * len(series))
         return html_table(rows, ["epochs completed", *keys])

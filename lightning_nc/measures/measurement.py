@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lightning_nc.measures.shown import html_table, in_one_line
+from lightning_nc.measures.shown import html_table, in_one_line, rounded
 
 LARGE = 1_000  # arrays with more numbers are kept only for the last measurement
 
@@ -49,7 +49,7 @@ class Measurement:
 
     def _repr_html_(self) -> str:
         """All values as a table, in a notebook."""
-        rows = [(key, f"{value:.6g}") for key, value in self.values.items()]
+        rows = [(key, rounded(value, 6)) for key, value in self.values.items()]
         return html_table(rows, ("", self._told))
 
     @property

@@ -1,5 +1,6 @@
 """Measurements as notebooks and consoles show them: one line, an HTML table, a pandas frame."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -24,9 +25,25 @@ def quantities_of(keys: Iterable[str]) -> list[str]:
     ]
 
 
+def rounded(value: float, digits: int = 4) -> str:
+    """A value with a few digits, whose zeros at the end stay where they are those of rounding.
+
+    An accuracy of 1 begins the terminal phase of training, and one of 0.99996 does not.
+
+    Example:
+        >>> rounded(1.0), rounded(0.99996), rounded(0.127), rounded(0.12704)
+        ('1', '1.000', '0.127', '0.1270')
+    """
+    text = f"{value:.{digits}g}"
+    # loggers keep seven digits of 0.127 at least
+    if not math.isfinite(value) or math.isclose(float(text), value, rel_tol=1e-7):
+        return text
+    return f"{value:#.{digits}g}".removesuffix(".")
+
+
 def in_one_line(values: Mapping[str, float]) -> str:
     """The first few quantities with their values, and how many values there are."""
-    shown = [f"{key}={values[key]:.4g}" for key in quantities_of(values)[:_VALUES]]
+    shown = [f"{key}={rounded(values[key])}" for key in quantities_of(values)[:_VALUES]]
     left_out = len(values) - len(shown)
     return ", ".join([*shown, f"{left_out} more" if left_out else ""]).removesuffix(", ")
 

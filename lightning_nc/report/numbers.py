@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lightning_nc.figures.labels import ten_to_the
 from lightning_nc.measures.quantity import Quantity
+from lightning_nc.measures.shown import rounded
 
 _MINUS = "\N{MINUS SIGN}"
 
@@ -43,15 +44,15 @@ def for_people(value: float) -> str:
         value: A number that is not NaN.
 
     Example:
-        >>> for_people(0.99712), for_people(1000.0), for_people(math.inf)
-        ('0.9971', '1000', '∞')
+        >>> for_people(0.99712), for_people(0.99996), for_people(1.0), for_people(math.inf)
+        ('0.9971', '1.000', '1', '∞')
         >>> for_people(3.2e-05).encode("ascii", "namereplace").decode()
         '3.200\\N{MULTIPLICATION SIGN}10\\N{SUPERSCRIPT MINUS}\\N{SUPERSCRIPT FIVE}'
     """
     if math.isinf(value):
         text = "∞" if value > 0 else "-∞"
     elif value == 0 or 1e-3 <= abs(value) < 1e5:
-        text = f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+        text = rounded(value) if abs(value) < 9999.5 else f"{value:.0f}"
     else:
         digits, power = f"{value:.3e}".split("e")
         text = ten_to_the(int(power), digits)

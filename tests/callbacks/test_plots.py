@@ -280,7 +280,7 @@ def test_a_summary_has_the_first_and_the_last_value_of_every_quantity(tmp_path, 
     rows = {line[0]: line[1:] for line in lines if len(line) == 3}
     for callback, name in ((law, "rho"), (nc, "nc1"), (nc, "accuracy")):
         values = [callback.history[i].values[callback.record.prefix + name] for i in (0, -1)]
-        assert rows[name] == [f"{value:.4g}" for value in values]
+        assert [float(cell) for cell in rows[name]] == pytest.approx(values, rel=5e-4)
     assert rows["imbalance_ratio"] == ["undefined"] * 2 or all(
         math.isfinite(float(cell)) for cell in rows["imbalance_ratio"]
     )
@@ -393,6 +393,21 @@ def test_a_comparison_of_other_numbers_of_samples_is_warned_of(tmp_path):
     with pytest.warns(RuntimeWarning, match=f"is not comparable here: {'; '.join(labels)}. Give"):
         axes = train.plot_against(validation)[1]
     assert [line.get_label() for line in axes.get_lines()] == labels
+
+
+def test_runs_on_the_same_data_are_all_drawn(tmp_path):
+    laws = [EquiSeparation(figures=False) for _ in range(3)]
+    for seed, law in enumerate(laws):
+        torch.manual_seed(seed)
+        nets.fit(tmp_path / str(seed), [law], net=nets.mlp())
+    validation = EquiSeparation(probe="val", figures=False)
+    nets.fit(tmp_path, [validation])
+    lines = laws[0].plot_against(*laws[1:], validation)[1].get_lines()
+    drawn = [line.get_ydata().tolist() for line in lines]
+    assert drawn == [law.history[-1].arrays["fuzziness"].tolist() for law in (*laws, validation)]
+    same = "train, 9 to 12 per class, 2 epochs"
+    labels = [f"{same} ({number})" for number in (1, 2, 3)]
+    assert [line.get_label() for line in lines] == [*labels, same.replace("train", "val")]
 
 
 def test_training_and_validation_data_can_be_drawn_against_each_other(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import re
 
 import pytest
 import torch
@@ -105,6 +106,19 @@ def test_it_is_a_sequence():
     for again in (pickle.loads(pickle.dumps(history)), copy.deepcopy(history)):
         assert again == history
     assert repr(history).startswith("<History of ")
+
+
+def test_a_rounded_value_does_not_look_like_the_exact_one():
+    rows = Rows()
+    for accuracy in (0.5, 0.99996, 0.9999996, 1.0):
+        rows.append(Measurement(1, 1, {"nc/p/accuracy": accuracy}, {}, torch.ones(2), 0.1))
+    history = History(rows)
+    shown = [repr(each).rpartition("=")[2] for each in history]
+    assert shown == ["0.5>", "1.000>", "1.000>", "1>"]
+    in_full = [re.findall(r"<td[^>]*>([^<]*)</td>", each._repr_html_()) for each in history]
+    assert in_full == [["0.5"], ["0.99996"], ["1.00000"], ["1"]]
+    table = re.findall(r"<td[^>]*>([^<]*)</td>", history._repr_html_())
+    assert table == [each for (each,) in in_full]
 
 
 def test_large_arrays_are_those_of_the_last_measurement():

@@ -21,6 +21,7 @@ from lightning_nc.report.runs import Series, read_runs
 from tests import nets
 from tests.drawn_words import cut_off
 from tests.report.conftest import small_run
+from tests.report.logs import text_of, to_page, write
 from tests.report.pages import Page
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
@@ -262,3 +263,11 @@ def test_the_caption_of_a_law_names_what_falls(measure, symbol):
     )
     picture = pictures(Family.of(measure), {"run": series})[0]
     assert f"The law, by which {symbol} falls" in picture.caption
+
+
+def test_a_rounded_value_does_not_look_like_the_exact_one(tmp_path, capsys):
+    header = ["epoch", "nc/train/accuracy", "nc/train/epochs_completed", "nc/train/nc1", "step"]
+    rows = [[0, 0.99996, 1, 9999.7, 0], [1, 1.0, 2, 0.127, 3]]
+    write(tmp_path / "run", text_of(header, rows))
+    words = Page(to_page(tmp_path / "run", tmp_path, capsys)[0]).words
+    assert {"1.000", "1", "10000", "0.127"} <= set(words)
