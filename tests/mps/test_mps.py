@@ -84,8 +84,10 @@ def test_values_are_those_of_the_cpu(network):
 
 
 @pytest.mark.parametrize("loss", [None, nn.functional.cross_entropy])
-def test_steps_on_a_loss_are_compared(loss):
+@pytest.mark.parametrize("are_shares", [False, True])
+def test_steps_on_a_loss_are_compared(loss, are_shares):
     inputs, labels = nets.vectors().tensors
+    labels = nn.functional.one_hot(labels).float() if are_shares else labels
     torch.manual_seed(3)
     net = nets.mlp().eval()
     on_cpu = functional.relative_similarity(net, inputs, labels, loss=loss)

@@ -482,7 +482,10 @@ TORCH_LIBRARY_IMPL(aten, KIND, m) {
 Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value,
                  const std::optional<Tensor>& mask, double dropout, bool is_causal,
                  std::optional<double> scale, bool enable_gqa) {
-  return std::get<0>(at::_scaled_dot_product_attention_math(query, key, value, mask, dropout,
+  std::optional<Tensor> added = mask;
+  if (mask.has_value() && mask->scalar_type() == at::kBool)
+    added = at::zeros_like(*mask, query.options()).masked_fill_(mask->logical_not(), -INFINITY);
+  return std::get<0>(at::_scaled_dot_product_attention_math(query, key, value, added, dropout,
                                                             is_causal, {}, scale, enable_gqa));
 }
 
