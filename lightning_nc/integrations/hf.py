@@ -73,8 +73,7 @@ class GeometryCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Say how many measurements were skipped."""
-        for record in self._records:
-            tell_how_often(_Process(state), record)
+        tell_how_often(_Process(state), self._records)
 
     @property
     def _records(self) -> list[Record]:

@@ -70,8 +70,10 @@ def law_note(layers: Mapping[str, float], symbol: str = "D") -> dict[str, str]:
     """
     broken = [name for name, value in layers.items() if not 0 < value < math.inf]
     if broken:
-        said = f"the law is undefined (NaN), since {symbol} is zero or not finite at "
-        return {"law": f"{said}{', '.join(map(repr, broken[:5]))}."}
+        places = listed(map(repr, broken))
+        return {
+            "law": f"the law is undefined (NaN), since {symbol} is zero or not finite at {places}."
+        }
     if len(layers) < 2:
         return {"law": "the law is undefined (NaN), since a line needs two layers or more."}
     alike = f"{symbol} is the same at all {len(layers)} layers, but for rounding"
