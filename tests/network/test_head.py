@@ -268,6 +268,7 @@ ONE_LOGIT = {
     "another probability": (lambda z: (z / 2 + 0.5).sigmoid(), 0.5),
     "a temperature": (lambda z: z / 40, 0),
     "a shifted logit": (lambda z: z + 0.3, 0),
+    "a logit between 0 and 1.5": (lambda z: z.clamp(0, 1.5), 0),
 }
 
 

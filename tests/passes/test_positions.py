@@ -306,6 +306,17 @@ def test_features_are_found_where_labels_are(B, H, W, by, seed):
     assert torch.equal(at_positions(fine.flatten(0, 2), found), fine[kept])
 
 
+@pytest.mark.parametrize("by", [1, 2, 3])
+def test_features_of_coarser_and_finer_sequences_are_found_where_labels_are(by):
+    h = torch.randn(2, 4, 3)
+    every = Positions.of(torch.zeros(2, 4 * by).long(), -1)
+    assert torch.equal(at_positions(h, every), h.repeat_interleave(by, 1).flatten(0, 1))
+    finer = h.repeat_interleave(by, 1)
+    assert torch.equal(
+        at_positions(finer, Positions.of(torch.zeros(2, 4).long(), -1)), h.flatten(0, 1)
+    )
+
+
 @pytest.mark.parametrize("shape", [(6, 2), (3, 2)])
 def test_a_vector_per_sequence_is_not_taken_for_positions(shape):
     found = Positions.of(torch.zeros(6, 3).long(), -1)
