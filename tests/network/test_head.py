@@ -237,6 +237,19 @@ def test_what_the_network_outputs_decides(name, batch_size):
     torch.testing.assert_close(found.weight, W, rtol=0, atol=1e-6)
 
 
+def test_what_rounding_to_half_precision_makes_equal_is_decided_exactly():
+    model = made(linear, AFTER["half precision"])
+    with torch.no_grad():
+        model.head.weight[1] = 1.0001 * model.head.weight[0]
+        model.head.bias[:2] = 0
+    found = classifier(model)
+    features = model.body(DATA.tensors[0]).detach()
+    W, b = effective(model.head)
+    chosen = (features.double() @ W.mT + b).argmax(1)
+    assert not torch.equal(chosen, outputs_of(model).argmax(1))
+    assert_decides(found, chosen, features)
+
+
 @pytest.mark.parametrize(
     "head",
     [
