@@ -184,11 +184,12 @@ class SweptDecisions:
 def _likeness(output: Tensor, logits: Tensor) -> float:
     """How alike numbers are ordered, over samples and over classes, both of shape ``(n, R)``.
 
-    Orders also tell outputs that are not W h + b, such as probabilities or adjusted logits.
+    Orders also tell outputs that are not W h + b, such as probabilities or adjusted logits. Ranks
+    are not centred, which would take the same from both readings of an output.
     """
     total = 0.0
-    for axis, size in enumerate(logits.shape):
-        ranks = (z.argsort(axis).argsort(axis) - (size - 1) / 2 for z in (output, logits))
+    for axis in (0, 1):
+        ranks = (z.argsort(axis).argsort(axis).double() for z in (output, logits))
         total += float(torch.mul(*ranks).sum())
     return total
 

@@ -44,10 +44,9 @@ def _candidates(
 ) -> Iterator[Sequence[int]]:
     """Yield orders to try, likeliest first; ln_D has shape ``(E, T)``, the others ``(E,)``."""
     yield by_name
-    T = len(by_name)
-    if len(ln_D) >= T:  # slopes are linear in the depths, and T of them determine these
-        t = np.arange(T) - (T - 1) / 2
-        yield np.argsort(np.linalg.lstsq(ln_D, slope * (t @ t), rcond=None)[0]).tolist()
+    # a slope is linear in ln D, with coefficients that rise with depth; as many determine these
+    if len(ln_D) >= len(by_name):
+        yield np.argsort(np.linalg.lstsq(ln_D, slope, rcond=None)[0]).tolist()
     first, *others = by_name
     for last in others:
         if np.allclose(ln_D[:, last] - ln_D[:, first], ln_total, rtol=0, atol=1e-9):

@@ -237,6 +237,29 @@ def test_what_the_network_outputs_decides(name, batch_size):
     torch.testing.assert_close(found.weight, W, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", AFTER)
+def test_so_it_does_if_the_head_is_named_unless_its_own_output_is_among_several(name):
+    model = made(linear, AFTER[name])
+    found = classifier(model, "head")
+    features = model.body(DATA.tensors[0]).detach()
+    decides = model.head(features) if name == "a tuple" else outputs_of(model)
+    assert_decides(found, decides.argmax(1), features)
+
+
+def test_what_rounding_to_half_precision_makes_equal_is_decided_exactly():
+    model = made(linear, AFTER["half precision"])
+    with torch.no_grad():
+        model.head.weight[1] = 1.0001 * model.head.weight[0]
+        model.head.bias[:2] = 0
+        model.head.bias[2] += 0.6  # one sample has three logits that are nearly equal
+    found = classifier(model, batch_size=30)
+    features = model.body(DATA.tensors[0]).detach()
+    W, b = effective(model.head)
+    chosen = (features.double() @ W.mT + b).argmax(1)
+    assert not torch.equal(chosen, outputs_of(model).argmax(1))
+    assert_decides(found, chosen, features)
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -268,6 +291,7 @@ ONE_LOGIT = {
     "another probability": (lambda z: (z / 2 + 0.5).sigmoid(), 0.5),
     "a temperature": (lambda z: z / 40, 0),
     "a shifted logit": (lambda z: z + 0.3, 0),
+    "a logit between 0 and 1.5": (lambda z: z.clamp(0, 1.5), 0),
 }
 
 
@@ -615,8 +639,10 @@ def test_callbacks_may_name_heads_of_their_own_on_one_probe():
         Request(classifier=True, head="body.0"),
     ]
     first, second, without, hidden = ask(model, *requests)
-    for answer, name in ((first, "head"), (second, "other")):
-        assert torch.equal(answer.classifier.weight, getattr(model, name).weight.double())
+    features = model.body(DATA.tensors[0]).detach()
+    for answer, head in ((first, model.head), (second, model.other)):
+        assert torch.equal(answer.classifier.weight, head.weight.double())
+        assert_decides(answer.classifier, head(features).argmax(1), features)
     assert without.classifier.weight is None
     assert without.classifier.accuracy is None
     assert hidden.classifier.weight.shape == (3, 6)  # the rows of classes 0, 1, 2 of ten

@@ -43,6 +43,30 @@ def test_each_token_with_a_label_is_a_sample(way, size):
     assert int(answer.counts.sum()) == int((data.tensors[1] != IGNORED).sum())
 
 
+class Convolved(Tokens):
+    """The same by convolutions, so that channels come before tokens."""
+
+    def __init__(self):
+        super().__init__()
+        for name in ("inner", "head"):
+            linear = getattr(self, name)
+            convolution = nn.Conv1d(linear.in_features, linear.out_features, 1)
+            convolution.weight = nn.Parameter(linear.weight[..., None].detach())
+            convolution.bias = linear.bias
+            setattr(self, name, convolution)
+
+    def forward(self, input_ids):
+        return self.head(self.act(self.inner(self.embed(input_ids).transpose(1, 2))))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("length", [cases.T, cases.D, cases.D // 2])
+def test_each_token_is_a_sample_also_where_channels_come_before_tokens(length, size):
+    data = cases.tokens(t=length)
+    _, answer = run(Convolved(), data, batch_size=size)
+    assert_same(values(answer), cases.of_tokens(Tokens(), data))
+
+
 def test_labels_that_are_the_tokens_themselves_are_told_once():
     ids = cases.tokens().tensors[0] % cases.R
     requests = Request(layers=["act"]), Request(classifier=True)
@@ -304,6 +328,25 @@ def test_features_are_found_where_labels_are(B, H, W, by, seed):
     assert torch.equal(found.labels(targets), targets[kept])
     assert torch.equal(at_positions(coarse, found), fine[kept])
     assert torch.equal(at_positions(fine.flatten(0, 2), found), fine[kept])
+
+
+@pytest.mark.parametrize("by", [1, 2, 3])
+def test_features_of_coarser_and_finer_sequences_are_found_where_labels_are(by):
+    h = torch.randn(2, 4, 3)
+    every = Positions.of(torch.zeros(2, 4 * by).long(), -1)
+    assert torch.equal(at_positions(h, every), h.repeat_interleave(by, 1).flatten(0, 1))
+    finer = h.repeat_interleave(by, 1)
+    assert torch.equal(
+        at_positions(finer, Positions.of(torch.zeros(2, 4).long(), -1)), h.flatten(0, 1)
+    )
+
+
+def test_a_sequence_that_has_lost_a_label_is_refused_and_not_read_in_the_next_one():
+    before, now = torch.tensor([[5, 7], [5, 6], [1, 2]]), torch.tensor([[5, 7], [5, -1], [1, 2]])
+    second = torch.tensor([0, 1, 2]), torch.tensor([1, 1, 1])
+    assert Positions.of(before, -1, *second).labels(before).tolist() == [7, 6, 2]
+    with pytest.raises(ValueError, match="fewer labelled positions than it had before"):
+        Positions.of(now, -1, *second)
 
 
 @pytest.mark.parametrize("shape", [(6, 2), (3, 2)])
