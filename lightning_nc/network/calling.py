@@ -146,12 +146,14 @@ def _call_with_single(model: Callable[..., Any], parameters: Parameters, inputs:
 
 
 def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: Any) -> Any:
-    """Call a function with inputs; if their type or sizes are not those that fit, say so."""
+    """Call a function with inputs; if their type or sizes do not fit, or gradients lack, say so."""
     try:
         return function(inputs)
     except RuntimeError as error:
         if any(word in str(error) for word in _OF_SHAPES):
             raise RuntimeError(f"{error}{_when_called_with(inputs)}") from error
+        if "does not require grad" in str(error):
+            raise RuntimeError(f"{error}{_WITHOUT_GRADIENTS}") from error
         given, own = floating_tensor_in(inputs), filter(torch.is_floating_point, model.parameters())
         types = {each.dtype for each in own}
         # what torch says of two types that do not fit differs by layer, but has this word
@@ -166,6 +168,13 @@ def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: 
             f"{_METHODS.get(of_inputs, f'net.to(torch.{of_inputs})')}, or give a loader whose "
             f"inputs are {of_network[0]}."
         ) from error
+
+
+_WITHOUT_GRADIENTS = (
+    ". The network takes gradients when it is called, and a measurement has none, as in "
+    "validation: use torch.enable_grad() in its forward, or Probe(..., forward=lambda module, "
+    "inputs: torch.enable_grad()(module)(inputs))."
+)
 
 
 def _when_called_with(inputs: Any) -> str:

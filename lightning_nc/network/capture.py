@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_nc.network.calling import calling
 from lightning_nc.network.head import Head, read_head
-from lightning_nc.network.nesting import floating_tensor_in
+from lightning_nc.network.nesting import dense, floating_tensor_in
 from lightning_nc.network.points import Point, named_modules
 from lightning_nc.network.pooling import features_of, main_tensor
 from lightning_nc.network.positions import Positions, at_positions
@@ -142,7 +142,7 @@ class Capture:
             return features_of(value, point, self._inputs, self._samples)
         h = point.pool(value) if callable(point.pool) else main_tensor(value)
         try:
-            return at_positions(h.detach(), self._positions)
+            return at_positions(dense(h.detach()), self._positions)
         except ValueError as error:
             raise ValueError(f"Layer '{point.name}' {error}") from None
 

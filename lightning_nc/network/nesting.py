@@ -6,7 +6,16 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+
+_SPARSE = (
+    torch.sparse_coo,
+    torch.sparse_csr,
+    torch.sparse_csc,
+    torch.sparse_bsr,
+    torch.sparse_bsc,
+)
 
 
 def parts_of(value: Any) -> dict[Any, Any]:
@@ -42,6 +51,11 @@ def plain(tensor: Tensor) -> Tensor:
     kind: Any = type(tensor)
     stored_as_usual = kind.__torch_dispatch__ is Tensor.__torch_dispatch__
     return tensor.as_subclass(Tensor) if kind is not Tensor and stored_as_usual else tensor
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """The same tensor with the zeros that a sparse one does not store."""
+    return tensor.to_dense() if tensor.layout in _SPARSE else tensor
 
 
 def floating_tensor_in(value: Any) -> Tensor | None:

@@ -1,6 +1,5 @@
 """Make one feature vector per sample from what a layer returns."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Any, Literal
@@ -9,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from lightning_nc.network.nesting import parts_of, plain
+from lightning_nc.network.nesting import dense, parts_of, plain
+from lightning_nc.network.parameters import accept, parameters_of
 from lightning_nc.network.points import Point
 
 _PADDING_MASKS = ("src_key_padding_mask", "key_padding_mask", "padding_mask")
@@ -54,7 +54,7 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
             f"Layer '{point.name}' returns features of shape {tuple(features.shape)}, which hold "
             "nothing for a sample, so there is nothing to measure. Name other layers."
         )
-    return plain(features).detach().reshape(samples, -1)
+    return dense(plain(features).detach()).reshape(samples, -1)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Pooling:
 
     def __call__(self, value: Any, inputs: Any = None) -> Tensor:
         """Pool the value at a point to shape ``(N, d)``."""
-        h = main_tensor(value)
+        h = dense(main_tensor(value))
         if self.sample_axis:
             h = h.transpose(0, self.sample_axis)
         if self.own is not None:
@@ -248,9 +248,10 @@ def _lengths_mask(value: Any) -> Tensor | None:
 
 
 def _call_pool(pool: Callable[..., Tensor], value: Any, inputs: Any) -> Tensor:
-    """Call ``pool(value)``, or ``pool(value, inputs)`` if it has a parameter ``inputs``."""
-    try:
-        wants_inputs = "inputs" in inspect.signature(pool).parameters
-    except (TypeError, ValueError):  # builtins without a signature
-        wants_inputs = False
-    return pool(value, inputs=inputs) if wants_inputs else pool(value)
+    """Call ``pool(value)``, or also with inputs if a parameter is called so, or it needs two."""
+    parameters = parameters_of(pool)
+    if "inputs" in parameters:
+        return pool(value, inputs=inputs)
+    one, both = (value,), (value, inputs)
+    needs_both = not accept(parameters, one, {}) and accept(parameters, both, {})
+    return pool(*both) if needs_both else pool(*one)

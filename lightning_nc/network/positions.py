@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.network.labels import are_whole
+from lightning_nc.network.nesting import dense
 from lightning_nc.network.pooling import main_tensor
 
 IGNORED = -100  # the label that torch's cross-entropy ignores by default
@@ -179,7 +180,7 @@ class AtEveryPosition:
 
     def __call__(self, value: Any) -> Tensor:
         """Return shape ``(B, *sizes, d)``."""
-        h: Tensor = main_tensor(value)
+        h = dense(main_tensor(value))
         if self.sample_axis:
             h = h.transpose(0, self.sample_axis)
         return h if self.channels_last or h.ndim < 3 else h.movedim(1, -1)

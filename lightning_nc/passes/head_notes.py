@@ -5,7 +5,7 @@ from torch import Tensor
 from lightning_nc.network.blocks import call_advice, is_bypassed, is_of_several_positions
 from lightning_nc.network.head import own_matrix
 from lightning_nc.network.parameters import takes_one
-from lightning_nc.network.points import script_advice
+from lightning_nc.network.points import Point, script_advice
 from lightning_nc.network.trace import ModuleRun, Trace
 from lightning_nc.passes.request import DoesNotApply, Request
 from lightning_nc.wording import listed
@@ -105,10 +105,17 @@ def is_apart(head: ModuleRun, request: Request) -> bool:
     return True
 
 
-def no_head_note(found: Trace, classes_seen: int) -> dict[str, str]:
-    """Say that there is no head, and what is not logged for that."""
-    said = no_head(found, classes_seen)
-    return {"no head": f"{said} {_NOT_LOGGED} head=False says that there is none."}
+def no_head_note(found: Trace, classes_seen: int, last: Point) -> dict[str, str]:
+    """Say that there is no head, what the features are, and what is not logged for that."""
+    features, shape = f"the {last.name}", found.output_shape
+    if last.side == "returned" and shape is not None:
+        features = f"what the network returns, of shape {shape}"
+        if shape[-1] == classes_seen:
+            features += '; if these are logits, name the part before: Probe(forward="backbone")'
+    return {
+        "no head": f"{no_head(found, classes_seen)} Features are {features}. {_NOT_LOGGED} "
+        "head=False says that there is none."
+    }
 
 
 def no_head(found: Trace, classes_seen: int) -> str:

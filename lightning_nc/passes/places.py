@@ -97,7 +97,7 @@ class Places:
         last = last_layer_point(self.found, head, request)
         require_hooks(self.found, last, self.labels_seen)
         if head is None and request.head is None:
-            notes |= no_head_note(self.found, self.labels_seen)
+            notes |= no_head_note(self.found, self.labels_seen, last)
         if head is not None:
             self.num_labels = max(self.num_labels, head.rows or 0)
             notes |= head_notes(self.found, head, self.classes, self.counts, request)

@@ -1,11 +1,14 @@
 """How networks of many forms are called, and what is said where it cannot be told."""
 
 import operator
+import re
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
+from lightning_nc import NeuralCollapse, Probe, measure
 from lightning_nc.network.calling import call_model, calling
 
 X = torch.rand(4, 3)
@@ -219,6 +222,30 @@ def test_a_method_that_takes_the_batch_is_given_it_with_its_number():
 def test_a_name_that_cannot_be_called_is_named(name):
     with pytest.raises(ValueError, match=rf"'{name}' is no submodule or method of Parts.*'net'"):
         calling(Parts(), name).function(X)
+
+
+class Steepest(nn.Module):
+    """Moves its input along a gradient, and needs those of torch when it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(5, 8), nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = x.detach().requires_grad_(True)
+        return self.head(x + torch.autograd.grad(self.body(x).square().sum(), x)[0])
+
+
+def test_a_network_that_takes_gradients_is_told_how_to_be_called_and_then_measured():
+    model, data = Steepest(), (torch.randn(12, 5), torch.arange(12) % 3)
+    with torch.enable_grad():
+        right = model(data[0]).argmax(1) == data[1]
+    way = "lambda module, inputs: torch.enable_grad()(module)(inputs)"
+    with pytest.raises(RuntimeError, match=re.escape(f"Probe(..., forward={way})")):
+        measure(model, data, measures=[NeuralCollapse()])
+    probe = Probe(TensorDataset(*data), "data", forward=eval(way))
+    values = measure(model, probe, measures=[NeuralCollapse()]).values
+    assert values["nc/data/accuracy"] == right.double().mean()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -656,6 +656,25 @@ def test_a_network_without_a_head_has_none():
     (answer,) = ask(nn.Sequential(nn.Linear(6, 2), nn.Tanh()), Request(classifier=True))
     assert answer.classifier.weight is None
     assert answer.classifier.features.means.shape == (K, 2)
+    assert "Features are what the network returns, of shape (7, 2). What" in answer.notes["no head"]
+
+
+class RawHead(nn.Module):
+    """Its matrix is a parameter of the network as a whole, and so of no module that can be read."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.W = nn.Linear(6, 8), nn.Parameter(torch.randn(8, K))
+
+    def forward(self, x):
+        return self.body(x).tanh() @ self.W
+
+
+def test_logits_that_are_taken_for_features_are_told_with_the_way_out():
+    (answer,) = ask(RawHead(), Request(classifier=True))
+    assert answer.classifier.features.means.shape == (K, K)
+    told = 'if these are logits, name the part before: Probe(forward="backbone")'
+    assert f"of shape (7, {K}); {told}" in answer.notes["no head"]
 
 
 @pytest.mark.parametrize("cache_mb", [0, 512])

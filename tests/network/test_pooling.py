@@ -3,7 +3,7 @@ import torch
 
 import lightning_nc
 from lightning_nc.network.points import Point
-from lightning_nc.network.pooling import features_of, main_tensor
+from lightning_nc.network.pooling import Pooling, features_of, main_tensor
 
 STATES = torch.arange(24.0).reshape(2, 4, 3)
 RIGHT = {"attention_mask": torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])}
@@ -96,6 +96,25 @@ def test_a_pool_of_ones_own_sees_the_inputs_if_it_asks_for_them():
 
     expected = STATES[:, 0] * torch.tensor([[3.0], [1.0]])
     assert torch.equal(pooled(count, STATES, RIGHT), expected)
+
+
+def test_a_pool_that_needs_a_second_argument_gets_the_inputs_whatever_it_is_called():
+    expected = STATES[:, 0] * torch.tensor([[3.0], [1.0]])
+
+    def count(h, batch):
+        return h[:, 0] * batch["attention_mask"].sum(1, keepdim=True)
+
+    assert torch.equal(pooled(count, STATES, RIGHT), expected)
+    assert torch.equal(pooled(lambda h, axis=1: h.sum(axis), STATES, RIGHT), STATES.sum(1))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
+@pytest.mark.parametrize("sparse", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr])
+@pytest.mark.parametrize("pool", ["flatten", Pooling(), lambda h: 2 * h])
+def test_sparse_tensors_are_read_with_their_zeros(sparse, pool):
+    h = torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, 0.0]])
+    expected = 2 * h if callable(pool) and not isinstance(pool, Pooling) else h
+    assert torch.equal(pooled(pool, sparse(h), None), expected)
 
 
 def test_a_pool_is_not_applied_to_a_classifier_input_that_is_pooled_by_the_network():

@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tests.projects.harness import AS_IT_IS, ByHand, Project, Training
 from tests.projects.heads import BLOCKS, CLASSES, Block, backbone, vectors
@@ -100,7 +100,41 @@ class OfWaves(Training):
         return self.head(self.net(x[:, None]).mean(2))
 
 
+class Words(Dataset):
+    """Counts of words, whose class decides which are frequent."""
+
+    def __init__(self):
+        self.y = torch.arange(32) % CLASSES
+        random = torch.Generator().manual_seed(3)
+        often = torch.arange(20) % CLASSES == self.y[:, None]
+        self.x = torch.poisson(0.1 + 0.9 * often, random)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index], self.y[index]
+
+
+def sparse(samples):
+    """A batch that stores no zeros."""
+    x, y = default_collate(samples)
+    return x.to_sparse(), y
+
+
+class OfWords(Training):
+    """Adds up the vectors of words."""
+
+    def __init__(self):
+        super().__init__(nn.Sequential(*(Block(12) for _ in range(3)), nn.Linear(12, CLASSES)))
+        self.vectors = nn.Parameter(torch.randn(20, 12))
+
+    def forward(self, x):
+        return self.net(torch.sparse.mm(x, self.vectors))
+
+
 IMAGE = ByHand(lambda _, batch: batch["image"])
+OF_COUNTS = ByHand(lambda h, _: h.to_dense())
 MEAN_OVER_TIME = ByHand(lambda h, _: h.mean(2), "mean over tokens")
 
 PROJECTS = [
@@ -122,5 +156,11 @@ PROJECTS = [
         dict.fromkeys(["net.1", "net.3", "net.5"], MEAN_OVER_TIME),
         {"train": "head"},
         said=["the raw input varies in size from batch to batch"],
+    ),
+    Project(
+        "Bags of words, as sparse tensors",
+        lambda: (OfWords(), DataLoader(Words(), 8, shuffle=True, collate_fn=sparse)),
+        {"input": OF_COUNTS} | dict.fromkeys(["net.0", "net.1", "net.2"], AS_IT_IS),
+        {"train": "net.3"},
     ),
 ]
