@@ -80,7 +80,7 @@ def trainer_runner(
     precision = trainer.precision_plugin.forward_context
     datamodule = getattr(trainer, "datamodule", None)
     device = trainer.strategy.root_device
-    return Runner(model, device, move, precision, call, datamodule, advance, way.inputs_of)
+    return Runner(model, device, move, precision, way, call, datamodule, advance)
 
 
 def trainer_loader(trainer: Any, source: str) -> Any:

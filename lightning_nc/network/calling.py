@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from lightning_nc.network.nesting import described, floating_tensor_in
 from lightning_nc.network.parameters import (
+    Arguments,
     Parameters,
     Single,
     accept,
     held_by,
+    named_arguments,
     parameters_of,
     positional,
     signature,
@@ -51,10 +53,17 @@ class Calling(NamedTuple):
         if self.after_batch is not None:
             return (batch, *self.after_batch)
         if self.parameters is None or not isinstance(inputs, Mapping):
-            return inputs
+            return self.named(inputs)
         taken = taken_by(self.parameters, inputs)
         named = taken is not inputs and isinstance(taken, Mapping)
         return {**taken, **inputs} if named else taken
+
+    def named(self, inputs: Any) -> Any:
+        """The inputs; several get the names of parameters, by which pools find a mask."""
+        if self.parameters is None or type(inputs) not in (tuple, list):
+            return inputs
+        fits = accept(self.parameters, tuple(inputs), {})
+        return named_arguments(self.parameters, inputs) if fits else inputs
 
 
 def calling(
@@ -179,6 +188,7 @@ _WITHOUT_GRADIENTS = (
 
 def _when_called_with(inputs: Any) -> str:
     given = inputs.value if isinstance(inputs, Single) else inputs
+    given = tuple(given) if isinstance(given, Arguments) else given
     return (
         f". The network was called with {described(given)}. If it takes something else, say what: "
         "Probe(..., unpack=lambda batch: (inputs, labels)); if its forward does not compute the "

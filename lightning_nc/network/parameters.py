@@ -1,7 +1,7 @@
 """The parameters of a network's ``forward``, and what it takes of its inputs."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -13,6 +13,23 @@ class Single(NamedTuple):
     """What a network of a single parameter is given of a dict that does not name it."""
 
     value: Any
+
+
+class Arguments(tuple[Any, ...]):
+    """Arguments of a network in order, with the names of the parameters that take them.
+
+    Attributes:
+        names: The names.
+    """
+
+    names: tuple[str, ...]
+
+
+def named_arguments(parameters: Parameters, args: Sequence[Any]) -> Arguments:
+    """Arguments in order, named as far as parameters have names."""
+    named = Arguments(args)
+    named.names = tuple(positional(parameters))
+    return named
 
 
 def parameters_of(called: Callable[..., Any]) -> Parameters:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from lightning_nc.network.nesting import dense, parts_of, plain
-from lightning_nc.network.parameters import accept, parameters_of
+from lightning_nc.network.parameters import Arguments, accept, parameters_of
 from lightning_nc.network.points import Point
 
 _PADDING_MASKS = ("src_key_padding_mask", "key_padding_mask", "padding_mask")
@@ -214,23 +214,29 @@ def _mean(h: Tensor, kept: Tensor | None) -> Tensor:
 
 
 def _attention_mask(inputs: Any) -> Tensor | None:
-    mask: Tensor | None = _named(inputs).get("attention_mask")
-    return mask
+    """The mask that is 1 at the tokens to keep; one called ``mask`` if its numbers are whole."""
+    named = _named(inputs)
+    mask = named.get("mask")
+    whole = isinstance(mask, Tensor) and not (mask.is_floating_point() or mask.dtype == torch.bool)
+    found: Tensor | None = named.get("attention_mask", mask if whole else None)
+    return found
 
 
 def _named(inputs: Any) -> Mapping[str, Any]:
     """The inputs by name, as far as they have names."""
-    whole = isinstance(inputs, tuple) and len(inputs) == 1  # a network that takes the batch
-    given = inputs[0] if whole else inputs
-    return given if isinstance(given, Mapping) else {}
+    named = dict(zip(inputs.names, inputs, strict=False)) if isinstance(inputs, Arguments) else {}
+    # a network that takes the batch has it as its first argument
+    first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
+    return {**named, **first} if isinstance(first, Mapping) else named
 
 
 def _mask(inputs: Any, shape: tuple[int, ...]) -> Tensor | None:
     """The mask of the tokens to keep, if the inputs have one of this shape, (N, T)."""
     named = _named(inputs).items()
     masks = {name: m for name, m in named if isinstance(m, Tensor) and m.shape == shape}
-    if "attention_mask" in masks:
-        return masks["attention_mask"]
+    attention = _attention_mask(masks)
+    if attention is not None:
+        return attention
     padding = next((masks[name] for name in _PADDING_MASKS if name in masks), None)
     # boolean ones are True at padding, additive ones -inf
     return None if padding is None else padding == 0

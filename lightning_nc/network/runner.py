@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_nc.guards.generators import generators_in_model, held_generators
 from lightning_nc.guards.precision import with_float64
-from lightning_nc.network.calling import Forward, calling
+from lightning_nc.network.calling import Calling, Forward, calling
 
 
 class Runner(NamedTuple):
@@ -21,10 +21,10 @@ class Runner(NamedTuple):
         device: The device it runs on; of several, that of its inputs.
         move: Moves a batch to the device.
         precision: Returns the context manager that sets the precision of a forward pass.
-        call: Calls the network with inputs.
+        way: How the network is called.
+        call: Calls it so with inputs.
         around: Other objects that take part in moving batches, such as a datamodule.
         advance: Must be called after each pass through the network that does not use ``call``.
-        inputs_of: Returns what the network is called with, from a batch and its inputs.
         announce: Tells the user what a long measurement costs, before it is made.
     """
 
@@ -32,10 +32,10 @@ class Runner(NamedTuple):
     device: torch.device
     move: Callable[[Any], Any]
     precision: Callable[[], AbstractContextManager[Any]]
+    way: Calling
     call: Callable[[Any], Any]
     around: Any = None
     advance: Callable[[], None] = lambda: None
-    inputs_of: Callable[[Any, Any], Any] = lambda batch, inputs: inputs
     announce: Callable[[str], None] = lambda text: None
 
     @property
@@ -77,7 +77,7 @@ def plain_runner(
         advance()
         return outputs
 
-    return Runner(model, device, move, precision, call, advance=advance, inputs_of=way.inputs_of)
+    return Runner(model, device, move, precision, way, call, advance=advance)
 
 
 _WRAPPERS = ("_FabricModule", "DistributedDataParallel", "DataParallel")

@@ -16,6 +16,7 @@ from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.capture import capture
 from lightning_nc.network.head import Head
 from lightning_nc.network.nesting import tensors_in
+from lightning_nc.network.parameters import Arguments
 from lightning_nc.network.points import Point
 from lightning_nc.network.pooling import main_tensor
 from lightning_nc.passes.agreement import MeasurementError
@@ -111,6 +112,8 @@ class GradientPass(MeasuringPass):
             seed_generators(self.probe.seed, number, held)
             return read(runner.call(inputs))
 
+        # torch finds no tensors in a tuple of another class
+        inputs = tuple(inputs) if isinstance(inputs, Arguments) else inputs
         require_rows(inputs)
         names = None if wanted.parameters is None else list(wanted.parameters)
         network = Network(runner.model, call, inputs, len(labels), names)

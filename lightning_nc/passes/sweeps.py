@@ -191,9 +191,10 @@ def _unpacked(runner: Runner, reading: Reading, planned: ProbeBatch, batch: Any)
         return None if declared is None else declared[planned.indices]
 
     if reading.probe.unpack is not None:
-        return reading.probe.unpack(batch)
+        inputs, labels = reading.probe.unpack(batch)
+        return runner.way.named(inputs), labels
     inputs, labels = unpack_batch(batch, known)
-    return runner.inputs_of(batch, inputs), labels
+    return runner.way.inputs_of(batch, inputs), labels
 
 
 def check_labels(planned: ProbeBatch, labels: Tensor, of_positions: bool) -> None:

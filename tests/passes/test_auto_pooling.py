@@ -189,18 +189,50 @@ def test_masks_of_either_kind_leave_out_padding(mask):
     assert_is(answer.layers["act"], net.by_hand("the mean"))
 
 
-def test_a_mask_is_found_in_a_batch_that_a_network_takes_whole():
-    class Whole(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.encoder = Encoder()
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = Encoder()
 
-        def forward(self, batch):
-            return self.encoder(batch["input_ids"], batch["attention_mask"])
 
-    net = Whole()
-    answer = ask(net, padded(False, False, 4), "encoder.act")
+class TakesBatch(Wrapped):
+    def forward(self, batch):
+        return self.encoder(batch["input_ids"], batch["attention_mask"])
+
+
+class TakesBatchAndNumber(TakesBatch):
+    def forward(self, batch, batch_idx):
+        return super().forward(batch)
+
+
+class TakesArguments(Wrapped):
+    def forward(self, ids, attention_mask):
+        return self.encoder(ids, attention_mask)
+
+
+class TakesMask(Wrapped):
+    def forward(self, ids, mask):
+        return self.encoder(ids, mask)
+
+
+def unpacked(batch):
+    return (batch["input_ids"], batch["attention_mask"]), batch["labels"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "unpack"),
+    [
+        (TakesBatch, None),
+        (TakesBatchAndNumber, None),
+        (TakesArguments, unpacked),
+        (TakesMask, unpacked),
+    ],
+)
+def test_a_mask_is_found_in_whatever_a_network_takes(kind, unpack):
+    net = kind()
+    answer = ask(net, padded(False, False, 4), "encoder.act", unpack=unpack)
     assert_is(answer.layers["encoder.act"], net.encoder.by_hand("the mean"))
+    assert_is(answer.classifier.features, net.encoder.by_hand("the mean"))
 
 
 class ChannelsLast(nn.Module):
