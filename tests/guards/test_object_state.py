@@ -79,6 +79,14 @@ def build_lazily(net, x):
     return net.layer(x)
 
 
+def use_up(net, x):
+    return vars(net).pop("first", 0.5)
+
+
+def draw_for_the_last_time(net, x):
+    return next(vars(net).pop("numbers", iter([0.5])))
+
+
 CASES = {
     "a counter": (count, lambda: {"calls": 0}),
     "a cache and its flag": (fill_a_cache, lambda: {"cache": {}, "cached": None}),
@@ -88,6 +96,8 @@ CASES = {
     "a tensor changed in place": (add_in_place, lambda: {"total": torch.zeros(())}),
     "containers in containers": (nest, lambda: {"deep": {"a": [{1, 2}]}}),
     "a layer built lazily": (build_lazily, lambda: {"layer": None}),
+    "an attribute that is removed": (use_up, lambda: {"first": 0.1}),
+    "an iterator that is removed": (draw_for_the_last_time, lambda: {"numbers": iter([0.1])}),
 }
 
 
@@ -100,7 +110,7 @@ def test_a_network_with_a_memory_gives_what_it_would_have_given(case):
         net = nn.Sequential(Keeping(deed, **attributes()), *layers)
         given = []
         for step in range(3):
-            if step and measured:
+            if measured:
                 measure(net, nets.vectors(), layers=None)
             given.append(net(torch.ones(4 + step, 6)))
         return given
