@@ -323,3 +323,26 @@ def test_a_monitor_that_does_not_insist_on_a_value_is_not_advised(tmp_path):
     assert told == []
     (measurement,) = callback.history
     assert watcher.seen == [measurement.values[NC1]] * 2
+
+
+def test_a_monitor_of_what_testing_alone_measures_is_advised(tmp_path):
+    watcher = EarlyStopping("nc/test/nc1", strict=False)
+    with our_warnings() as told:
+        nets.fit(tmp_path, [NeuralCollapse(probe="test", figures=False), watcher])
+    assert told == [
+        "EarlyStopping monitors 'nc/test/nc1', but only trainer.test() measures 'test'. "
+        "Monitor another key."
+    ]
+
+
+def test_a_callback_whose_monitor_cannot_be_told_is_no_monitor(tmp_path):
+    class Undecided(Callback):
+        @property
+        def monitor(self):
+            raise RuntimeError("chosen in the first epoch")
+
+    callback = NeuralCollapse(figures=False)
+    with our_warnings() as told:
+        nets.fit(tmp_path, [callback, Undecided()])
+    assert told == []
+    assert epochs(callback) == [0, 1, 2]
