@@ -118,6 +118,31 @@ def test_a_network_with_a_memory_gives_what_it_would_have_given(case):
     assert nets.same(outputs(True), outputs(False))
 
 
+class Sparing:
+    """Has a name in slots and a second one, which is not given yet."""
+
+    __slots__ = ("first", "later")
+
+    def __init__(self):
+        self.first = 1
+
+
+TALLY = []
+
+
+def tally(net, x):
+    (lambda: TALLY.append(len(x)))()  # named by the function within alone
+    net.sparing.first, net.sparing.later = 2, 3
+    return 0.1
+
+
+def test_slots_come_back_and_globals_that_are_named_in_inner_functions():
+    sparing = Sparing()
+    measure(nn.Sequential(Keeping(tally, sparing=sparing), *nets.mlp()), nets.vectors())
+    assert (sparing.first, hasattr(sparing, "later")) == (1, False)
+    assert TALLY == []
+
+
 class Remembering(Dataset):
     """Yields what depends on what it remembers, which reading changes."""
 
