@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from io import IOBase
 from typing import Any
 
 CACHE: Any = type(lru_cache(len))
@@ -13,7 +12,7 @@ def goes_one_way(kind: type) -> bool:
     """Whether values of a type are caches or iterators, and have no attributes to put back."""
     if kind is CACHE:
         return True
-    if not issubclass(kind, Iterator) or issubclass(kind, IOBase):
+    if not issubclass(kind, Iterator):
         return False
     # those of loaders are entangled with their workers
     of_a_loader = kind.__module__.startswith("torch.utils.data")

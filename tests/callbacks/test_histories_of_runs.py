@@ -125,6 +125,18 @@ def test_to_go_on_from_an_earlier_checkpoint_loses_nothing(tmp_path, told):
     assert len(of_histories(told)) == 1
 
 
+def test_to_validate_an_early_checkpoint_loses_nothing(tmp_path):
+    callback, path = NeuralCollapse(probe="val", figures=False), tmp_path / "one.ckpt"
+    fit(tmp_path, callback, max_epochs=1).save_checkpoint(path)
+    run = fit(tmp_path, callback, max_epochs=3, ckpt_path=path)
+    loader = DataLoader(nets.vectors(), 10)
+    run.validate(run.lightning_module, loader, ckpt_path=path, verbose=False)
+    assert [(m.stage, m.epochs_completed) for m in callback.history] == [
+        *(("fit", 0), ("fit", 1), ("fit", 2), ("fit", 3), ("validate", 1))
+    ]
+    assert len(callback.histories) == 1
+
+
 def test_a_resumed_run_with_another_probe_says_so_once(tmp_path, told):
     path = tmp_path / "one.ckpt"
     fit(tmp_path, NeuralCollapse(figures=False), max_epochs=1).save_checkpoint(path)

@@ -1,19 +1,20 @@
 """Callbacks that some processes lack, or have with other options, cost themselves alone."""
 
+from functools import partial
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 import torch.distributed as dist
 
-from lightning_nc import NeuralCollapse
+from lightning_nc import NeuralCollapse, Probe
 from lightning_nc.callbacks import on_all_processes
 from lightning_nc.passes.meeting import MeetingPlace
 from tests import nets
 from tests.callbacks import other_callbacks
 from tests.processes import run_processes
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(*nets.only_our_warnings)]
+pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
 EPOCHS = [0, 1, 2]
 LEFT_OUT = "EquiSeparation on 'train' is left out of this run: process {}"
@@ -26,6 +27,7 @@ def of_two():
     return run_processes(other_callbacks.run_all, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [*other_callbacks.CASES, other_callbacks.AFTER_A_FAILURE])
 def test_training_is_that_without_callbacks_and_nobody_waits(case, of_two):
     for shown in of_two:
@@ -33,6 +35,7 @@ def test_training_is_that_without_callbacks_and_nobody_waits(case, of_two):
         assert shown[case]["seconds"] < 30  # less than a process waits for another
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "teller", "told"),
     [
@@ -51,6 +54,7 @@ def test_a_callback_that_some_do_not_have_costs_itself_and_one_sentence(case, te
         assert shown[case]["told"] == expected
 
 
+@pytest.mark.slow
 def test_callbacks_of_the_first_process_alone_are_left_out_at_once(of_two):
     first, second = (shown["on the first alone"] for shown in of_two)
     assert first["measured"] == {"NeuralCollapse": [], "EquiSeparation": []}
@@ -58,6 +62,7 @@ def test_callbacks_of_the_first_process_alone_are_left_out_at_once(of_two):
     assert second["told"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["the same", "the same again"])
 def test_callbacks_that_all_have_are_measured_also_after_runs_in_which_they_had_not(case, of_two):
     for shown in of_two:
@@ -65,12 +70,14 @@ def test_callbacks_that_all_have_are_measured_also_after_runs_in_which_they_had_
         assert shown[case]["told"] == []
 
 
+@pytest.mark.slow
 def test_options_that_decide_how_much_is_reduced_are_compared(of_two):
     first, second = (shown["features kept by one"] for shown in of_two)
     assert first["measured"] == second["measured"] == {"EquiSeparation": []}
     assert [WAY_OUT in text for text in first["told"]] == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["other samples compared", "other outputs compared"])
 def test_options_of_a_measure_that_differ_are_no_measurement(case, of_two):
     for rank, shown in enumerate(of_two):
@@ -78,6 +85,7 @@ def test_options_of_a_measure_that_differ_are_no_measurement(case, of_two):
         assert [DIFFERENT in text for text in shown[case]["told"]] == [True, False][: 2 - 2 * rank]
 
 
+@pytest.mark.slow
 def test_one_that_must_not_fail_stops_the_process_that_has_it():
     with pytest.raises(AssertionError, match="EquiSeparation on 'train' is left out"):
         run_processes(other_callbacks.run_raising, 2, timeout=60)
@@ -97,3 +105,50 @@ def test_comparing_hundreds_of_processes_takes_two_requests(differs, monkeypatch
     on_all_processes.leave_out_others(trainer, [record])
     assert record.left_out == differs
     assert len(counted.method_calls) == 2
+
+
+def each_process(step, records, monkeypatch, store):
+    """Do a step of two processes, one after the other."""
+    for rank, record in enumerate(records):
+        place = partial(MeetingPlace, store, rank, 2)
+        monkeypatch.setattr(on_all_processes, "meeting_place", place)
+        step(SimpleNamespace(world_size=2, global_rank=rank, is_global_zero=rank == 0), record)
+
+
+def look(trainer, record):
+    on_all_processes.leave_out_others(trainer, [record])
+
+
+def compare(records, monkeypatch):
+    store = dist.HashStore()
+    each_process(on_all_processes.announce, records, monkeypatch, store)
+    each_process(look, records, monkeypatch, store)
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        (lambda rank: {"figures": bool(rank)}, True),
+        # how a process reads and waits is its own affair
+        (lambda rank: {"probe": Probe(num_workers=rank)}, True),
+        (lambda rank: {"probe": Probe(wait_seconds=5 + rank)}, True),
+        # objects have addresses, which differ; what is in them is compared when it is measured
+        (lambda _: {"probe": Probe(nets.vectors(), "own", forward=lambda net, x: net(x))}, True),
+        (lambda rank: {"probe": Probe(seed=rank)}, False),
+        (lambda rank: {"probe": Probe(batch_size=3 + rank)}, False),
+        (lambda rank: {"epochs": [0, 2 + rank]}, False),
+        (lambda rank: {"when": ["train_epoch_end", "validation_end"][rank]}, False),
+    ],
+)
+def test_options_may_differ_if_other_processes_need_not_know_them(options, same, monkeypatch):
+    records = [NeuralCollapse(**options(rank)).record for rank in (0, 1)]
+    compare(records, monkeypatch)
+    assert [record.left_out for record in records] == [not same] * 2
+
+
+def test_a_callback_that_is_to_stop_some_processes_alone_stops_these_at_once(monkeypatch):
+    """Later it would stop them in a measurement, and the others would wait."""
+    records = [NeuralCollapse(on_error=way).record for way in ("warn", "raise")]
+    with pytest.raises(ValueError, match="process 1 has it with other options than process 0"):
+        compare(records, monkeypatch)
+    assert records[0].left_out

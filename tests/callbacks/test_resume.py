@@ -14,8 +14,9 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import OnExceptionCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_nc import Probe
+from lightning_nc import NeuralCollapse, Probe
 from tests import nets
 from tests.callbacks.records import csv_rows
 from tests.callbacks.scripts.start import run_script, warnings_of
@@ -144,6 +145,25 @@ def test_callbacks_can_be_added_when_a_run_is_resumed(tmp_path):
     for callback, other in zip(callbacks, expected["every epoch"], strict=True):
         assert [m.epochs_completed for m in callback.history] == [2, 3, 4]
         assert [m.step for m in callback.history] == [m.step for m in other.history[2:]]
+
+
+class Stream(IterableDataset):
+    """Samples of which it is not known how many there are."""
+
+    def __iter__(self):
+        return iter(nets.vectors())
+
+
+def test_callbacks_can_be_added_when_a_run_on_a_stream_is_resumed(tmp_path):
+    path, loader = tmp_path / "one.ckpt", DataLoader(Stream(), 10)
+    first = nets.trainer(tmp_path, max_epochs=1)
+    first.fit(nets.Classifier(), loader, DataLoader(nets.vectors(), 10))
+    first.save_checkpoint(path)
+    own = Probe(nets.vectors(), "own")
+    callback = NeuralCollapse(probe=own, when="validation_end", figures=False)
+    run = nets.trainer(tmp_path, [callback], max_epochs=3)
+    run.fit(nets.Classifier(), loader, DataLoader(nets.vectors(), 10), ckpt_path=path)
+    assert [m.epochs_completed for m in callback.history] == [1, 2, 3]
 
 
 def test_states_are_loaded_safely_and_each_callback_has_its_own(tmp_path):

@@ -57,3 +57,17 @@ def test_sparse_tensors_differ_in_values_and_in_indices(layout):
     # the answers of others are not mixed up with those of the several parts
     around = [(ONES, ONES.clone()), *((one, other) for other in pairs), (ONES, ONES + 1)]
     assert which_differ(around) == [False, False, True, True, True, True]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta")
+def test_sparse_tensors_differ_in_size_and_in_the_number_of_values():
+    places, values = torch.arange(2).repeat(2, 1), torch.ones(2)
+    small, large = (
+        torch.sparse_coo_tensor(places, values, (n, n), check_invariants=True) for n in (2, 3)
+    )
+    full = torch.eye(3).to_sparse()
+    assert which_differ([(small, large), (large, full), (full, full.clone())]) == [
+        True,
+        True,
+        False,
+    ]

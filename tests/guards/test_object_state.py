@@ -79,6 +79,14 @@ def build_lazily(net, x):
     return net.layer(x)
 
 
+def use_up(net, x):
+    return vars(net).pop("first", 0.5)
+
+
+def draw_for_the_last_time(net, x):
+    return next(vars(net).pop("numbers", iter([0.5])))
+
+
 CASES = {
     "a counter": (count, lambda: {"calls": 0}),
     "a cache and its flag": (fill_a_cache, lambda: {"cache": {}, "cached": None}),
@@ -88,6 +96,8 @@ CASES = {
     "a tensor changed in place": (add_in_place, lambda: {"total": torch.zeros(())}),
     "containers in containers": (nest, lambda: {"deep": {"a": [{1, 2}]}}),
     "a layer built lazily": (build_lazily, lambda: {"layer": None}),
+    "an attribute that is removed": (use_up, lambda: {"first": 0.1}),
+    "an iterator that is removed": (draw_for_the_last_time, lambda: {"numbers": iter([0.1])}),
 }
 
 
@@ -100,12 +110,37 @@ def test_a_network_with_a_memory_gives_what_it_would_have_given(case):
         net = nn.Sequential(Keeping(deed, **attributes()), *layers)
         given = []
         for step in range(3):
-            if step and measured:
+            if measured:
                 measure(net, nets.vectors(), layers=None)
             given.append(net(torch.ones(4 + step, 6)))
         return given
 
     assert nets.same(outputs(True), outputs(False))
+
+
+class Sparing:
+    """Has a name in slots and a second one, which is not given yet."""
+
+    __slots__ = ("first", "later")
+
+    def __init__(self):
+        self.first = 1
+
+
+TALLY = []
+
+
+def tally(net, x):
+    (lambda: TALLY.append(len(x)))()  # named by the function within alone
+    net.sparing.first, net.sparing.later = 2, 3
+    return 0.1
+
+
+def test_slots_come_back_and_globals_that_are_named_in_inner_functions():
+    sparing = Sparing()
+    measure(nn.Sequential(Keeping(tally, sparing=sparing), *nets.mlp()), nets.vectors())
+    assert (sparing.first, hasattr(sparing, "later")) == (1, False)
+    assert TALLY == []
 
 
 class Remembering(Dataset):
