@@ -314,7 +314,7 @@ def test_a_monitor_that_does_not_insist_on_a_value_is_not_advised(tmp_path):
 
 def test_a_monitor_of_what_testing_alone_measures_is_advised(tmp_path):
     watcher = EarlyStopping("nc/test/nc1", strict=False)
-    with our_warnings() as told:
+    with nets.our_warnings() as told:
         nets.fit(tmp_path, [NeuralCollapse(probe="test", figures=False), watcher])
     assert told == [
         "EarlyStopping monitors 'nc/test/nc1', but only trainer.test() measures 'test'. "
@@ -329,7 +329,7 @@ def test_a_callback_whose_monitor_cannot_be_told_is_no_monitor(tmp_path):
             raise RuntimeError("chosen in the first epoch")
 
     callback = NeuralCollapse(figures=False)
-    with our_warnings() as told:
+    with nets.our_warnings() as told:
         nets.fit(tmp_path, [callback, Undecided()])
     assert told == []
     assert epochs(callback) == [0, 1, 2]
@@ -338,11 +338,11 @@ def test_a_callback_whose_monitor_cannot_be_told_is_no_monitor(tmp_path):
 def test_without_validation_checkpoints_look_at_epoch_ends_and_early_stopping_never(tmp_path):
     options = HALVES | {"limit_val_batches": 0}
     watcher, keeper = Seen(), ModelCheckpoint(tmp_path, monitor=NC1)
-    with our_warnings() as told:
+    with nets.our_warnings() as told:
         nets.fit(tmp_path, [NeuralCollapse(figures=False), watcher], **options)
     assert watcher.seen == []
     assert ["check_on_train_epoch_end=True" in text for text in told] == [True]
-    with our_warnings() as told:
+    with nets.our_warnings() as told:
         callbacks = [NeuralCollapse(figures=False), keeper]
         nets.fit(tmp_path, callbacks, enable_checkpointing=True, **options)
     assert keeper.best_model_score is not None
@@ -352,6 +352,6 @@ def test_without_validation_checkpoints_look_at_epoch_ends_and_early_stopping_ne
 @pytest.mark.parametrize("key", ["val_loss", "nc/val/nc1", "nc/train2/nc1", "separation/train/rho"])
 def test_monitors_of_what_a_callback_does_not_log_are_not_advised(key, tmp_path):
     watcher = EarlyStopping(key, strict=False)
-    with our_warnings() as told:
+    with nets.our_warnings() as told:
         nets.fit(tmp_path, [NeuralCollapse(figures=False), watcher], **HALVES)
     assert told == []
