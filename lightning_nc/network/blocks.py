@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lightning_nc.guards.unobtrusive import unobtrusive
 from lightning_nc.network.calling import calling
+from lightning_nc.network.module_run import ModuleRun
 from lightning_nc.network.points import (
     INPUT,
     Point,
@@ -15,7 +16,7 @@ from lightning_nc.network.points import (
     points_of_runs,
     script_advice,
 )
-from lightning_nc.network.trace import ModuleRun, Trace, ancestors, trace
+from lightning_nc.network.trace import Trace, ancestors, trace
 from lightning_nc.network.unpacking import unpack_batch
 
 # of torch's own modules, those that their authors call layers of a network

@@ -8,41 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_nc.network.head import own_matrix
+from lightning_nc.network.module_run import ModuleRun, run_of
 from lightning_nc.network.nesting import floating_tensor_in, parts_of, replaced, tensors_in
 from lightning_nc.network.points import named_modules
 from lightning_nc.network.pooling import main_tensor
-
-
-class ModuleRun(NamedTuple):
-    """One run of one module within a forward pass.
-
-    Attributes:
-        name: Clean name of the module.
-        number: Which run of its module it is within the pass, counted from 0.
-        module: The module itself.
-        nodes: Autograd nodes of its output tensors.
-        main: Autograd node of the main one; None without one.
-        source: Autograd node of its first input tensor; None without one.
-        features: Size of the last axis of its first input tensor; None without one.
-        rows: Rows of its weight matrix; None without one.
-        shape: Shape of its main output tensor; None without one.
-        input_shape: Shape of its first input tensor; None without one.
-        channels: Channels of the last weighted layer that ran, and whether they are on its last
-            axis; None before the first one.
-    """
-
-    name: str
-    number: int
-    module: nn.Module
-    nodes: list[Any]
-    main: Any
-    source: Any
-    features: int | None
-    rows: int | None
-    shape: tuple[int, ...] | None
-    input_shape: tuple[int, ...] | None
-    channels: tuple[int, bool] | None
 
 
 class Trace(NamedTuple):
@@ -179,7 +148,7 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bo
 
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         before, name = runs[-1].channels if runs else None, names[module]
-        runs.append(_run_of(name, counts[name], module, [args, kwargs], output, before))
+        runs.append(run_of(name, counts[name], module, [args, kwargs], output, before))
         counts[name] += 1
 
     has_embedding = any(isinstance(module, nn.Embedding) for module in names)
@@ -232,33 +201,6 @@ class _Sources:
         return output
 
 
-def _run_of(
-    name: str,
-    number: int,
-    module: nn.Module,
-    inputs: Any,
-    output: Any,
-    channels: tuple[int, bool] | None,
-) -> ModuleRun:
-    """A run as it has ended; the channels are those of the run before."""
-    first, main = next(tensors_in(inputs), None), main_tensor(output)
-    shape = tuple(main.shape) if isinstance(main, Tensor) else None
-    features = first.shape[-1] if first is not None and first.ndim else None
-    return ModuleRun(
-        name,
-        number,
-        module,
-        nodes=[tensor.grad_fn for tensor in tensors_in(output) if tensor.grad_fn is not None],
-        main=getattr(main, "grad_fn", None),
-        source=None if first is None else first.grad_fn,
-        features=features,
-        rows=_weight_rows(module, features, shape),
-        shape=shape,
-        input_shape=None if first is None else tuple(first.shape),
-        channels=_channels(module) or channels,
-    )
-
-
 def _held_node(tensor: Tensor) -> Any:
     """Return an autograd node that keeps the graph of a tensor when the tensor is gone.
 
@@ -290,39 +232,6 @@ def _source(tensor: Tensor, sources: set[Any]) -> Tensor:
     copy = tensor.detach().requires_grad_(True).clone()
     sources.add(copy.grad_fn)
     return copy
-
-
-def _weight_rows(
-    module: nn.Module, features: int | None, shape: tuple[int, ...] | None
-) -> int | None:
-    """Rows of a module's weight matrix, also of one that is packed, such as a quantised one."""
-    weight, declared = getattr(module, "weight", None), getattr(module, "out_features", None)
-    if isinstance(module, nn.Embedding):
-        return None
-    own: int | None = None
-    if isinstance(weight, Tensor) and weight.ndim >= 2:
-        # a matrix for the loss, for example, may be of features that come later
-        of_input = weight.ndim > 2 or features is None or features in weight.shape
-        own = weight.shape[0] if of_input else None
-    if isinstance(declared, int) and own != declared and shape and shape[-1] == declared:
-        return declared
-    if own is None and shape and own_matrix(module, features, shape[-1]) is not None:
-        return shape[-1]
-    return own
-
-
-def _channels(module: nn.Module) -> tuple[int, bool] | None:
-    """Channels of a weighted layer, and whether they are on the last axis of its output."""
-    if isinstance(module, nn.RNNBase):
-        return module.hidden_size * (2 if module.bidirectional else 1), True
-    for name in ("out_channels", "num_features", "num_channels"):  # convolutions and their norms
-        if isinstance(getattr(module, name, None), int):
-            return getattr(module, name), False
-    for name in ("out_features", "embedding_dim", "embed_dim"):
-        if isinstance(getattr(module, name, None), int):
-            return getattr(module, name), True
-    size = getattr(module, "normalized_shape", None)
-    return (size[-1], True) if isinstance(size, tuple) else None
 
 
 def _same_memory(a: Tensor, b: Tensor) -> bool:

@@ -4,9 +4,10 @@ from torch import Tensor
 
 from lightning_nc.network.blocks import call_advice, is_bypassed, is_of_several_positions
 from lightning_nc.network.head import own_matrix
+from lightning_nc.network.module_run import ModuleRun
 from lightning_nc.network.parameters import takes_one
 from lightning_nc.network.points import Point, script_advice
-from lightning_nc.network.trace import ModuleRun, Trace
+from lightning_nc.network.trace import Trace
 from lightning_nc.passes.request import DoesNotApply, Request
 from lightning_nc.wording import listed
 

@@ -6,9 +6,10 @@ import torch
 
 from lightning_nc.network.blocks import find_head, is_bypassed, is_of_several_positions
 from lightning_nc.network.head import own_matrix
+from lightning_nc.network.module_run import ModuleRun
 from lightning_nc.network.parameters import takes_one
 from lightning_nc.network.points import Point
-from lightning_nc.network.trace import ModuleRun, Trace, depends_on
+from lightning_nc.network.trace import Trace, depends_on
 from lightning_nc.passes.head_notes import no_head
 from lightning_nc.passes.request import DoesNotApply, Request
 

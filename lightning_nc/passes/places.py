@@ -14,11 +14,12 @@ from lightning_nc.network.auto_pooling import Chooser, pooling_of_head, shapes_o
 from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.blocks import block_points, returns_more
 from lightning_nc.network.capture import capture, raw_input
+from lightning_nc.network.module_run import ModuleRun
 from lightning_nc.network.points import Point, match_layers, named_modules
 from lightning_nc.network.pooling import Pooling
 from lightning_nc.network.positions import AtEveryPosition
 from lightning_nc.network.runner import Runner
-from lightning_nc.network.trace import ModuleRun, Trace, trace
+from lightning_nc.network.trace import Trace, trace
 from lightning_nc.passes.draw import Drawn
 from lightning_nc.passes.geometry_statistics import GEOMETRY, require_statistics
 from lightning_nc.passes.head_notes import head_notes, is_apart, no_head_note, outputs_note

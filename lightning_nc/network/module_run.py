@@ -1,0 +1,100 @@
+"""One run of a module within a forward pass, and what it tells of the module."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from lightning_nc.network.head import own_matrix
+from lightning_nc.network.nesting import tensors_in
+from lightning_nc.network.pooling import main_tensor
+
+
+class ModuleRun(NamedTuple):
+    """One run of one module within a forward pass.
+
+    Attributes:
+        name: Clean name of the module.
+        number: Which run of its module it is within the pass, counted from 0.
+        module: The module itself.
+        nodes: Autograd nodes of its output tensors.
+        main: Autograd node of the main one; None without one.
+        source: Autograd node of its first input tensor; None without one.
+        features: Size of the last axis of its first input tensor; None without one.
+        rows: Rows of its weight matrix; None without one.
+        shape: Shape of its main output tensor; None without one.
+        input_shape: Shape of its first input tensor; None without one.
+        channels: Channels of the last weighted layer that ran, and whether they are on its last
+            axis; None before the first one.
+    """
+
+    name: str
+    number: int
+    module: nn.Module
+    nodes: list[Any]
+    main: Any
+    source: Any
+    features: int | None
+    rows: int | None
+    shape: tuple[int, ...] | None
+    input_shape: tuple[int, ...] | None
+    channels: tuple[int, bool] | None
+
+
+def run_of(
+    name: str,
+    number: int,
+    module: nn.Module,
+    inputs: Any,
+    output: Any,
+    channels: tuple[int, bool] | None,
+) -> ModuleRun:
+    """Return a run as it has ended; the channels are those of the run before."""
+    first, main = next(tensors_in(inputs), None), main_tensor(output)
+    shape = tuple(main.shape) if isinstance(main, Tensor) else None
+    features = first.shape[-1] if first is not None and first.ndim else None
+    return ModuleRun(
+        name,
+        number,
+        module,
+        nodes=[tensor.grad_fn for tensor in tensors_in(output) if tensor.grad_fn is not None],
+        main=getattr(main, "grad_fn", None),
+        source=None if first is None else first.grad_fn,
+        features=features,
+        rows=_weight_rows(module, features, shape),
+        shape=shape,
+        input_shape=None if first is None else tuple(first.shape),
+        channels=_channels(module) or channels,
+    )
+
+
+def _weight_rows(
+    module: nn.Module, features: int | None, shape: tuple[int, ...] | None
+) -> int | None:
+    """Rows of a module's weight matrix, also of one that is packed, such as a quantised one."""
+    weight, declared = getattr(module, "weight", None), getattr(module, "out_features", None)
+    if isinstance(module, nn.Embedding):
+        return None
+    own: int | None = None
+    if isinstance(weight, Tensor) and weight.ndim >= 2:
+        # a matrix for the loss, for example, may be of features that come later
+        of_input = weight.ndim > 2 or features is None or features in weight.shape
+        own = weight.shape[0] if of_input else None
+    if isinstance(declared, int) and own != declared and shape and shape[-1] == declared:
+        return declared
+    if own is None and shape and own_matrix(module, features, shape[-1]) is not None:
+        return shape[-1]
+    return own
+
+
+def _channels(module: nn.Module) -> tuple[int, bool] | None:
+    """Channels of a weighted layer, and whether they are on the last axis of its output."""
+    if isinstance(module, nn.RNNBase):
+        return module.hidden_size * (2 if module.bidirectional else 1), True
+    for name in ("out_channels", "num_features", "num_channels"):  # convolutions and their norms
+        if isinstance(getattr(module, name, None), int):
+            return getattr(module, name), False
+    for name in ("out_features", "embedding_dim", "embed_dim"):
+        if isinstance(getattr(module, name, None), int):
+            return getattr(module, name), True
+    size = getattr(module, "normalized_shape", None)
+    return (size[-1], True) if isinstance(size, tuple) else None
