@@ -171,6 +171,7 @@ def test_generators_of_all_devices_are_put_back_and_seeded_alike():
     assert all(map(torch.equal, before, states()))
 
 
+@needs_cuda("cuDNN's dropout")  # builds for CUDA have cuDNN without a device, too
 @pytest.mark.skipif(not torch.backends.cudnn.is_available(), reason="no cuDNN: its dropout")
 def test_recurrent_layers_go_on_with_the_dropout_of_cudnn_after_a_measurement():
     net, x = networks.recurrent(layers=2, dropout=0.5).to(device()), torch.randn(5, 6).to(device())
