@@ -92,8 +92,7 @@ def block_points(found: Trace, head: ModuleRun | None, pool: Pool = "auto") -> l
             f"{{name: callable}}.{script_advice(found.modules)}"
         )
     first = [Point(INPUT, None)] if found.raw is not None else []
-    runs = [(run.name, run.number) for run in chosen]
-    return first + points_of_runs(runs, found.names(), pool)
+    return first + points_of_runs([run.key for run in chosen], found.keys(), pool)
 
 
 def find_head(found: Trace, name: str | None, classes_seen: int | None) -> ModuleRun | None:

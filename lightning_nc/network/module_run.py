@@ -39,6 +39,11 @@ class ModuleRun(NamedTuple):
     input_shape: tuple[int, ...] | None
     channels: tuple[int, bool] | None
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """Name of the module and number of the run, which no other run of the pass has."""
+        return self.name, self.number
+
 
 def run_of(
     name: str,

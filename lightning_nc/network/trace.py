@@ -36,9 +36,9 @@ class Trace(NamedTuple):
     raw: Tensor | None
     modules: dict[str, nn.Module]
 
-    def names(self) -> list[tuple[str, int]]:
-        """Return the module's name of each run and its number."""
-        return [(run.name, run.number) for run in self.runs]
+    def keys(self) -> list[tuple[str, int]]:
+        """Return the key of each run."""
+        return [run.key for run in self.runs]
 
     def last_weighted(self) -> ModuleRun | None:
         """Return the run of the last module with a weight matrix; None if there is none."""
@@ -64,8 +64,8 @@ class Trace(NamedTuple):
 
         What runs twice, as on a second view, leads there with one run and makes a loss of another.
         """
-        leading = {id(run.nodes) for run in self.leading_to([self.output])}
-        of_output = [run for run in runs if id(run.nodes) in leading]
+        leading = {run.key for run in self.leading_to([self.output])}
+        of_output = [run for run in runs if run.key in leading]
         return next(reversed(of_output or runs), None)
 
     def depends_on_input(self, without: set[Any]) -> bool:

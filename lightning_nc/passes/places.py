@@ -113,7 +113,7 @@ class Places:
         if request.layers is None:
             return [], {}
         if request.layers != "blocks":
-            runs, modules = self.found.names(), named_modules(self.runner.model)
+            runs, modules = self.found.keys(), named_modules(self.runner.model)
             return match_layers(request.layers, runs, modules, request.pool), {}
         points = block_points(self.found, head, request.pool)
         notes = _several_note(self.found, points)

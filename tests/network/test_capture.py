@@ -22,7 +22,7 @@ from tests import architectures
 
 def points_of(model, layers, inputs):
     with unobtrusive(model):
-        runs = trace(model, inputs, partial(call_model, model)).names()
+        runs = trace(model, inputs, partial(call_model, model)).keys()
     return match_layers(layers, runs, named_modules(model))
 
 
