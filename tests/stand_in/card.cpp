@@ -157,61 +157,53 @@ at::Generator on_cpu(const at::Generator& g) {
 
 namespace at {
 
-// created by its name when torch first asks for it, so that this file is loaded before torch
 #ifdef APPLE
-struct MPSHooks : MPSHooksInterface {
+using Interface = MPSHooksInterface;
+#else
+using Interface = CUDAHooksInterface;
+#endif
+
+struct Hooks : Interface {
   void init() const override {}
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return true; }
-  bool hasMPS() const override { return true; }
   bool hasPrimaryContext(DeviceIndex) const override { return true; }
-  bool isOnMacOSorNewer(unsigned, unsigned) const override { return true; }
   DeviceIndex deviceCount() const override { return 1; }
   DeviceIndex getCurrentDevice() const override { return 0; }
   void setCurrentDevice(DeviceIndex) const override {}
   DeviceIndex exchangeDevice(DeviceIndex) const override { return 0; }
   DeviceIndex maybeExchangeDevice(DeviceIndex) const override { return 0; }
-  void deviceSynchronize() const override {}
-  void emptyCache() const override {}
-  size_t getCurrentAllocatedMemory() const override { return allocated; }
-  size_t getDriverAllocatedMemory() const override { return allocated; }
-  size_t getRecommendedMaxMemory() const override { return CAPACITY; }
   Device getDeviceFromPtr(void*) const override { return CARD; }
   const Generator& getDefaultGenerator(DeviceIndex) const override { return default_generator(); }
   Generator getNewGenerator(DeviceIndex) const override { return new_generator(); }
-  Allocator* getMPSDeviceAllocator() const override { return &device_memory; }
   Allocator* getPinnedMemoryAllocator() const override { return &pinned_memory; }
   bool isPinnedPtr(const void* p) const override {
     std::lock_guard<std::mutex> guard(lock);
     return pinned.count(p) > 0;
   }
 };
+
+// created by its name when torch first asks for it, so that this file is loaded before torch
+#ifdef APPLE
+struct MPSHooks : Hooks {
+  bool hasMPS() const override { return true; }
+  bool isOnMacOSorNewer(unsigned, unsigned) const override { return true; }
+  void deviceSynchronize() const override {}
+  void emptyCache() const override {}
+  size_t getCurrentAllocatedMemory() const override { return allocated; }
+  size_t getDriverAllocatedMemory() const override { return allocated; }
+  size_t getRecommendedMaxMemory() const override { return CAPACITY; }
+  Allocator* getMPSDeviceAllocator() const override { return &device_memory; }
+};
 REGISTER_MPS_HOOKS(MPSHooks);
 #else
-struct CUDAHooks : CUDAHooksInterface {
+struct CUDAHooks : Hooks {
   explicit CUDAHooks(CUDAHooksArgs) {}
-  void init() const override {}
-  bool isBuilt() const override { return true; }
-  bool isAvailable() const override { return true; }
   bool hasCUDA() const override { return true; }
-  bool hasPrimaryContext(DeviceIndex) const override { return true; }
   int getNumGPUs() const override { return 1; }
-  DeviceIndex deviceCount() const override { return 1; }
   DeviceIndex current_device() const override { return 0; }
-  DeviceIndex getCurrentDevice() const override { return 0; }
-  void setCurrentDevice(DeviceIndex) const override {}
-  DeviceIndex exchangeDevice(DeviceIndex) const override { return 0; }
-  DeviceIndex maybeExchangeDevice(DeviceIndex) const override { return 0; }
   void deviceSynchronize(DeviceIndex) const override {}
-  Device getDeviceFromPtr(void*) const override { return CARD; }
-  const Generator& getDefaultGenerator(DeviceIndex) const override { return default_generator(); }
-  Generator getNewGenerator(DeviceIndex) const override { return new_generator(); }
   Allocator* getCUDADeviceAllocator() const override { return &device_memory; }
-  Allocator* getPinnedMemoryAllocator() const override { return &pinned_memory; }
-  bool isPinnedPtr(const void* p) const override {
-    std::lock_guard<std::mutex> guard(lock);
-    return pinned.count(p) > 0;
-  }
 };
 REGISTER_CUDA_HOOKS(CUDAHooks);
 #endif
