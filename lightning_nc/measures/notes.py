@@ -77,7 +77,7 @@ def law_note(layers: Mapping[str, float], symbol: str = "D") -> dict[str, str]:
     if len(layers) < 2:
         return {"law": "the law is undefined (NaN), since a line needs two layers or more."}
     alike = f"{symbol} is the same at all {len(layers)} layers, but for rounding"
-    cause = "a line meets any two points" if len(layers) == 2 else alike
+    cause = "a line fits any two points" if len(layers) == 2 else alike
     return {"law": f"r is undefined (NaN), since {cause}."}
 
 

@@ -216,6 +216,6 @@ def _nonlinearities(hidden: list[ModuleRun]) -> list[ModuleRun]:
 
 
 def _written_class(module: nn.Module) -> type:
-    """A module's class as its author wrote it: sharding and parametrizations put in one derived."""
+    """A module's class as written by its author: FSDP2 and parametrizations derive their own."""
     made = ("torch.distributed.", "torch.nn.utils.")
     return next(kind for kind in type(module).__mro__ if not kind.__module__.startswith(made))

@@ -155,7 +155,7 @@ def _call_with_single(model: Callable[..., Any], parameters: Parameters, inputs:
 
 
 def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: Any) -> Any:
-    """Call a function with inputs; if their type or sizes do not fit, or gradients lack, say so."""
+    """Call a function; say so if types or sizes of inputs do not fit, or gradients are missing."""
     try:
         return function(inputs)
     except RuntimeError as error:

@@ -162,7 +162,7 @@ def test_minority_collapse_names_the_cause_of_each_value(case):
     ("D", "cause"),
     [
         ([3.0], "a line needs two layers or more"),
-        ([3.0, 2.0], "a line meets any two points"),
+        ([3.0, 2.0], "a line fits any two points"),
         ([2.0, 2.0, 2.0], "D is the same at all 3 layers"),
         ([2.0, 0.0, 1.0, math.inf], "D is zero or not finite at 'layer1', 'layer3'"),
     ],
