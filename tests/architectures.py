@@ -74,6 +74,7 @@ _CONFIGURATIONS = {
     "Roberta": _TEXT,
     "Electra": _TEXT | {"embedding_size": 16},
     "MPNet": _TEXT,
+    "Albert": _TEXT | {"embedding_size": 8},
     "Llama": _TEXT | {"pad_token_id": 0},
     "GPT2": {"vocab_size": 50, "n_positions": 16, "n_embd": 16, "n_layer": 3, "n_head": 2}
     | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},

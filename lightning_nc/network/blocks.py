@@ -38,7 +38,8 @@ def find_blocks(model: nn.Module, batch: Any) -> list[str]:
     ``nn.TransformerDecoderLayer``. A class is a candidate if two or more instances ran, of which
     none is inside another, and every one of them is a bottleneck: with its output detached, the
     network's output no longer depends on the input (for tokens, on their embedding). The candidate
-    with the most instances is chosen; on a tie, the outermost. Without a candidate, every
+    with the most instances is chosen; on a tie, the outermost. Without a candidate, it is a module
+    that runs again and again, as in ALBERT, if every run is a bottleneck; otherwise every
     nonlinearity that ran is a layer. A module that runs several times is a layer for each run that
     leads to the head. Logits are never a layer, nor is what does not lead to the head, such as an
     auxiliary branch or a second view, and what is inside a ScriptModule cannot be seen.
@@ -190,15 +191,22 @@ def _of_bottlenecks(found: Trace, hidden: list[ModuleRun]) -> list[ModuleRun]:
     for instances in classes.values():
         for inner in contained(instances):
             del instances[inner]
-    best: dict[str, list[ModuleRun]] = {}
     # outermost first, because it is chosen on a tie
     by_depth = sorted(classes.values(), key=lambda names: min(name.count(".") for name in names))
-    for instances in by_depth:
-        if len(instances) < 2 or len(instances) <= len(best):
-            continue
-        if all(_is_bottleneck(found, runs) for runs in instances.values()):
-            best = instances
-    return [run for run in hidden if run.name in best]
+    several = [[*names.values()] for names in by_depth if len(names) > 1]
+    in_loops = [[[run] for run in chain(*names.values())] for names in by_depth if len(names) == 1]
+    chosen = _most_bottlenecks(found, several) or _most_bottlenecks(found, in_loops)
+    names = {run.name for run in chain(*chosen)}
+    return [run for run in hidden if run.name in names]
+
+
+def _most_bottlenecks(found: Trace, classes: list[list[list[ModuleRun]]]) -> list[list[ModuleRun]]:
+    """Return the longest list of two or more bottlenecks, of which each is one or several runs."""
+    best: list[list[ModuleRun]] = []
+    for layers in classes:
+        if len(layers) > max(len(best), 1) and all(_is_bottleneck(found, runs) for runs in layers):
+            best = layers
+    return best
 
 
 def _is_bottleneck(found: Trace, runs: list[ModuleRun]) -> bool:

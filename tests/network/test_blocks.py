@@ -52,6 +52,7 @@ _TEXT = {
     "Roberta": numbered("roberta.encoder.layer", 3),
     "Electra": numbered("electra.encoder.layer", 3),
     "MPNet": numbered("mpnet.encoder.layer", 3),
+    "Albert": [f"albert.encoder.albert_layer_groups.0-{k}" for k in (1, 2, 3)],
     "DistilBert": numbered("distilbert.transformer.layer", 3),
     "GPT2": numbered("transformer.h", 3),
     "Llama": numbered("model.layers", 3),
@@ -199,6 +200,28 @@ class _Twice(nn.Module):
 def test_blocks_that_run_twice_are_bottlenecks_by_all_their_runs_together():
     expected = ["input", "blocks.0-1", "blocks.1-1", "blocks.0-2", "blocks.1-2"]
     assert find_blocks(_Twice(), torch.randn(6, 8)) == expected
+
+
+class _Loop(nn.Module):
+    def __init__(self, skips=False):
+        super().__init__()
+        self.stem, self.relu, self.block = nn.Linear(5, 8), nn.ReLU(), Block()
+        self.head, self.skips = nn.Linear(8, CLASSES), skips
+
+    def forward(self, x):
+        first = x = self.relu(self.stem(x))
+        for _ in range(3):
+            x = self.block(x + first if self.skips else x)
+        return self.head(x)
+
+
+def test_a_block_in_a_loop_is_a_layer_for_each_run():
+    assert find_blocks(_Loop(), torch.randn(6, 5)) == ["input", "block-1", "block-2", "block-3"]
+
+
+def test_a_module_in_a_loop_that_reads_the_input_at_each_run_is_no_block():
+    relus = ["relu", *(f"block.relu-{k}" for k in (1, 2, 3))]
+    assert find_blocks(_Loop(skips=True), torch.randn(6, 5)) == ["input", *relus]
 
 
 class _TupleBlock(Block):

@@ -1,5 +1,6 @@
 """What was measured in a project, against the reference on features that are taken by hand."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -31,23 +32,31 @@ class Taken(NamedTuple):
 
 
 @contextmanager
-def watched(module: Any, layers: Iterable[str], head: str) -> Iterator[dict[str, Any]]:
-    """Keep the outputs of layers under their names, and the input of the head under "last"."""
-    seen: dict[str, Any] = {}
+def watched(module: Any, layers: Iterable[str], head: str) -> Iterator[dict[str, list[Any]]]:
+    """Keep all outputs of modules under their names, and the inputs of the head under "last"."""
+    seen: dict[str, list[Any]] = defaultdict(list)
 
-    def keep(name: str, of_input: bool) -> Any:
-        return lambda _, args, output: seen.update({name: args[0] if of_input else output})
+    def keep(place: str) -> Any:
+        return lambda _, args, output: seen[place].append(output)
 
-    named = [(head, "last"), *((name, name) for name in layers if name != "input")]
-    hooks = [
-        module.get_submodule(place).register_forward_hook(keep(name, name == "last"))
-        for place, name in named
-    ]
+    places = {name.partition("-")[0] for name in layers if name != "input"}
+    hooks = [module.get_submodule(each).register_forward_hook(keep(each)) for each in places]
+    hooks.append(
+        module.get_submodule(head).register_forward_hook(
+            lambda _, args, output: seen["last"].append(args[0])
+        )
+    )
     torch.backends.mha.set_fastpath_enabled(False)  # which calls no hooks
     yield seen
     torch.backends.mha.set_fastpath_enabled(True)
     for hook in hooks:
         hook.remove()
+
+
+def output_of(seen: dict[str, list[Any]], name: str) -> Any:
+    """The output of a layer, ``module`` or ``module-k``: its k-th run."""
+    place, _, run = name.partition("-")
+    return seen[place][int(run or 0) - 1]
 
 
 @torch.no_grad()
@@ -64,14 +73,15 @@ def taken(project: Project, run: Run, callback: Any) -> Taken:
     with watched(module, project.layers, head) as seen:
         for indices in batches:
             batch = run.loader.collate_fn([dataset[i] for i in indices])
-            seen["input"] = batch[0] if isinstance(batch, tuple | list) else None
+            seen.clear()
+            seen["input"] = [batch[0] if isinstance(batch, tuple | list) else None]
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 logits, y = module.measured(batch, probe)
             kept = y.flatten() != IGNORED
             parts["labels"].append(y.flatten()[kept].long())
             parts["decided"].append(decisions(logits)[kept])
             for name, pool in pools.items():
-                parts[name].append(pool.take(seen[name], batch).double()[kept])
+                parts[name].append(pool.take(output_of(seen, name), batch).double()[kept])
     h = {name: torch.cat(each).numpy() for name, each in parts.items()}
     rows = [x.double().numpy() for x in project.rows(module, head)] if project.heads else None
     layers = {name: h[name] for name in project.layers}

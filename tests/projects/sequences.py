@@ -136,6 +136,12 @@ PROJECTS = [
         {"train": "net.classifier.out_proj"},
     ),
     Project(
+        "ALBERT (transformers), one layer that runs again and again",
+        lambda: (WithMask(architectures.published("Albert")), loaded(padded)),
+        dict.fromkeys([f"net.albert.encoder.albert_layer_groups.0-{k}" for k in (1, 2, 3)], MASKED),
+        {"train": "net.classifier"},
+    ),
+    Project(
         "LSTMs on packed sequences",
         lambda: (PackedLSTM(), loaded(with_lengths)),
         dict.fromkeys(architectures.numbered("net", 3), PACKED),
