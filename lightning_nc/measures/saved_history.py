@@ -23,8 +23,11 @@ _EXACT = 2**53  # whole numbers up to here are exact in float64
 def state_of(rows: Rows) -> dict[str, Any]:
     """Return a history as primitives and tensors, which share memory with it.
 
-    The memory that they share is never written to again.
+    The memory that they share is never written to again. Numbers in float64 are there as the
+    integers that have their bits, because a device without float64 cannot load them.
     """
+    large = rows.only_of_last
+    wide = [name for name, array in large.items() if _is_wide(array)]
     return {
         "layouts": [
             {
@@ -35,8 +38,9 @@ def state_of(rows: Rows) -> dict[str, Any]:
             for layout in rows.layouts
         ],
         "layout_of": torch.from_numpy(rows.layout_of),
-        "numbers": torch.from_numpy(rows.numbers),
-        "large": rows.only_of_last,
+        "numbers": torch.from_numpy(rows.numbers).view(torch.int64),
+        "large": large | {name: large[name].view(torch.int64) for name in wide},
+        "large_in_float64": wide,
     }
 
 
@@ -46,21 +50,29 @@ def rows_of(state: Any) -> tuple[Rows, list[str]]:
         rows = _all_rows_of(state)
     except Exception as error:
         return Rows(), [f"the history ({type(error).__name__}: {str(error)[:100]})"]
-    large = state.get("large", {})
-    named = _are_names([*large]) if isinstance(large, Mapping) else False
-    whole = named and all(map(_is_array, large.values()))
-    if whole:
-        rows.keep_with_last(large)
+    try:
+        rows.keep_with_last(_large_of(state))
+    except Exception:
+        also = ["arrays of the last measurement"]
+    else:
+        also = []
     rows, lost = _valid(rows)
-    return rows, lost if whole else [*lost, "arrays of the last measurement"]
+    return rows, lost + also
+
+
+def _large_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    large = {**_named(state.get("large", {}))}
+    if not _are_names([*large]) or not all(map(_is_array, large.values())):
+        raise ValueError("they are no arrays with names")
+    wide = _listed(state.get("large_in_float64", []))
+    return large | {name: large[name].view(torch.float64) for name in wide}
 
 
 def _all_rows_of(state: Any) -> Rows:
     layouts = [_layout_of(each) for each in _listed(_named(state)["layouts"])]
-    layout_of, numbers = (
-        _numbers(state[name], dtype)
-        for name, dtype in (("layout_of", torch.int64), ("numbers", torch.float64))
-    )
+    layout_of = _numbers(state["layout_of"], torch.int64)
+    # the first release wrote the numbers themselves
+    numbers = _numbers(state["numbers"], torch.int64, torch.float64).view(np.float64)
     if len(layout_of) and not 0 <= layout_of.min() <= layout_of.max() < len(layouts):
         raise ValueError(f"there are {len(layouts)} layouts, and others are named")
     sizes = np.array([each.size for each in layouts], np.int64)[layout_of]
@@ -109,9 +121,9 @@ def _default_of(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _numbers(tensor: Any, dtype: torch.dtype) -> npt.NDArray[Any]:
-    if not isinstance(tensor, Tensor) or tensor.dtype != dtype or tensor.ndim != 1:
-        raise ValueError(f"no list of numbers of type {dtype}")
+def _numbers(tensor: Any, *dtypes: torch.dtype) -> npt.NDArray[Any]:
+    if not isinstance(tensor, Tensor) or tensor.dtype not in dtypes or tensor.ndim != 1:
+        raise ValueError(f"no list of numbers of type {dtypes[0]}")
     return tensor.detach().cpu().numpy()
 
 
@@ -166,6 +178,10 @@ def _are_names(values: Any) -> bool:
     """Whether these are different strings."""
     strings = isinstance(values, list | tuple) and all(isinstance(each, str) for each in values)
     return strings and len(set(values)) == len(values)
+
+
+def _is_wide(array: Tensor) -> bool:
+    return array.dtype == torch.float64 and array.layout == torch.strided
 
 
 def _is_array(value: Any) -> bool:

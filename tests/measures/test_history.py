@@ -135,6 +135,37 @@ def test_large_arrays_are_those_of_the_last_measurement():
     assert list(last.arrays) == list(arrays)
 
 
+def with_large_arrays():
+    row = torch.linspace(0, 1, 2000, dtype=torch.float64)
+    arrays = {"wide": row.reshape(20, 100).T, "half": row.half(), "few": torch.eye(2).to_sparse()}
+    rows = Rows()
+    rows.append(measurement(arrays={"small": row[:3]}))
+    rows.append(measurement(1, arrays=arrays))
+    return rows
+
+
+def test_a_saved_history_has_no_float64_and_comes_back_bit_for_bit():
+    before = with_large_arrays()
+    state = state_of(before)
+    tensors = [*state["large"].values(), state["numbers"], state["layout_of"]]
+    assert torch.float64 not in {each.dtype for each in tensors}  # which Apple's MPS cannot load
+    rows, lost = rows_of(pickle.loads(pickle.dumps(state)))
+    assert lost == []
+    for found, expected in zip(History(rows), History(before), strict=True):
+        assert_same(found, expected)
+
+
+def test_a_history_that_the_first_release_saved_is_read():
+    before = with_large_arrays()
+    state, last = state_of(before), History(before)[-1]
+    state["numbers"] = state["numbers"].view(torch.float64)
+    state["large"]["wide"] = last.arrays["wide"]
+    del state["large_in_float64"]
+    rows, lost = rows_of(state)
+    assert lost == []
+    assert_same(History(rows)[-1], last)
+
+
 def long_rows(length, most=4, rows=None):
     """Rows up to a length, of few measurements with arrays; a validation now and then."""
     rows = Rows(most=most) if rows is None else rows
