@@ -1,5 +1,6 @@
 """Find the blocks and the head of a network from one forward pass."""
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -146,6 +147,22 @@ def returns_more(found: Trace, name: str) -> bool:
     if not all(len(run.nodes) > 1 and run.main in run.nodes for run in runs):
         return False
     return found.depends_on_input(without={run.main for run in runs})
+
+
+def first_apart(runs: Sequence[ModuleRun], found: Trace) -> tuple[ModuleRun, ModuleRun] | None:
+    """The first of some runs that is not computed from the one before, with that one.
+
+    Of runs whose way from the input is not known, as without gradients, it cannot be told.
+    """
+    known = []
+    for run in runs:
+        behind = ancestors(run.nodes)
+        if behind.isdisjoint(found.sources):
+            continue
+        if known and behind.isdisjoint(known[-1].nodes):
+            return known[-1], run
+        known.append(run)
+    return None
 
 
 def is_bypassed(found: Trace, head: ModuleRun) -> bool:

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from lightning_nc.arguments import require_layers
 from lightning_nc.network.auto_pooling import Chooser, pooling_of_head, shapes_of
 from lightning_nc.network.batches import ProbeBatch
-from lightning_nc.network.blocks import block_points, returns_more
+from lightning_nc.network.blocks import block_points
 from lightning_nc.network.capture import capture, raw_input
 from lightning_nc.network.module_run import ModuleRun
 from lightning_nc.network.points import Point, match_layers, named_modules
@@ -24,6 +24,7 @@ from lightning_nc.passes.draw import Drawn
 from lightning_nc.passes.geometry_statistics import GEOMETRY, require_statistics
 from lightning_nc.passes.head_notes import head_notes, is_apart, no_head_note, outputs_note
 from lightning_nc.passes.heads import last_layer_point, require_hooks, settle_head
+from lightning_nc.passes.layer_notes import apart_note, several_note
 from lightning_nc.passes.plan import Wanted, megabytes_of, points_of
 from lightning_nc.passes.request import Request
 from lightning_nc.passes.sweeps import Reading, labelled_batches
@@ -114,9 +115,10 @@ class Places:
             return [], {}
         if request.layers != "blocks":
             runs, modules = self.found.keys(), named_modules(self.runner.model)
-            return match_layers(request.layers, runs, modules, request.pool), {}
+            points = match_layers(request.layers, runs, modules, request.pool)
+            return points, apart_note(self.found, points)
         points = block_points(self.found, head, request.pool)
-        notes = _several_note(self.found, points)
+        notes = several_note(self.found, points) | apart_note(self.found, points)
         why = self._why_no_input() if points[0].module is None else None
         if why is None:
             return points, notes
@@ -214,19 +216,6 @@ class Places:
                 assert isinstance(pool, Pooling)
                 found[point] = replace(point, pool=replace(pool, own=own))
         return found
-
-
-def _several_note(found: Trace, points: Sequence[Point]) -> dict[str, str]:
-    """Say that features are of the first of several tensors that count, or nothing."""
-    names = dict.fromkeys(point.module for point in points if point.module is not None)
-    several = next((name for name in names if returns_more(found, name)), None)
-    if several is None:
-        return {}
-    return {
-        "several": f"the output depends on several tensors that '{several}' returns, and only the "
-        "first is measured. To take others, name layers with functions: "
-        f"layers={{'{several}': lambda output: ...}}."
-    }
 
 
 def _in_words(pairs: Sequence[tuple[Point, Point]]) -> dict[str, str]:

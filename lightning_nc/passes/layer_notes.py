@@ -1,0 +1,38 @@
+"""What is said of layers that the network does not run one after another, or not only."""
+
+from collections.abc import Sequence
+
+from lightning_nc.network.blocks import first_apart, returns_more
+from lightning_nc.network.points import Point
+from lightning_nc.network.trace import Trace
+
+
+def several_note(found: Trace, points: Sequence[Point]) -> dict[str, str]:
+    """Say that features are of the first of several tensors that count, or nothing."""
+    names = dict.fromkeys(point.module for point in points if point.module is not None)
+    several = next((name for name in names if returns_more(found, name)), None)
+    if several is None:
+        return {}
+    return {
+        "several": f"the output depends on several tensors that '{several}' returns, and only the "
+        "first is measured. To take others, name layers with functions: "
+        f"layers={{'{several}': lambda output: ...}}."
+    }
+
+
+def apart_note(found: Trace, points: Sequence[Point]) -> dict[str, str]:
+    """Say that a layer does not follow from the one before, as in another branch, or nothing."""
+    names = {(point.module, point.run): point.name for point in points}
+    apart = first_apart([run for run in found.runs if run.key in names], found)
+    if apart is None:
+        return {}
+    before, after = apart
+    ways = (
+        "Measure each branch by a callback of its own: layers=[...], probe=Probe(..., name=...).",
+        'Call the part that runs several times once, such as Probe(forward="encoder").',
+    )
+    return {
+        "apart": f"'{names[after.key]}' is not computed from the layer before it, "
+        f"'{names[before.key]}', so the layers are not one sequence, and what compares them (rho, "
+        f"r, figures against depth) means nothing. {ways[after.number > 0]}"
+    }
