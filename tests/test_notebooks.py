@@ -42,25 +42,6 @@ def executed(notebook):
     return [{kind for out in cell.outputs for kind in out.get("data", {})} for cell in cells]
 
 
-FRESH = """
-from lightning_nc import measure
-from tests import nets
-found = measure(nets.mlp(), nets.vectors())
-found.plot("law")
-"""
-
-
-@pytest.mark.slow
-def test_a_fresh_kernel_shows_figures_without_being_asked_to():
-    nbformat = pytest.importorskip("nbformat")
-    cells = FRESH, "figure, axes = found.plot('cosines')", "found"
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(each) for each in cells])
-    first, second, third = executed(book)
-    assert "image/png" in first
-    assert "image/png" in second
-    assert third == {"text/plain", "text/html"}
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run with callbacks, which are returned, and the folder of its checkpoints."""
