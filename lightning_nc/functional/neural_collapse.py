@@ -8,7 +8,7 @@ from lightning_nc.functional.class_geometry import (
     class_geometry,
     undefined_without_signal,
 )
-from lightning_nc.functional.class_pairs import parts_of
+from lightning_nc.functional.class_pairs import parts_of_classes
 from lightning_nc.functional.class_sums import ClassMembers
 from lightning_nc.functional.classifier import NearestCenter, classifier_decisions
 from lightning_nc.functional.cosines import centred
@@ -102,7 +102,7 @@ def self_duality_of(M: Tensor, W: Tensor) -> Tensor:
     """Return `self_duality` of centred class means and classifier rows."""
     M, W = scaled(M), scaled(W)
     of_M, of_W = torch.linalg.norm(M), torch.linalg.norm(W)
-    differences = (W[part] / of_W - M[part] / of_M for part in parts_of(len(M)))
+    differences = (W[part] / of_W - M[part] / of_M for part in parts_of_classes(len(M)))
     return torch.stack([each.square().sum() for each in differences]).sum()
 
 

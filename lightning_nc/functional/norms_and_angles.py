@@ -10,7 +10,7 @@ from lightning_nc.functional.class_pairs import (
     MomentsOverPairs,
     PairSquare,
     compare_pairs,
-    parts_of,
+    parts_of_classes,
 )
 from lightning_nc.functional.cosines import unit_vectors
 from lightning_nc.functional.input_checks import check_vectors
@@ -99,7 +99,7 @@ def spread_without_pairs(vectors: Tensor) -> Tensor | None:
         return None
     total = torch.zeros(d, dtype=torch.float64, device=vectors.device)
     products = total.new_zeros(d, d)
-    for part in parts_of(K):
+    for part in parts_of_classes(K):
         u = unit_vectors(vectors[part])
         total += u.sum(0)
         products.addmm_(u.mT, u)

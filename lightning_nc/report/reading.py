@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from lightning_nc.measures.family import Family
-from lightning_nc.report.csv_rows import Table
+from lightning_nc.report.csv_rows import CsvFile
 from lightning_nc.report.event_rows import EventFiles
 from lightning_nc.report.keys import LIGHTNINGS, STEP, families_of, groups_of, keys_to_read
 from lightning_nc.report.remarks import Remarks, clipped
@@ -155,7 +155,7 @@ def _table_reader(path: Path) -> Callable[[Remarks], Log]:
     def read(remarks: Remarks) -> Log:
         # bytes that are no UTF-8 become replacement characters
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            return _log(path.parent, Table(file, remarks), False, remarks)
+            return _log(path.parent, CsvFile(file, remarks), False, remarks)
 
     return read
 
