@@ -185,9 +185,7 @@ def _timed(
     Raises:
         Exception: If it cannot be measured.
     """
-    one = callback.measure.passes(
-        runner, lambda: probe.source, probe, [request], Processes(requests=1), plan
-    )
+    one = callback.measure.passes(runner, lambda: probe.source, probe, [request], Processes(), plan)
     started = time.perf_counter()
     (answer,) = one.run()
     if isinstance(answer, Exception):
