@@ -129,14 +129,14 @@ class MinorityCollapse(MeasureCallback):
 
     def begin_training(self, trainer: Any) -> None:
         """Use the declared class counts."""
-        if self._counts:
+        if self._counts_batches:
             self.counts.declare(trainer)
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the classes of a batch."""
-        if self._counts:
+        if self._counts_batches:
             if batch_idx == 0:  # Lightning may resume in the middle of an epoch
                 self.counts.begin_epoch()
             self.counts.see(trainer, batch)
@@ -164,12 +164,13 @@ class MinorityCollapse(MeasureCallback):
         return lost
 
     @property
-    def _counts(self) -> bool:
+    def _counts_batches(self) -> bool:
         """Whether training batches are counted."""
         return self.minority_measure.class_counts is None
 
     def _count_afresh(self) -> TrainingCounts:
         unpack = self.probe.unpack if self.probe.source == "train" else None
         counts = TrainingCounts(unpack, self.probe.ignore_index)
-        self.minority_measure.counter = counts
+        if self._counts_batches:
+            self.minority_measure.counter = counts
         return counts

@@ -16,7 +16,7 @@ from lightning_nc.loggers.files import local_folder_of
 from lightning_nc.loggers.kinds import send_alert
 from lightning_nc.loggers.panels import arrange_panels, bookkeeping_last
 from lightning_nc.loggers.tables import log_table, takes_tables
-from lightning_nc.measures import is_known
+from lightning_nc.measures import MEASURES
 from lightning_nc.measures.bookkeeping import BOOKKEEPING, GROUP
 from lightning_nc.measures.charts import charts_of
 from lightning_nc.measures.family import Family, write_families
@@ -44,7 +44,9 @@ def publish_values(
         return
     charts = charts_of((record.measure, record.probe.key) for record in everything)
     book = {record.prefix + row.name for record in everything for row in BOOKKEEPING}
-    foreign = [Family.of(record.measure) for record in everything if not is_known(record.measure)]
+    measures = [record.measure for record in everything]
+    # the report knows the families of this package
+    foreign = [Family.of(each) for each in measures if type(each) not in MEASURES]
     row = {**values, "epoch": moment.epoch}
     for logger in trainer.loggers:
         name = type(logger).__name__

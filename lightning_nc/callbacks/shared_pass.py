@@ -9,6 +9,7 @@ import torch
 
 from lightning_nc.callbacks.epoch_metrics import compute_with_others
 from lightning_nc.callbacks.failures import names_of, tell_of_failures
+from lightning_nc.callbacks.lightning_internals import replicas_of
 from lightning_nc.callbacks.messages import say_once
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.callbacks.monitors import advise_without_value
@@ -18,13 +19,12 @@ from lightning_nc.callbacks.publishing import publish_values
 from lightning_nc.callbacks.publishing_figures import publish_figures_and_tables
 from lightning_nc.callbacks.record import Record
 from lightning_nc.callbacks.recording import add_to_records
-from lightning_nc.callbacks.strategies import trainer_processes
 from lightning_nc.callbacks.trainer_access import stage_of, trainer_loader, trainer_runner
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.signals import signals_held
 from lightning_nc.measures.given import request_of
 from lightning_nc.measures.together import Found, evaluated
-from lightning_nc.passes.agreement import Interrupted, MissedMeeting
+from lightning_nc.passes.agreement import Interrupted, MissedMeeting, Processes
 from lightning_nc.passes.meeting import meeting_place
 from lightning_nc.passes.request import Answer
 
@@ -136,8 +136,8 @@ class _Shared(NamedTuple):
         leader, probe = records[0], records[0].probe
         source = probe.source
         together = tuple(record.prefix for record in records)
-        processes = trainer_processes(trainer)
-        processes = processes._replace(requests=len(records), interrupted=self.interrupted)
+        among = *replicas_of(trainer), trainer.strategy.root_device  # those that read other data
+        processes = Processes(*among, len(records), self.interrupted)
         with progress_line(trainer, title) as show:
 
             def advance() -> None:

@@ -1,10 +1,9 @@
-"""Which of Lightning's strategies can be measured, and with how many processes."""
+"""Which of Lightning's strategies can be measured."""
 
 from typing import Any
 
 from lightning_nc.callbacks.lightning_internals import replicas_of
 from lightning_nc.callbacks.trainer_access import SHARDING
-from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.request import DoesNotApply
 
 
@@ -43,8 +42,3 @@ def require_whole_parameters(trainer: Any, name: str) -> None:
             f'of the parameters. Use {name}(parameters="last_layer"), DDP, or '
             "lightning_nc.functional.gradient_kernel on a checkpoint."
         )
-
-
-def trainer_processes(trainer: Any) -> Processes:
-    """Return the processes of a Trainer that read different data."""
-    return Processes(*replicas_of(trainer), trainer.strategy.root_device)

@@ -48,7 +48,7 @@ def tell_of_measurement(
 
 
 def _pooling_in_words(answer: Answer) -> str:
-    """Say once how layers are pooled, if that was chosen and they are not merely flattened."""
+    """How layers are pooled, with the names of those that are pooled alike."""
     of_each: dict[str, list[str]] = {}
     for name, words in answer.pooling.items():
         of_each.setdefault(words, []).append(name)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_nc.callbacks.all_families import callbacks_for
 from lightning_nc.callbacks.measure_callback import MeasureCallback
-from lightning_nc.checking.findings import Check, Family
+from lightning_nc.checking.findings import Check, Finding
 from lightning_nc.checking.timing import Pace, pace_of
 from lightning_nc.functional.minority_collapse import minority_classes
 from lightning_nc.measures.given import probe_given, request_of, require_module
@@ -95,7 +95,7 @@ def check(model: nn.Module, loader: Any, callbacks: Iterable[Any] | None = None)
             continue
         failure = dry.failed.get(shared.index(each))
         why_not = _no_minority(each, dry.labels) if failure is None else str(failure)
-        families.append(Family(each.record.name, why_not))
+        families.append(Finding(each.record.name, why_not))
     return Check(families, dry.names, dry.pace, probe, dry.plan._replace(failures={}))
 
 
@@ -134,7 +134,7 @@ def _no_minority(callback: MeasureCallback, labels: Tensor | None) -> str:
     return f"{NO_MINORITY}."
 
 
-def _tried(callback: MeasureCallback, runner: Runner, probe: Probe) -> Family:
+def _tried(callback: MeasureCallback, runner: Runner, probe: Probe) -> Finding:
     """Try a callback whose pass is its own, and time it; of several outputs, one is enough."""
     probe = replace(probe, batch_norm=callback.probe.batch_norm)
     try:
@@ -146,9 +146,9 @@ def _tried(callback: MeasureCallback, runner: Runner, probe: Probe) -> Family:
         # the first time included the plan, and what torch does only once
         again = _timed(callback, request, runner, probe, once.plan)
     except Exception as error:
-        return Family(callback.record.name, str(error))
+        return Finding(callback.record.name, str(error))
     others = 0.0 if kernel is None else _seconds_of_others(kernel, again.kernel)
-    return Family(callback.record.name, seconds=again.seconds + others)
+    return Finding(callback.record.name, seconds=again.seconds + others)
 
 
 def _seconds_of_others(wanted: KernelRequest, found: KernelAnswer | None) -> float:
@@ -185,9 +185,7 @@ def _timed(
     Raises:
         Exception: If it cannot be measured.
     """
-    one = callback.measure.passes(
-        runner, lambda: probe.source, probe, [request], Processes(requests=1), plan
-    )
+    one = callback.measure.passes(runner, lambda: probe.source, probe, [request], Processes(), plan)
     started = time.perf_counter()
     (answer,) = one.run()
     if isinstance(answer, Exception):

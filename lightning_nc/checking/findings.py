@@ -15,7 +15,7 @@ from lightning_nc.wording import first_and_last
 _TRAINING_STEP = 3  # forward passes: a backward pass takes about as long as two
 
 
-class Family(NamedTuple):
+class Finding(NamedTuple):
     """What was found for one callback.
 
     Attributes:
@@ -33,6 +33,13 @@ class Family(NamedTuple):
         """Whether it can be measured."""
         return not self.why_not
 
+    def __str__(self) -> str:
+        if not self.applies:
+            return f"does not apply: {self.why_not}"
+        if self.seconds is None:
+            return "applies"
+        return f"applies, about {duration(self.seconds)} for a measurement"
+
 
 @dataclass(frozen=True)
 class Check:
@@ -46,7 +53,7 @@ class Check:
         plan: The plan of a measurement.
     """
 
-    families: Sequence[Family]
+    families: Sequence[Finding]
     names: Sequence[str] | None
     pace: Pace = field(repr=False)
     probe: Probe = field(repr=False)
@@ -112,7 +119,7 @@ class Check:
 
     def rows(self) -> list[tuple[str, str]]:
         """The lines of the table."""
-        of_families = [(each.name, self._said_of(each)) for each in self.families]
+        of_families = [(each.name, str(each)) for each in self.families]
         notes = [("note", text) for text in self.notes]
         return [
             ("layers", f"{len(self.layers)}: {first_and_last(self.layers)}"),
@@ -171,13 +178,6 @@ class Check:
             f"about {duration(self.seconds)} for a measurement without figures, {share:.2g} times "
             f"an epoch, which takes {duration(self.epoch_seconds)} (estimated from one batch)"
         )
-
-    def _said_of(self, family: Family) -> str:
-        if not family.applies:
-            return f"does not apply: {family.why_not}"
-        if family.seconds is None:
-            return "applies"
-        return f"applies, about {duration(family.seconds)} for a measurement"
 
 
 def _between(numbers: Collection[int], kind: str) -> str:

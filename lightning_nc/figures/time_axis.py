@@ -23,9 +23,9 @@ class TimeAxis(NamedTuple):
         """The label of the axis."""
         return EPOCHS if self.unit == "epoch" else self.unit
 
-    def words(self, series: int = 0) -> list[str]:
-        """The place of each measurement of a series in words."""
-        return [f"{self.unit} {place:g}" for place in self.places[series]]
+    def words(self) -> list[str]:
+        """The place of each measurement of the first series in words."""
+        return [f"{self.unit} {place:g}" for place in self.places[0]]
 
 
 def time_axis(epochs: Sequence[Sequence[float]], steps: Sequence[Sequence[float]]) -> TimeAxis:

@@ -20,7 +20,6 @@ from lightning_nc.functional.hyperspherical_uniformity import (
 )
 from lightning_nc.functional.hyperspherical_uniformity import uniform_duality as uniform_duality
 from lightning_nc.functional.label_aware_kernel import fit_pair_features as fit_pair_features
-from lightning_nc.functional.label_aware_kernel import fit_random_features as fit_random_features
 from lightning_nc.functional.label_aware_kernel import label_aware_kernel as label_aware_kernel
 from lightning_nc.functional.local_elasticity import ClassEffects as ClassEffects
 from lightning_nc.functional.local_elasticity import class_effects as class_effects
@@ -31,9 +30,6 @@ from lightning_nc.functional.local_elasticity import relative_ratio as relative_
 from lightning_nc.functional.minority_collapse import classifier_energy as classifier_energy
 from lightning_nc.functional.minority_collapse import imbalance_ratio as imbalance_ratio
 from lightning_nc.functional.minority_collapse import minority_classes as minority_classes
-from lightning_nc.functional.neural_collapse import equiangularity as equiangularity
-from lightning_nc.functional.neural_collapse import equinorm as equinorm
-from lightning_nc.functional.neural_collapse import maximal_angle as maximal_angle
 from lightning_nc.functional.neural_collapse import (
     nearest_class_center_mismatch as nearest_class_center_mismatch,
 )
@@ -42,6 +38,10 @@ from lightning_nc.functional.neural_collapse import variability_collapse as vari
 from lightning_nc.functional.next_token_prediction import (
     prediction_residual as prediction_residual,
 )
+from lightning_nc.functional.norms_and_angles import equiangularity as equiangularity
+from lightning_nc.functional.norms_and_angles import equinorm as equinorm
+from lightning_nc.functional.norms_and_angles import maximal_angle as maximal_angle
+from lightning_nc.functional.random_features import fit_random_features as fit_random_features
 from lightning_nc.functional.separation import SeparationLaw as SeparationLaw
 from lightning_nc.functional.separation import (
     class_separation_fuzziness as class_separation_fuzziness,

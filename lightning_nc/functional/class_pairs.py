@@ -191,15 +191,15 @@ def compare_pairs(vectors: Tensor, comparisons: Sequence[Comparison]) -> None:
 
 def squares_of_vectors(vectors: Tensor) -> Iterator[PairSquare]:
     """Return squares that cover all pairs i <= j of class vectors, shape ``(K, d)``."""
-    blocks = [ClassBlock(places, vectors[places]) for places in parts_of(len(vectors))]
+    blocks = [ClassBlock(places, vectors[places]) for places in parts_of_classes(len(vectors))]
     return starmap(PairSquare, combinations_with_replacement(blocks, 2))
 
 
 def squares_of_pairs(K: int) -> list[tuple[slice, slice]]:
     """Rows and columns of squares that cover all pairs i <= j of K classes, each pair once."""
-    return [*combinations_with_replacement(parts_of(K), 2)]
+    return [*combinations_with_replacement(parts_of_classes(K), 2)]
 
 
-def parts_of(K: int) -> list[slice]:
+def parts_of_classes(K: int) -> list[slice]:
     """Slices of K classes, which are compared with one another."""
     return [slice(start, min(start + _SIDE, K)) for start in range(0, max(K, 1), _SIDE)]

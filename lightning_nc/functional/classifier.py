@@ -148,11 +148,6 @@ def classifier_decisions(features: Tensor, weight: Tensor, bias: Tensor | None) 
     return torch.cat([decide.of(in_units_of(of_h, h), of_h)[0] for h in parts])
 
 
-def nearest_class_centers(features: Tensor, means: Tensor) -> Tensor:
-    """The class ``argmin_k ||h - mu_k||`` of each sample, shape ``(N,)``."""
-    return NearestCenter(means).of(features)
-
-
 def _rows_of(weight: Tensor, origin: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
     """Yield rows in float64, less the origin if there is one, some at a time."""
     step = max(_ROWS // weight.shape[1], 1)

@@ -7,7 +7,7 @@ from lightning_nc.functional.class_pairs import (
     MomentsOverPairs,
     PairSquare,
     compare_pairs,
-    parts_of,
+    parts_of_classes,
 )
 from lightning_nc.functional.cosines import centred, unit_vectors
 from lightning_nc.functional.input_checks import check_vectors, require_same_shape
@@ -102,6 +102,6 @@ def uniform_duality(means: Tensor, weight: Tensor) -> Tensor:
 
 def uniform_duality_of(M: Tensor, W: Tensor) -> Tensor:
     """Return `uniform_duality` of centred class means and classifier rows."""
-    parts = parts_of(len(M))
+    parts = parts_of_classes(len(M))
     cosines = torch.cat([(unit_vectors(M[part]) * unit_vectors(W[part])).sum(1) for part in parts])
     return (cosines - cosines.mean()).square().mean().sqrt()

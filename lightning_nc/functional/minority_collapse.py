@@ -10,11 +10,10 @@ from lightning_nc.functional.input_checks import check_vectors
 # a class that is as frequent as the largest falls this many standard deviations behind it by chance
 # less than once in a thousand epochs, also among 1000 classes, whose largest is one of many
 _BY_CHANCE = 6.0
+_LEAST_GAP = 1.5  # as a factor between two classes
 
 
-def minority_classes(
-    class_counts: Tensor, least_gap: float = 1.5, at_random: bool = False
-) -> Tensor:
+def minority_classes(class_counts: Tensor, at_random: bool = False) -> Tensor:
     r"""The minority classes by a rule on the class counts alone.
 
     The minority classes are those with
@@ -39,7 +38,6 @@ def minority_classes(
 
     Args:
         class_counts: Training samples per class n_k, shape ``(K,)``.
-        least_gap: The factor 1.5, both of a gap and between the largest class and a minority class.
         at_random: Whether the samples were drawn at random, with replacement.
 
     Returns:
@@ -65,19 +63,19 @@ def minority_classes(
             f"got {class_counts.tolist()}."
         )
     n = class_counts.to(torch.float64)
-    rare = (n <= _largest_minority_count(n, least_gap)) & (least_gap * n <= n.max())
+    rare = (n <= _largest_minority_count(n)) & (_LEAST_GAP * n <= n.max())
     chance = _BY_CHANCE * (n.max() + n).sqrt() if at_random else torch.zeros_like(n)
     return rare & (n.max() - n >= chance)
 
 
-def _largest_minority_count(n: Tensor, least_gap: float) -> Tensor:
+def _largest_minority_count(n: Tensor) -> Tensor:
     """The count b: below one clear gap, or else of the last class of the rarest third."""
     K, ordered = len(n), n.sort().values
     if K > 2:
         gaps = ordered.log().diff().nan_to_num(0)  # no gap between two classes without samples
         (largest, second), (place, _) = gaps.topk(2)
         clear = largest >= 2 * second * (1 - 1e-12)  # gaps are equal up to rounding
-        if place > 0 and clear and ordered[place + 1] >= least_gap * ordered[place]:
+        if place > 0 and clear and ordered[place + 1] >= _LEAST_GAP * ordered[place]:
             return ordered[place]
     return ordered[min(max(K // 3, 2), K) - 1]
 

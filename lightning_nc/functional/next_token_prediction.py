@@ -62,28 +62,25 @@ def prediction_residual(
         normalised features is from the authors' code (github.com/HornHehhf/LLM-ELL).
     """
     tokens = check_features(features, tokens)
-    return residual_of(regression_factor(features, tokens, normalization))
-
-
-def regression_factor(features: Tensor, tokens: Tensor, normalization: Normalization) -> Tensor:
-    """The triangular factor of the rows ``[1, h_i, y_i]``, with zeros if there are few rows.
-
-    Args:
-        features: ``h_i``, any floating dtype, shape ``(N, d)``.
-        tokens: Numbers of the next tokens, shape ``(N,)``.
-        normalization: As in `prediction_residual`.
-
-    Returns:
-        R with ``R^T R = A^T A`` for the matrix A of these rows, shape ``(d + 2, d + 2)``.
-    """
-    empty = features.new_zeros(features.shape[1] + 2, features.shape[1] + 2, dtype=torch.float64)
-    return extended_factor(empty, features, tokens, normalization)
+    d = features.shape[1]
+    empty = features.new_zeros(d + 2, d + 2, dtype=torch.float64)
+    return residual_of(extended_factor(empty, features, tokens, normalization))
 
 
 def extended_factor(
     factor: Tensor, features: Tensor, tokens: Tensor, normalization: Normalization
 ) -> Tensor:
-    """The factor of further samples together with those before; see `regression_factor`."""
+    """The triangular factor of the rows ``[1, h_i, y_i]`` of all samples so far.
+
+    Args:
+        factor: That of the samples before; zeros if there are none.
+        features: ``h_i`` of further samples, any floating dtype, shape ``(N, d)``.
+        tokens: Numbers of their next tokens, shape ``(N,)``.
+        normalization: As in `prediction_residual`.
+
+    Returns:
+        R with ``R^T R = A^T A`` for the matrix A of these rows, shape ``(d + 2, d + 2)``.
+    """
     h = _normalized(features.detach(), normalization)
     rows = torch.cat([torch.ones_like(h[:, :1]), h, tokens[:, None].to(h)], 1)
     return triangular_factor(torch.cat([factor, rows]))

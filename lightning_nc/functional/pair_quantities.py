@@ -10,7 +10,7 @@ from lightning_nc.functional.class_geometry import ClassGeometry
 from lightning_nc.functional.class_pairs import Comparison, MomentsOverPairs, compare_pairs
 from lightning_nc.functional.cosines import CosineHistogram
 from lightning_nc.functional.hyperspherical_uniformity import log_distances, uniformity_of
-from lightning_nc.functional.neural_collapse import beyond_widest_angle, spread_without_pairs
+from lightning_nc.functional.norms_and_angles import beyond_widest_angle, spread_without_pairs
 
 
 class PairQuantities(NamedTuple):

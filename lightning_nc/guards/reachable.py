@@ -32,7 +32,7 @@ _LIBRARIES = {"torch", "lightning", "pytorch_lightning", "lightning_fabric", "li
 _LIBRARIES |= {"numpy", *sys.stdlib_module_names}
 
 
-class Found(NamedTuple):
+class Reached(NamedTuple):
     """A thing that can be changed.
 
     Attributes:
@@ -55,7 +55,7 @@ class _Waiting(NamedTuple):
 
 def reachable(
     roots: Iterable[Any], budget: Budget, seen: Iterable[Any] = (), names: Iterable[Names] = ()
-) -> Iterator[Found]:
+) -> Iterator[Reached]:
     """Yield all that can be changed and is reached from roots, each once, nearest first.
 
     Objects of the user's own classes are entered, and datasets, transforms and modules of any:
@@ -71,7 +71,7 @@ def reachable(
     code, done = _Code(), {id(each) for each in seen}
     waiting = deque(_Waiting(root, type(root).__name__, part=True) for root in roots)
     for each in names:
-        yield Found(each, each.owner, True)
+        yield Reached(each, each.owner, True)
         waiting += _values(each, True)
     while waiting and budget.objects > 0:
         item = waiting.popleft()
@@ -81,7 +81,7 @@ def reachable(
         done.add(id(value))
         budget.objects -= 1
         if can_be_changed(value):
-            yield Found(value, where, alone)
+            yield Reached(value, where, alone)
         waiting += _inside(item, budget)
         if type(value) in _BARE:
             continue
@@ -91,7 +91,7 @@ def reachable(
             functions = [each for each in vars(value).values() if isinstance(each, FunctionType)]
             waiting += [_Waiting(each, value.__name__, alone) for each in functions]
         for each in _names(item, code):
-            yield Found(each, each.owner, alone)
+            yield Reached(each, each.owner, alone)
             waiting += _values(each, alone)
 
 

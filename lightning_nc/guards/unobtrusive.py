@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from lightning_nc.guards.buffers import buffers_kept
-from lightning_nc.guards.fast_path import fast_path_off
 from lightning_nc.guards.generators import generators_in_model, generators_kept, held_generators
 from lightning_nc.guards.hooks import hooks_kept
+from lightning_nc.guards.kernels import fast_path_off
 from lightning_nc.guards.modes import modes_set
 from lightning_nc.guards.object_state import Memory
 from lightning_nc.guards.parameters import parameters_watched

@@ -21,8 +21,3 @@ MEASURES = (
     ElasticityMeasure,
     NextTokenMeasure,
 )
-
-
-def is_known(measure: Measure) -> bool:
-    """Whether a measure is one of this package, whose family the report knows."""
-    return type(measure) in MEASURES

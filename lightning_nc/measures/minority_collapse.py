@@ -66,7 +66,6 @@ class MinorityMeasure(Measure):
         theory: Whether to add the prediction of the layer-peeled model.
         pool: Makes (N, d) features of the classifier's input.
         merged_above: Mean cosine of rows above which minority classes count as merged.
-        counter: Counts training samples if ``class_counts`` is not given.
 
     Raises:
         ValueError: If arguments are out of range.
@@ -87,7 +86,6 @@ class MinorityMeasure(Measure):
         theory: bool = False,
         pool: Pool = "auto",
         merged_above: float = 0.95,
-        counter: ClassCounter | None = None,
     ) -> None:
         require_module_name("head", head)
         require_pooling(pool)
@@ -101,12 +99,13 @@ class MinorityMeasure(Measure):
             if len(minority) == 0 or len(set(minority)) < len(minority):
                 raise ValueError(f"minority needs one or more distinct classes, got {minority}.")
         self.minority, self.head, self.class_counts = minority, head, class_counts
-        self.pool, self.merged_above, self.counter = pool, merged_above, counter
+        self.pool, self.merged_above = pool, merged_above
+        self.counter: ClassCounter | None = None  # given by a callback that counts
         self.predictions = Predictions() if require_yes_or_no("theory", theory) else None
 
     def request(self) -> Request:
         """Request the last-layer features, the classifier, and the training samples per class."""
-        tally = self.counter.tally if self.class_counts is None and self.counter else None
+        tally = None if self.counter is None else self.counter.tally
         return Request(
             pool=self.pool, classifier=True, head=self.head, needs_head=True, tally=tally
         )
@@ -169,9 +168,7 @@ class MinorityMeasure(Measure):
         """True for minority classes, shape ``(K,)``; all False if none are known."""
         if self.minority is None:
             none = torch.zeros(len(classes), dtype=torch.bool)
-            at_random = (
-                self.class_counts is None and self.counter is not None and self.counter.at_random
-            )
+            at_random = self.counter is not None and self.counter.at_random
             return none if n is None else minority_classes(n, at_random=at_random)
         if not set(self.minority) < set(classes.tolist()):
             raise ValueError(

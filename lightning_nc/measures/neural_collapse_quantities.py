@@ -8,12 +8,8 @@ from torch import Tensor
 
 from lightning_nc.functional.class_geometry import undefined_without_signal
 from lightning_nc.functional.hyperspherical_uniformity import uniform_duality_of
-from lightning_nc.functional.neural_collapse import (
-    equinorm,
-    self_duality_of,
-    undefined_without_angles,
-    variability_collapse_of,
-)
+from lightning_nc.functional.neural_collapse import self_duality_of, variability_collapse_of
+from lightning_nc.functional.norms_and_angles import equinorm, undefined_without_angles
 from lightning_nc.functional.simplex_etf import simplex_etf_error_of
 from lightning_nc.measures.last_layer import LastLayer
 from lightning_nc.measures.layer_collapse_quantities import mismatch_of

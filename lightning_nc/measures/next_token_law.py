@@ -11,11 +11,7 @@ from lightning_nc.arguments import require_layers, require_one_of, require_pooli
 from lightning_nc.figures import separation_figure
 from lightning_nc.figures.canvas import Target
 from lightning_nc.figures.tables import Lines, Table
-from lightning_nc.functional.next_token_prediction import (
-    Normalization,
-    extended_factor,
-    regression_factor,
-)
+from lightning_nc.functional.next_token_prediction import Normalization, extended_factor
 from lightning_nc.functional.separating_directions import triangular_factor
 from lightning_nc.measures.laws import draw_by_epoch, fitted_law, law_tables
 from lightning_nc.measures.measure import Drawing, Evaluation, Measure
@@ -48,10 +44,6 @@ class RegressionFactor(Statistic):
     def shape(self, K: int, d: int) -> tuple[int, ...]:
         """A row per column of the regression."""
         return d + 2, d + 2
-
-    def of(self, batch: LayerBatch) -> Tensor:
-        """The factor of one batch."""
-        return regression_factor(batch.features, batch.source_labels, self.normalization)
 
     def add_to(self, total: Tensor, batch: LayerBatch) -> None:
         """Take the rows of a batch into the factor."""

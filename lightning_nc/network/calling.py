@@ -4,12 +4,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from lightning_nc.network.nesting import described, floating_tensor_in
 from lightning_nc.network.parameters import (
-    Arguments,
     Parameters,
     Single,
     accept,
@@ -17,17 +14,18 @@ from lightning_nc.network.parameters import (
     named_arguments,
     parameters_of,
     positional,
-    signature,
     taken_by,
+)
+from lightning_nc.network.wrong_calls import (
+    call_with_advice,
+    call_with_batch,
+    call_with_single,
+    cannot_be_called,
+    no_forward,
 )
 
 # the module is of the class of the user, whose function may say so
 Forward = str | Callable[[Any, Any], Any]
-# what torch says of inputs whose sizes do not fit
-_OF_SHAPES = ("shapes cannot be multiplied", "The size of tensor", "expected input")
-_METHODS = {"float32": "net.float()", "float64": "net.double()"}
-# what is raised by a network that was given a dict for a tensor, or the other way round
-_OF_KINDS = (TypeError, AttributeError, IndexError, KeyError)
 
 
 class Calling(NamedTuple):
@@ -91,20 +89,20 @@ def calling(
     if isinstance(forward, str):
         called = _named(model, forward)
     if called is None or (called is model and not _has_forward(model)):
-        return Calling(partial(_refuse, _no_forward(model, forward)))
+        return Calling(partial(_refuse, no_forward(model, forward)))
     if called is model:
         outer = model if wrapper is None else wrapper
         function: Any = partial(call_model, outer, like=model)
     else:
         own = partial(call_model, called) if isinstance(forward, str) else partial(called, model)
         function = own if wrapper is None else partial(_call_within, wrapper, model, own)
-    function = partial(_call_in_one_type, model, function)
+    function = partial(call_with_advice, model, function)
     parameters = None if called is forward else parameters_of(called)
     names = positional(parameters or {})
     if names[:1] != ["batch"]:
         return Calling(function, parameters=parameters)
     after = (0,) if names[1:2] == ["batch_idx"] else ()
-    return Calling(partial(_call_with_batch, function), after)
+    return Calling(partial(call_with_batch, function), after)
 
 
 def call_model(
@@ -129,7 +127,7 @@ def call_model(
     if isinstance(inputs, Mapping):
         inputs = taken_by(parameters, inputs)
     if isinstance(inputs, Single):
-        return _call_with_single(model, parameters, inputs)
+        return call_with_single(model, parameters, inputs)
     if not isinstance(inputs, Mapping):
         args = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
         if accept(parameters, args, {}):
@@ -139,73 +137,7 @@ def call_model(
             return model(**held)
     elif accept(parameters, (), inputs):
         return model(**inputs)
-    raise TypeError(_cannot_be_called(parameters, inputs))
-
-
-def _call_with_single(model: Callable[..., Any], parameters: Parameters, inputs: Single) -> Any:
-    try:
-        return model(inputs.value)
-    except _OF_KINDS as error:
-        raise TypeError(
-            f"The network is {signature(parameters)} and was called with "
-            f"{described(inputs.value)}, where it raised {type(error).__name__}: "
-            f"{str(error).partition(chr(10))[0]}. Give it what it takes: Probe(..., unpack=lambda "
-            'batch: (batch["..."], labels)); or all as one argument: ((batch,), labels).'
-        ) from error
-
-
-def _call_in_one_type(model: nn.Module, function: Callable[[Any], Any], inputs: Any) -> Any:
-    """Call a function; say so if types or sizes of inputs do not fit, or gradients are missing."""
-    try:
-        return function(inputs)
-    except RuntimeError as error:
-        if any(word in str(error) for word in _OF_SHAPES):
-            raise RuntimeError(f"{error}{_when_called_with(inputs)}") from error
-        if "does not require grad" in str(error):
-            raise RuntimeError(f"{error}{_WITHOUT_GRADIENTS}") from error
-        given, own = floating_tensor_in(inputs), filter(torch.is_floating_point, model.parameters())
-        types = {each.dtype for each in own}
-        # what torch says of two types that do not fit differs by layer, but has this word
-        if given is None or not types or given.dtype in types or "type" not in str(error):
-            raise
-        of_inputs, *of_network = (
-            str(each).removeprefix("torch.") for each in (given.dtype, *sorted(types, key=str))
-        )
-        raise TypeError(
-            f"The inputs are {of_inputs}, but the network's parameters are "
-            f"{' and '.join(of_network)}: {error}. Convert the network, as by "
-            f"{_METHODS.get(of_inputs, f'net.to(torch.{of_inputs})')}, or give a loader whose "
-            f"inputs are {of_network[0]}."
-        ) from error
-
-
-_WITHOUT_GRADIENTS = (
-    ". The network takes gradients when it is called, and a measurement has none, as in "
-    "validation: use torch.enable_grad() in its forward, or Probe(..., forward=lambda module, "
-    "inputs: torch.enable_grad()(module)(inputs))."
-)
-
-
-def _when_called_with(inputs: Any) -> str:
-    given = inputs.value if isinstance(inputs, Single) else inputs
-    given = tuple(given) if isinstance(given, Arguments) else given
-    return (
-        f". The network was called with {described(given)}. If it takes something else, say what: "
-        "Probe(..., unpack=lambda batch: (inputs, labels)); if its forward does not compute the "
-        "classes, say how to call it: Probe(..., forward=lambda module, inputs: ...)."
-    )
-
-
-def _call_with_batch(function: Callable[[Any], Any], inputs: Any) -> Any:
-    """Call a function that takes the whole batch, and say so if it does not."""
-    try:
-        return function(inputs)
-    except (TypeError, AttributeError) as error:
-        raise TypeError(
-            f"{type(error).__name__}: {error}. The network was called with the whole batch, since "
-            "its first parameter is called batch. If it takes the inputs, say which these are: "
-            "Probe(..., unpack=lambda batch: (inputs, labels))."
-        ) from error
+    raise TypeError(cannot_be_called(parameters, inputs))
 
 
 def _call_within(
@@ -247,42 +179,3 @@ def _named(model: nn.Module, name: str) -> Any:
 
 def _refuse(text: str, inputs: Any) -> Any:
     raise ValueError(text)
-
-
-def _no_forward(model: nn.Module, name: Any) -> str:
-    children = dict(model.named_children())
-    if name is not None:
-        return (
-            f"forward={name!r} is no submodule or method of {type(model).__name__} that can be "
-            f"called. Its submodules are {', '.join(map(repr, children))}."
-        )
-    owners = [
-        child for child, module in children.items() if next(module.parameters(), None) is not None
-    ]
-    example = (
-        repr(owners[0]).replace("'", '"') if len(owners) == 1 else "lambda module, inputs: ..."
-    )
-    return (
-        f"{type(model).__name__} has no forward(), so that it is not known how to call it with the "
-        f"inputs of a batch. Name the submodule or method to call: Probe(..., forward={example}); "
-        f"or define forward(). Its submodules are {', '.join(map(repr, children))}."
-    )
-
-
-def _cannot_be_called(parameters: Parameters, inputs: Any) -> str:
-    text = f"The network is {signature(parameters)} and cannot be called with {described(inputs)}. "
-    if isinstance(inputs, tuple | list) and len(inputs) > 1:
-        return text + (
-            "Give it one of these, such as the first of two views: Probe(..., unpack=lambda batch: "
-            "(batch[0][0], batch[1])); or all as one argument: ((batch[0],), batch[1])."
-        )
-    if isinstance(inputs, Mapping):
-        x = floating_tensor_in(inputs)
-        name = next((name for name, part in inputs.items() if part is x), next(iter(inputs), ""))
-        return text + (
-            f'Give it what it takes: Probe(..., unpack=lambda batch: (batch["{name}"], labels)).'
-        )
-    return text + (
-        "Give it all that it takes: Probe(..., unpack=lambda batch: ((x, ...), labels)), or say "
-        "how to call it: Probe(..., forward=lambda module, inputs: module(inputs, ...))."
-    )

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_nc.network.points import Point
-from lightning_nc.network.samples import Samples
+from lightning_nc.passes.dealing import places_of, share_of
 from lightning_nc.passes.feature_cache import (
     FeatureCache,
     belongs_on_host,
@@ -27,8 +27,6 @@ from lightning_nc.passes.summing import Summing
 from lightning_nc.passes.sums import Sums
 from lightning_nc.passes.sweeps import Reading, Swept, sweep
 from lightning_nc.passes.totals import centres_at, sums_of
-
-T = TypeVar("T")
 
 _TALLY = "tally"  # place of the tallies of requests; all keys of sums are (place, name)
 
@@ -159,13 +157,14 @@ class GeometryPass(MeasuringPass):
             sums = self._sums(by_label | self._shapes(declared, K, widths))
             for key, tally in tallies.items():
                 sums.add(key, tally)
-            classes, places = plan.classes.to(sums.flat.device), self._places(plan, sums)
+            classes = plan.classes.to(sums.flat.device)
+            places = places_of(plan, self.processes).to(sums.flat.device)
 
             def batch_of(point: Point, h: Tensor, labels: Tensor, part: slice) -> LayerBatch:
                 return LayerBatch(h, labels, K, places[part], classes)
 
             summing = Summing(sums, declared, batch_of, self.processes.rank)
-            reading = self._share(plan, samples)
+            reading = share_of(plan, samples, self.probe, self.processes)
             cache = self._cache(plan, reading, widths)
             take = summing.add if cache is None else cache.keep
             heads = {point: name for point, name in plan.heads.items() if point in widths}
@@ -236,30 +235,6 @@ class GeometryPass(MeasuringPass):
                 failures |= sweep(self.runner, first.reading, points, summing.add).failures
         self._note(plan, {**failures, **summing.broken})
         return centres, sums
-
-    def _share(self, plan: Plan, samples: Samples) -> Reading:
-        """The batches of this process.
-
-        A process with one batch fewer than others reads an extra one, which does not count: forward
-        passes of sharded networks communicate, and every process must see the head run.
-        """
-        world = self.processes.world
-        own = self._dealt(plan.batches)
-        idle = -(-len(plan.batches) // world) - len(own)
-        batches = own + plan.batches[:idle]
-        return Reading(
-            samples, batches, self.probe, plan.classes, plan.widths, plan.of_positions, idle
-        )
-
-    def _places(self, plan: Plan, sums: Sums) -> Tensor:
-        """Which samples of the probe this process has, in the order in which it takes them."""
-        sizes = [batch.size for batch in plan.batches]
-        of_each = torch.split(torch.arange(sum(sizes)), sizes)
-        return torch.cat([torch.arange(0), *self._dealt(of_each)]).to(sums.flat.device)
-
-    def _dealt(self, of_batches: Sequence[T]) -> list[T]:
-        """The items of this process, given one item per batch of the probe."""
-        return [*of_batches[self.processes.rank :: self.processes.world]]
 
     def _cache(self, plan: Plan, reading: Reading, widths: dict[Point, int]) -> FeatureCache | None:
         """A cache for the features of this process; None unless those of every process fit."""

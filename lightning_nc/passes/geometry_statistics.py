@@ -22,10 +22,6 @@ class ClassSums(Statistic):
         """One row per class."""
         return K, d
 
-    def of(self, batch: LayerBatch) -> Tensor:
-        """``sum_i h_i`` by class."""
-        return batch.members.sums_of_features(batch.features)
-
     def add_to(self, total: Tensor, batch: LayerBatch) -> None:
         """Add features to the rows of their classes alone: the others are not touched."""
         batch.members.add_features(total, batch.features)
@@ -54,12 +50,6 @@ class ResidualSums(Statistic):
     def shape(self, K: int, d: int) -> tuple[int, ...]:
         """One row per class."""
         return K, d
-
-    def of(self, batch: ResidualBatch) -> Tensor:
-        """``sum_i r_i`` by class."""
-        sums = torch.zeros_like(batch.centres.means)
-        self.add_to(sums, batch)
-        return sums
 
     def add_to(self, total: Tensor, batch: ResidualBatch) -> None:
         """Add residuals to the rows of their classes alone."""

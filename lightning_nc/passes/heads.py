@@ -66,12 +66,13 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
 
 def _found_head(found: Trace, classes_seen: int) -> tuple[ModuleRun | None, ModuleRun | None]:
     """The head that the rows of weights tell, and a later layer with more rows than classes."""
-    head, last = find_head(found, None, classes_seen), found.last_weighted()
-    if head is None or _projects(head, classes_seen):
+    named, last = find_head(found, None, classes_seen), found.last_weighted()
+    if named is None:
         return None, None
-    head = _whole(found, head)
-    makes_features = _is_of_an_encoder(found, head) or _leads_to_loss(found, head, classes_seen)
-    if makes_features and not _is_exact(head, classes_seen):
+    head = _whole(found, named)
+    is_exact = head.rows == classes_seen or (head.rows, classes_seen) == (1, 2)
+    by_name = _PROJECTION.search(named.name)
+    if not is_exact and (by_name or _makes_features(found, head, classes_seen)):
         return None, None
     is_later = last is not None and last.name != head.name and (last.rows or 0) > classes_seen
     return head, last if is_later else None
@@ -127,32 +128,17 @@ def _last_projection(found: Trace) -> ModuleRun | None:
     return None if run is None or is_bypassed(found, run) else run
 
 
-def _is_of_an_encoder(found: Trace, head: ModuleRun) -> bool:
-    """Whether a last layer with other rows than classes is part of a block, and computes no logits.
+def _makes_features(found: Trace, head: ModuleRun, classes_seen: int) -> bool:
+    """Whether a last layer with other rows than classes computes no logits.
 
-    Such are the last layer within a residual block, and a convolution over several positions.
+    So it is with the last layer within a residual block, with a convolution over several positions,
+    and with ArcFace, whose loss holds a matrix from this layer's rows to the classes.
     """
-    return is_of_several_positions(head) or is_bypassed(found, head)
-
-
-def _leads_to_loss(found: Trace, head: ModuleRun, classes_seen: int) -> bool:
-    """Whether a last layer with other rows than classes makes what the loss alone classifies.
-
-    So it is with ArcFace, whose loss holds a matrix from this layer's rows to the classes.
-    """
+    if is_of_several_positions(head) or is_bypassed(found, head):
+        return True
     layers = {run.module for run in found.runs if run.rows is not None}
     others = set(found.modules.values()) - layers
     return any(own_matrix(each, head.rows, classes_seen) is not None for each in others)
-
-
-def _projects(head: ModuleRun, classes_seen: int) -> bool:
-    """Whether a module is a projection by its name, and its rows do not say otherwise."""
-    return not _is_exact(head, classes_seen) and bool(_PROJECTION.search(head.name))
-
-
-def _is_exact(head: ModuleRun, classes_seen: int) -> bool:
-    """Whether a head has a row for each class, or one row for two classes."""
-    return head.rows == classes_seen or (head.rows, classes_seen) == (1, 2)
 
 
 def _ancestors(name: str) -> list[str]:

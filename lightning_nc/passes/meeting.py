@@ -48,8 +48,8 @@ class MeetingPlace(NamedTuple):
         self,
         name: str,
         seconds: float,
-        meanwhile: Callable[[], None] | None = None,
-        interrupted: Callable[[], bool] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> list[int]:
         """Wait until all processes have arrived at a meeting, or until one has waited too long.
 
@@ -75,10 +75,10 @@ class MeetingPlace(NamedTuple):
             here.decide([])
         until, pause = time.monotonic() + seconds, _PAUSES[0]
         while not here.store.check(["decided"]):
-            if time.monotonic() > until or (interrupted is not None and interrupted()):
+            if time.monotonic() > until or interrupted():
                 # empty if the last process has just arrived: it will read the same decision
                 here.decide([r for r in range(self.world) if not here.store.check([f"came/{r}"])])
-            elif meanwhile is not None:
+            else:
                 with suppress(Exception):  # once here it must stay: others count on it
                     meanwhile()
             time.sleep(pause)

@@ -74,9 +74,9 @@ class Statistic(ABC):
         """
         return states.sum(0)
 
-    @abstractmethod
     def of(self, batch: "ResidualBatch") -> Tensor:
-        """The contribution of one batch, of that shape."""
+        """The contribution of one batch, of that shape; not needed with an `add_to` of its own."""
+        raise NotImplementedError("give the class a method of(batch)")
 
     def is_same(self, other: "Statistic") -> bool:
         """Whether the other is of the same class, with equal attributes."""

@@ -11,7 +11,7 @@ from lightning_nc.report.remarks import Remarks, clipped
 _LONGEST = 10_000_000  # characters of a line; a table of 100,000 columns has fewer
 
 
-class Table:
+class CsvFile:
     """The rows of a metrics.csv.
 
     Args:

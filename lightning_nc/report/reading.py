@@ -5,11 +5,12 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from lightning_nc.measures.family import Family
-from lightning_nc.report.csv_rows import Table
+from lightning_nc.report.csv_rows import CsvFile
 from lightning_nc.report.event_rows import EventFiles
 from lightning_nc.report.keys import LIGHTNINGS, STEP, families_of, groups_of, keys_to_read
 from lightning_nc.report.remarks import Remarks, clipped
@@ -84,8 +85,8 @@ def read_logs(root: Path) -> tuple[list[Log], list[str]]:
             "the metrics.csv of CSVLogger), or a folder that contains several."
         )
     events, tables, said = _find(root)
-    reads = [(folder, _events_reader(folder, paths)) for folder, paths in sorted(events.items())]
-    reads += [(path, _table_reader(path)) for path in sorted(tables)]
+    reads = [(folder, partial(_read_events, folder, of)) for folder, of in sorted(events.items())]
+    reads += [(path, partial(_read_table, path)) for path in sorted(tables)]
     if not reads and not said:
         raise NothingToReport(
             f"{root} and its subfolders contain neither event files (TensorBoardLogger) nor a "
@@ -144,20 +145,16 @@ def _attempt(read: Callable[[Remarks], Log], remarks: Remarks) -> Log | None:
     return None
 
 
-def _events_reader(folder: Path, paths: list[Path]) -> Callable[[Remarks], Log]:
-    """A function that reads event files, which keep the order of logging and hold float32."""
-    return lambda remarks: _log(folder, EventFiles(paths, remarks), True, remarks)
+def _read_events(folder: Path, paths: list[Path], remarks: Remarks) -> Log:
+    """Event files keep the order of logging and hold float32."""
+    return _log(folder, EventFiles(paths, remarks), True, remarks)
 
 
-def _table_reader(path: Path) -> Callable[[Remarks], Log]:
-    """A function that reads a table, whose columns are sorted by name, not in order of depth."""
-
-    def read(remarks: Remarks) -> Log:
-        # bytes that are no UTF-8 become replacement characters
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            return _log(path.parent, Table(file, remarks), False, remarks)
-
-    return read
+def _read_table(path: Path, remarks: Remarks) -> Log:
+    """The columns of a table are sorted by name, not in order of depth."""
+    # bytes that are no UTF-8 become replacement characters
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        return _log(path.parent, CsvFile(file, remarks), False, remarks)
 
 
 def _log(folder: Path, source: _Source, in_depth: bool, remarks: Remarks) -> Log:

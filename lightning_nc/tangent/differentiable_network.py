@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_nc.globs import deeper_advice, matching
-from lightning_nc.guards.fast_path import fast_path_off
 from lightning_nc.guards.generators import generators_kept
+from lightning_nc.guards.kernels import cudnn_off_if_recurrent, fast_path_off
 from lightning_nc.guards.precision import full_precision
-from lightning_nc.guards.recurrent_layers import cudnn_off_if_recurrent
 from lightning_nc.guards.torch_internals import is_batch_norm, tree_leaves, tree_map
 from lightning_nc.tangent.inner_products import widened
 from lightning_nc.tangent.parameter_owners import look

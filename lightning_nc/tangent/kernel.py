@@ -47,8 +47,8 @@ def tangent_kernel(
     network: Network,
     directions: Tensor,
     own: Sequence[int] | None = None,
-    advance: Callable[[], None] | None = None,
-    foresee: Callable[[float], None] | None = None,
+    advance: Callable[[], None] = lambda: None,
+    foresee: Callable[[float], None] = lambda seconds: None,
 ) -> TangentKernel:
     """Compute the inner products of all samples' gradients, summed over output directions.
 
@@ -69,14 +69,12 @@ def tangent_kernel(
     chosen = range(len(directions)) if own is None else own
     with network.undisturbed():
         seen, v = checked_pass(network, directions, chosen)
-        if foresee is not None:
-            foresee(seen.seconds)
+        foresee(seen.seconds)
         kernel = exact(torch.zeros(network.m, network.m, device=v.device))
         for r in chosen:
             g = seen.gradients(v[r])
             kernel += seen.gram(g, g)
-            if advance is not None:
-                advance()
+            advance()
     whole = (kernel + kernel.mT) / 2
     return TangentKernel(whole, seen.one_by_one(), seen.by_network(), seen.seconds)
 
@@ -86,7 +84,7 @@ def output_changes(
     directions: Tensor,
     losses: Callable[[Tensor], Tensor],
     own: Sequence[int] | None = None,
-    advance: Callable[[], None] | None = None,
+    advance: Callable[[], None] = lambda: None,
 ) -> OutputChanges:
     """Compute the inner products of output gradients and loss gradients for all pairs of samples.
 
@@ -118,6 +116,5 @@ def output_changes(
         by_loss = seen.gradients(unit.to(seen.f))
         for r in chosen:
             changes[r] = seen.gram(seen.gradients(v[r]), by_loss) * lengths
-            if advance is not None:
-                advance()
+            advance()
     return OutputChanges(changes, of_losses, seen.one_by_one())

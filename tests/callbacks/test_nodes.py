@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(*nets.only_our_warnin
 
 FITS = {"strategy": "ddp", "devices": 1, "num_nodes": 2, "batch_size": 5, "limit_val_batches": 0}
 BROKEN = {"deed": "fail", "rank": 1}  # the measurement after epoch two, on the second node
-KILLED = {"deed": "kill", "rank": 1}
+KILLED = {"fate": {"deed": "kill", "rank": 1}, "wait_seconds": 3}
 
 
 def ip(*words):
@@ -108,7 +108,7 @@ def test_a_failure_on_the_second_node_is_skipped_on_both(folder):
 
 
 def test_a_lost_node_ends_the_run_on_the_other(nodes, tmp_path):
-    first, second = run_on(nodes, tmp_path, {"killed": FITS | {"fate": KILLED}})
+    first, second = run_on(nodes, tmp_path, {"killed": FITS | KILLED})
     assert first.returncode != 0
     assert second.returncode != 0
     assert not list(tmp_path.glob("killed-*.pt"))

@@ -4,12 +4,8 @@ import torch
 from hypothesis import given, settings
 from numpy.testing import assert_allclose
 
-from lightning_nc.functional.label_aware_kernel import (
-    PairFeatureRegression,
-    fit_pair_features,
-    fit_random_features,
-    label_aware_kernel,
-)
+from lightning_nc.functional import fit_pair_features, fit_random_features, label_aware_kernel
+from lightning_nc.functional.label_aware_kernel import PairFeatureRegression
 
 
 def normal(*shape, seed=0):

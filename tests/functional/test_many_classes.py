@@ -6,8 +6,8 @@ from numpy.testing import assert_allclose
 
 from lightning_nc import functional
 from lightning_nc.functional import classifier
-from lightning_nc.functional.classifier import LinearDecision, nearest_class_centers
-from lightning_nc.functional.neural_collapse import spread_without_pairs
+from lightning_nc.functional.classifier import LinearDecision, NearestCenter
+from lightning_nc.functional.norms_and_angles import spread_without_pairs
 from tests import reference
 
 OF_MANY = [
@@ -63,7 +63,7 @@ def test_decisions_in_float32_are_those_in_float64(of, monkeypatch):
     bias = rows.abs().amax(1) * torch.randn(40)
     features = torch.cat([rows + 1e-3 * rows.flip(0), rows.roll(1, 0), torch.zeros(2, 6)])
     exact = torch.stack([rows @ h + bias for h in features]).argmax(1)
-    nearest = nearest_class_centers(features, rows)  # of small rows, in float64
+    nearest = NearestCenter(rows).of(features)  # of small rows, in float64
     monkeypatch.setattr(classifier, "_LARGE", 0)
     decide = LinearDecision(rows, bias)
     assert decide.single is not None
@@ -74,7 +74,7 @@ def test_decisions_in_float32_are_those_in_float64(of, monkeypatch):
         torch.testing.assert_close(numbers, (features @ rows.mT + bias).float())
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(decide.of(features)[0], exact)
-        assert torch.equal(nearest_class_centers(features, rows), nearest)
+        assert torch.equal(NearestCenter(rows).of(features), nearest)
 
 
 def test_few_samples_are_left_to_float64(monkeypatch):

@@ -19,7 +19,7 @@ from lightning_nc.functional import (
 )
 from lightning_nc.functional.classifier import two_row_head
 from lightning_nc.functional.cosines import centred
-from lightning_nc.functional.neural_collapse import undefined_without_angles
+from lightning_nc.functional.norms_and_angles import undefined_without_angles
 from tests import precise, reference
 from tests.fashion_mnist import needs_fashion_mnist
 from tests.functional import cases

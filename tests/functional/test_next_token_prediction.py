@@ -6,7 +6,6 @@ import torch
 from lightning_nc.functional import prediction_residual
 from lightning_nc.functional.next_token_prediction import (
     extended_factor,
-    regression_factor,
     residual_of,
 )
 from lightning_nc.measures.next_token_law import RegressionFactor
@@ -109,7 +108,7 @@ def test_vectors_of_equal_features_have_no_direction_that_rounding_errors_could_
 @pytest.mark.parametrize("size", [1, 7, 1024])
 def test_factors_of_batches_and_of_processes_are_joined(size):
     h, tokens = ill_conditioned()
-    whole = residual_of(regression_factor(h, tokens, "none"))
+    whole = prediction_residual(h, tokens, "none")
     states = torch.zeros(3, D + 2, D + 2).double()
     for number, (x, y) in enumerate(zip(h.split(size), tokens.split(size), strict=True)):
         states[number % 2] = extended_factor(states[number % 2], x, y, "none")

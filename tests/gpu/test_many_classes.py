@@ -5,7 +5,7 @@ import torch
 
 from lightning_nc import functional
 from lightning_nc.functional.class_sums import ClassMembers
-from lightning_nc.functional.classifier import LinearDecision, nearest_class_centers
+from lightning_nc.functional.classifier import LinearDecision, NearestCenter
 from tests.gpu.device import device, on_cuda, only_our_warnings, tensor_float_32
 
 pytestmark = only_our_warnings
@@ -56,7 +56,7 @@ def test_decisions_are_those_in_float64(K, d, allowed, monkeypatch):
     with tensor_float_32(allowed):
         decide = LinearDecision(rows, bias)
         assert (decide.single is None) == allowed
-        chosen, nearest = decide.of(features)[0], nearest_class_centers(features, rows)
+        chosen, nearest = decide.of(features)[0], NearestCenter(rows).of(features)
     exact = (features @ rows.mT + bias).argmax(1)
     assert torch.equal(chosen, exact)
     own = (features - rows[nearest]).norm(dim=1)

@@ -1,4 +1,4 @@
-"""Networks on several devices, and on one without float64, are measured like one on the CPU."""
+"""Networks on several devices are measured like one on the CPU."""
 
 import pytest
 import torch
@@ -6,8 +6,6 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import lightning_nc
-from lightning_nc.network import head, runner
-from lightning_nc.tangent import inner_products
 from tests.gpu.device import device, needs_cuda, only_our_warnings
 from tests.gpu.given import clusters
 
@@ -104,40 +102,3 @@ def test_a_network_on_several_devices_is_measured_like_one_on_the_cpu(
     wanted = found(setting, cache_mb, host, host, host)
     assert any(value == value for value in wanted.values())
     assert found(setting, cache_mb, *places) == pytest.approx(wanted, rel=1e-9, nan_ok=True)
-
-
-class Adapted(nn.Linear):
-    """A head whose own weight is not the one that acts."""
-
-    def forward(self, x):
-        return super().forward(x) + x @ torch.full_like(self.weight, 0.3).triu().mT
-
-
-@pytest.fixture
-def no_float64(monkeypatch):
-    """Refuse float64 on the card, as MPS does."""
-    to_double = torch.Tensor.double
-
-    def double(x):
-        if x.is_cuda:
-            raise TypeError("this device has no float64")
-        return to_double(x)
-
-    monkeypatch.setattr(torch.Tensor, "double", double)
-    for module in (head, runner, inner_products):
-        monkeypatch.setattr(module, "with_float64", lambda place: torch.device("cpu"))
-
-
-@pytest.mark.parametrize("measures", [of_layers, SETTINGS["gradients"][1]])
-def test_a_device_without_float64_is_measured_with_sums_on_the_cpu(measures, no_float64):
-    inputs, labels = clusters(CLASSES, 9, d=WIDTH)
-    probe = lightning_nc.Probe(TensorDataset(inputs, labels), "p", samples_per_class=None)
-    values = []
-    for place in (torch.device("cpu"), device()):
-        net = InParts(place, place, place)
-        net.head = Adapted(7, CLASSES)
-        net = net.float().to(place)
-        net.load_state_dict({name: p.sin() for name, p in net.state_dict().items()})
-        found = lightning_nc.measure(net, probe, measures=measures()).values
-        values.append({key: value for key, value in found.items() if "seconds" not in key})
-    assert values[1] == pytest.approx(values[0], rel=1e-3, abs=1e-5, nan_ok=True)

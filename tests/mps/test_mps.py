@@ -29,8 +29,20 @@ def attentive():
     return nn.Sequential(nn.Unflatten(1, (1, 6)), *block, nn.Flatten(), nn.Linear(6, 3))
 
 
+class Adapted(nn.Linear):
+    """A head whose own weight is not the one that acts."""
+
+    def forward(self, x):
+        return super().forward(x) + x @ torch.full_like(self.weight, 0.3).triu().mT
+
+
+def adapted():
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 7), nn.Tanh(), Adapted(7, 3))
+
+
 NETWORKS = {
     "layers": (nets.mlp, nets.vectors),
+    "a head of another weight": (adapted, nets.vectors),
     "convolutions": (convolutional, nets.images),
     "attention": (attentive, nets.vectors),
 }
@@ -67,11 +79,16 @@ def test_training_is_bit_identical_and_is_measured(tmp_path, network, precision)
     assert len(measured) == 4
 
 
-def measured(net, device, **options):
+def measured(net, device):
     probe = lightning_nc.Probe(NETWORKS[net][1](), "p", samples_per_class=None, batch_size=8)
+    measures = [
+        lightning_nc.EquiSeparation(),
+        lightning_nc.NeuralCollapse(),
+        lightning_nc.LocalElasticity(samples_per_class=2, relative_similarity=True),
+    ]
     torch.manual_seed(3)
     model = NETWORKS[net][0]().eval().to(device)
-    found = lightning_nc.measure(model, probe, **options)
+    found = lightning_nc.measure(model, probe, measures=measures)
     return {name: value for name, value in found.values.items() if "seconds" not in name}
 
 

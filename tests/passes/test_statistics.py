@@ -194,8 +194,12 @@ def test_a_statistic_that_fails_is_named():
         def of(self, batch):
             return torch.ones(2)
 
+    class Missing(Largest):
+        of = Statistic.of
+
     for kind, why in (
         (Wrong, "AttributeError: .*residuals"),
+        (Missing, r"give the class a method of\(batch\)"),
         (OfOtherShape, r"\(2,\), .* \(3, 12"),
     ):
         (error,) = answered([Request(layers=["2"], statistics=(kind(),))])

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader
 
+from lightning_nc import Probe
 from tests import nets
 
 
@@ -124,7 +125,8 @@ def pair(**options):
 def main(folder, fits):
     for name, options in fits.items():
         measured = options.pop("measured", {})
-        callbacks = [] if measured is None else pair(**measured)
+        probe = Probe(wait_seconds=options.pop("wait_seconds", 60))
+        callbacks = [] if measured is None else pair(probe=probe, **measured)
         if options.pop("csv", False):
             options["logger"] = CSVLogger(folder)
         if options.pop("before", False):  # so that callbacks have state to send to children

@@ -1,13 +1,13 @@
-"""Projects of positions: each value is that of the reference, on features taken by hand."""
+"""Everyday projects: each value is that of the reference, on features taken by hand."""
 
 import pytest
 
-from tests.projects import positions
+from tests.projects import positions, table
 from tests.projects.checks import check
 from tests.projects.harness import Project, trained
 
 
-@pytest.mark.parametrize("project", positions.PROJECTS, ids=lambda each: each.name)
+@pytest.mark.parametrize("project", table.PROJECTS, ids=lambda each: each.name)
 def test_every_value_is_that_of_the_reference(project: Project, tmp_path):
     check(project, tmp_path)
 

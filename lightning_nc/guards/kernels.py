@@ -1,9 +1,10 @@
-"""Torch's own transformers, run layer by layer as in training."""
+"""Torch's plain kernels, in place of fused ones that take no hooks or have no gradients."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 
 @contextmanager
@@ -20,3 +21,20 @@ def fast_path_off() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def cudnn_off_if_recurrent(model: nn.Module) -> Iterator[None]:
+    """Turn off cuDNN if a network has recurrent layers, whose gradients it has in training alone.
+
+    Torch's own kernels, which then compute these layers, have them in evaluation as well.
+    """
+    if not any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        yield
+        return
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
