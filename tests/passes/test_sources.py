@@ -3,7 +3,13 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    SubsetRandomSampler,
+    TensorDataset,
+    default_collate,
+)
 
 from lightning_nc import EquiSeparation, Probe, measure
 from lightning_nc.network.batches import form_batches, read_batches
@@ -12,6 +18,7 @@ from lightning_nc.network.samples import samples_of
 from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.geometry_pass import GeometryPass
 from lightning_nc.passes.request import Request
+from tests import reference
 
 LABELS = torch.arange(60) % 3
 
@@ -148,6 +155,29 @@ def test_that_inputs_vary_in_size_is_seen_where_most_batches_are_of_one(of_image
     layers = {key for key in measured.values if key.startswith("separation_layers")}
     assert layers == {f"separation_layers/data/{name}" for name in (2, 4, 5)}
     assert measured.pooling == dict.fromkeys("245", "mean over positions")
+
+
+@pytest.mark.filterwarnings("ignore:measure")
+@pytest.mark.parametrize("largest", [6, 8])
+@pytest.mark.parametrize("collate", [default_collate, lambda samples: default_collate(samples)])
+def test_inputs_that_are_read_one_by_one_may_vary_in_size(largest, collate):
+    class Images(Noisy):
+        def __getitem__(self, index):
+            size = largest if index % 4 == 3 else 6
+            random = torch.Generator().manual_seed(index)
+            return torch.randn(1, size, size, generator=random), self.labels_of[index]
+
+    ends = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)
+    model = nn.Sequential(nn.Conv2d(1, 5, 1), nn.ReLU(), *ends)
+    measured = measure(model, DataLoader(Images(), 1, collate_fn=collate))
+    varies = largest > 6
+    maps = [model[:2](Images()[index][0][None]).detach() for index in range(60)]
+    h = torch.cat([x.mean((2, 3)) if varies else x.flatten(1) for x in maps])
+    D = reference.separation_fuzziness(h.double().numpy(), LABELS.numpy())
+    layers = {key: v for key, v in measured.values.items() if "separation_layers" in key}
+    assert layers["separation_layers/data/1"] == pytest.approx(D, rel=1e-6)
+    assert ("separation_layers/data/input" in layers) != varies
+    assert measured.pooling == ({"1": "mean over positions"} if varies else {})
 
 
 def test_inputs_of_varying_size_are_no_layer_and_it_is_said():
