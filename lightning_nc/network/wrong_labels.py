@@ -89,7 +89,7 @@ def out_of_range(low: int, high: int, most: int) -> str:
     if low < 0:
         example = "(labels > 0).long()" if (low, high) == (-1, 1) else f"labels + {-low}"
     else:
-        example = "labels - 1 if they begin at 1"
+        example = "torch.searchsorted(ids, labels), where ids are the distinct labels, sorted"
     return text + (
         f"Renumber them in Probe(unpack=...), such as {example}, or leave such samples out of the "
         "dataset: torch.utils.data.Subset."
