@@ -171,7 +171,7 @@ class Places:
             for point in points
         }
         heads = {w.classifier: w.head for w in wanted if w and w.classifier and w.head}
-        chosen |= self._of_heads({p: heads[p] for p in heads if chosen[p].pool != p.pool}, chosen)
+        chosen |= self._of_heads(heads, chosen)
         return self._replaced(wanted, chosen)
 
     def _replaced(
