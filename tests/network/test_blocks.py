@@ -260,6 +260,25 @@ def test_several_tensors_that_count_are_told_where_features_are_of_one(both):
     assert [sentence in str(each.message) for each in said] == [True] * both
 
 
+class _SkipsActivations(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.act = nn.Linear(8, 8), nn.Linear(8, 8), nn.ReLU()
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        x = x + self.act(self.first(x))
+        return self.head(x + self.act(self.second(x)))
+
+
+def test_a_way_around_an_activation_is_no_second_tensor_that_it_returns(recwarn):
+    data = TensorDataset(torch.randn(20, 8), torch.arange(20) % CLASSES)
+    found = measure(_SkipsActivations(), data, measures=[EquiSeparation()])
+    layers = [f"separation_layers/data/{name}" for name in ("input", "act-1", "act-2")]
+    assert [name for name in found.values if name.startswith("separation_layers")] == layers
+    assert not recwarn.list
+
+
 def test_logits_are_never_a_point():
     model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, CLASSES), nn.Sigmoid())
     assert find_blocks(model, torch.randn(6, 5)) == ["input", "1"]

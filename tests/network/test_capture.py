@@ -108,6 +108,7 @@ def test_callables_make_features_of_an_output(net, x):
 
 def test_input_is_the_raw_input(net, x):
     assert torch.equal(captured(net, ["input"], x)["input"], x)
+    assert torch.equal(captured(net, {"input": lambda x: x[:, :2]}, x)["input"], x[:, :2])
 
 
 def test_images_are_flattened():

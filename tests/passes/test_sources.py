@@ -120,6 +120,17 @@ def test_a_hidden_layer_with_as_many_rows_as_classes_is_not_taken_for_the_head(d
     assert values == only_law
 
 
+def test_samples_that_a_dataset_has_gained_are_measured():
+    samples = [(torch.randn(5), index % 3) for index in range(12)]
+    one = GeometryPass(
+        plain_runner(net()), lambda: samples, Probe(samples, "own"), [Request()], Processes()
+    )
+    counts = [one.run()[0].counts.tolist()]
+    samples += [(torch.randn(5), 0) for _ in range(4)]
+    counts += [one.run()[0].counts.tolist()]
+    assert counts == [[4, 4, 4], [8, 4, 4]]
+
+
 def test_undeclared_labels_give_what_declared_ones_give():
     # an early batch may lack the last class; head and classes are settled by all labels
     labels = torch.cat([torch.zeros(28), torch.ones(28), torch.full((4,), 2)]).long()
