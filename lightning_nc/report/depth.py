@@ -71,4 +71,5 @@ def _natural(name: str) -> tuple[bool, list[tuple[bool, int, str]]]:
     parts = re.findall(r"\d+|\D+", name)
     digits = [part.isdecimal() for part in parts]
     named = zip(digits, parts, strict=True)
-    return name != "input", [(whole, int(p) if whole else 0, p) for whole, p in named]
+    is_hidden = name not in ("input", "raw_input")
+    return is_hidden, [(whole, int(p) if whole else 0, p) for whole, p in named]

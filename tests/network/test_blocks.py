@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_nc import EquiSeparation, find_blocks, measure
-from tests import architectures
+from tests import architectures, reference
 from tests.architectures import CLASSES, IMAGES, Block, numbered, published
 
 
@@ -258,6 +258,27 @@ def test_several_tensors_that_count_are_told_where_features_are_of_one(both):
     ]
     sentence = "several tensors that 'blocks.0' returns"
     assert [sentence in str(each.message) for each in said] == [True] * both
+
+
+class _InputBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.input, self.hidden, self.head = Block(), Block(), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.hidden(self.input(x)))
+
+
+def test_a_block_called_input_is_not_taken_for_the_raw_input():
+    x, y = torch.randn(20, 8), torch.arange(20) % CLASSES
+    net = _InputBlock()
+    assert find_blocks(net, x) == ["raw_input", "input", "hidden"]
+    states = [x, net.input(x), net.hidden(net.input(x))]
+    D = [reference.separation_fuzziness(h.detach().double().numpy(), y.numpy()) for h in states]
+    for layers in ("blocks", ["hidden", "raw_input", "input"]):
+        values = measure(net, TensorDataset(x, y), layers=layers).values
+        found = [values[f"separation_layers/data/{k}"] for k in ("raw_input", "input", "hidden")]
+        assert found == pytest.approx(D, rel=1e-6)
 
 
 class _SkipsActivations(nn.Module):
