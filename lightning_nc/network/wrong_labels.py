@@ -44,7 +44,7 @@ def what_targets_are(targets: Tensor) -> str:
             "soft labels, as of mixup or label smoothing. Measure data without mixup, "
             'Probe(dataset, name="clean"), or return targets.argmax(1) from Probe(unpack=...).'
         )
-    if targets.ndim == 2 and _are_zeros_and_ones(targets):
+    if _are_zeros_and_ones(targets):
         return (
             "multi-label targets, but each sample needs one class. To measure a single label, "
             "return its column from Probe(unpack=...), targets[:, 0], with head=False, since the "

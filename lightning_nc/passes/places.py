@@ -210,10 +210,9 @@ class Places:
         found = {}
         for point, name in tokens.items():
             own = pooling_of_head(watched.outputs.get(name), output, self.inputs)
-            if own is not None:
-                pool = chosen[point].pool
-                assert isinstance(pool, Pooling)
-                found[point] = replace(point, pool=replace(pool, own=own))
+            pool = chosen[point].pool
+            assert isinstance(pool, Pooling)
+            found[point] = replace(point, pool=replace(pool, own=own))
         return found
 
 
