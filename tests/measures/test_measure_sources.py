@@ -119,6 +119,12 @@ def test_data_that_cannot_be_read_are_told_in_one_sentence_and_the_way_out(sourc
         measure(network(), source)
 
 
+def test_arrays_of_tokens_stay_whole_numbers():
+    tokens, label = source_of((np.array([[1, 2], [3, 4]]), [0, 1]), torch.nn.Linear(5, 2))[1]
+    assert tokens.dtype == label.dtype == torch.int64
+    assert (tokens.tolist(), int(label)) == ([3, 4], 1)
+
+
 def test_a_list_of_sequences_with_a_label_for_each_token_is_of_samples():
     samples = [(torch.arange(5) + i, torch.arange(5) % 2) for i in range(6)]
     assert source_of(samples, torch.nn.Linear(5, 2)) is samples

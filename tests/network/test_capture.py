@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from functools import partial
 
 import pytest
@@ -99,6 +100,14 @@ def test_points_come_in_running_order_however_they_are_listed(net, x):
 def test_a_layer_with_two_callables_is_refused(net, x):
     with pytest.raises(ValueError, match="'1' twice"):
         points_of(net, {"1": torch.sin, "[1]": torch.cos}, x)
+
+
+def test_an_unknown_layer_is_told_with_the_names_that_are_like_it(x):
+    parts = {"first": nn.Linear(5, 3), "relu": nn.ReLU(), "second": nn.Linear(3, 2)}
+    net = nn.Sequential(OrderedDict(parts))
+    for unknown, like in {"body.relu": "'relu'", "sekond": "'second'"}.items():
+        with pytest.raises(ValueError, match=f"'{unknown}': no module .*, are {like};"):
+            points_of(net, unknown, x)
 
 
 def test_callables_make_features_of_an_output(net, x):

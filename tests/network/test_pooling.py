@@ -140,5 +140,10 @@ def test_a_pool_is_not_applied_to_a_classifier_input_that_is_pooled_by_the_netwo
     assert torch.equal(features_of(STATES, point, RIGHT, 2), STATES.mean(1))
 
 
+def test_a_pool_that_leaves_no_sample_is_told():
+    with pytest.raises(ValueError, match=r"shape \(\) for 2 samples, but the first axis"):
+        pooled(torch.mean, STATES, None)
+
+
 def test_modules_can_be_pools():
     assert torch.equal(pooled(torch.nn.Flatten(), STATES, None), STATES.flatten(1))

@@ -66,6 +66,24 @@ def test_time_on_the_first_axis_is_no_sample(size):
     assert answer.pooling == {"rnn": "mean over tokens"}
 
 
+def test_after_a_convolution_a_recurrent_layer_has_its_channels_last():
+    class Sounds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv1d(6, 7, 1), nn.Linear(2 * T, 3)
+            self.rnn = nn.GRU(7, T, bidirectional=True, batch_first=True)
+
+        def states(self, x):
+            return self.rnn(self.conv(x.transpose(1, 2)).transpose(1, 2))[0]
+
+        def forward(self, x):
+            return self.head(self.states(x).mean(1))
+
+    net = Sounds()
+    answer = ask(net, TensorDataset(SEQUENCES, LABELS), "rnn")
+    assert_is(answer.layers["rnn"], net.states(SEQUENCES).mean(1))
+
+
 @pytest.mark.filterwarnings("ignore:measure")
 def test_a_function_of_ones_own_gets_what_a_layer_returns_with_time_first():
     net, data = Recurrent(), TensorDataset(SEQUENCES, LABELS)

@@ -131,6 +131,14 @@ def test_samples_that_a_dataset_has_gained_are_measured():
     assert counts == [[4, 4, 4], [8, 4, 4]]
 
 
+def test_a_rare_class_is_found_where_neither_labels_nor_rows_tell_of_it():
+    samples = [(torch.randn(5), 2 if index in (7, 31) else index % 2) for index in range(60)]
+    probe = Probe(samples, "own", samples_per_class=2, batch_size=4)
+    activations = nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Sigmoid())
+    measured = measure(activations, probe, layers=["0", "1", "2"], head=False)
+    assert measured.counts.tolist() == [2, 2, 2]
+
+
 def test_undeclared_labels_give_what_declared_ones_give():
     # an early batch may lack the last class; head and classes are settled by all labels
     labels = torch.cat([torch.zeros(28), torch.ones(28), torch.full((4,), 2)]).long()
