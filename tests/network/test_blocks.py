@@ -1,5 +1,6 @@
 import copy
 import warnings
+from collections import OrderedDict
 
 import lightning.pytorch as pl
 import pytest
@@ -279,6 +280,16 @@ def test_a_block_called_input_is_not_taken_for_the_raw_input():
         values = measure(net, TensorDataset(x, y), layers=layers).values
         found = [values[f"separation_layers/data/{k}"] for k in ("raw_input", "input", "hidden")]
         assert found == pytest.approx(D, rel=1e-6)
+
+
+def test_names_that_are_found_select_the_same_layers_where_a_module_is_called_input():
+    parts = {"input": nn.Linear(8, 8), "act": nn.ReLU(), "mid": nn.Linear(8, 8), "tanh": nn.Tanh()}
+    net = nn.Sequential(OrderedDict(parts, head=nn.Linear(8, CLASSES)))
+    data = TensorDataset(torch.randn(20, 8), torch.arange(20) % CLASSES)
+    names = find_blocks(net, data[:])
+    assert names == ["raw_input", "act", "tanh"]
+    expected = pytest.approx(measure(net, data).values, nan_ok=True)
+    assert measure(net, data, layers=names).values == expected
 
 
 class _SkipsActivations(nn.Module):
