@@ -40,8 +40,9 @@ class EquiSeparation(MeasureCallback):
     Args:
         layers: ``"blocks"`` (see `lightning_nc.find_blocks`), names or globs as in
             ``named_modules()``, or ``{name: callable}`` where the callable turns the module's
-            output into (N, d) features; ``"input"`` is the raw input. In a glob, ``*`` stops at a
-            dot and ``**`` does not: ``"encoder.layer.*"`` matches each layer once.
+            output into (N, d) features; ``"input"`` is the raw input (``"raw_input"`` if a module
+            is called ``input``). In a glob, ``*`` stops at a dot and ``**`` does not:
+            ``"encoder.layer.*"`` matches each layer once.
         pool: Makes one feature vector per sample. ``"auto"`` keeps vectors, averages sequences over
             their tokens (without padding, if the inputs tell it), and flattens feature maps, or
             averages them over their positions where flattening would take more than

@@ -121,12 +121,13 @@ class Chooser:
     def _channels_last(self, point: Point, shape: tuple[int, ...]) -> bool:
         """Whether channels are on the last axis, by the size of the last weighted layer's output.
 
-        Without one, or if both axes have that size, sequences have them there and maps have not.
+        If not one axis alone has that size, they are where that layer has them. Before any such
+        layer, sequences have them there and maps have not.
         """
         number, kind = self.channels.get(point.place) or (0, len(shape) == 3)
         if (shape[1] == number) != (shape[-1] == number):
             return shape[-1] == number
-        return kind if number else len(shape) == 3
+        return kind
 
 
 def pooling_of_head(head_output: Any, output: Any, inputs: Any) -> Callable[..., Tensor] | None:

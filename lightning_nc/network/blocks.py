@@ -10,10 +10,10 @@ from lightning_nc.guards.unobtrusive import unobtrusive
 from lightning_nc.network.calling import calling
 from lightning_nc.network.module_run import ModuleRun
 from lightning_nc.network.points import (
-    INPUT,
     Point,
     Pool,
     contained,
+    input_name,
     points_of_runs,
     script_advice,
 )
@@ -93,8 +93,9 @@ def block_points(found: Trace, head: ModuleRun | None, pool: Pool = "auto") -> l
             'layers=["layer1", "layer2"], globs such as "encoder.layer.*", or '
             f"{{name: callable}}.{script_advice(found.modules)}"
         )
-    first = [Point(INPUT, None)] if found.raw is not None else []
-    return first + points_of_runs([run.key for run in chosen], found.keys(), pool)
+    raw = Point(input_name([run.name for run in found.runs]), None)
+    points = points_of_runs([run.key for run in chosen], found.keys(), pool)
+    return points if found.raw is None else [raw, *points]
 
 
 def find_head(found: Trace, name: str | None, classes_seen: int | None) -> ModuleRun | None:

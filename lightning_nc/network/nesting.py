@@ -59,8 +59,11 @@ def dense(tensor: Tensor) -> Tensor:
 
 
 def floating_tensor_in(value: Any) -> Tensor | None:
-    """The first floating-point tensor in a nesting of containers; None without one."""
-    return next(filter(Tensor.is_floating_point, tensors_in(value)), None)
+    """The first floating-point tensor in a nesting of containers; None without one.
+
+    Single numbers, such as a time or a temperature, are passed over.
+    """
+    return next((x for x in tensors_in(value) if x.is_floating_point() and x.ndim), None)
 
 
 def replaced(value: Any, old: Tensor, new: Tensor) -> Any:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
@@ -65,6 +65,11 @@ def clean_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
+def input_name(names: Collection[str]) -> str:
+    """The name of the raw input: ``"input"``, or ``"raw_input"`` if a module that ran has that."""
+    return "raw_input" if INPUT in names else INPUT
+
+
 def match_layers(
     layers: Layers,
     runs: Sequence[tuple[str, int]],
@@ -75,8 +80,8 @@ def match_layers(
 
     Args:
         layers: Names or globs as in ``named_modules()``, or a mapping from these to callables that
-            make (N, d) features of a module's output; ``"input"`` is the raw input. A ``*`` in a
-            glob stops at a dot, ``**`` does not.
+            make (N, d) features of a module's output; ``"input"`` is the raw input, see
+            `input_name`. A ``*`` in a glob stops at a dot, ``**`` does not.
         runs: The module's name of each run in a forward pass, in running order, and the run's
             number among those of its module, counted from 0.
         modules: All modules of the network by name; the first name of a shared module is used in
@@ -93,12 +98,13 @@ def match_layers(
     for name, module in modules.items():
         first_names.setdefault(module, name)
     names = list(dict.fromkeys(name for name, _ in runs))
+    raw = input_name(names)
     wanted = [layers] if isinstance(layers, str) else list(layers)
     points: list[Point] = []
     for pattern in wanted:
         own: Pool = layers[pattern] if isinstance(layers, Mapping) else pool
-        if pattern == INPUT and INPUT not in names:
-            points.append(Point(INPUT, None, pool=own if isinstance(layers, Mapping) else "auto"))
+        if pattern == raw:
+            points.append(Point(raw, None, pool=own if isinstance(layers, Mapping) else "auto"))
             continue
         # a glob does not match the network as a whole, whose name is empty
         matched = [name for name in matching(pattern, modules) if name or not pattern]

@@ -76,9 +76,7 @@ class Pooling:
 
     def __call__(self, value: Any, inputs: Any = None) -> Tensor:
         """Pool the value at a point to shape ``(N, d)``."""
-        h = dense(main_tensor(value))
-        if self.sample_axis:
-            h = h.transpose(0, self.sample_axis)
+        h = dense(main_tensor(value)).transpose(0, self.sample_axis)
         if self.own is not None:
             return _call_pool(self.own, h, inputs)
         if self.mean is None or h.ndim == 2:

@@ -180,9 +180,7 @@ class AtEveryPosition:
 
     def __call__(self, value: Any) -> Tensor:
         """Return shape ``(B, *sizes, d)``."""
-        h = dense(main_tensor(value))
-        if self.sample_axis:
-            h = h.transpose(0, self.sample_axis)
+        h = dense(main_tensor(value)).transpose(0, self.sample_axis)
         return h if self.channels_last or h.ndim < 3 else h.movedim(1, -1)
 
     @property

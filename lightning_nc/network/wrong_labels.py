@@ -44,7 +44,7 @@ def what_targets_are(targets: Tensor) -> str:
             "soft labels, as of mixup or label smoothing. Measure data without mixup, "
             'Probe(dataset, name="clean"), or return targets.argmax(1) from Probe(unpack=...).'
         )
-    if targets.ndim == 2 and _are_zeros_and_ones(targets):
+    if _are_zeros_and_ones(targets):
         return (
             "multi-label targets, but each sample needs one class. To measure a single label, "
             "return its column from Probe(unpack=...), targets[:, 0], with head=False, since the "
@@ -89,7 +89,7 @@ def out_of_range(low: int, high: int, most: int) -> str:
     if low < 0:
         example = "(labels > 0).long()" if (low, high) == (-1, 1) else f"labels + {-low}"
     else:
-        example = "labels - 1 if they begin at 1"
+        example = "torch.searchsorted(ids, labels), where ids are the distinct labels, sorted"
     return text + (
         f"Renumber them in Probe(unpack=...), such as {example}, or leave such samples out of the "
         "dataset: torch.utils.data.Subset."

@@ -137,15 +137,16 @@ class Places:
         """Whether the raw input of other samples has another size, as with dynamic padding.
 
         They are read two at a time: the longest of many is often as long as that of many others.
+        What torch collates by default is of one size, unless it is a batch of one sample.
         """
         samples, dataset = self.reading.samples, self.reading.samples.dataset
-        raw = self.found.raw
-        if raw is None or raw.ndim < 2 or samples.collate is default_collate:
+        raw, at_a_time = self.found.raw, min(samples.batch_size, 2)
+        if raw is None or raw.ndim < 2 or (samples.collate is default_collate and at_a_time > 1):
             return False
         known = set(self.reading.batches[0].indices)
-        others = [i for i in range(min(len(dataset), 4 * self.samples)) if i not in known]
-        pairs = (others[i : i + 2] for i in range(0, min(len(others), _READ), 2))
-        read = (raw_input(self._inputs_of(pair)) for pair in pairs)
+        others = [i for i in range(min(len(dataset), len(known) + _READ)) if i not in known]
+        starts = range(0, min(len(others), _READ), at_a_time)
+        read = (raw_input(self._inputs_of(others[i : i + at_a_time])) for i in starts)
         return any(isinstance(x, Tensor) and x.shape[1:] != raw.shape[1:] for x in read)
 
     def _inputs_of(self, indices: list[int]) -> Any:
@@ -172,7 +173,7 @@ class Places:
             for point in points
         }
         heads = {w.classifier: w.head for w in wanted if w and w.classifier and w.head}
-        chosen |= self._of_heads({p: heads[p] for p in heads if chosen[p].pool != p.pool}, chosen)
+        chosen |= self._of_heads(heads, chosen)
         return self._replaced(wanted, chosen)
 
     def _replaced(
@@ -211,10 +212,9 @@ class Places:
         found = {}
         for point, name in tokens.items():
             own = pooling_of_head(watched.outputs.get(name), output, self.inputs)
-            if own is not None:
-                pool = chosen[point].pool
-                assert isinstance(pool, Pooling)
-                found[point] = replace(point, pool=replace(pool, own=own))
+            pool = chosen[point].pool
+            assert isinstance(pool, Pooling)
+            found[point] = replace(point, pool=replace(pool, own=own))
         return found
 
 

@@ -66,9 +66,10 @@ def _fits(order: Array, ln_D: Array, slope: Array, ln_total: Array) -> bool:
     )
 
 
-def _natural(name: str) -> tuple[bool, list[tuple[bool, int, str]]]:
+def _natural(name: str) -> tuple[int, list[tuple[bool, int, str]]]:
     """Sort key: the input first, and 2 before 10."""
     parts = re.findall(r"\d+|\D+", name)
     digits = [part.isdecimal() for part in parts]
     named = zip(digits, parts, strict=True)
-    return name != "input", [(whole, int(p) if whole else 0, p) for whole, p in named]
+    place = {"raw_input": 0, "input": 1}.get(name, 2)
+    return place, [(whole, int(p) if whole else 0, p) for whole, p in named]

@@ -22,6 +22,7 @@ from lightning_nc import (
     measure,
 )
 from lightning_nc.measures import progress
+from lightning_nc.network.in_memory import source_of
 from tests import nets
 
 Y = torch.arange(60) % 3
@@ -116,6 +117,17 @@ def test_a_network_in_float64_reads_arrays_in_float64():
 def test_data_that_cannot_be_read_are_told_in_one_sentence_and_the_way_out(source, message):
     with pytest.raises((TypeError, ValueError), match=message):
         measure(network(), source)
+
+
+def test_arrays_of_tokens_stay_whole_numbers():
+    tokens, label = source_of((np.array([[1, 2], [3, 4]]), [0, 1]), torch.nn.Linear(5, 2))[1]
+    assert tokens.dtype == label.dtype == torch.int64
+    assert (tokens.tolist(), int(label)) == ([3, 4], 1)
+
+
+def test_a_list_of_sequences_with_a_label_for_each_token_is_of_samples():
+    samples = [(torch.arange(5) + i, torch.arange(5) % 2) for i in range(6)]
+    assert source_of(samples, torch.nn.Linear(5, 2)) is samples
 
 
 def test_a_dry_run_takes_the_same_data():

@@ -1,5 +1,6 @@
 import copy
 import warnings
+from collections import OrderedDict
 
 import lightning.pytorch as pl
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_nc import EquiSeparation, find_blocks, measure
-from tests import architectures
+from tests import architectures, reference
 from tests.architectures import CLASSES, IMAGES, Block, numbered, published
 
 
@@ -281,6 +282,56 @@ def test_several_tensors_that_count_are_told_where_features_are_of_one(both):
     ]
     sentence = "several tensors that 'blocks.0' returns"
     assert [sentence in str(each.message) for each in said] == [True] * both
+
+
+class _InputBlock(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.input, self.hidden, self.head = Block(), Block(), nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.hidden(self.input(x)))
+
+
+def test_a_block_called_input_is_not_taken_for_the_raw_input():
+    x, y = torch.randn(20, 8), torch.arange(20) % CLASSES
+    net = _InputBlock()
+    assert find_blocks(net, x) == ["raw_input", "input", "hidden"]
+    states = [x, net.input(x), net.hidden(net.input(x))]
+    D = [reference.separation_fuzziness(h.detach().double().numpy(), y.numpy()) for h in states]
+    for layers in ("blocks", ["hidden", "raw_input", "input"]):
+        values = measure(net, TensorDataset(x, y), layers=layers).values
+        found = [values[f"separation_layers/data/{k}"] for k in ("raw_input", "input", "hidden")]
+        assert found == pytest.approx(D, rel=1e-6)
+
+
+def test_names_that_are_found_select_the_same_layers_where_a_module_is_called_input():
+    parts = {"input": nn.Linear(8, 8), "act": nn.ReLU(), "mid": nn.Linear(8, 8), "tanh": nn.Tanh()}
+    net = nn.Sequential(OrderedDict(parts, head=nn.Linear(8, CLASSES)))
+    data = TensorDataset(torch.randn(20, 8), torch.arange(20) % CLASSES)
+    names = find_blocks(net, data[:])
+    assert names == ["raw_input", "act", "tanh"]
+    expected = pytest.approx(measure(net, data).values, nan_ok=True)
+    assert measure(net, data, layers=names).values == expected
+
+
+class _SkipsActivations(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.act = nn.Linear(8, 8), nn.Linear(8, 8), nn.ReLU()
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x):
+        x = x + self.act(self.first(x))
+        return self.head(x + self.act(self.second(x)))
+
+
+def test_a_way_around_an_activation_is_no_second_tensor_that_it_returns(recwarn):
+    data = TensorDataset(torch.randn(20, 8), torch.arange(20) % CLASSES)
+    found = measure(_SkipsActivations(), data, measures=[EquiSeparation()])
+    layers = [f"separation_layers/data/{name}" for name in ("input", "act-1", "act-2")]
+    assert [name for name in found.values if name.startswith("separation_layers")] == layers
+    assert not recwarn.list
 
 
 def test_logits_are_never_a_point():

@@ -108,6 +108,12 @@ def test_what_an_error_of_sizes_comes_from_is_said(net):
         assert word in str(raised.value)
 
 
+def test_several_inputs_whose_sizes_do_not_fit_are_a_tuple():
+    way = calling(TwoViews())
+    with pytest.raises(RuntimeError, match="called with a tuple of 2 items: float32 of shape"):
+        way.function(way.named((X, X[:, :2])))
+
+
 REFUSED = {
     "two views": (
         nn.Linear(3, 2),
@@ -260,3 +266,11 @@ def test_inputs_of_another_type_than_the_network_are_told_with_the_way_out(dtype
     assert isinstance(told.value.__cause__, RuntimeError)
     with pytest.raises(RuntimeError, match=r"^mat1"):  # of one type, torch speaks for itself
         calling(model).function(torch.zeros(4, 5, dtype=dtype))
+
+
+def test_an_error_of_the_network_that_speaks_of_types_is_its_own():
+    def forward(module, inputs):
+        raise RuntimeError("no such type of scan")
+
+    with pytest.raises(RuntimeError, match=r"^no such type of scan$"):
+        calling(nn.Linear(3, 2), forward).function(X)

@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from functools import partial
 
 import pytest
@@ -101,6 +102,14 @@ def test_a_layer_with_two_callables_is_refused(net, x):
         points_of(net, {"1": torch.sin, "[1]": torch.cos}, x)
 
 
+def test_an_unknown_layer_is_told_with_the_names_that_are_like_it(x):
+    parts = {"first": nn.Linear(5, 3), "relu": nn.ReLU(), "second": nn.Linear(3, 2)}
+    net = nn.Sequential(OrderedDict(parts))
+    for unknown, like in {"body.relu": "'relu'", "sekond": "'second'"}.items():
+        with pytest.raises(ValueError, match=f"'{unknown}': no module .*, are {like};"):
+            points_of(net, unknown, x)
+
+
 def test_callables_make_features_of_an_output(net, x):
     found = captured(net, {"0": lambda output: output[:, :2] * 2}, x)["0"]
     torch.testing.assert_close(found, 2 * net[0](x)[:, :2])
@@ -108,6 +117,7 @@ def test_callables_make_features_of_an_output(net, x):
 
 def test_input_is_the_raw_input(net, x):
     assert torch.equal(captured(net, ["input"], x)["input"], x)
+    assert torch.equal(captured(net, {"input": lambda x: x[:, :2]}, x)["input"], x[:, :2])
 
 
 def test_images_are_flattened():

@@ -39,6 +39,11 @@ def test_a_loss_alone_is_what_there_is(output):
     assert main_tensor(output) is LOSS
 
 
+@pytest.mark.parametrize("output", [{}, {"levels": [STATES]}, ()])
+def test_what_holds_no_tensor_itself_is_what_there_is(output):
+    assert main_tensor(output) == output
+
+
 def test_first_token_is_the_first_whatever_the_mask():
     for inputs in (RIGHT, LEFT, BARE, torch.zeros(2, 4)):
         assert torch.equal(pooled(lightning_nc.first_token, STATES, inputs), STATES[:, 0])
@@ -58,10 +63,22 @@ def test_last_token_is_the_last_of_the_mask_on_either_side(inputs, positions):
         (RIGHT, [STATES[0, :3].mean(0), STATES[1, 0]]),
         (LEFT, [STATES[0, 1:].mean(0), STATES[1, 3]]),
         (BARE, [STATES[0].mean(0), STATES[1].mean(0)]),
+        ({"mask": RIGHT["attention_mask"]}, [STATES[0, :3].mean(0), STATES[1, 0]]),
+        # of truth values it is not known whether they are of tokens or of padding
+        ({"mask": RIGHT["attention_mask"].bool()}, [STATES[0].mean(0), STATES[1].mean(0)]),
     ],
 )
 def test_masked_mean_leaves_padding_out(inputs, means):
     torch.testing.assert_close(pooled(lightning_nc.masked_mean, STATES, inputs), torch.stack(means))
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"file": ["a", "b"], **RIGHT}, {"attention_mask": torch.tensor([[1, 0]] * 2)}]
+)
+def test_the_automatic_mean_takes_a_mask_only_if_it_is_of_these_tokens(inputs):
+    pool = lightning_nc.masked_mean if "file" in inputs else (lambda states: states.mean(1))
+    found = pooled(Pooling("tokens"), STATES, inputs)
+    torch.testing.assert_close(found, pooled(pool, STATES, inputs))
 
 
 def test_what_padding_holds_does_not_count_in_a_masked_mean():
@@ -121,6 +138,11 @@ def test_a_pool_is_not_applied_to_a_classifier_input_that_is_pooled_by_the_netwo
     point = Point("input of head", "head", side="input", pool=lambda states: states.mean(1))
     assert torch.equal(features_of(STATES[:, 0], point, RIGHT, 2), STATES[:, 0])
     assert torch.equal(features_of(STATES, point, RIGHT, 2), STATES.mean(1))
+
+
+def test_a_pool_that_leaves_no_sample_is_told():
+    with pytest.raises(ValueError, match=r"shape \(\) for 2 samples, but the first axis"):
+        pooled(torch.mean, STATES, None)
 
 
 def test_modules_can_be_pools():

@@ -20,6 +20,8 @@ def test_a_loader_lends_its_batch_size_and_collate_function():
 def test_a_batch_sampler_lends_its_batch_size():
     sampler = torch.utils.data.BatchSampler(torch.utils.data.SequentialSampler(range(9)), 6, True)
     assert samples_of(DataLoader(range(9), batch_sampler=sampler), None).batch_size == 6
+    listed = DataLoader(range(9), batch_sampler=[[0, 1], [2]])  # which says no size
+    assert samples_of(listed, None).batch_size == 100
 
 
 def test_a_function_is_called_for_its_source():

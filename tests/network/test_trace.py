@@ -4,9 +4,11 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
-from lightning_nc import find_blocks
+from lightning_nc import Probe, find_blocks, measure
 from lightning_nc.network.trace import trace
+from tests import reference
 from tests.architectures import CLASSES, Block
 
 
@@ -52,6 +54,26 @@ class _FrozenNorm(nn.Module):
 
     def forward(self, x):
         return self.head(self.drop(self.relu(self.norm(x))))
+
+
+class _AtTime(nn.Module):
+    """As the vector field of a neural differential equation, it takes a time first."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+
+    def forward(self, t, x):
+        return t * self.layers(x)
+
+
+def test_a_number_before_the_inputs_is_no_raw_input(recwarn):
+    x, y = torch.randn(12, 5), torch.arange(12) % 3
+    probe = Probe(TensorDataset(x, y), "own", unpack=lambda b: ((torch.tensor(2.0), b[0]), b[1]))
+    values = measure(_AtTime(), probe, layers=["input"], head=False).values
+    D = reference.separation_fuzziness(x.double().numpy(), y.numpy())
+    assert values["separation_layers/own/input"] == pytest.approx(D, rel=1e-9)
+    assert find_blocks(_AtTime(), ((torch.tensor(2.0), x), y)) == ["input", "layers.1"]
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -76,6 +76,11 @@ def test_dataclasses_are_split_at_a_name_for_labels():
     assert labels is Y
 
 
+def test_beside_texts_it_is_not_told_which_items_are_labels():
+    with pytest.raises(TypeError, match="Cannot tell inputs from labels in a tuple of 3 items"):
+        unpack_batch((["a", "b"], torch.tensor([0, 1]), torch.tensor([7, 8])))
+
+
 def test_of_an_object_the_whole_is_the_input():
     graph = Graph(X, Y)
     assert unpack_batch(graph) == (graph, Y)

@@ -103,8 +103,8 @@ CASES = {
     "labels below zero": (torch.tensor([-1, 0, 2]), ["Label -1", "labels + 1"], ["argmax"]),
     "identifiers": (
         torch.tensor([1, 2, 2**20]),
-        ["Label 1048576", "numbered from 0 to 1048575", "Renumber them"],
-        ["argmax"],
+        ["Label 1048576", "numbered from 0 to 1048575", "torch.searchsorted(ids, labels)"],
+        ["argmax", "labels - 1", "labels +"],
     ),
 }
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lightning_nc import Probe
+from lightning_nc import Probe, measure
 from lightning_nc.network.runner import plain_runner
 from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.geometry_pass import GeometryPass
@@ -64,6 +64,33 @@ def test_time_on_the_first_axis_is_no_sample(size):
     assert_is(answer.layers["rnn"], states.mean(0))
     assert_is(answer.classifier.features, states[-1])
     assert answer.pooling == {"rnn": "mean over tokens"}
+
+
+def test_after_a_convolution_a_recurrent_layer_has_its_channels_last():
+    class Sounds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv1d(6, 7, 1), nn.Linear(2 * T, 3)
+            self.rnn = nn.GRU(7, T, bidirectional=True, batch_first=True)
+
+        def states(self, x):
+            return self.rnn(self.conv(x.transpose(1, 2)).transpose(1, 2))[0]
+
+        def forward(self, x):
+            return self.head(self.states(x).mean(1))
+
+    net = Sounds()
+    answer = ask(net, TensorDataset(SEQUENCES, LABELS), "rnn")
+    assert_is(answer.layers["rnn"], net.states(SEQUENCES).mean(1))
+
+
+@pytest.mark.filterwarnings("ignore:measure")
+def test_a_function_of_ones_own_gets_what_a_layer_returns_with_time_first():
+    net, data = Recurrent(), TensorDataset(SEQUENCES, LABELS)
+    values = measure(net, data, layers={"rnn": lambda output: output[0][-1]}, head=False).values
+    states = net.rnn(SEQUENCES.transpose(0, 1))[0][-1].detach()
+    D = reference.separation_fuzziness(states.double().numpy(), LABELS.numpy())
+    assert values["separation_layers/data/rnn"] == pytest.approx(D, rel=1e-5)
 
 
 class Indices(Dataset):

@@ -3,15 +3,22 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    SubsetRandomSampler,
+    TensorDataset,
+    default_collate,
+)
 
 from lightning_nc import EquiSeparation, Probe, measure
-from lightning_nc.network.batches import form_batches, read_batches
+from lightning_nc.network.batches import form_batches, read_batches, seeded_order
 from lightning_nc.network.runner import plain_runner
 from lightning_nc.network.samples import samples_of
 from lightning_nc.passes.agreement import Processes
 from lightning_nc.passes.geometry_pass import GeometryPass
 from lightning_nc.passes.request import Request
+from tests import reference
 
 LABELS = torch.arange(60) % 3
 
@@ -113,6 +120,26 @@ def test_a_hidden_layer_with_as_many_rows_as_classes_is_not_taken_for_the_head(d
     assert values == only_law
 
 
+def test_samples_that_a_dataset_has_gained_are_measured():
+    samples = [(torch.randn(5), index % 3) for index in range(12)]
+    one = GeometryPass(
+        plain_runner(net()), lambda: samples, Probe(samples, "own"), [Request()], Processes()
+    )
+    counts = [one.run()[0].counts.tolist()]
+    samples += [(torch.randn(5), 0) for _ in range(4)]
+    counts += [one.run()[0].counts.tolist()]
+    assert counts == [[4, 4, 4], [8, 4, 4]]
+
+
+def test_a_rare_class_is_found_where_neither_labels_nor_rows_tell_of_it():
+    late = seeded_order(60, 0)[-2:].tolist()  # which are read last
+    samples = [(torch.randn(5), 2 if index in late else index % 2) for index in range(60)]
+    probe = Probe(samples, "own", samples_per_class=2, batch_size=4)
+    activations = nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Sigmoid())
+    measured = measure(activations, probe, layers=["0", "1", "2"], head=False)
+    assert measured.counts.tolist() == [2, 2, 2]
+
+
 def test_undeclared_labels_give_what_declared_ones_give():
     # an early batch may lack the last class; head and classes are settled by all labels
     labels = torch.cat([torch.zeros(28), torch.ones(28), torch.full((4,), 2)]).long()
@@ -148,6 +175,29 @@ def test_that_inputs_vary_in_size_is_seen_where_most_batches_are_of_one(of_image
     layers = {key for key in measured.values if key.startswith("separation_layers")}
     assert layers == {f"separation_layers/data/{name}" for name in (2, 4, 5)}
     assert measured.pooling == dict.fromkeys("245", "mean over positions")
+
+
+@pytest.mark.filterwarnings("ignore:measure")
+@pytest.mark.parametrize("largest", [6, 8])
+@pytest.mark.parametrize("collate", [default_collate, lambda samples: default_collate(samples)])
+def test_inputs_that_are_read_one_by_one_may_vary_in_size(largest, collate):
+    class Images(Noisy):
+        def __getitem__(self, index):
+            size = largest if index % 4 == 3 else 6
+            random = torch.Generator().manual_seed(index)
+            return torch.randn(1, size, size, generator=random), self.labels_of[index]
+
+    ends = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3)
+    model = nn.Sequential(nn.Conv2d(1, 5, 1), nn.ReLU(), *ends)
+    measured = measure(model, DataLoader(Images(), 1, collate_fn=collate))
+    varies = largest > 6
+    maps = [model[:2](Images()[index][0][None]).detach() for index in range(60)]
+    h = torch.cat([x.mean((2, 3)) if varies else x.flatten(1) for x in maps])
+    D = reference.separation_fuzziness(h.double().numpy(), LABELS.numpy())
+    layers = {key: v for key, v in measured.values.items() if "separation_layers" in key}
+    assert layers["separation_layers/data/1"] == pytest.approx(D, rel=1e-6)
+    assert ("separation_layers/data/input" in layers) != varies
+    assert measured.pooling == ({"1": "mean over positions"} if varies else {})
 
 
 def test_inputs_of_varying_size_are_no_layer_and_it_is_said():

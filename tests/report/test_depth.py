@@ -43,6 +43,12 @@ def test_depth_is_recovered_where_names_do_not_tell(run, logger):
     assert series.in_depth
 
 
+def test_where_no_order_is_known_the_raw_input_comes_first():
+    names, unknown = ["10", "2", "input", "raw_input"], np.full(1, np.nan)
+    found = order_in_depth(names, np.full((1, 4), np.nan), unknown, unknown)
+    assert found == (["raw_input", "input", "2", "10"], False)
+
+
 @pytest.mark.usefixtures("without_pictures")
 def test_where_no_order_gives_the_logged_law_the_page_says_so(run, tmp_path):
     with (run[0] / "csv" / "metrics.csv").open(newline="") as file:
