@@ -155,7 +155,7 @@ def first_apart(runs: Sequence[ModuleRun], found: Trace) -> tuple[ModuleRun, Mod
 
     Of runs whose way from the input is not known, as without gradients, it cannot be told.
     """
-    known = []
+    known: list[ModuleRun] = []
     for run in runs:
         behind = ancestors(run.nodes)
         if behind.isdisjoint(found.sources):
