@@ -129,6 +129,7 @@ def over_epochs_figure(
     label_epochs(axes, time)
     axes.set_ylabel(label)
     axes.grid(True, alpha=0.3)
-    axes.legend(fontsize="small")
+    if axes.get_legend_handles_labels()[0]:  # else no value is finite
+        axes.legend(fontsize="small")
     entitle_axes(axes, title)
     return figure
