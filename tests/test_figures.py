@@ -69,6 +69,17 @@ def test_in_a_panel_of_a_page_the_texts_of_the_law_are_below_each_other(rho):
     plt.close("all")
 
 
+def test_legends_and_texts_within_small_axes_of_ones_own_make_these_no_narrower():
+    layers, D = ["input", "net"], torch.tensor([[3.0, 3.0], [2.0, 1.0]])
+    page, (one, two, three, four) = plt.subplots(1, 4, figsize=(7, 3), layout="constrained")
+    figures.separation_figure(layers, D.mean(1), "", on=one)
+    figures.class_separation_figure(layers, D, D.mean(1), ["hippopotamus", "cat"], "", on=two)
+    figures.collapse_figure(EPOCHS, FALLING, 1, "", on=three)
+    figures.prediction_figure(3.0, 0.5, [1, 2, 3], [0.0, 0.1, 0.2], -0.5, "", on=four)
+    page.canvas.draw()
+    assert min(7 * axes.get_position().width for axes in page.axes) > 1  # inches
+
+
 def test_over_epochs_zeros_are_hollow_and_what_has_no_value_is_not_in_the_legend():
     values = {"NC1": [4.0, 2.0, 1.0, 0.5], "NC2": [math.nan] * 4, "NC4": [0.5, 0.0, 0.25, 0.0]}
     figure = figures.collapse_figure(EPOCHS, values, None, "")

@@ -106,15 +106,23 @@ def colour_bar(
     return figure.colorbar(mapped, ax=list(all_axes), label=label, **ticks)
 
 
+def legend(axes: Any, **look: Any) -> None:
+    """Write the legend of axes, if anything is drawn that has a label.
+
+    No room is made for it: in a figure of the user's with a layout engine, a legend that is wider
+    than its axes would make all axes narrow.
+    """
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(**{"fontsize": "small", **look}).set_in_layout(False)
+
+
 def legend_below(figure: Any, axes: Any, on: Target) -> None:
     """Write the legend of axes below all axes of the row, unless the figure is the user's."""
     known = axes.get_legend_handles_labels()
-    if not known[0]:  # nothing is drawn, since no value is finite
-        return
-    if has_figure_of_its_own(on):
+    if known[0] and has_figure_of_its_own(on):
         figure.legend(*known, loc="lower center", ncols=3, fontsize="small")
     else:
-        axes.legend(fontsize="small")
+        legend(axes)
 
 
 def entitle(figure: Any, title: str, on: Target) -> None:

@@ -17,6 +17,7 @@ from lightning_nc.figures.canvas import (
     entitle,
     entitle_axes,
     label_classes,
+    legend,
     legend_below,
     logarithmic,
     thinned,
@@ -174,6 +175,6 @@ def prediction_figure(
     axes.set_xlabel("imbalance R (majority : minority class size)")
     axes.set_ylabel("mean cosine of minority classifier rows")
     axes.grid(True, alpha=0.3)
-    axes.legend()
+    legend(axes)
     entitle_axes(axes, title)
     return figure

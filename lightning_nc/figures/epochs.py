@@ -12,6 +12,7 @@ from lightning_nc.figures.canvas import (
     canvas,
     entitle_axes,
     label_epochs,
+    legend,
     legend_below,
     logarithmic,
 )
@@ -129,7 +130,6 @@ def over_epochs_figure(
     label_epochs(axes, time)
     axes.set_ylabel(label)
     axes.grid(True, alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:  # else no value is finite
-        axes.legend(fontsize="small")
+    legend(axes)
     entitle_axes(axes, title)
     return figure

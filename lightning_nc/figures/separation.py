@@ -20,6 +20,7 @@ from lightning_nc.figures.canvas import (
     entitle_axes,
     in_legend,
     label_depth,
+    legend,
     literal,
     logarithmic,
 )
@@ -89,6 +90,7 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
         for text, style in texts if top else texts[::-1]:
             place |= {"ha": side, "va": "top" if top else "bottom"}
             drawn_text = axes.annotate(text, **place, **style)
+            drawn_text.set_in_layout(False)  # as a legend, see `legend`
             # the other is next to it, also in small axes, and a point away
             gap = {"xytext": (0, -1 if top else 1), "textcoords": "offset points"}
             place = {"xy": (right, not top), "xycoords": drawn_text, **gap}
@@ -196,7 +198,7 @@ def separation_comparison_figure(
         axes.plot(np.arange(len(names)), D.numpy(), _line(names), color=colour, label=label)
     logarithmic(axes.yaxis)
     label_depth(axes, names)
-    axes.legend(fontsize="small")
+    legend(axes)
     entitle_axes(axes, title)
     return figure
 
@@ -257,7 +259,8 @@ def _name_class(axes: Any, name: str, end: tuple[int, float], above: bool) -> No
     x, side = (0, "right") if len(name) > 3 else (4, "left")
     y, edge = (3, "bottom") if above else (-3, "top")
     style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
-    axes.annotate(abridged(name), end, xytext=(x, y), ha=side, va=edge, **style)
+    text = axes.annotate(abridged(name), end, xytext=(x, y), ha=side, va=edge, **style)
+    text.set_in_layout(False)  # as a legend, see `legend`
     axes.margins(0.08)  # room for names
 
 
@@ -270,7 +273,7 @@ def _add_all_classes(
     if bool((fuzziness > 0).any()):
         logarithmic(axes.yaxis)
     label_depth(axes, names)
-    axes.legend(fontsize="small")
+    legend(axes)
     entitle_axes(axes, title)
 
 

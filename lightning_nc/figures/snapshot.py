@@ -15,6 +15,7 @@ from lightning_nc.figures.canvas import (
     abridged,
     canvas,
     entitle_axes,
+    legend,
     require_matplotlib,
 )
 
@@ -97,5 +98,5 @@ def _draw(axes: Any, snapshot: Snapshot) -> None:
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.legend(loc="upper right", fontsize="small", ncols=3)
+    legend(axes, loc="upper right", ncols=3)
     entitle_axes(axes, title)
