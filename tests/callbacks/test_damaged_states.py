@@ -198,6 +198,7 @@ def a_step_of_three(state):
         (lambda s: s["history"].pop("layouts"), 0, "the history"),
         (lambda s: s["history"].update(numbers=torch.ones(3)), 0, "the history"),
         (lambda s: s["history"].update(large=[1]), 3, "arrays of the last measurement"),
+        (lambda s: s["history"].update(large={"plane": "?"}), 3, "arrays of the last measurement"),
         (lambda s: s["history"]["layouts"][0].update(pooling={"0": math.nan}), 0, "pooling is"),
         (lambda s: s.update(version=3), 0, "newer release"),
         (lambda s: s.update(version="abc"), 0, "its version is damaged"),
