@@ -69,6 +69,17 @@ def test_in_a_panel_of_a_page_the_texts_of_the_law_are_below_each_other(rho):
     plt.close("all")
 
 
+def test_legends_and_texts_within_small_axes_of_ones_own_make_these_no_narrower():
+    layers, D = ["input", "net"], torch.tensor([[3.0, 3.0], [2.0, 1.0]])
+    page, (one, two, three, four) = plt.subplots(1, 4, figsize=(7, 3), layout="constrained")
+    figures.separation_figure(layers, D.mean(1), "", on=one)
+    figures.class_separation_figure(layers, D, D.mean(1), ["hippopotamus", "cat"], "", on=two)
+    figures.collapse_figure(EPOCHS, FALLING, 1, "", on=three)
+    figures.prediction_figure(3.0, 0.5, [1, 2, 3], [0.0, 0.1, 0.2], -0.5, "", on=four)
+    page.canvas.draw()
+    assert min(7 * axes.get_position().width for axes in page.axes) > 1  # inches
+
+
 def test_over_epochs_zeros_are_hollow_and_what_has_no_value_is_not_in_the_legend():
     values = {"NC1": [4.0, 2.0, 1.0, 0.5], "NC2": [math.nan] * 4, "NC4": [0.5, 0.0, 0.25, 0.0]}
     figure = figures.collapse_figure(EPOCHS, values, None, "")
@@ -115,6 +126,24 @@ def test_the_terminal_phase_begins_with_a_line_and_does_not_reach_beyond_what_is
     assert shaded(3) == ([3], [(3, 3)])
     assert shaded(3, EPOCHS[:2]) == ([], [])  # as of an earlier measurement
     assert shaded(None) == ([], [])
+
+
+@pytest.mark.parametrize("epochs", [[0, 0.1, 0.2], [3.25, 3.5]])
+def test_within_an_epoch_measurements_fill_the_axis_and_ticks_are_parts_of_it(epochs):
+    values = [1.0 / (1 + epoch) for epoch in epochs]
+    for figure in (
+        figures.collapse_figure(epochs, {"NC1": values}, None, ""),
+        figures.over_epochs_figure(epochs, {"ratio": values}, {}, "", ""),
+    ):
+        left, right = figure.axes[0].get_xlim()
+        assert right - left < 1.2 * (epochs[-1] - epochs[0])
+        assert len(ticks(figure.axes[0].xaxis)) >= 3
+
+
+def test_where_no_value_is_known_there_is_no_legend_and_no_warning():
+    nothing = {"a": [math.nan] * 4}
+    assert not figures.collapse_figure(EPOCHS, nothing, None, "").legends
+    assert not figures.over_epochs_figure(EPOCHS, nothing, {}, "", "").axes[0].get_legend()
 
 
 @pytest.mark.parametrize("epochs", [[0], [2.5], [0, 1], [0, 1, 2], [0, 0.5, 1], [0, 35], [0, 1000]])
@@ -221,13 +250,29 @@ def test_more_curves_than_colours_are_all_drawn():
 
 
 @pytest.mark.parametrize("names", [["0", "1"], ["hippopotamus", "a_$lr$_class_of_long_name"]])
-def test_the_names_of_classes_are_within_the_axes(names):
-    class_D = torch.tensor([[3.0, 3.0], [2.0, 1.0]])
-    figure = figures.class_separation_figure(["input", "net"], class_D, class_D.mean(1), names, "")
-    axes = figure.axes[0]
-    (frame,) = boxes_of(axes, [axes])
-    for box in boxes_of(axes, axes.texts):
-        assert frame.x0 < box.x0 < box.x1 < frame.x1
+@pytest.mark.parametrize("worst", [2.0, 1.01])
+def test_the_names_of_classes_are_within_the_axes_and_apart(names, worst):
+    layers, class_D = ["input", "net"], torch.tensor([[3.0, 3.0], [worst, 1.0]])
+    D, levels = class_D.mean(1), {0.0: class_D[:, 1], 0.5: class_D.mean(1), 1.0: class_D[:, 0]}
+    for figure in (
+        figures.class_separation_figure(layers, class_D, D, names, ""),
+        figures.class_quantiles_figure(layers, levels, D, names, ""),
+    ):
+        axes = figure.axes[0]
+        (frame,) = boxes_of(axes, [axes])
+        boxes = boxes_of(axes, axes.texts)
+        for box in boxes:
+            assert frame.x0 < box.x0 < box.x1 < frame.x1
+            assert frame.y0 < box.y0 < box.y1 < frame.y1
+        low, high = sorted(boxes, key=lambda box: box.y0)
+        assert low.y1 < high.y0
+
+
+def test_long_names_of_classes_that_begin_or_end_alike_are_told_apart():
+    names = ["bird of paradise, male", "bird of paradise, female", "a bird of paradise, male"]
+    axes = figures.cosine_figure({"rows": torch.eye(3)}, "", names).axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["bird of p…se, male", "bird of p…, female", "a bird of…se, male"]
 
 
 def test_names_are_drawn_letter_by_letter_and_none_is_missing_in_the_legend():
@@ -274,12 +319,13 @@ def test_norms_are_bars_in_one_outline_of_each_group(K):
 
 
 @pytest.mark.parametrize("low", [1e-12, 0.3, 7.0])
-@pytest.mark.parametrize("ratio", [1.001, 1.5, 9, 20, 150, 1e4, 1e9])
+@pytest.mark.parametrize("ratio", [1, 1.00001, 1.001, 1.5, 9, 20, 150, 1e4, 1e9])
 def test_logarithmic_axes_have_a_few_ticks_and_all_are_labelled(low, ratio):
     D = torch.tensor([low * ratio, low], dtype=torch.float64)
     axis = figures.separation_figure(["input", "net"], D, "").axes[0].yaxis
     assert 2 <= len(ticks(axis)) <= 7
-    assert all(label.get_text() for label in axis.get_ticklabels())
+    labels = {label.get_text() for label in axis.get_ticklabels()}
+    assert len(labels - {""}) == len(axis.get_ticklabels())
     assert len(axis.get_minorticklocs()) == 0
 
 

@@ -106,13 +106,23 @@ def colour_bar(
     return figure.colorbar(mapped, ax=list(all_axes), label=label, **ticks)
 
 
+def legend(axes: Any, **look: Any) -> None:
+    """Write the legend of axes, if anything is drawn that has a label.
+
+    No room is made for it: in a figure of the user's with a layout engine, a legend that is wider
+    than its axes would make all axes narrow.
+    """
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(**{"fontsize": "small", **look}).set_in_layout(False)
+
+
 def legend_below(figure: Any, axes: Any, on: Target) -> None:
     """Write the legend of axes below all axes of the row, unless the figure is the user's."""
-    if has_figure_of_its_own(on):
-        known = axes.get_legend_handles_labels()
+    known = axes.get_legend_handles_labels()
+    if known[0] and has_figure_of_its_own(on):
         figure.legend(*known, loc="lower center", ncols=3, fontsize="small")
     else:
-        axes.legend(fontsize="small")
+        legend(axes)
 
 
 def entitle(figure: Any, title: str, on: Target) -> None:
@@ -165,9 +175,10 @@ def label_classes(axes: Any, places: Sequence[float], names: Sequence[str]) -> N
     axes.set_yticks(places, names, parse_math=False)
 
 
-def beginning_of(name: str) -> str:
-    """Return the beginning of a long name of a class, with an ellipsis."""
-    return name if len(name) <= LETTERS else name[: LETTERS - 1] + "…"
+def abridged(name: str) -> str:
+    """Return a long name of a class without its middle: names that begin alike end otherwise."""
+    end = LETTERS // 2 - 1
+    return name if len(name) <= LETTERS else f"{name[: LETTERS - end - 1]}…{name[-end:]}"
 
 
 def literal(text: str) -> str:
@@ -185,12 +196,16 @@ def in_legend(label: str) -> str:
 
 
 def label_epochs(axes: Any, label: str) -> None:
-    """Label the horizontal axis with whole epochs, and widen it around a single one."""
+    """Label the horizontal axis with whole epochs, within one with parts of it.
+
+    It is widened around a single measurement.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    left, right = axes.get_xlim()
-    if right - left < 1:
-        middle = round((left + right) / 2)
-        axes.set_xlim(middle - 1, middle + 1)
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND_STEPS, integer=True, min_n_ticks=1))
+    first, last = axes.dataLim.intervalx
+    if first == last:
+        axes.set_xlim(first - 1, first + 1)
+    within = 0 < last - first < 1
+    ticks = MaxNLocator(6, steps=ROUND_STEPS, integer=not within, min_n_ticks=1)
+    axes.xaxis.set_major_locator(ticks)
     axes.set_xlabel(label)

@@ -11,12 +11,13 @@ from lightning_nc.figures.canvas import (
     LINE,
     POINTS,
     Target,
-    beginning_of,
+    abridged,
     canvas,
     colour_bar,
     entitle,
     entitle_axes,
     label_classes,
+    legend,
     legend_below,
     logarithmic,
     thinned,
@@ -55,7 +56,7 @@ def cosine_figure(
             axes.axvline(border - 0.5, color="black", linewidth=1)
     # rows and columns of all matrices are the same classes
     shown = thinned(K, 10)
-    label_classes(all_axes[0], shown, [beginning_of(classes[k]) for k in shown])
+    label_classes(all_axes[0], shown, [abridged(classes[k]) for k in shown])
     all_axes[0].set_ylabel("class, largest first" if by_size else "class")
     colour_bar(figure, image, all_axes, on, "cosine", ticks=[-1, 0, 1])
     ideal = f"ideal off the diagonal: -1/(K-1) = {-1 / (K - 1):.3f}"
@@ -136,9 +137,7 @@ def class_size_figure(
         entitle_axes(axes, name)
     shown = thinned(len(order), 10)
     sizes = [f": {class_counts[order[k]]:g}" if known else "" for k in shown]
-    named = [
-        f"{beginning_of(classes[int(order[k])])}{n}" for k, n in zip(shown, sizes, strict=True)
-    ]
+    named = [f"{abridged(classes[int(order[k])])}{n}" for k, n in zip(shown, sizes, strict=True)]
     label_classes(all_axes[0], shown, named)
     all_axes[0].set_ylabel("class and number of training samples" if known else "class")
     if groups:
@@ -176,6 +175,6 @@ def prediction_figure(
     axes.set_xlabel("imbalance R (majority : minority class size)")
     axes.set_ylabel("mean cosine of minority classifier rows")
     axes.grid(True, alpha=0.3)
-    axes.legend()
+    legend(axes)
     entitle_axes(axes, title)
     return figure

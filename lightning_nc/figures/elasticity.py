@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_nc.figures.canvas import (
     Target,
-    beginning_of,
+    abridged,
     canvas,
     colour_bar,
     entitle_axes,
@@ -51,7 +51,7 @@ def similarity_figure(
     axes.vlines(borders, -0.5, len(labels) - 0.5, **look)
     middles, places = ends - counts / 2 - 0.5, thinned(len(shown), 15)
     axes.set_xticks([])  # columns are the same classes as rows
-    names = [beginning_of(classes[int(shown[place])]) for place in places]
+    names = [abridged(classes[int(shown[place])]) for place in places]
     label_classes(axes, middles[places].tolist(), names)
     axes.set_ylabel("class")
     label = "K(a, b) / √(K(a, a) K(b, b))"

@@ -12,6 +12,7 @@ from lightning_nc.figures.canvas import (
     canvas,
     entitle_axes,
     label_epochs,
+    legend,
     legend_below,
     logarithmic,
 )
@@ -129,6 +130,6 @@ def over_epochs_figure(
     label_epochs(axes, time)
     axes.set_ylabel(label)
     axes.grid(True, alpha=0.3)
-    axes.legend(fontsize="small")
+    legend(axes)
     entitle_axes(axes, title)
     return figure

@@ -27,7 +27,7 @@ def labels_of_logarithmic_ticks(values: Sequence[float]) -> list[str]:
         return [ten_to_the(int(power)) for _, power in pairs]
     if all(1e-3 <= value <= 1e4 for value in values):
         return [f"{value:.6g}" for value in values]
-    return [ten_to_the(int(power), f"{float(factor):.4g}") for factor, power in pairs]
+    return [ten_to_the(int(power), f"{float(factor):.6g}") for factor, power in pairs]
 
 
 def shortened(names: Sequence[str]) -> list[str]:

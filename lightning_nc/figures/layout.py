@@ -15,6 +15,11 @@ _PAD = 5  # points around the figure, and between its parts
 class FewLogTicks(LogLocator):
     """Ticks at powers of ten, and between them only where these would be too few."""
 
+    def nonsingular(self, v0: float, v1: float) -> tuple[float, float]:
+        """The limits for values from v0 to v1: wider if labels would show these as equal."""
+        low, high = super().nonsingular(v0, v1)
+        return (low / 3, 3 * high) if high - low < 1e-4 * high else (low, high)
+
     def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
         """The places of the ticks of an interval, without matplotlib's one beyond either end."""
         low, high = sorted((vmin, vmax))

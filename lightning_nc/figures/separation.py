@@ -14,12 +14,13 @@ from lightning_nc.figures.canvas import (
     LINE,
     POINTS,
     Target,
-    beginning_of,
+    abridged,
     canvas,
     colour_bar,
     entitle_axes,
     in_legend,
     label_depth,
+    legend,
     literal,
     logarithmic,
 )
@@ -89,6 +90,7 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
         for text, style in texts if top else texts[::-1]:
             place |= {"ha": side, "va": "top" if top else "bottom"}
             drawn_text = axes.annotate(text, **place, **style)
+            drawn_text.set_in_layout(False)  # as a legend, see `legend`
             # the other is next to it, also in small axes, and a point away
             gap = {"xytext": (0, -1 if top else 1), "textcoords": "offset points"}
             place = {"xy": (right, not top), "xycoords": drawn_text, **gap}
@@ -138,15 +140,9 @@ def class_separation_figure(
     axes.plot([], [], "-", color=POINTS, linewidth=1, label=f"one of {K} classes")
     for D_k in class_fuzziness.mT:
         axes.plot(depth, D_k.numpy(), "-", color=POINTS, alpha=faint, linewidth=1)
-    # name the classes that the last layer separates worst and best
-    for k in {int(class_fuzziness[-1].argmax()), int(class_fuzziness[-1].argmin())}:
-        end = (len(names) - 1, float(class_fuzziness[-1, k]))
-        # a long name stands on its line, a short one behind it
-        long = len(classes[k]) > 3
-        place = {"xytext": (0, 3), "ha": "right"} if long else {"xytext": (4, 0), "va": "center"}
-        style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
-        axes.annotate(beginning_of(classes[k]), end, **place, **style)
-    axes.margins(x=0.08)  # room for their names
+    last = class_fuzziness[-1]  # which separates one class worst and one best
+    for k, above in {int(last.argmin()): False, int(last.argmax()): True}.items():
+        _name_class(axes, classes[k], (len(names) - 1, float(last[k])), above)
     _add_all_classes(axes, names, fuzziness, "all classes", title)
     return figure
 
@@ -180,9 +176,7 @@ def class_quantiles_figure(
         axes.fill_between(depth, *band, label=inner, **faint)
     axes.plot(depth, quantiles[0.5].numpy(), "-", color=POINTS, label="median class")
     for level, name in zip((1.0, 0.0), extremes, strict=True):
-        end = (len(names) - 1, float(quantiles[level][-1]))
-        style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
-        axes.annotate(beginning_of(name), end, xytext=(0, 3), ha="right", **style)
+        _name_class(axes, name, (len(names) - 1, float(quantiles[level][-1])), level == 1)
     _add_all_classes(axes, names, fuzziness, "D of all", title)
     return figure
 
@@ -204,7 +198,7 @@ def separation_comparison_figure(
         axes.plot(np.arange(len(names)), D.numpy(), _line(names), color=colour, label=label)
     logarithmic(axes.yaxis)
     label_depth(axes, names)
-    axes.legend(fontsize="small")
+    legend(axes)
     entitle_axes(axes, title)
     return figure
 
@@ -257,6 +251,19 @@ def layers_over_epochs_figure(
     return figure
 
 
+def _name_class(axes: Any, name: str, end: tuple[int, float], above: bool) -> None:
+    """Name the line of a class at its end: a long name over or below the line, a short one behind.
+
+    Of two lines that end close to each other, the upper one is named above and the other below.
+    """
+    x, side = (0, "right") if len(name) > 3 else (4, "left")
+    y, edge = (3, "bottom") if above else (-3, "top")
+    style = {"color": POINTS, "parse_math": False, "textcoords": "offset points"}
+    text = axes.annotate(abridged(name), end, xytext=(x, y), ha=side, va=edge, **style)
+    text.set_in_layout(False)  # as a legend, see `legend`
+    axes.margins(0.08)  # room for names
+
+
 def _add_all_classes(
     axes: Any, names: Sequence[str], fuzziness: Tensor, label: str, title: str
 ) -> None:
@@ -266,7 +273,7 @@ def _add_all_classes(
     if bool((fuzziness > 0).any()):
         logarithmic(axes.yaxis)
     label_depth(axes, names)
-    axes.legend(fontsize="small")
+    legend(axes)
     entitle_axes(axes, title)
 
 

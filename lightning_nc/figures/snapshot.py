@@ -12,9 +12,10 @@ from lightning_nc.figures.canvas import (
     POINTS,
     THIRD,
     Target,
-    beginning_of,
+    abridged,
     canvas,
     entitle_axes,
+    legend,
     require_matplotlib,
 )
 
@@ -86,7 +87,7 @@ def _draw(axes: Any, snapshot: Snapshot) -> None:
         short = len(names[k]) <= 2  # fits into the dot; longer names stand above or below it
         place = {"xytext": (0, 0 if short else 12 if y > 0 else -12), "textcoords": "offset points"}
         style = {"color": "white" if short else colour, "ha": "center", "va": "center"}
-        name = beginning_of(names[k])
+        name = abridged(names[k])
         axes.annotate(name, (x, y), fontsize="small", parse_math=False, **place, **style)
         axes.plot([0, u], [0, v], "--", color=colour, linewidth=1.2)
         axes.plot([u], [v], "x", color=colour, markersize=8, markeredgewidth=2)
@@ -97,5 +98,5 @@ def _draw(axes: Any, snapshot: Snapshot) -> None:
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.legend(loc="upper right", fontsize="small", ncols=3)
+    legend(axes, loc="upper right", ncols=3)
     entitle_axes(axes, title)

@@ -84,7 +84,8 @@ class Content:
 
     def part(self) -> Tensor:
         """The bytes that are compared, as they are now."""
-        flat = self._dense().contiguous().view(-1).view(torch.uint8)
+        flat = self._dense().contiguous().view(-1)
+        flat = flat.unsqueeze(-1).view(torch.uint8).view(-1)  # also of one item with any stride
         if self.step == 1:
             return flat
         return flat[: len(flat) // _LINE * _LINE].view(-1, _LINE)[:: self.step]
@@ -139,23 +140,21 @@ class Items:
         return isinstance(x, cls.KINDS) or (isinstance(x, np.ndarray) and x.dtype == object)
 
     def __init__(self, itself: Any, budget: Budget) -> None:
-        self.itself = itself.reshape(-1) if isinstance(itself, np.ndarray) else itself
-        self._kind = _kind_of(self.itself)
-        self.size = self._kind.__len__(self.itself)
+        self.itself, self._kind = itself, _kind_of(itself)
+        self.size = self._kind.__len__(_in_a_row(itself))
         self.step = budget.step(self.size, 1, _ITEM * self.size)
         self.items = self.now()
 
     def now(self) -> list[list[Any]]:
         """The items, of a dict its keys and its values."""
-        x, kind = self.itself, self._kind
+        x, kind = _in_a_row(self.itself), self._kind
         parts = (kind.keys(x), kind.values(x)) if issubclass(kind, dict) else (kind.__iter__(x),)
         return [list(islice(part, 0, None, self.step)) for part in parts]
 
     @staticmethod
     def values_of(x: Any) -> tuple[Iterable[Any], int]:
         """The values in a container, and how many these are."""
-        x = x.reshape(-1) if isinstance(x, np.ndarray) else x
-        kind = _kind_of(x)
+        x, kind = _in_a_row(x), _kind_of(x)
         return (kind.values if issubclass(kind, dict) else kind.__iter__)(x), kind.__len__(x)
 
     def one_way(self) -> list[tuple[Any, Any]]:
@@ -171,17 +170,20 @@ class Items:
 
     def at(self, key: Any) -> Any:
         """The value of an index or key now."""
-        return self._kind.__getitem__(self.itself, key)
+        return self._kind.__getitem__(_in_a_row(self.itself), key)
 
     def assign(self, key: Any, value: Any) -> None:
         """Give an index or key another value for now."""
-        self._kind.__setitem__(self.itself, key, value)
+        row = _in_a_row(self.itself)
+        self._kind.__setitem__(row, key, value)
+        if self._kind is np.ndarray:
+            self.itself[...] = row.reshape(self.itself.shape)
 
     def put_back(self) -> tuple[bool, str]:
         """Put all back; return whether items were changed, and why they could not be put back."""
         now = self.now()
         pairs = list(zip(now, self.items, strict=True))
-        same_size = self._kind.__len__(self.itself) == self.size
+        same_size = self._kind.__len__(_in_a_row(self.itself)) == self.size
         if same_size and all(all(map(is_, *pair)) for pair in pairs):
             return False, ""
         if self.step > 1:
@@ -200,11 +202,18 @@ class Items:
             for key, value in zip(*items, strict=True):
                 kind.__setitem__(x, key, value)
         elif kind is np.ndarray:
+            row = _in_a_row(x)
             for index, value in enumerate(items[0]):
-                x[index] = value
+                row[index] = value
+            x[...] = row.reshape(x.shape)
         else:
             kind.clear(x)
             (kind.update if kind is set else kind.extend)(x, items[0])
+
+
+def _in_a_row(x: Any) -> Any:
+    """A container; of an array its items along one axis, a copy if they are not in a row."""
+    return x.reshape(-1) if isinstance(x, np.ndarray) else x
 
 
 def _kind_of(x: Any) -> Any:
@@ -235,4 +244,4 @@ def _is_freed(x: Tensor) -> bool:
 def _tensor_of(array: Any) -> Tensor:
     """The memory of an array as bytes, with one axis more."""
     ahead = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in array.strides)
-    return torch.from_numpy(np.asarray(array)[ahead][..., None].view(np.uint8))
+    return torch.from_numpy(np.asarray(array)[(*ahead, ..., None)].view(np.uint8))

@@ -66,12 +66,9 @@ def _goes_on(
 
 
 def _join(earlier: Log, log: Log) -> Log:
-    """Join two logs; repeated measurements are taken from the later one."""
-    records = {}
-    for key, of_log in log.records.items():
-        first = of_log[0].values["epochs_completed"]
-        before = [r for r in earlier.records[key] if r.values["epochs_completed"] < first]
-        records[key] = before + of_log
+    """Join two logs; of repeated measurements, which are told apart later, the last one counts."""
+    records = {key: earlier.records[key] + of_log for key, of_log in log.records.items()}
+    # the later log counts on from the checkpoint; what failed after that was measured anew
     keys = earlier.failures | log.failures
     failures = {k: max(each.failures.get(k, 0) for each in (earlier, log)) for k in keys}
     return log._replace(

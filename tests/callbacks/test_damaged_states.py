@@ -189,6 +189,17 @@ def a_step_of_three(state):
     state["history"]["numbers"].view(torch.float64)[1] = 0.5
 
 
+def counts_of(**changed):
+    """Give the counts of classes another type or shape."""
+
+    def change(state):
+        name, dtype, shape = state["history"]["layouts"][0]["arrays"][0]
+        of_counts = [name, changed.get("dtype", dtype), changed.get("shape", lambda n: n)(shape)]
+        state["history"]["layouts"][0]["arrays"][0] = of_counts
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "left", "said"),
     [
@@ -197,7 +208,12 @@ def a_step_of_three(state):
         (a_step_of_three, 2, "1 of 3 measurements"),
         (lambda s: s["history"].pop("layouts"), 0, "the history"),
         (lambda s: s["history"].update(numbers=torch.ones(3)), 0, "the history"),
+        (lambda s: s["history"]["layout_of"].fill_(-1), 0, "1 layouts, and others are named"),
+        (counts_of(shape=lambda shape: [1, *shape]), 0, "no number for each class"),
+        (counts_of(dtype="complex64"), 0, "no number for each class"),
+        (counts_of(shape=lambda shape: [-1, -shape[0]]), 0, "is no shape"),
         (lambda s: s["history"].update(large=[1]), 3, "arrays of the last measurement"),
+        (lambda s: s["history"].update(large={"plane": "?"}), 3, "arrays of the last measurement"),
         (lambda s: s["history"]["layouts"][0].update(pooling={"0": math.nan}), 0, "pooling is"),
         (lambda s: s.update(version=3), 0, "newer release"),
         (lambda s: s.update(version="abc"), 0, "its version is damaged"),

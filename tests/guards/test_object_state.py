@@ -208,13 +208,16 @@ def count_in_held(data, _):
 def change_array(data, index):
     data.array[index] *= 1.5
     data.turned.T[index % 3] += 1
-    return of_a_number(data.array[index] + data.turned.sum())
+    data.total += 1
+    return of_a_number(data.array[index] + data.turned.sum() + data.total)
 
 
 def change_tensor(data, index):
     data.memory[index] *= 1.5
     data.memory.numpy()[0] += 1  # which no version counter sees
-    return of_a_number(data.memory[index])
+    data.of_a_column += 1
+    data.expanded[:1] += 1
+    return of_a_number(data.memory[index] + data.of_a_column[0] + 3 * data.expanded[4])
 
 
 def add_up(data, index):
@@ -227,7 +230,8 @@ def add_up(data, index):
 def forget(data, index):
     data.names[index] = data.names.pop()
     data.objects[0] = data.objects[0] + 1
-    return of_a_number(data.names[index] + 3 * data.objects[0])
+    data.turned[0, 1] = data.turned[0, 1] + 1
+    return of_a_number(data.names[index] + 3 * data.objects[0] + 7 * data.turned[0, 1])
 
 
 def draw_from_one_of_many(data, index):
@@ -279,16 +283,31 @@ MEMORIES = {
     ),
     "arrays changed in place": (
         change_array,
-        lambda: {"array": np.ones(30), "turned": np.zeros((4, 3))[::-1]},
+        lambda: {
+            "array": np.ones(30),
+            "turned": np.zeros((4, 3))[::-1],
+            "total": np.zeros(()),
+        },
     ),
-    "tensors changed in place": (change_tensor, lambda: {"memory": torch.ones(30)}),
+    "tensors changed in place": (
+        change_tensor,
+        lambda: {
+            "memory": torch.ones(30),
+            "of_a_column": torch.ones(4, 3)[:1, 0],
+            "expanded": torch.ones(1).expand(5),
+        },
+    ),
     "counters and ordered dicts": (
         add_up,
         lambda: {"counts": Counter(), "ordered": OrderedDict.fromkeys(range(30))},
     ),
     "containers of any length": (
         forget,
-        lambda: {"names": list(range(50_000)), "objects": np.array([1, 2, None], dtype=object)},
+        lambda: {
+            "names": list(range(50_000)),
+            "objects": np.array([1, 2, None], dtype=object),
+            "turned": np.array([[1, None], [2, [3, 4]]], dtype=object).T,  # as of a data frame
+        },
     ),
     "generators in long containers": (
         draw_from_one_of_many,

@@ -133,6 +133,14 @@ def test_large_arrays_are_those_of_the_last_measurement():
     before, last = History(rows)
     assert list(before.arrays) == ["small"]
     assert list(last.arrays) == list(arrays)
+    saved = state_of(rows)
+    for damaged, kept in ((None, [*arrays]), (0, [*arrays]), (1, ["small"])):
+        state = copy.deepcopy(saved)
+        if damaged is not None:
+            state["numbers"][rows.starts[damaged] + 1] = 0.5  # a step
+        restored, lost = rows_of(state)
+        assert lost == ([] if damaged is None else ["1 of 2 measurements"])
+        assert list(History(restored)[-1].arrays) == kept
 
 
 def with_large_arrays():

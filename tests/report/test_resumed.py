@@ -9,6 +9,7 @@ from lightning_nc import EquiSeparation, NeuralCollapse
 from lightning_nc.report.page import report_page
 from lightning_nc.report.runs import read_runs
 from tests import nets
+from tests.report import logs
 from tests.report.pages import Page
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
@@ -85,6 +86,18 @@ def test_a_csv_file_that_was_begun_anew_belongs_to_the_events_of_all_epochs(tmp_
     assert epochs(*read_runs(tmp_path / "csv").runs) == [[3, 4]]
     (run,) = read_runs(tmp_path).runs
     assert epochs(run) == [[0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(("first", "second", "expected"), [(1, 3, 3), (1, 0, 1), (0, 2, 2)])
+def test_failures_of_a_run_that_was_resumed_are_those_of_the_higher_count(
+    first, second, expected, tmp_path
+):
+    for number, rows in enumerate(
+        ([[0, 1, first, 4.0, 2], [1, 2, first, 2.0, 5]], [[1, 2, second, 1.5, 5]])
+    ):
+        logs.write(tmp_path / f"version_{number}", logs.text_of(rows=rows))
+    ((series,),) = (run.series.values() for run in read_runs(tmp_path).runs)
+    assert (series.values["nc1"], series.failures) == ([4.0, 1.5], expected)
 
 
 def both_at_the_same_epochs(root, logger):
