@@ -13,6 +13,7 @@ from torch.func import functional_call
 from lightning_nc.globs import deeper_advice, matching
 from lightning_nc.guards.fast_path import fast_path_off
 from lightning_nc.guards.generators import generators_kept
+from lightning_nc.guards.gradient_checkpoints import gradient_checkpoints_off
 from lightning_nc.guards.precision import full_precision
 from lightning_nc.guards.recurrent_layers import cudnn_off_if_recurrent
 from lightning_nc.guards.torch_internals import is_batch_norm, tree_leaves, tree_map
@@ -103,7 +104,7 @@ class Network:
         """Enable gradients and full precision; disable compilation and the user's backward hooks.
 
         The fast path of torch's transformers, which parts without gradients would take, is off, as
-        is cuDNN for recurrent layers.
+        are reentrant gradient checkpoints and cuDNN for recurrent layers.
         Random generators, default dtype and attributes of modules are restored.
         """
         device = next(self.whole.parameters(), torch.empty(0)).device
@@ -116,6 +117,7 @@ class Network:
             settings.enter_context(torch.autocast(device.type, enabled=False))
             settings.enter_context(full_precision())
             settings.enter_context(fast_path_off())
+            settings.enter_context(gradient_checkpoints_off())
             settings.enter_context(cudnn_off_if_recurrent(self.whole))
             settings.enter_context(_new_tensors_of(widened(torch.empty(0)).dtype))
             if "torch._dynamo" in sys.modules:  # hooks do not run in compiled code
