@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from lightning_nc.guards.functional_call import functional_call
 from lightning_nc.guards.precision import with_float64
 from lightning_nc.guards.torch_internals import convolves_like, hooks_off
 from lightning_nc.network.pooling import main_tensor

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lightning_nc.globs import deeper_advice, matching
 from lightning_nc.guards.fast_path import fast_path_off
+from lightning_nc.guards.functional_call import functional_call
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.gradient_checkpoints import gradient_checkpoints_off
 from lightning_nc.guards.precision import full_precision
