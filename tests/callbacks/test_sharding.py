@@ -125,4 +125,6 @@ def test_a_network_that_validation_has_left_whole_is_in_shards_after_a_pass():
 def test_tensor_parallel_strategies_are_refused_at_setup():
     for told in run_processes(sharded.tensor_parallel, 2):
         assert "cannot measure under ModelParallelStrategy with tensor_parallel_size=2" in told
+        # without the first number Lightning refuses the second
+        assert "ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)" in told
         assert "lightning_nc.measure" in told
