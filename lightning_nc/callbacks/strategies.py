@@ -23,8 +23,9 @@ def require_processes(trainer: Any, name: str) -> None:
     if refused is not None:
         raise ValueError(
             f"{name} cannot measure under {refused}. Use DDP, FSDP, DeepSpeed at stage 1 or 2, or "
-            "ModelParallelStrategy(tensor_parallel_size=1), or leave the callback out and measure "
-            "a checkpoint with lightning_nc.measure(model, loader)."
+            f"ModelParallelStrategy(data_parallel_size={trainer.world_size}, "
+            "tensor_parallel_size=1), or leave the callback out and measure a checkpoint with "
+            "lightning_nc.measure(model, loader)."
         )
 
 

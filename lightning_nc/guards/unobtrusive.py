@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_nc.guards.buffers import buffers_kept
 from lightning_nc.guards.generators import generators_in_model, generators_kept, held_generators
+from lightning_nc.guards.gradient_checkpoints import gradient_checkpoints_off
 from lightning_nc.guards.hooks import hooks_kept
 from lightning_nc.guards.kernels import fast_path_off
 from lightning_nc.guards.modes import modes_set
@@ -34,8 +35,9 @@ def unobtrusive(
     The block restores the random generators of torch (CPU and devices), NumPy, Python and any held
     by ``data`` or by modules; the training mode of each module; every buffer and hook; and what
     objects of the user remember, as `Memory` says. Forward passes run without gradients, outside
-    inference mode, uncompiled and without the fast path of torch's transformers, so that hooks run.
-    What modules log in them is discarded.
+    inference mode, uncompiled, and without the fast path of torch's transformers and reentrant
+    gradient checkpoints, so that hooks run and blocks are found. What modules log in them is
+    discarded.
 
     Args:
         model: The network. Only the flags of its modules are set to evaluation, since ``.eval()``
@@ -73,6 +75,7 @@ def unobtrusive(
         guards.enter_context(torch.inference_mode(False))
         guards.enter_context(torch.no_grad())
         guards.enter_context(fast_path_off())
+        guards.enter_context(gradient_checkpoints_off())
         if "torch._dynamo" in sys.modules:  # otherwise nothing has been compiled
             # a compiled frame silently ignores hooks registered after its compilation
             guards.enter_context(torch.compiler.set_stance("force_eager"))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_nc.guards.unobtrusive import unobtrusive
 from lightning_nc.network.calling import calling
@@ -171,14 +171,6 @@ def is_bypassed(found: Trace, head: ModuleRun) -> bool:
     nodes = {node for run in found.runs if run.module is head.module for node in run.nodes}
     leads = not ancestors([found.output]).isdisjoint(nodes)
     return leads and found.depends_on_input(without=nodes)
-
-
-def is_of_several_positions(head: ModuleRun) -> bool:
-    """Whether a head is a convolution whose kernel has several positions, such as 3 x 3."""
-    weight, shape = getattr(head.module, "weight", None), head.input_shape
-    if not isinstance(weight, Tensor) or weight.ndim < 3 or shape is None:
-        return False
-    return weight[0].numel() != shape[1]
 
 
 def _rows_of(run: ModuleRun) -> int | None:

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from lightning_nc.guards.functional_call import functional_call
 from lightning_nc.guards.precision import with_float64
 from lightning_nc.guards.torch_internals import convolves_like, hooks_off
 from lightning_nc.network.pooling import main_tensor
@@ -101,8 +101,17 @@ def own_matrix(module: nn.Module, features: int | None, rows: int) -> Tensor | N
         Shape ``(rows, features)`` or ``(features, rows)``; None if there is none.
     """
     sizes = {(rows, features), (features, rows)}
+    return next((t for t in _held(module) if tuple(t.shape) in sizes), None)
+
+
+def shapes_held(module: nn.Module) -> set[tuple[int, ...]]:
+    """Shapes of the floating-point tensors that a module holds itself."""
+    return {tuple(t.shape) for t in _held(module)}
+
+
+def _held(module: nn.Module) -> Iterator[Tensor]:
     tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
-    return next((t for t in tensors if t.is_floating_point() and tuple(t.shape) in sizes), None)
+    return (t for t in tensors if t.is_floating_point())
 
 
 def _read_outputs(module: nn.Module, h: Any, output: Any) -> tuple[Tensor, Tensor] | None:

@@ -12,6 +12,8 @@ from lightning_nc.network.pooling import main_tensor
 class ModuleRun(NamedTuple):
     """One run of one module within a forward pass.
 
+    What its weights tell is noted as it runs: FSDP1 has them whole at no other time.
+
     Attributes:
         name: Clean name of the module.
         number: Which run of its module it is within the pass, counted from 0.
@@ -23,6 +25,8 @@ class ModuleRun(NamedTuple):
         rows: Rows of its weight matrix; None without one.
         shape: Shape of its main output tensor; None without one.
         input_shape: Shape of its first input tensor; None without one.
+        matrices: Number of matrices among its own parameters.
+        several_positions: Whether its weight is a kernel over several positions, such as 3 x 3.
         channels: Channels of the last weighted layer that ran, and whether they are on its last
             axis; None before the first one.
     """
@@ -37,6 +41,8 @@ class ModuleRun(NamedTuple):
     rows: int | None
     shape: tuple[int, ...] | None
     input_shape: tuple[int, ...] | None
+    matrices: int
+    several_positions: bool
     channels: tuple[int, bool] | None
 
     @property
@@ -57,6 +63,7 @@ def run_of(
     first, main = next(tensors_in(inputs), None), main_tensor(output)
     shape = tuple(main.shape) if isinstance(main, Tensor) else None
     features = first.shape[-1] if first is not None and first.ndim else None
+    input_shape = None if first is None else tuple(first.shape)
     return ModuleRun(
         name,
         number,
@@ -67,7 +74,9 @@ def run_of(
         features=features,
         rows=_weight_rows(module, features, shape),
         shape=shape,
-        input_shape=None if first is None else tuple(first.shape),
+        input_shape=input_shape,
+        matrices=sum(p.ndim > 1 for p in module.parameters(recurse=False)),
+        several_positions=_is_of_several_positions(module, input_shape),
         channels=_channels(module) or channels,
     )
 
@@ -89,6 +98,13 @@ def _weight_rows(
     if own is None and shape and own_matrix(module, features, shape[-1]) is not None:
         return shape[-1]
     return own
+
+
+def _is_of_several_positions(module: nn.Module, input_shape: tuple[int, ...] | None) -> bool:
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or weight.ndim < 3 or input_shape is None:
+        return False
+    return weight.shape[1:].numel() != input_shape[1]
 
 
 def _channels(module: nn.Module) -> tuple[int, bool] | None:

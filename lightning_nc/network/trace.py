@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_nc.network.head import shapes_held
 from lightning_nc.network.module_run import ModuleRun, run_of
 from lightning_nc.network.nesting import floating_tensor_in, parts_of, replaced, tensors_in
 from lightning_nc.network.points import named_modules
@@ -26,6 +27,8 @@ class Trace(NamedTuple):
             takes it, such as ``["auxiliary"]`` or ``[1]``; empty where one is called the logits.
         raw: The raw input if it is a floating-point tensor; None otherwise.
         modules: All modules by name, including those that did not run.
+        shapes: Shapes of the floating-point tensors that each module holds itself, as they were
+            when the network ran: FSDP1 has them whole at no other time.
     """
 
     runs: list[ModuleRun]
@@ -35,6 +38,7 @@ class Trace(NamedTuple):
     others: dict[str, Any]
     raw: Tensor | None
     modules: dict[str, nn.Module]
+    shapes: dict[nn.Module, set[tuple[int, ...]]]
 
     def keys(self) -> list[tuple[str, int]]:
         """Return the key of each run."""
@@ -67,6 +71,11 @@ class Trace(NamedTuple):
         leading = {run.key for run in self.leading_to([self.output])}
         of_output = [run for run in runs if run.key in leading]
         return next(reversed(of_output or runs), None)
+
+    def holds_matrix(self, module: nn.Module, features: int | None, rows: int) -> bool:
+        """Whether a module holds a matrix from features to rows itself, however it is called."""
+        held = self.shapes.get(module, set())
+        return not held.isdisjoint({(rows, features), (features, rows)})
 
     def depends_on_input(self, without: set[Any]) -> bool:
         """Whether the output still depends on the input with some nodes detached."""
@@ -143,11 +152,14 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bo
     counts: Counter[str] = Counter()
     sources, modules = _Sources(inputs), named_modules(model)
     names: dict[nn.Module, str] = {}
+    shapes: dict[nn.Module, set[tuple[int, ...]]] = {}
     for name, module in modules.items():
         names.setdefault(module, name)
 
     def record(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         before, name = runs[-1].channels if runs else None, names[module]
+        for each in () if runs else names:
+            shapes[each] = shapes_held(each)
         runs.append(run_of(name, counts[name], module, [args, kwargs], output, before))
         counts[name] += 1
 
@@ -168,7 +180,8 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bo
         node = _held_node(output) if isinstance(output, Tensor) else None
         others = _others(returned, output)
     output_shape = tuple(output.shape) if isinstance(output, Tensor) else None
-    return Trace(runs, sources.given or sources.derived, node, output_shape, others, raw, modules)
+    origin = sources.given or sources.derived
+    return Trace(runs, origin, node, output_shape, others, raw, modules, shapes)
 
 
 class _Sources:

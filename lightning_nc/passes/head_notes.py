@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-from lightning_nc.network.blocks import call_advice, is_bypassed, is_of_several_positions
-from lightning_nc.network.head import own_matrix
+from lightning_nc.network.blocks import call_advice, is_bypassed
 from lightning_nc.network.module_run import ModuleRun
 from lightning_nc.network.parameters import takes_one
 from lightning_nc.network.points import Point, script_advice
@@ -96,7 +95,7 @@ def is_apart(head: ModuleRun, request: Request) -> bool:
     Raises:
         DoesNotApply: If the rows are what is wanted.
     """
-    if request.pool != "auto" or not is_of_several_positions(head):
+    if request.pool != "auto" or not head.several_positions:
         return False
     if request.needs_head or request.head is not None:
         raise DoesNotApply(
@@ -155,7 +154,7 @@ def _beside(found: Trace, last: ModuleRun, classes_seen: int) -> str:
             name
             for name, module in found.modules.items()
             if module not in ran
-            and own_matrix(module, last.rows, classes_seen) is not None
+            and found.holds_matrix(module, last.rows, classes_seen)
             and takes_one(module)
         ),
         "",

@@ -4,8 +4,7 @@ import re
 
 import torch
 
-from lightning_nc.network.blocks import find_head, is_bypassed, is_of_several_positions
-from lightning_nc.network.head import own_matrix
+from lightning_nc.network.blocks import find_head, is_bypassed
 from lightning_nc.network.module_run import ModuleRun
 from lightning_nc.network.parameters import takes_one
 from lightning_nc.network.points import Point
@@ -87,11 +86,10 @@ def _whole(found: Trace, head: ModuleRun) -> ModuleRun:
 
     def adds_up(run: ModuleRun) -> bool:
         parts = [r for r in found.runs if _is_inside(r, run) and r.rows == head.rows]
-        matrices = [p for p in run.module.parameters(recurse=False) if p.ndim > 1]
         same_input = any(part.source is run.source is not None for part in parts)
         # what the head itself is computed from is not added to its output
         beside = [p for p in parts if p is not head and p.shape == head.shape]
-        adds = matrices or not all(depends_on(head.source, set(part.nodes)) for part in beside)
+        adds = run.matrices or not all(depends_on(head.source, set(part.nodes)) for part in beside)
         same_shape = run.shape is not None and run.shape == head.shape
         return bool(adds) and same_input and same_shape and takes_one(run.module)
 
@@ -134,11 +132,11 @@ def _makes_features(found: Trace, head: ModuleRun, classes_seen: int) -> bool:
     So it is with the last layer within a residual block, with a convolution over several positions,
     and with ArcFace, whose loss holds a matrix from this layer's rows to the classes.
     """
-    if is_of_several_positions(head) or is_bypassed(found, head):
+    if head.several_positions or is_bypassed(found, head):
         return True
     layers = {run.module for run in found.runs if run.rows is not None}
     others = set(found.modules.values()) - layers
-    return any(own_matrix(each, head.rows, classes_seen) is not None for each in others)
+    return any(found.holds_matrix(each, head.rows, classes_seen) for each in others)
 
 
 def _ancestors(name: str) -> list[str]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from lightning_nc.guards.functional_call import functional_call
 from lightning_nc.tangent.inner_products import exact, gram_of, widened
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lightning_nc.globs import deeper_advice, matching
+from lightning_nc.guards.functional_call import functional_call
 from lightning_nc.guards.generators import generators_kept
+from lightning_nc.guards.gradient_checkpoints import gradient_checkpoints_off
 from lightning_nc.guards.kernels import cudnn_off_if_recurrent, fast_path_off
 from lightning_nc.guards.precision import full_precision
 from lightning_nc.guards.torch_internals import is_batch_norm, tree_leaves, tree_map
@@ -102,7 +103,7 @@ class Network:
         """Enable gradients and full precision; disable compilation and the user's backward hooks.
 
         The fast path of torch's transformers, which parts without gradients would take, is off, as
-        is cuDNN for recurrent layers.
+        are reentrant gradient checkpoints and cuDNN for recurrent layers.
         Random generators, default dtype and attributes of modules are restored.
         """
         device = next(self.whole.parameters(), torch.empty(0)).device
@@ -115,6 +116,7 @@ class Network:
             settings.enter_context(torch.autocast(device.type, enabled=False))
             settings.enter_context(full_precision())
             settings.enter_context(fast_path_off())
+            settings.enter_context(gradient_checkpoints_off())
             settings.enter_context(cudnn_off_if_recurrent(self.whole))
             settings.enter_context(_new_tensors_of(widened(torch.empty(0)).dtype))
             if "torch._dynamo" in sys.modules:  # hooks do not run in compiled code

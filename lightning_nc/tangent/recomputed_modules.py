@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vjp, vmap
+from torch.func import vjp, vmap
 
+from lightning_nc.guards.functional_call import functional_call
 from lightning_nc.guards.torch_internals import tree_flatten, tree_unflatten, writes_so_far
 from lightning_nc.tangent.inner_products import gram_of, widened
 from lightning_nc.wording import first_sentence

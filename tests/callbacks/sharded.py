@@ -14,7 +14,8 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
-from torch.utils.data import DataLoader
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
 from lightning_nc.guards import unobtrusive as guards
@@ -64,6 +65,65 @@ class ShardedBlocks(OfBlocks):
         for block in self.net.blocks:
             fully_shard(block, mesh=mesh)
         fully_shard(self, mesh=mesh)
+
+
+class Adapted(nn.Module):
+    """A linear layer with a low-rank adapter beside it."""
+
+    def __init__(self, d, K):
+        super().__init__()
+        self.linear = nn.Linear(d, K)
+        self.down, self.up = (nn.Parameter(torch.randn(shape)) for shape in ((d, 2), (2, K)))
+
+    def forward(self, h):
+        return self.linear(h) + h @ self.down @ self.up
+
+
+class Margin(nn.Module):
+    """The matrix of classes, which the loss alone multiplies by."""
+
+    def __init__(self):
+        super().__init__()
+        self.classes = nn.Parameter(torch.randn(3, 8))
+
+    def forward(self, h):
+        return nn.functional.normalize(h) @ nn.functional.normalize(self.classes).mT
+
+
+class OfMargin(nets.UnifiedClassifier):
+    """Has no head: its network embeds."""
+
+    def __init__(self, net):
+        super().__init__(net, freeze=0)
+        self.margin = Margin()
+
+    def loss_of(self, batch):
+        return nn.functional.cross_entropy(self.margin(self(batch[0])), batch[1])
+
+
+def with_head(head):
+    return nets.UnifiedClassifier(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), head), freeze=0)
+
+
+def of_pixels():
+    """Maps the pixels around each to its class."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1))
+    return nets.UnifiedClassifier(net, freeze=0)
+
+
+def pixels():
+    random = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (10, 6, 6), generator=random)
+    return TensorDataset(labels[:, None] + torch.randn(10, 1, 6, 6, generator=random), labels)
+
+
+# what the weights of heads, and of modules beside them, tell while they are whole
+OF_HEADS = {
+    "weight norm": (lambda: with_head(weight_norm(nn.Linear(8, 3))), nets.vectors),
+    "adapter": (lambda: with_head(Adapted(8, 3)), nets.vectors),
+    "none, by a loss with a matrix": (lambda: OfMargin(nn.Linear(6, 8)), nets.vectors),
+    "none, by 3 x 3 pixels": (of_pixels, pixels),
+}
 
 
 class OnCPU(FSDPStrategy):
@@ -220,6 +280,23 @@ def measured_blocks(rank, world):
             )
             run.fit(module_class(Signals(), freeze=0))
         results[kind] = [m.values for m in callback.history]
+    return results
+
+
+def measured_heads(rank, world):
+    """For each head what is measured before training under DDP and under the first FSDP."""
+    join(rank, world)
+    warnings.simplefilter("ignore")
+    results = {}
+    for head, (module, data) in OF_HEADS.items():
+        for kind, strategy in (("ddp", "ddp"), ("FSDP", OnCPU())):
+            torch.manual_seed(4)
+            callback = NeuralCollapse(epochs=[0], figures=False, on_error="raise")
+            options = {"namespace": "lightning", "strategy": strategy, "devices": world}
+            with tempfile.TemporaryDirectory() as folder:
+                run = nets.trainer(folder, [callback], max_epochs=1, limit_val_batches=0, **options)
+                run.fit(module(), DataLoader(data(), 5))
+            results[head, kind] = callback.history[0].values
     return results
 
 

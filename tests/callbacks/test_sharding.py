@@ -60,6 +60,22 @@ def test_blocks_are_found_in_shards_and_measured_when_their_inputs_have_become_l
 
 
 @pytest.fixture(scope="module")
+def of_heads():
+    return run_processes(sharded.measured_heads, 2)
+
+
+@pytest.mark.parametrize("head", sharded.OF_HEADS)
+def test_what_weights_tell_of_heads_does_not_depend_on_shards(head, of_heads):
+    for results in of_heads:
+        values, expected = results[head, "FSDP"], results[head, "ddp"]
+        assert ("nc/train/nc3" in values) is not head.startswith("none")
+        assert values.keys() == expected.keys()
+        for key in expected.keys() - {"nc/train/seconds"}:
+            # a head with an adapter is read in float32 in the first FSDP
+            assert math.isclose(values[key], expected[key], rel_tol=1e-6), key
+
+
+@pytest.fixture(scope="module")
 def hybrid():
     return run_processes(sharded.train_hybrid, 4)
 
@@ -109,4 +125,6 @@ def test_a_network_that_validation_has_left_whole_is_in_shards_after_a_pass():
 def test_tensor_parallel_strategies_are_refused_at_setup():
     for told in run_processes(sharded.tensor_parallel, 2):
         assert "cannot measure under ModelParallelStrategy with tensor_parallel_size=2" in told
+        # without the first number Lightning refuses the second
+        assert "ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)" in told
         assert "lightning_nc.measure" in told

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from lightning_nc.guards import unobtrusive as guards
 from lightning_nc.guards.generators import seed_generators
@@ -363,6 +364,21 @@ def test_torchs_encoder_runs_layer_by_layer_inside(inside, before):
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
     assert [x.shape for x in given[0]] == [(6, 6, 16), (6, 6, 16)]
+
+
+def test_reentrant_checkpoints_only_call_their_functions_inside(inside):
+    layer, outputs = nn.Linear(2, 2), []
+    x = torch.ones(1, 2, requires_grad=True)
+
+    def run():
+        with torch.enable_grad():
+            outputs.append(checkpoint(layer, x, use_reentrant=True))
+
+    inside(run, layer)
+    run()
+    within, after = (output.grad_fn.name() for output in outputs)
+    assert (within, after) == ("AddmmBackward0", "CheckpointFunctionBackward")
+    assert torch.equal(*outputs)
 
 
 class Counting(nn.Module):

@@ -174,6 +174,10 @@ CASES = {
         (guards, "fast_path_off", _nothing),
         lambda inside: test_guards.test_torchs_encoder_runs_layer_by_layer_inside(inside, True),
     ),
+    "no reentrant checkpoints": (
+        (guards, "gradient_checkpoints_off", _nothing),
+        test_guards.test_reentrant_checkpoints_only_call_their_functions_inside,
+    ),
     "no compilation": (
         (torch.compiler, "set_stance", _nothing),
         test_guards.test_compiled_networks_run_eagerly_inside,

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchmetrics
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
 from lightning_nc import EquiSeparation, find_blocks, measure
@@ -141,6 +142,20 @@ def test_finds_the_blocks_of_a_backbone_that_runs_without_gradients():
     with torch.no_grad():
         assert find_blocks(_Frozen(), torch.randn(6, 5)) == names
         assert not torch.is_grad_enabled()
+
+
+class _Recomputed(nn.Sequential):
+    """Computes each part anew in the backward pass, as by torch's default, also in evaluation."""
+
+    def forward(self, x):
+        for part in self:
+            x = checkpoint(part, x, use_reentrant=True)
+        return x
+
+
+def test_finds_blocks_in_reentrant_checkpoints():
+    net = _Recomputed(*architectures.block_mlp())
+    assert find_blocks(net, torch.randn(6, 5)) == ["input", "1", "2", "3"]
 
 
 class _Bypassed(nn.Module):

@@ -187,6 +187,11 @@ LAYERS = {
             a=nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.LayerNorm(4)),
         )
     ),
+    "a part of several names": lambda: rows(
+        nn.Sequential(
+            *[nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.LayerNorm(4), nn.BatchNorm1d(5))] * 3
+        ).eval()
+    ),
     "unused parameters": lambda: rows(Net(lambda s, x: x, a=nn.Linear(4, 4), p=parameter(3))),
 }
 

@@ -308,10 +308,20 @@ def test_inputs_that_want_gradients_get_none(x):
     assert leaf.grad is None
 
 
-def test_a_reentrant_checkpoint_is_refused_with_the_way_out(x):
+def test_a_part_of_several_names_keeps_its_parameters_and_buffers(x):
+    part = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Tanh()).eval()
+    net = nn.ModuleDict({"blocks": nn.ModuleList([part] * 3)}).double()
+    before = [*net.parameters(), *net.buffers()]
+    gradient_kernel(nn.Sequential(*net["blocks"]), x)
+    after = [*net.parameters(), *net.buffers()]
+    assert len(before) == len(after)
+    assert all(a is b for a, b in zip(before, after, strict=True))
+
+
+def test_a_reentrant_checkpoint_is_the_part_that_it_wraps(x):
     net = Net(lambda s, x: checkpoint(s.a, s.b(x), use_reentrant=True), a=mlp(), b=mlp(4))
-    with pytest.raises(RuntimeError, match="set use_reentrant=False"):
-        gradient_kernel(net, x)
+    expected = gradient_kernel(nn.Sequential(net.b, net.a), x)
+    torch.testing.assert_close(gradient_kernel(net, x), expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("case", ["another part", "the network"])
