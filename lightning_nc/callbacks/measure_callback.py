@@ -170,7 +170,7 @@ class MeasureCallback(CallbackBase):
         """Refuse what cannot be measured and callbacks with the same keys, and begin a run."""
         _require_own_keys(trainer, self.record)
         require_processes(trainer, self.record.name)
-        self.record.begin_run(stage, fresh=trainer.global_step == 0)
+        self.record.begin_run(stage, trainer.global_step == 0, trainer, pl_module)
         self.record.told_of_run = records_of(trainer)[0].told
         if stage != "predict":
             announce(trainer, self.record)
@@ -263,11 +263,6 @@ class MeasureCallback(CallbackBase):
         self.record.shown = True
         what = "tell how far the weights in the checkpoint were trained"
         self.record.loaded = self._attempt(trainer, what, lambda: moments.of_checkpoint(read()))
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state to pickle, without plans: they refer to data of this process."""
-        self.record.plans.clear()
-        return dict(vars(self))
 
     def _at(self, trainer: Any, pl_module: Any, moment_of: Callable[[Any], Moment]) -> None:
         """Measure for all callbacks that are due on this probe, if this one is their first."""
