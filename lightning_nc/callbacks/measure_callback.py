@@ -274,7 +274,8 @@ class MeasureCallback(CallbackBase):
             self._note_loaded(trainer, partial(moments.read_checkpoint, trainer.ckpt_path))
         moment = self.record.of_loaded_weights(moment)
         everything = records_of(trainer)
-        leave_out_others(trainer, everything)
+        if any(record.due(moment) for record in everything):
+            leave_out_others(trainer, everything)
         due = [
             record
             for record in everything
