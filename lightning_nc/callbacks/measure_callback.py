@@ -170,7 +170,7 @@ class MeasureCallback(CallbackBase):
         """Refuse what cannot be measured and callbacks with the same keys, and begin a run."""
         _require_own_keys(trainer, self.record)
         require_processes(trainer, self.record.name)
-        self.record.begin_run(stage, fresh=trainer.global_step == 0)
+        self.record.begin_run(stage, trainer.global_step == 0, trainer, pl_module)
         self.record.told_of_run = records_of(trainer)[0].told
         if stage != "predict":
             announce(trainer, self.record)
@@ -264,11 +264,6 @@ class MeasureCallback(CallbackBase):
         what = "tell how far the weights in the checkpoint were trained"
         self.record.loaded = self._attempt(trainer, what, lambda: moments.of_checkpoint(read()))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state to pickle, without plans: they refer to data of this process."""
-        self.record.plans.clear()
-        return dict(vars(self))
-
     def _at(self, trainer: Any, pl_module: Any, moment_of: Callable[[Any], Moment]) -> None:
         """Measure for all callbacks that are due on this probe, if this one is their first."""
         moment = self._attempt(trainer, "determine when to measure", lambda: moment_of(trainer))
@@ -279,7 +274,8 @@ class MeasureCallback(CallbackBase):
             self._note_loaded(trainer, partial(moments.read_checkpoint, trainer.ckpt_path))
         moment = self.record.of_loaded_weights(moment)
         everything = records_of(trainer)
-        leave_out_others(trainer, everything)
+        if any(record.due(moment) for record in everything):
+            leave_out_others(trainer, everything)
         due = [
             record
             for record in everything

@@ -123,7 +123,7 @@ class MinorityCollapse(MeasureCallback):
         """Set up as `MeasureCallback` does; a fresh run counts from zero."""
         super().setup(trainer, pl_module, stage)
         self.processes = trainer.world_size
-        if stage == "fit" and trainer.global_step == 0:
+        if self.record.fresh:
             self.counts = self._count_afresh()
         self.counts.rank = trainer.global_rank
 

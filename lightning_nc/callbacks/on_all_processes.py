@@ -4,6 +4,7 @@ Each process writes into the store of the group what it has when it sets up, and
 the first measurement. Between the two Lightning waits for all, so that looking waits for nobody.
 What is written is deleted when all have come to a measurement and so have looked, or at the end of
 the run. By then the first process may be gone and with it the store, which torch says at length.
+In a run without measurements no process looks: another one may have come to its end before.
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,7 @@
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import ReferenceType, ref
 
 from lightning_nc.arguments import require_figures, require_one_of
 from lightning_nc.callbacks.moments import Moment
@@ -61,6 +62,8 @@ class Record:
         figure_seconds: How long figures of the last measurement took on this process.
         runs: How often a Trainer was set up with this record.
         stage: The stage of the run; None before the first run.
+        trained: What the last ``fit`` trained, and by which Trainer; None before it, and in copies.
+        fresh: Whether this run is a ``fit`` that began with an empty history.
         loaded: Epochs completed and step of the checkpoint whose weights are measured; None if
             the weights are those of the run.
         shown: Whether this checkpoint was looked at.
@@ -101,12 +104,18 @@ class Record:
         self.causes: dict[str, Cause] = {}
         self.skipped: set[Hashable] = set()
         self.stage: str | None = None
+        self.trained: tuple[ReferenceType[Any], ...] | None = None
+        self.fresh = False
         self.loaded: tuple[float, int] | None = None
         self.shown = False
         self.plans: dict[tuple[str, ...], Plan] = {}
         self.told = self.told_of_run = set[str]()
         self.asked_for, self.left_out = True, False
         self.announced = self.compared = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to pickle, without what refers to objects of this process."""
+        return vars(self) | {"plans": {}, "trained": None}
 
     @property
     def prefix(self) -> str:
@@ -123,12 +132,16 @@ class Record:
         """All measurements of this run, in order."""
         return History(self.rows)
 
-    def begin_run(self, stage: str, fresh: bool) -> None:
+    def begin_run(self, stage: str, fresh: bool, *trained: Any) -> None:
         """Forget what belongs to the previous run; a fresh run of ``fit`` has a history of its own.
+
+        A Trainer that goes on has its counters of before. If it goes on with another network, or
+        another Trainer has trained since, that is a fresh run, too.
 
         Args:
             stage: ``"fit"``, ``"validate"`` or ``"test"``.
             fresh: Whether training starts from the beginning.
+            *trained: What is trained, and by which Trainer.
         """
         self.stage, self.loaded, self.shown, self.left_out = stage, None, False, False
         self.runs, self.missed, self.attempts = self.runs + 1, 0, 0
@@ -136,7 +149,11 @@ class Record:
         self.plans.clear()  # the network or the data may have changed
         self.skipped.clear()
         self.drawn, self.figure_seconds = None, 0.0
-        if stage == "fit" and fresh:
+        objects = tuple(map(ref, trained))
+        self.fresh = stage == "fit" and (fresh or self.trained not in (None, objects))
+        if stage == "fit":
+            self.trained = objects
+        if self.fresh:
             if self.measured:
                 self.earlier.append(self.rows)
                 self._go_on_with(Rows())

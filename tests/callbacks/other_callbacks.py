@@ -44,6 +44,7 @@ CASES = {
 }
 
 
+EVALUATED = "evaluated, the first process late"
 AFTER_A_FAILURE = "one more on the first, after a run that failed"
 
 
@@ -71,10 +72,31 @@ def run(callbacks, world):
     }
 
 
+class Late(Callback):
+    """Comes to the end of tests and validations when other processes are done with theirs."""
+
+    def on_test_end(self, trainer, pl_module):
+        time.sleep(trainer.is_global_zero)
+
+    on_validation_end = on_test_end
+
+
+def evaluate(world):
+    """Test and validate with callbacks that measure nothing then; what was told on this process."""
+    callbacks = [Late(), collapse(), law()]
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        trainer = nets.trainer(folder, callbacks, strategy="ddp", devices=world)
+        for stage in (trainer.test, trainer.validate):
+            stage(nets.Classifier(freeze=0), DataLoader(nets.vectors(), 5), verbose=False)
+    return [str(w.message) for w in told if w.category is RuntimeWarning]
+
+
 def run_all(rank, world):
     """Every case, after a run without callbacks."""
     join(rank, world)
     results = {"none": run([], world)} | {k: run(make(rank), world) for k, make in CASES.items()}
+    results[EVALUATED] = evaluate(world)
     with suppress(OSError):
         run([Failing(), collapse(), law()], world)
     results[AFTER_A_FAILURE] = run(CASES["one more on the first"](rank), world)

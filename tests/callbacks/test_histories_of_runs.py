@@ -1,5 +1,7 @@
 """Histories are in order, those of several runs apart, and what does not compare is said."""
 
+import copy
+import pickle
 import warnings
 
 import pytest
@@ -9,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, NeuralCollapse, Probe
+from lightning_nc.measures.bookkeeping import BOOKKEEPING
 from tests import nets
 from tests.callbacks.runs import epochs, quantities
 
@@ -123,6 +126,61 @@ def test_to_go_on_from_an_earlier_checkpoint_loses_nothing(tmp_path, told):
     assert [m.epochs_completed for m in again] == [0, 1, 2]
     assert again[:2] == whole[:2]
     assert len(of_histories(told)) == 1
+
+
+def train_in_turns(folder, callback, modules, trainers=1, from_zero=False):
+    """Train modules twice, in turns, for an epoch at a time."""
+    runs = [nets.trainer(folder, [callback], max_epochs=1) for _ in range(trainers)]
+    for turn in range(4):
+        run, place = runs[turn % trainers], turn % len(modules)
+        if from_zero:  # as in loops over folds that keep one Trainer
+            run.fit_loop.epoch_progress.reset()
+        else:
+            run.fit_loop.max_epochs = run.current_epoch + 1
+        run.fit(modules[place], DataLoader(nets.vectors(seed=place), 10))
+
+
+TURNS = {
+    "a Trainer each": ({"trainers": 2}, [[0, 1], [0, 1], [1, 2], [1, 2]]),
+    "one Trainer": ({}, [[0, 1], [1, 2], [2, 3], [3, 4]]),
+    "one Trainer, whose epochs are reset": ({"from_zero": True}, [[0, 1]] * 4),
+}
+
+
+@pytest.mark.parametrize("kind", nets.CALLBACKS)
+@pytest.mark.parametrize("turns", TURNS)
+def test_networks_that_are_trained_in_turns_are_kept_apart(kind, turns, tmp_path):
+    options, expected = TURNS[turns]
+    torch.manual_seed(5)
+    callback = kind(figures=False)
+    train_in_turns(tmp_path, callback, [nets.Classifier(freeze=0) for _ in "ab"], **options)
+    histories = callback.histories
+    assert [[m.epochs_completed for m in history] for history in histories] == expected
+    book = {callback.record.prefix + row.name for row in BOOKKEEPING}
+    for place in range(2):  # a network is as it was at the end of its turn before
+        then, now = histories[place][-1].values, histories[place + 2][0].values
+        shared = then.keys() & now.keys() - book
+        assert {k: str(then[k]) for k in shared} == {k: str(now[k]) for k in shared} != {}
+
+
+def test_one_network_that_is_trained_further_has_one_history(tmp_path):
+    callback = NeuralCollapse(figures=False)
+    train_in_turns(tmp_path, callback, [nets.Classifier(freeze=0)])
+    copied = pickle.loads(pickle.dumps(callback))
+    assert [epochs(each) for each in (callback, copied)] == [[0, 1, 2, 3, 4]] * 2
+    assert len(callback.histories) == len(copied.histories) == 1
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_a_copy_goes_on_with_the_history(copy_of, tmp_path):
+    """And copying leaves the plan of the next measurement to the original."""
+    callback = NeuralCollapse(figures=False)
+    run = fit(tmp_path, callback)
+    run.callbacks[0] = copied = copy_of(callback)
+    run.fit_loop.max_epochs = 3
+    run.fit(run.lightning_module, DataLoader(nets.vectors(), 10))
+    assert [epochs(copied), len(copied.histories)] == [[0, 1, 2, 3], 1]
+    assert callback.record.plans
 
 
 def test_to_validate_an_early_checkpoint_loses_nothing(tmp_path):

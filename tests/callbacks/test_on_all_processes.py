@@ -86,6 +86,11 @@ def test_options_of_a_measure_that_differ_are_no_measurement(case, of_two):
 
 
 @pytest.mark.slow
+def test_a_process_that_is_done_with_an_evaluation_does_not_pass_for_one_without_callbacks(of_two):
+    assert [shown[other_callbacks.EVALUATED] for shown in of_two] == [[], []]
+
+
+@pytest.mark.slow
 def test_one_that_must_not_fail_stops_the_process_that_has_it():
     with pytest.raises(AssertionError, match="EquiSeparation on 'train' is left out"):
         run_processes(other_callbacks.run_raising, 2, timeout=60)
