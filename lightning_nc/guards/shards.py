@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lightning_nc.guards.restoring import restoring
 
@@ -21,6 +22,18 @@ def put_in_shards(model: nn.Module) -> None:
     """
     for module in _of_second(model):
         module.reshard()
+
+
+def whole_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters by name that a process has in memory, and not only a shard of them."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    if fsdp is not None and _of_kind(model, fsdp.FullyShardedDataParallel):
+        return {}  # it shards all that it wraps
+    return {
+        name: p
+        for name, p in model.named_parameters()
+        if not (hasattr(p, "__tensor_flatten__") or p.is_meta or is_lazy(p))
+    }
 
 
 @contextmanager

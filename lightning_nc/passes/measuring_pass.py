@@ -10,11 +10,11 @@ from lightning_nc.guards.unobtrusive import unobtrusive
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.samples import Samples, samples_of
 from lightning_nc.passes.agreement import Disagreement, Processes
+from lightning_nc.passes.one_network import one_network
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.planning import make_plan, still_holds
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Answer, Request
-from lightning_nc.passes.shared_buffers import buffers_of_first_process
 from lightning_nc.passes.sums import Sums
 
 T = TypeVar("T")
@@ -58,7 +58,8 @@ class MeasuringPass(ABC):
         Raises:
             Exception: On all processes, if the probe or the network cannot be read.
         """
-        with buffers_of_first_process(self.runner.model, self.processes):
+        with one_network(self.runner.model, self.processes) as notes:
+            self.notes |= notes
             while True:
                 try:
                     return self._with_notes(self._answers())

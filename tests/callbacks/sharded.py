@@ -67,6 +67,23 @@ class ShardedBlocks(OfBlocks):
         fully_shard(self, mesh=mesh)
 
 
+class WithoutItself(OfBlocks):
+    """Shards its blocks and not itself, so that its other layers train apart."""
+
+    def configure_model(self):
+        for block in self.net.blocks:
+            fully_shard(block, mesh=self.device_mesh["data_parallel"])
+
+
+class OneElsewhere(nets.UnifiedClassifier):
+    """Moves a layer on one process alone, which DDP does not see."""
+
+    def on_train_epoch_start(self):
+        if self.global_rank == 1:
+            with torch.no_grad():
+                self.net[0].weight.add_(1)
+
+
 class Adapted(nn.Module):
     """A linear layer with a low-rank adapter beside it."""
 
@@ -166,6 +183,11 @@ OF_BLOCKS = {
     "ddp": (OfBlocks, lambda: "ddp"),
     "fully_shard": (ShardedBlocks, lambda: ModelParallelStrategy(2, 1)),
     "FSDP of each block": (OfBlocks, lambda: OnCPU(auto_wrap_policy=ModuleWrapPolicy({Block}))),
+}
+
+APART = {
+    "a layer that one process moves": (OneElsewhere, lambda: "ddp", "32-true"),
+    "a root that is not sharded": (WithoutItself, lambda: ModelParallelStrategy(2, 1), "32-true"),
 }
 
 # for four processes: pairs of shards, replicated; on gloo, the first FSDP does not keep them equal
@@ -281,6 +303,23 @@ def measured_blocks(rank, world):
             run.fit(module_class(Signals(), freeze=0))
         results[kind] = [m.values for m in callback.history]
     return results
+
+
+def told_of_parameters(rank, world):
+    """For each kind what is said of parameters that differ between processes."""
+    join(rank, world)
+    told = {}
+    for kind, (module, strategy, precision) in (SHARDED | APART).items():
+        torch.manual_seed(4)
+        callbacks = [EquiSeparation(figures=False), NeuralCollapse(figures=False)]
+        options = {"strategy": strategy(), "precision": precision, "devices": world}
+        of_blocks = issubclass(module, OfBlocks)
+        with tempfile.TemporaryDirectory() as folder, nets.our_warnings() as ours:
+            run = nets.trainer(folder, callbacks, namespace="lightning", **options)
+            data = signals(6) if of_blocks else nets.vectors()
+            run.fit(module(Signals() if of_blocks else nets.mlp(), freeze=0), DataLoader(data, 5))
+        told[kind] = [each for each in ours if "not the same on all processes" in each]
+    return told
 
 
 def measured_heads(rank, world):

@@ -59,6 +59,17 @@ def test_blocks_are_found_in_shards_and_measured_when_their_inputs_have_become_l
                 assert math.isclose(values[key], expected[key], rel_tol=1e-9), key
 
 
+def test_parameters_that_train_apart_are_told():
+    told, others = run_processes(sharded.told_of_parameters, 2)
+    for kind in sharded.SHARDED:
+        assert told[kind] == []
+    of_apart = [told[kind] for kind in sharded.APART]
+    ends = [sentence.partition(": parameters are not the same")[2] for (sentence,) in of_apart]
+    assert "different networks: net.0.weight. Let" in ends[0]
+    assert "different networks: net.head.weight, net.head.bias. Let" in ends[1]
+    assert not any(others.values())
+
+
 @pytest.fixture(scope="module")
 def of_heads():
     return run_processes(sharded.measured_heads, 2)

@@ -21,7 +21,7 @@ PASSES = {
 }
 # a process that fails in the midst of a vote or a reduction, or on its way from one to the next,
 # cannot tell the others; these functions do nothing else
-COMMUNICATES = ("passes/agreement.py", "passes/sums.py", "passes/shared_buffers.py")
+COMMUNICATES = ("passes/agreement.py", "passes/sums.py", "passes/one_network.py")
 BETWEEN = ("run", "_answers", "_agree", "_numbers", "all_reduce", "needed", "sums_of", "_answer")
 BETWEEN += ("with_geometry", "geometry_at", "_alive", "_measure_group", "read_totals")
 BETWEEN += ("read_heads", "answer_to", "_memory_mb", "has_own_memory")
