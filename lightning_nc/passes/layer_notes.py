@@ -1,4 +1,4 @@
-"""What is said of layers that the network does not run one after another, or not only."""
+"""What is said of layers that are no sequence, or that return more than is measured."""
 
 from collections.abc import Sequence
 
@@ -27,12 +27,12 @@ def apart_note(found: Trace, points: Sequence[Point]) -> dict[str, str]:
     if apart is None:
         return {}
     before, after = apart
-    ways = (
-        "Measure each branch by a callback of its own: layers=[...], probe=Probe(..., name=...).",
-        'Call the part that runs several times once, such as Probe(forward="encoder").',
-    )
+    if after.number == 0:
+        way = "Measure each branch by a callback of its own: layers=[...], Probe(..., name=...)."
+    else:
+        way = 'Call the part that runs several times once, such as Probe(forward="encoder").'
     return {
         "apart": f"'{names[after.key]}' is not computed from the layer before it, "
         f"'{names[before.key]}', so the layers are not one sequence, and what compares them (rho, "
-        f"r, figures against depth) means nothing. {ways[after.number > 0]}"
+        f"r, figures against depth) means nothing. {way}"
     }

@@ -103,7 +103,7 @@ def _note(names: list[str]) -> dict[str, str]:
     if not names:
         return {}
     return {
-        "parameters": "parameters are not the same on all processes, which train them apart, so "
-        f"values are of different networks: {listed(names, 3)}. Let the strategy synchronise them: "
+        "parameters": f"parameters ({listed(names, 3)}) are not the same on all processes, which "
+        "train them apart, so values are of different networks. Let the strategy synchronise them: "
         "under ModelParallelStrategy, fully_shard(self) after its parts."
     }

@@ -64,9 +64,9 @@ def test_parameters_that_train_apart_are_told():
     for kind in sharded.SHARDED:
         assert told[kind] == []
     of_apart = [told[kind] for kind in sharded.APART]
-    ends = [sentence.partition(": parameters are not the same")[2] for (sentence,) in of_apart]
-    assert "different networks: net.0.weight. Let" in ends[0]
-    assert "different networks: net.head.weight, net.head.bias. Let" in ends[1]
+    first, second = (sentence for (sentence,) in of_apart)
+    assert ": parameters (net.0.weight) are not the same on all processes" in first
+    assert ": parameters (net.head.weight, net.head.bias) are not the same" in second
     assert not any(others.values())
 
 
