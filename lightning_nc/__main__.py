@@ -16,12 +16,14 @@ def main(arguments: list[str] | None = None) -> None:
     # otherwise its defaults would overwrite options given before the command
     again = commands.add_parser("demo", help=demo.HELP, argument_default=argparse.SUPPRESS)
     demo.add_arguments(again, defaults=False)
-    parsers = {}
+    parsers = {None: parser, "demo": again}
     for name, command in _OTHERS.items():
         sentence = f"{command.HELP[0].upper()}{command.HELP[1:]}."
         parsers[name] = commands.add_parser(name, help=command.HELP, description=sentence)
         command.add_arguments(parsers[name])
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # by itself, argparse shows the usage without the command
+        parsers[options.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.command in _OTHERS:
         _OTHERS[options.command].run(parsers[options.command], options)
     else:

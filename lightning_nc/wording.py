@@ -35,6 +35,16 @@ def first_and_last(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names)
 
 
+def digits(number: float) -> str:
+    """Return a number, if it is whole with all its digits, as counts and steps are written.
+
+    Example:
+        >>> digits(1234567.0), digits(2 / 3)
+        ('1234567', '0.666667')
+    """
+    return f"{number:.0f}" if number == round(number) else f"{number:g}"
+
+
 def first_sentence(text: str) -> str:
     """Return what a message says first, without its advice.
 

@@ -69,6 +69,20 @@ def test_in_a_panel_of_a_page_the_texts_of_the_law_are_below_each_other(rho):
     plt.close("all")
 
 
+def test_of_a_law_of_two_layers_r_is_not_written_which_is_undefined():
+    axes = figures.separation_figure(["input", "net"], torch.tensor([5.0, 2.0]), "").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["\N{GREEK SMALL LETTER RHO} = 0.400"]
+
+
+def test_layers_at_which_d_is_zero_are_hollow_and_the_figure_says_so():
+    D = torch.tensor([5.0, 0.0, 2.0, 0.0])
+    axes = figures.separation_figure([*"abcd"], D, "").axes[0]
+    points, hollow = sorted(axes.lines, key=lambda line: line.get_markerfacecolor() == "white")
+    assert hollow.get_xdata().tolist() == [1, 3]
+    assert points.get_ydata()[[0, 2]].tolist() == [5, 2]
+    assert [text.get_text() for text in axes.texts] == ["hollow: 0"]
+
+
 def test_legends_and_texts_within_small_axes_of_ones_own_make_these_no_narrower():
     layers, D = ["input", "net"], torch.tensor([[3.0, 3.0], [2.0, 1.0]])
     page, (one, two, three, four) = plt.subplots(1, 4, figsize=(7, 3), layout="constrained")
@@ -172,7 +186,18 @@ def test_measurements_have_distinct_places_in_time(epochs, steps, unit, places):
     assert time_axis([epochs], [steps]) == (unit, [places])
 
 
-@pytest.mark.parametrize("epochs", [[0], [2.5], [0, 1, 2, 4, 8, 64], list(range(101))])
+def test_large_steps_and_counts_are_written_with_all_their_digits():
+    steps = [0, 1234567, 2345678]
+    assert time_axis([[0, 0, 0]], [steps]).words() == [f"step {step}" for step in steps]
+    counts, minority = torch.tensor([1234567.0, 2.0]), torch.tensor([False, True])
+    figure = figures.class_size_figure(counts, {"rows": torch.ones(2)}, minority, ["a", "b"], "")
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        "a: 1234567",
+        "b: 2",
+    ]
+
+
+@pytest.mark.parametrize("epochs", [[0], [2.5], [0, 1, 2, 4, 8, 64], [0, 1234567], [*range(101)]])
 def test_a_bar_says_which_epochs_the_shades_are_of(epochs):
     D = [torch.tensor([2.0, 1 / (1 + epoch)]) for epoch in epochs]
     (axes,) = figures.layers_over_epochs_figure(["input", "net"], epochs, D, "").axes

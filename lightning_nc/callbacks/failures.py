@@ -44,7 +44,8 @@ def tell_of_failures(trainer: Any, failed: Failed, moment: Moment) -> None:
     """Raise a failure if a callback requests it, else report each cause once in a run.
 
     Two causes are the same if type and message are, except for numbers in them. One that several
-    callbacks share is reported once for all of them.
+    callbacks share is reported once for all of them or, if they measure by different passes, with
+    the way out the first time only.
     """
     for record, error in failed:
         if record.on_error == "raise":
@@ -60,10 +61,13 @@ def tell_of_failures(trainer: Any, failed: Failed, moment: Moment) -> None:
             if cause.times == 1:
                 unaware.append(record)
         if unaware:
+            told, topic = unaware[0].told_of_run, f"run {unaware[0].runs}: {topic_of(text)}"
+            why = first_sentence(text) if topic in told else text + _way_out(text)
+            told.add(topic)
             tell(
                 trainer,
                 f"{names_of(unaware)} skipped the measurement on '{unaware[0].probe.key}' after "
-                f"{moment.epochs_completed:g} epochs; {text}{_way_out(text)}",
+                f"{moment.epochs_completed:g} epochs; {why}",
             )
 
 

@@ -13,13 +13,19 @@ from lightning_nc.callbacks.lightning_internals import (
 )
 from lightning_nc.callbacks.messages import tell, tell_once
 from lightning_nc.callbacks.record import Record
+from lightning_nc.guards.precision import with_float64
 
 
 def give_to_monitors(trainer: Any, values: Mapping[str, float]) -> None:
-    """Pass finite values to the Trainer's monitors; EarlyStopping would stop at a NaN."""
+    """Pass finite values to the Trainer's monitors; EarlyStopping would stop at a NaN.
+
+    What ModelCheckpoint monitors becomes part of checkpoints. In float64, a device without it could
+    not load them.
+    """
+    device = trainer.strategy.root_device
+    dtype = torch.float64 if with_float64(device) == device else torch.float32
     finite = {key: value for key, value in values.items() if math.isfinite(value)}
-    monitored = {k: torch.tensor(v, dtype=torch.float64) for k, v in finite.items()}
-    monitored_metrics(trainer).update(monitored)
+    monitored_metrics(trainer).update({k: torch.tensor(v, dtype=dtype) for k, v in finite.items()})
 
 
 def advise_at_setup(trainer: Any, callback: Any) -> None:

@@ -164,6 +164,18 @@ def _draws_at_random(loader: Any) -> bool:
     return hasattr(sampler, "weights") or bool(getattr(sampler, "replacement", False))
 
 
+def expected_counts(loader: Any, labels: Tensor) -> Tensor:
+    """Return samples per class that an epoch is expected to draw, up to a factor, shape ``(K,)``.
+
+    Args:
+        loader: A loader or dataset; each sample counts once, unless a sampler has weights.
+        labels: The labels of all samples of the dataset, shape ``(N,)``.
+    """
+    weights = getattr(inner_sampler(getattr(loader, "sampler", None)), "weights", None)
+    known = isinstance(weights, Tensor) and len(weights) == len(labels)
+    return labels.bincount(weights if known else None)
+
+
 def _draws_each_once(loader: Any) -> bool:
     """Whether an epoch draws every sample of the dataset once, except for a dropped last batch."""
     if not isinstance(loader, DataLoader) or loader.batch_size is None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_nc.callbacks.all_families import callbacks_for
 from lightning_nc.callbacks.measure_callback import MeasureCallback
+from lightning_nc.callbacks.training_counts import expected_counts
 from lightning_nc.checking.findings import Check, Finding
 from lightning_nc.checking.timing import Pace, pace_of
 from lightning_nc.functional.minority_collapse import minority_classes
@@ -94,7 +95,7 @@ def check(model: nn.Module, loader: Any, callbacks: Iterable[Any] | None = None)
             families.append(_tried(each, runner, probe))
             continue
         failure = dry.failed.get(shared.index(each))
-        why_not = _no_minority(each, dry.labels) if failure is None else str(failure)
+        why_not = str(failure) if failure else _no_minority(each, probe.source, dry.labels)
         families.append(Finding(each.record.name, why_not))
     return Check(families, dry.names, dry.pace, probe, dry.plan._replace(failures={}))
 
@@ -120,7 +121,7 @@ def _ours(callbacks: Any) -> list[MeasureCallback]:
     return found
 
 
-def _no_minority(callback: MeasureCallback, labels: Tensor | None) -> str:
+def _no_minority(callback: MeasureCallback, source: Any, labels: Tensor | None) -> str:
     """Why minority collapse has nothing to compare; empty for other families."""
     measure = callback.measure
     if not isinstance(measure, MinorityMeasure) or measure.minority is not None:
@@ -128,7 +129,7 @@ def _no_minority(callback: MeasureCallback, labels: Tensor | None) -> str:
     given = measure.class_counts
     counts = None if given is None else torch.tensor(given)
     if counts is None and labels is not None:
-        counts = labels.bincount()
+        counts = expected_counts(source, labels)
     if counts is None or bool(minority_classes(counts[counts > 0]).any()):
         return ""  # unknown counts will be known when training has counted classes
     return f"{NO_MINORITY}."

@@ -22,6 +22,7 @@ from lightning_nc.figures.canvas import (
     logarithmic,
     thinned,
 )
+from lightning_nc.wording import digits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -136,7 +137,7 @@ def class_size_figure(
         axes.locator_params("x", nbins=3)
         entitle_axes(axes, name)
     shown = thinned(len(order), 10)
-    sizes = [f": {class_counts[order[k]]:g}" if known else "" for k in shown]
+    sizes = [f": {digits(float(class_counts[order[k]]))}" if known else "" for k in shown]
     named = [f"{abridged(classes[int(order[k])])}{n}" for k, n in zip(shown, sizes, strict=True)]
     label_classes(all_axes[0], shown, named)
     all_axes[0].set_ylabel("class and number of training samples" if known else "class")

@@ -37,7 +37,7 @@ def draw_curve(
         axes: Matplotlib axes.
         places: Where the values stand along the horizontal axis.
         values: The values; what is not finite is left out.
-        style: Format of the line.
+        style: Style of the line.
         look: Its colour, label, and sizes.
     """
     x, y = np.array(places, dtype=float), np.array(values, dtype=float)
@@ -50,7 +50,7 @@ def draw_curve(
             hollow |= {"color": look["color"], "markersize": look["markersize"]}
             axes.plot(x[zero], np.zeros(zero.sum()), gid=ZERO, **at_bottom, **hollow)
         y = np.where(y > 0, y, np.nan)
-    axes.plot(x, y, style, marker="o", markevery=_marked(np.isfinite(y)), **look)
+    axes.plot(x, y, linestyle=style, marker="o", markevery=_marked(np.isfinite(y)), **look)
 
 
 def _marked(known: "np.ndarray[Any, Any]") -> list[int]:

@@ -1,11 +1,10 @@
-"""The law of equi-separation: D against depth."""
+"""D against depth: of classes, of several data sets, and by epoch."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lightning_nc.figures.canvas import (
@@ -24,95 +23,14 @@ from lightning_nc.figures.canvas import (
     literal,
     logarithmic,
 )
+from lightning_nc.figures.law import MARKERS
 from lightning_nc.figures.time_axis import EPOCHS
-from lightning_nc.functional.separation import separation_law
+from lightning_nc.wording import digits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PAPER_R = -0.997  # of the first network in the paper by He & Su
-_MARKERS = 30  # layers up to which each has a marker
 _MOST_MARKERS = 1000  # of all lines of a figure
-
-
-def separation_figure(
-    names: Sequence[str],
-    fuzziness: Tensor,
-    title: str,
-    reference: float | None = _PAPER_R,
-    label: str = FUZZINESS,
-    on: Target = None,
-) -> "Figure":
-    """D against depth on a logarithmic axis, with the line of the law, its rho and its r.
-
-    Args:
-        names: Layers in order of depth.
-        fuzziness: D at each layer, shape ``(T,)``, or another value that obeys such a law.
-        title: Title of the figure.
-        reference: The correlation r of He & Su, shown below that of the fit.
-        label: Label of the value.
-        on: Where to draw, see `canvas`.
-    """
-    figure, (axes,) = canvas(1, (5.4, 4.0), on)
-    draw_law(axes, fuzziness, reference)
-    label_depth(axes, names, label)
-    entitle_axes(axes, title)
-    return figure
-
-
-def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> None:
-    """Draw D against depth and the fitted law on existing axes.
-
-    Args:
-        axes: Matplotlib axes.
-        fuzziness: D at each layer, in order of depth, shape ``(T,)``.
-        reference: The correlation r of He & Su, shown below that of the fit.
-    """
-    D = fuzziness.double().cpu()
-    t = torch.arange(len(D))
-    size = 6 if len(D) <= _MARKERS else 3
-    axes.plot(t, D.numpy(), "o", color=POINTS, markersize=size, zorder=3)
-    if bool((D > 0).any()):
-        logarithmic(axes.yaxis)
-    law = separation_law(D) if len(D) > 1 else None
-    if law is not None and bool(law.rho.isfinite()):
-        fit = (law.intercept + t * law.rho.log()).exp()
-        axes.plot(t, fit.numpy(), "-", color=LINE)
-        label = f"\N{GREEK SMALL LETTER RHO} = {float(law.rho):.3f}\nr = {float(law.pearson_r):.3f}"
-        drawn = np.concatenate([np.column_stack((t, each)) for each in (D, fit)])
-        right, top = _free_corner(axes, drawn, float(law.rho) > 1)
-        side, x = ("right", 0.97) if right else ("left", 0.03)
-        place: dict[str, Any] = {"xy": (x, 0.95 if top else 0.05), "xycoords": axes.transAxes}
-        texts: list[tuple[str, dict[str, Any]]] = [(label, {})]
-        if reference is not None:
-            says = f"(He & Su: r = {reference},\nbatch statistics)"
-            texts.append((says, {"color": "0.5", "fontsize": "small"}))
-        for text, style in texts if top else texts[::-1]:
-            place |= {"ha": side, "va": "top" if top else "bottom"}
-            drawn_text = axes.annotate(text, **place, **style)
-            drawn_text.set_in_layout(False)  # as a legend, see `legend`
-            # the other is next to it, also in small axes, and a point away
-            gap = {"xytext": (0, -1 if top else 1), "textcoords": "offset points"}
-            place = {"xy": (right, not top), "xycoords": drawn_text, **gap}
-    axes.grid(True, which="major", alpha=0.3)
-
-
-def _free_corner(axes: Any, drawn: Any, rises: bool) -> tuple[bool, bool]:
-    """The corner of axes where least is drawn: whether on the right, and whether at the top.
-
-    Args:
-        axes: Matplotlib axes.
-        drawn: Points in data coordinates, shape ``(n, 2)``.
-        rises: Whether these rise from left to right; of equal corners, one off this line is taken.
-    """
-    axes.autoscale_view()  # or the limits are those of before
-    x, y = axes.transAxes.inverted().transform(axes.transData.transform(drawn)).T
-
-    def near(corner: tuple[bool, bool]) -> int:
-        right, top = corner
-        return int(((abs(x - right) < 0.4) & (abs(y - top) < 0.35)).sum())
-
-    return min([(not rises, True), (rises, False), (rises, True), (not rises, False)], key=near)
 
 
 def class_separation_figure(
@@ -236,14 +154,14 @@ def layers_over_epochs_figure(
     shades: dict[str, Any] = {"cmap": "viridis", "norm": Normalize(0, last / 0.9)}
     drawn = LineCollection(list(lines), array=numbers, linewidths=1, **shades)
     axes.add_collection(drawn)
-    if len(names) <= _MARKERS and lines[..., 1].size <= _MOST_MARKERS:
+    if len(names) <= MARKERS and lines[..., 1].size <= _MOST_MARKERS:
         axes.scatter(*lines.reshape(-1, 2).T, 8, numbers.repeat(len(names)), **shades)
     axes.autoscale_view()
     if bool((lines[..., 1] > 0).any()):
         logarithmic(axes.yaxis)
     label_depth(axes, names, label)
     shown = sorted({0, len(epochs) // 2, len(epochs) - 1})
-    in_epochs = FuncFormatter(lambda number, _place: f"{epochs[round(number)]:g}")
+    in_epochs = FuncFormatter(lambda number, _place: digits(epochs[round(number)]))
     of_bar: dict[str, Any] = {"ticks": shown, "format": in_epochs}
     bar = colour_bar(figure, drawn, [axes], on, time, **of_bar)
     bar.ax.set_ylim(0, last)
@@ -279,4 +197,4 @@ def _add_all_classes(
 
 def _line(names: Sequence[str]) -> str:
     """The format of a line against depth: with a marker for each layer, unless there are many."""
-    return "o-" if len(names) <= _MARKERS else "-"
+    return "o-" if len(names) <= MARKERS else "-"

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lightning_nc.wording import digits
+
 EPOCHS = "epochs completed"
 
 
@@ -25,7 +27,7 @@ class TimeAxis(NamedTuple):
 
     def words(self) -> list[str]:
         """The place of each measurement of the first series in words."""
-        return [f"{self.unit} {place:g}" for place in self.places[0]]
+        return [f"{self.unit} {digits(place)}" for place in self.places[0]]
 
 
 def time_axis(epochs: Sequence[Sequence[float]], steps: Sequence[Sequence[float]]) -> TimeAxis:

@@ -79,7 +79,7 @@ class Content:
         if isinstance(x, np.ndarray):  # a file that is mapped into memory is no memory
             return x.flags.writeable and not (x.dtype.hasobject or isinstance(x, np.memmap))
         # not parameters, which another guard watches
-        strided = type(x) is Tensor and x.layout == torch.strided
+        strided = type(x) is Tensor and x.layout == torch.strided and not x.is_nested
         return strided and not (x.is_quantized or x.is_meta or x.is_conj() or _is_freed(x))
 
     def part(self) -> Tensor:
@@ -174,10 +174,10 @@ class Items:
 
     def assign(self, key: Any, value: Any) -> None:
         """Give an index or key another value for now."""
-        row = _in_a_row(self.itself)
-        self._kind.__setitem__(row, key, value)
         if self._kind is np.ndarray:
-            self.itself[...] = row.reshape(self.itself.shape)
+            self.itself.flat[key] = value  # `flat` writes through, however the items lie
+        else:
+            self._kind.__setitem__(self.itself, key, value)
 
     def put_back(self) -> tuple[bool, str]:
         """Put all back; return whether items were changed, and why they could not be put back."""
@@ -202,10 +202,8 @@ class Items:
             for key, value in zip(*items, strict=True):
                 kind.__setitem__(x, key, value)
         elif kind is np.ndarray:
-            row = _in_a_row(x)
             for index, value in enumerate(items[0]):
-                row[index] = value
-            x[...] = row.reshape(x.shape)
+                x.flat[index] = value
         else:
             kind.clear(x)
             (kind.update if kind is set else kind.extend)(x, items[0])

@@ -11,7 +11,7 @@ from lightning_nc.functional.input_checks import missing_directions
 from lightning_nc.measures.measurement import Measurement
 from lightning_nc.measures.timeline import Timeline
 from lightning_nc.network.points import contained
-from lightning_nc.wording import listed
+from lightning_nc.wording import digits, listed
 
 
 def rank_note(layers: Mapping[str, ClassGeometry]) -> dict[str, str]:
@@ -140,4 +140,4 @@ def change_note(timeline: Timeline) -> dict[str, str]:
 
 def _in_words(measurement: Measurement) -> str:
     n = measurement.counts.tolist()
-    return f"{n[0]:g} for {len(n)} classes" if len({*n}) == 1 else listed(f"{k:g}" for k in n)
+    return f"{digits(n[0])} for {len(n)} classes" if len({*n}) == 1 else listed(map(digits, n))

@@ -11,6 +11,7 @@ from lightning_nc.measures.neural_collapse import first_without_error
 from lightning_nc.measures.quantity import Curve, Panel
 from lightning_nc.report.runs import Series
 from lightning_nc.report.svg import legend_above, look_of_run, short_labels, small_figure, svg_of
+from lightning_nc.wording import digits
 
 
 def panel_svg(panel: Panel, curves: Mapping[str, Curve], runs: Mapping[str, Series]) -> str:
@@ -94,5 +95,5 @@ def _time_axis(axes: Any, epochs: Sequence[float], label: str) -> None:
         apart = [e for e in epochs if not sparse or e < max(epochs) / 1.9] + [max(epochs)]
         axes.set_xticks(sorted(set(apart[:: -(-len(apart) // 9)])))
         axes.set_xticks([], minor=True)
-    axes.xaxis.set_major_formatter(lambda epoch, _: f"{epoch:g}")
+    axes.xaxis.set_major_formatter(lambda place, _: digits(place))
     axes.set_xlabel(label)

@@ -50,14 +50,14 @@ def simplex_minimizer(
     orthogonal complement makes no difference to h, so that its rows keep a part there from where
     the steps began.
 
-    Each step moves y and A against their gradient, scaled to norm 1 and to a length that falls from
-    ``rate`` as ``1 / sqrt(step)`` (it is what remains to be gained that shrinks with R, not the
-    way), then takes y_i back to the ball and the singular values of A to at most 1.
+    Each step moves y / R and A against their gradient, scaled to norm 1 and to a length that falls
+    from ``rate`` as ``1 / sqrt(step)`` (it is what remains to be gained that shrinks with R, not
+    the way), then takes y_i back to the ball and the singular values of A to at most 1.
 
     Args:
         num_classes: K, 2 or more.
         dimension: m, 1 or more. Below K - 1 there is no room for a simplex.
-        radius: R, positive and finite.
+        radius: R, positive, and at most ``700 sqrt((K-1)/K)``: beyond, float64 has no such risk.
         probabilities: ``P(C_i)`` >= 0, shape ``(K,)``; equal by default.
         steps: Number of steps, 1 or more.
         rate: Length of the first step, positive and finite.
@@ -87,23 +87,30 @@ def simplex_minimizer(
     steps = require_whole_number("steps", steps, 1)
     if not 0 < radius < math.inf or not 0 < rate < math.inf:
         raise ValueError(f"Radius and rate must be positive and finite, got {radius} and {rate}.")
+    most = 700 * math.sqrt(1 - 1 / num_classes)  # the least risk is about exp(-700)
+    if radius > most:
+        raise ValueError(
+            f"Radius must be at most {most:.4g} for {num_classes} classes, got {radius}: the least "
+            "risk would be too small for float64."
+        )
     generator = torch.Generator().manual_seed(seed)
-    y, A = torch.randn(2, num_classes, dimension, generator=generator, dtype=torch.float64)
+    u, A = torch.randn(2, num_classes, dimension, generator=generator, dtype=torch.float64)
     labels = torch.arange(num_classes)
-    y, A = _to_ball(y, radius), _to_contraction(A)
+    u, A = _to_unit_ball(u), _to_contraction(A)
     for step in range(steps):
-        y.requires_grad_(), A.requires_grad_()
-        risk = cross_entropy_risk(y @ A.mT, labels, probabilities)
-        gradients = torch.autograd.grad(risk, (y, A))
-        length = rate / (step + 1) ** 0.5 / torch.cat(gradients).norm()
-        y = _to_ball(y.detach() - radius * length * gradients[0], radius)
-        A = _to_contraction(A.detach() - length * gradients[1])
+        u.requires_grad_(), A.requires_grad_()
+        risk = cross_entropy_risk(radius * u @ A.mT, labels, probabilities)
+        gradient = torch.stack(torch.autograd.grad(risk, (u, A)))
+        gradient = gradient / gradient.abs().max()  # whose squares may be too small for numbers
+        along_u, along_A = rate / (step + 1) ** 0.5 * gradient / gradient.norm()
+        u, A = _to_unit_ball(u.detach() - along_u), _to_contraction(A.detach() - along_A)
+    y = radius * u
     return SimplexMinimizer(y, A, cross_entropy_risk(y @ A.mT, labels, probabilities))
 
 
-def _to_ball(y: Tensor, radius: float) -> Tensor:
-    """The nearest rows with a norm of at most the radius."""
-    return y / (y.norm(dim=1, keepdim=True) / radius).clamp(min=1)
+def _to_unit_ball(u: Tensor) -> Tensor:
+    """The nearest rows with a norm of at most 1."""
+    return u / u.norm(dim=1, keepdim=True).clamp(min=1)
 
 
 def _to_contraction(A: Tensor) -> Tensor:

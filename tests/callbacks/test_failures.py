@@ -4,7 +4,14 @@ import pytest
 from pytorch_lightning import Callback
 from torch.utils.data import DataLoader
 
-from lightning_nc import EquiSeparation, GeometrySummary, MeasureCallback, NeuralCollapse, Probe
+from lightning_nc import (
+    EquiSeparation,
+    GeometrySummary,
+    LocalElasticity,
+    MeasureCallback,
+    NeuralCollapse,
+    Probe,
+)
 from lightning_nc.passes.request import DoesNotApply
 from tests import nets
 from tests.callbacks.runs import epochs
@@ -140,6 +147,15 @@ def test_a_cause_shared_by_callbacks_and_how_often_it_came_are_told_once(tmp_pat
         f"EquiSeparation and NeuralCollapse skipped the measurement on 'mine' after 0 epochs; "
         f"{cause}",
         f"EquiSeparation and NeuralCollapse on 'mine': 3 of 4 measurements were skipped: {cause}.",
+    ]
+
+
+def test_of_a_cause_that_ends_two_kinds_of_passes_the_way_out_is_told_once(tmp_path):
+    kinds, cause = (EquiSeparation, LocalElasticity), "process 0 raised OSError: gone"
+    told, _ = told_of(tmp_path, {0: OSError("gone. Look for it")}, *kinds, max_epochs=1)
+    assert told == [
+        f"EquiSeparation skipped the measurement on 'mine' after 0 epochs; {cause}. Look for it",
+        f"LocalElasticity skipped the measurement on 'mine' after 0 epochs; {cause}",
     ]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset, WeightedRandomSampler
 
 import lightning_nc
 from lightning_nc import Probe, callbacks_for, check, measure, next_token
@@ -184,6 +184,19 @@ def test_why_a_family_does_not_apply_is_one_line_of_the_table(data, families, se
 def test_minority_classes_may_be_known_only_from_training():
     undeclared = [(x, int(y)) for x, y in nets.vectors((12, 12, 12))]
     assert dict(check(nets.mlp(), undeclared).rows())["MinorityCollapse"] == "applies"
+
+
+@pytest.mark.parametrize(
+    ("counts", "shares", "applies"),
+    [((40, 30, 6), (1, 1, 1), False), ((12, 12, 12), (9, 9, 1), True)],
+)
+def test_minority_classes_are_those_that_the_sampler_draws_less_often(counts, shares, applies):
+    data = nets.vectors(counts)
+    labels = data.tensors[1]
+    weights = (torch.tensor(shares) / torch.tensor(counts))[labels]
+    loader = DataLoader(data, sampler=WeightedRandomSampler(weights.tolist(), len(labels)))
+    row = dict(check(nets.mlp(), loader).rows())["MinorityCollapse"]
+    assert (row == "applies") == applies
 
 
 def test_callbacks_of_ones_own_are_checked_with_their_options():

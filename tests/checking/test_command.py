@@ -210,6 +210,24 @@ def test_what_is_wrong_is_a_sentence_and_exit_status_2(wrong, project, capsys):
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        (["check", "net", "--wrong"], "lightning_nc check [-h] [--config CONFIG]"),
+        (["report", "folder", "--wrong"], "lightning_nc report [-h] [--output PAGE]"),
+        (["demo", "--wrong"], "lightning_nc demo [-h] [--epochs EPOCHS]"),
+        (["--wrong"], "lightning_nc [-h] [--epochs EPOCHS]"),
+    ],
+)
+def test_with_an_unknown_option_the_usage_is_that_of_the_command(arguments, usage, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        command.main(arguments)
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err
+    assert usage in said
+    assert "error: unrecognized arguments: --wrong" in said
+
+
 @pytest.mark.usefixtures("project")
 def test_without_jsonargparse_a_sentence_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "jsonargparse", None)

@@ -562,3 +562,11 @@ def test_scripted_modules_within_a_network_are_run_and_not_hooked():
     scripted = torch.jit.script(nn.Linear(6, 5))
     net = nn.Sequential(scripted, nn.ReLU(), nn.Linear(5, 3))
     assert measure(net, nets.vectors(), layers=None).values["nc/data/nc1"] > 0
+
+
+def test_nested_tensors_in_data_are_passed_over():
+    data = nets.vectors()
+    with warnings.catch_warnings():  # a prototype of torch
+        warnings.simplefilter("ignore")
+        data.nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    assert "nc/data/nc1" in measure(nets.mlp(), data).values

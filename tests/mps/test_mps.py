@@ -5,7 +5,9 @@ import pickle
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torchmetrics import MetricCollection
 
 import lightning_nc
@@ -182,3 +184,16 @@ def test_a_trainer_moves_and_logs_a_metric(tmp_path, samples):
     run = nets.trainer(tmp_path, accelerator="mps", num_sanity_val_steps=0)
     run.fit(WithMetric(), loader, loader)
     assert_same(run.callback_metrics["D"], expected(METRICS[0], *samples))
+
+
+def test_a_checkpoint_that_monitors_a_value_can_be_loaded_onto_the_device(tmp_path):
+    callback = lightning_nc.NeuralCollapse(figures=False)
+    keeper = ModelCheckpoint(tmp_path, monitor="nc/train/nc1")
+    both = [callback, keeper, EarlyStopping("nc/train/accuracy", mode="max")]
+    nets.fit(tmp_path, both, accelerator="mps", enable_checkpointing=True)
+    lowest = min(callback.history.series("nc/train/nc1")[1:])
+    assert float(keeper.best_model_score) == pytest.approx(lowest, rel=1e-6)
+    saved = torch.load(keeper.best_model_path, map_location="cpu", weights_only=False)
+    tensors = [each for each in tree_leaves(saved) if isinstance(each, torch.Tensor)]
+    assert len(tensors) > 10
+    assert {each.to(MPS).device for each in tensors} == {MPS}

@@ -38,10 +38,12 @@ def test_the_simplex_does_not_depend_on_how_probable_classes_are():
     assert simplex_symmetry(values, weight).distances < 0.02
 
 
-def test_steps_do_not_stop_where_the_risk_is_far_below_machine_precision():
-    values, weight, risk = simplex_minimizer(3, 2, 50.0, steps=300)
+@pytest.mark.parametrize("R", [1e-3, 30.0, 300.0])
+def test_steps_do_not_stop_wherever_the_risk_is(R):
+    values, weight, risk = simplex_minimizer(4, 3, R, steps=600)
     assert risk > 0
-    assert max(simplex_symmetry(values, weight)[:4]) < 1e-4
+    assert_allclose(values.norm(dim=1), R, rtol=1e-12)
+    assert max(simplex_symmetry(values, weight)[:4]) < 1e-2
 
 
 def test_there_is_no_simplex_without_room_for_it():
@@ -61,6 +63,7 @@ def test_the_start_is_no_simplex():
     "wrong",
     [
         *({"num_classes": 1}, {"dimension": 0}, {"steps": 0}, {"radius": 0.0}, {"rate": -1.0}),
+        {"radius": 600.0},
         *({"num_classes": 2.5}, {"radius": math.inf}, {"rate": math.inf}),
     ],
 )
