@@ -168,7 +168,7 @@ class _Shared(NamedTuple):
 
         Raises:
             MissedMeeting: On all processes, if some have not come in time.
-            Interrupted: On a process that has stopped waiting for a signal.
+            Interrupted: On all processes, if one has stopped waiting for a signal.
         """
         trainer, leader, place = self.trainer, self.records[0], meeting_place()
         if trainer.world_size == 1 or place is None:
@@ -181,7 +181,7 @@ class _Shared(NamedTuple):
         name = f"{leader.prefix} of run {leader.runs}, {moment.stage}, {point}"
         meanwhile = partial(compute_with_others, trainer, place)
         absent = place.meet(name, seconds, meanwhile, self.interrupted)
-        if absent and self.interrupted():
+        if absent is None:
             raise Interrupted
         leader.missed = leader.missed + 1 if absent else 0
         for record in () if absent else self.everything:  # all have looked

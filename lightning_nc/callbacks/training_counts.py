@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import (
     DataLoader,
+    DistributedSampler,
     RandomSampler,
     SequentialSampler,
     SubsetRandomSampler,
@@ -22,6 +23,7 @@ from lightning_nc.network.positions import IGNORED
 from lightning_nc.network.samples import inner_sampler, samples_of
 from lightning_nc.network.unpacking import unpack_batch
 
+_IN_ORDER = (SequentialSampler, SubsetRandomSampler, DistributedSampler)
 _STASHED = 64  # batches whose labels are collected before counting, which waits for the device
 
 
@@ -181,13 +183,12 @@ def _draws_each_once(loader: Any) -> bool:
     if not isinstance(loader, DataLoader) or loader.batch_size is None:
         return False
     sampler = inner_sampler(loader.sampler)
+    draws = type(sampler).__iter__  # of a subclass, it may draw otherwise
     once = (
-        isinstance(sampler, RandomSampler)
+        draws is RandomSampler.__iter__
         and not sampler.replacement
         and sampler.num_samples == len(sampler.data_source)
     )
-    in_order = isinstance(
-        sampler, SequentialSampler | SubsetRandomSampler | torch.utils.data.DistributedSampler
-    )
+    in_order = draws in [each.__iter__ for each in _IN_ORDER]
     # a custom collate function may renumber classes
     return (once or in_order) and loader.collate_fn is default_collate

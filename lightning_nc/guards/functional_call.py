@@ -1,6 +1,7 @@
 """Call a module with other tensors in place of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,4 +32,23 @@ def functional_call(
         if id(own) in others:
             exchanged.setdefault((id(parts[path]), local), (name, others[id(own)]))
     once_each = dict(exchanged.values())
-    return torch.func.functional_call(module, once_each, args, kwargs, tie_weights=False)
+    with _copies_hidden(parts.values()):
+        return torch.func.functional_call(module, once_each, args, kwargs, tie_weights=False)
+
+
+@contextmanager
+def _copies_hidden(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Hide attributes that have the names of parameters, and would be used in their place.
+
+    In a forward pass, FSDP1 puts its whole parameters there, too.
+    """
+    hidden = [
+        (vars(each), name, vars(each).pop(name))
+        for each in modules
+        for name in vars(each).keys() & each._parameters.keys()
+    ]
+    try:
+        yield
+    finally:
+        for attributes, name, tensor in hidden:
+            attributes[name] = tensor

@@ -36,6 +36,26 @@ def whole_parameters(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def is_in_parts(model: nn.Module) -> bool:
+    """Whether this process has only a part of the network's parameters, but for when they run."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    first = fsdp is not None and _of_kind(model, fsdp.FullyShardedDataParallel)
+    return bool(first or _of_second(model) or split_parameters(model))
+
+
+def split_parameters(model: nn.Module) -> list[str]:
+    """The parameters that tensor parallelism splits, so that features may be parts, too.
+
+    FSDP splits along one dimension of its mesh, and what it splits is whole when it is used.
+    """
+    of_fsdp = {p for module in _of_second(model) for p in module.parameters()}
+
+    def splits(parameter: Any) -> int:
+        return sum(not each.is_replicate() for each in getattr(parameter, "placements", ()))
+
+    return [name for name, p in model.named_parameters() if splits(p) > (p in of_fsdp)]
+
+
 @contextmanager
 def shards_kept(model: nn.Module) -> Iterator[None]:
     """Undo what FSDP leaves behind after a forward pass because it expects a backward pass.

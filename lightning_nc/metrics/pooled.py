@@ -1,7 +1,7 @@
 """Separation fuzziness and neural collapse as torchmetrics: exact, synchronised, in one sweep."""
 
 from collections.abc import Callable, Sequence
-from functools import partial, wraps
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -97,15 +97,15 @@ class _PooledMoments(Metric):
         return axes.get_figure(), axes
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
-        """Move the metric; what it has in float64 stays on the CPU if the device has none."""
+        """Move the metric, and leave it in float64 also where its module is cast, as by FSDP.
 
-        @wraps(fn)  # torchmetrics reads from the name of a function whether it casts
+        If the device has no float64, the state stays on the CPU.
+        """
+
         def move(x: Tensor) -> Tensor:
-            if x.dtype != torch.float64:
+            if x.dtype != torch.float64 or x.is_meta:
                 return fn(x)
-            device = fn(x.new_empty(0, dtype=torch.float32)).device
-            place = with_float64(device)
-            return fn(x) if place == device else x.to(place)
+            return x.to(with_float64(fn(x.new_empty(0, dtype=torch.float32)).device))
 
         super()._apply(move, exclude_state)
         self._device = self.moments.device  # where Lightning moves what it computes, in float64
@@ -135,8 +135,8 @@ class SeparationFuzziness(_PooledMoments):
     Raises:
         ValueError: For fewer than two classes; on ``update``, for labels out of range, shapes that
             do not match or features that are not finite; on ``compute``, if a class has no samples.
-        TypeError: On ``update``, for features that are not floating point, labels that are not
-            integers, or a metric that was cast to a lower precision.
+        TypeError: On ``update``, for features that are not floating point or labels that are no
+            integers.
 
     Example:
         >>> metric = SeparationFuzziness(num_classes=2)
@@ -173,8 +173,8 @@ class NeuralCollapse(_PooledMoments):
     Raises:
         ValueError: For fewer than two classes; on ``update``, for labels out of range, shapes that
             do not match or features that are not finite; on ``compute``, if a class has no samples.
-        TypeError: On ``update``, for features that are not floating point, labels that are not
-            integers, or a metric that was cast to a lower precision.
+        TypeError: On ``update``, for features that are not floating point or labels that are no
+            integers.
 
     Example:
         >>> metric = NeuralCollapse(num_classes=2)
@@ -203,24 +203,13 @@ def _pack(moments: ClassMoments) -> Tensor:
 
 
 def _unpack(state: Tensor, num_classes: int) -> ClassMoments:
-    _require_float64(state)
     classes, factor = state[:num_classes], state[num_classes:, _BEFORE:]
     counts, squares, scales = classes[:, :_BEFORE].unbind(1)
     return ClassMoments(counts, classes[:, _BEFORE:], squares, factor, float(scales[0]))
 
 
-def _require_float64(state: Tensor) -> None:
-    """Raise if a state was cast, be it before samples were added or after."""
-    if state.dtype != torch.float64:
-        raise TypeError(
-            f"The metric was cast to {state.dtype}, but its moments need float64: keep it out of a "
-            "module that is cast to a lower precision."
-        )
-
-
 def _pool(a: Tensor, b: Tensor, num_classes: int) -> Tensor:
     """Pool two states; an empty one has no d and leaves the other unchanged."""
-    _require_float64(a)
     if a.shape[1] == _BEFORE or b.shape[1] == _BEFORE:
         return b if a.shape[1] == _BEFORE else a
     if a.shape[1] != b.shape[1]:

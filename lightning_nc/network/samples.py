@@ -92,12 +92,13 @@ def _is_lightnings(init: Any) -> bool:
 
 
 def inner_sampler(sampler: Any) -> Any:
-    """Return the sampler that was given to a loader, even if Lightning has wrapped it.
+    """Return the sampler that was given to a loader, even if a wrapper distributes it.
 
-    Lightning wraps samplers to distribute them. Without the private names that lead to the inner
-    sampler, the wrapper is returned.
+    Lightning wraps samplers, and so do programs, whose wrappers have it as their ``sampler``.
+    Without Lightning's private names, the wrapper is returned.
     """
-    return getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+    own = getattr(sampler, "sampler", sampler)
+    return getattr(getattr(own, "dataset", None), "_sampler", own)
 
 
 def _sampler_of(loader: DataLoader[Any]) -> Any:

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+from torch import nn
+
+from lightning_nc.guards.shards import split_parameters
 from lightning_nc.network.blocks import first_apart, returns_more
 from lightning_nc.network.points import Point
 from lightning_nc.network.trace import Trace
+from lightning_nc.wording import listed
 
 
 def several_note(found: Trace, points: Sequence[Point]) -> dict[str, str]:
@@ -35,4 +39,16 @@ def apart_note(found: Trace, points: Sequence[Point]) -> dict[str, str]:
         "apart": f"'{names[after.key]}' is not computed from the layer before it, "
         f"'{names[before.key]}', so the layers are not one sequence, and what compares them (rho, "
         f"r, figures against depth) means nothing. {way}"
+    }
+
+
+def split_note(model: nn.Module) -> dict[str, str]:
+    """Say that each process may see only a part of the features, or nothing."""
+    names = split_parameters(model)
+    if not names:
+        return {}
+    return {
+        "split": f"the network is in tensor parallelism ({listed(names, 3)}), so values of layers "
+        "of which this process has only a part are of that part. Name layers whose outputs are "
+        "whole, layers=[...], or measure a checkpoint in one process."
     }

@@ -50,7 +50,7 @@ class MeetingPlace(NamedTuple):
         seconds: float,
         meanwhile: Callable[[], None] = lambda: None,
         interrupted: Callable[[], bool] = lambda: False,
-    ) -> list[int]:
+    ) -> list[int] | None:
         """Wait until all processes have arrived at a meeting, or until one has waited too long.
 
         A process that has waited too long calls the meeting off. The first decision in the store
@@ -60,10 +60,11 @@ class MeetingPlace(NamedTuple):
             name: Name of the meeting; not to be reused while a process may still arrive at it.
             seconds: How long this process waits for the others.
             meanwhile: Called again and again during the wait; its exceptions are ignored.
-            interrupted: Says whether to wait no longer.
+            interrupted: Says whether to wait no longer, for a signal to the program.
 
         Returns:
-            The ranks that had not arrived when the meeting was called off; empty if all arrived.
+            The ranks that had not arrived when the meeting was called off; empty if all arrived,
+            None if a process stopped waiting for a signal.
 
         Example:
             >>> MeetingPlace(dist.HashStore(), rank=1, world=2).meet("after epoch 1", seconds=0.1)
@@ -75,7 +76,9 @@ class MeetingPlace(NamedTuple):
             here.decide([])
         until, pause = time.monotonic() + seconds, _PAUSES[0]
         while not here.store.check(["decided"]):
-            if time.monotonic() > until or interrupted():
+            if interrupted():
+                here.decide(None)
+            elif time.monotonic() > until:
                 # empty if the last process has just arrived: it will read the same decision
                 here.decide([r for r in range(self.world) if not here.store.check([f"came/{r}"])])
             else:
@@ -83,13 +86,13 @@ class MeetingPlace(NamedTuple):
                     meanwhile()
             time.sleep(pause)
             pause = min(2 * pause, _PAUSES[1])
-        absent: list[int] = json.loads(here.store.get("decided"))
+        absent: list[int] | None = json.loads(here.store.get("decided"))
         if here.store.add("left", 1) == self.world:
             here.clear()
         return absent
 
-    def decide(self, absent: list[int]) -> None:
-        """Record which processes are absent, unless another process has decided already."""
+    def decide(self, absent: list[int] | None) -> None:
+        """Record what `meet` returns, unless another process has decided already."""
         self.store.compare_set("decided", "", json.dumps(absent))
 
     def clear(self) -> None:

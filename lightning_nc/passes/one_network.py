@@ -105,5 +105,6 @@ def _note(names: list[str]) -> dict[str, str]:
     return {
         "parameters": f"parameters ({listed(names, 3)}) are not the same on all processes, which "
         "train them apart, so values are of different networks. Let the strategy synchronise them: "
-        "under ModelParallelStrategy, fully_shard(self) after its parts."
+        "under ModelParallelStrategy, fully_shard(self) after its parts; with local SGD, before "
+        "each measurement."
     }

@@ -18,6 +18,7 @@ from lightning_nc.network.runner import Runner
 from lightning_nc.network.samples import Samples
 from lightning_nc.network.trace import Trace, trace
 from lightning_nc.passes.draw import Drawn, draw_positions, draw_samples
+from lightning_nc.passes.layer_notes import split_note
 from lightning_nc.passes.places import Places
 from lightning_nc.passes.plan import (
     Plan,
@@ -77,9 +78,9 @@ def make_plan(
     widths, bytes_each, broken = _widths(runner, inputs, len(first.indices), positions, wanted)
     budget = _Budget(probe.memory_mb, len(classes), widths, processes)
     statistics = _statistics(wanted, failures, broken, budget)
-    notes = {}
+    notes = split_note(runner.model)
     if reading.of_positions:
-        notes = position_notes(inputs, targets, probe.ignore_index, classes, found)
+        notes |= position_notes(inputs, targets, probe.ignore_index, classes, found)
     needed = points_of(wanted)
     plan = Plan(
         source_size=len(order),

@@ -15,6 +15,7 @@ from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.gradient_checkpoints import gradient_checkpoints_off
 from lightning_nc.guards.kernels import cudnn_off_if_recurrent, fast_path_off
 from lightning_nc.guards.precision import full_precision
+from lightning_nc.guards.shards import is_in_parts
 from lightning_nc.guards.torch_internals import is_batch_norm, tree_leaves, tree_map
 from lightning_nc.tangent.inner_products import widened
 from lightning_nc.tangent.parameter_owners import look
@@ -50,7 +51,7 @@ class Network:
 
     Raises:
         ValueError: If outputs are not one row per sample or depend on the rest of the batch, or if
-            parameters cannot be found.
+            parameters cannot be found or are in parts.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Network:
         self.m = samples
         self.whole = _Outputs(model, call)
         _require_evaluation(model)
+        _require_whole(model)
         self.buffers = {INNER + name: widened(b) for name, b in model.named_buffers()}
         with self.undisturbed():
             self.aliases = _aliases(model, parameters)
@@ -223,6 +225,16 @@ def _require_evaluation(model: nn.Module) -> None:
                 f"'{name}' ({type(module).__name__}) is in training mode, so the outputs of a "
                 "sample are random or depend on the rest of its batch. Call model.eval()."
             )
+
+
+def _require_whole(model: nn.Module) -> None:
+    """Raise if parameters are sharded: their gradients would be those of parts."""
+    if is_in_parts(model):
+        raise ValueError(
+            "Gradients cannot be compared where each process has only a part of the parameters "
+            '(FSDP, tensor parallelism). Use LocalElasticity(parameters="last_layer"), or measure '
+            "a checkpoint in one process."
+        )
 
 
 def _differentiable(x: Any) -> Any:

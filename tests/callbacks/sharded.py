@@ -14,10 +14,11 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, fully_shard
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe
+from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe, measure
 from lightning_nc.guards import unobtrusive as guards
 from tests import nets
 from tests.callbacks.changing_networks import Block, Signals, signals
@@ -376,6 +377,34 @@ def fail_sharded(rank, world):
                 weights = train(kind, [callback])
             ours = [str(w.message) for w in told if "skipped" in str(w.message)]
             results[kind, readings] = weights, callback.failures, len(callback.history), ours
+    return results
+
+
+def in_two(net, mesh):
+    """Splits the features between the first two layers; those after them are whole."""
+    return parallelize_module(net, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+
+
+IN_PARTS = {
+    "whole": lambda net, mesh: net,
+    "fully_shard": lambda net, mesh: fully_shard(net, mesh=mesh),
+    "tensor parallel": in_two,
+}
+
+
+def measured_in_parts(rank, world):
+    """For each kind of sharding what is measured without a Trainer, and what is said."""
+    mesh, results = init_device_mesh("cpu", (world,)), {}
+    measures = [NeuralCollapse(), LocalElasticity()]
+    for kind, shard in IN_PARTS.items():
+        torch.manual_seed(4)
+        linear = [nn.Linear(*sizes) for sizes in ((6, 12), (12, 10), (10, 3))]
+        net = nn.Sequential(linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2])
+        with nets.our_warnings() as told:
+            results[kind] = (
+                measure(shard(net, mesh), nets.vectors(), measures=measures).values,
+                told,
+            )
     return results
 
 

@@ -78,8 +78,8 @@ def test_what_fails_while_a_process_waits_does_not_make_it_leave():
 
 def test_a_process_that_has_other_things_to_do_waits_no_longer():
     store, started = dist.HashStore(), time.monotonic()
-    assert MeetingPlace(store, 0, 2).meet("one", 60, interrupted=lambda: True) == [1]
-    assert MeetingPlace(store, 1, 2).meet("one", 60) == [1]  # who comes later finds it called off
+    assert MeetingPlace(store, 0, 2).meet("one", 60, interrupted=lambda: True) is None
+    assert MeetingPlace(store, 1, 2).meet("one", 60) is None  # who comes later finds it called off
     assert time.monotonic() - started < 30
     assert store.num_keys() == 0
 
@@ -122,6 +122,15 @@ def test_a_signal_ends_the_wait_for_a_process(monkeypatch):
     with pytest.raises(Interrupted):
         missing.gather(0)
     assert time.monotonic() - started < 30
+    assert missing.record.missed == 0
+
+
+def test_a_signal_to_another_process_is_no_failure_of_this_one(monkeypatch):
+    missing = Missing(monkeypatch, wait_seconds=60)
+    name = f"{missing.record.prefix} of run 0, fit, 0"
+    MeetingPlace(missing.store, 1, 2).meet(name, 60, interrupted=lambda: True)
+    with pytest.raises(Interrupted):
+        missing.gather(0)
     assert missing.record.missed == 0
 
 

@@ -16,6 +16,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    DistributedSampler,
     RandomSampler,
     Sampler,
     TensorDataset,
@@ -57,11 +58,42 @@ class Twice(Sampler):
         return 90
 
 
+class ByWeights(DistributedSampler):
+    """Draws with replacement, and rare classes as often as others; of one process here."""
+
+    def __init__(self, data):
+        super().__init__(data, num_replicas=1, rank=0)
+
+    def __iter__(self):
+        return iter(oversampling(self.dataset, len(self.dataset)))
+
+
+class Distributing(DistributedSampler):
+    """Distributes the samples of another sampler, as in many programs; to one process here."""
+
+    def __init__(self, sampler):
+        super().__init__([*sampler], num_replicas=1, rank=0)
+        self.sampler = sampler
+
+    def __iter__(self):
+        return iter(self.sampler)
+
+
 # a loader, options of the Trainer, and what is known before training
 ORIGINS = {
     "plain": (lambda data: DataLoader(data, 10, shuffle=True), {}, COUNTS),
     "in order": (lambda data: DataLoader(data, 10), {}, COUNTS),
     "oversampled": (lambda data: DataLoader(data, 10, sampler=oversampling(data)), {}, None),
+    "distributed by weights": (
+        lambda data: DataLoader(data, 10, sampler=ByWeights(data)),
+        {},
+        None,
+    ),
+    "distributed, in order": (
+        lambda data: DataLoader(data, 10, sampler=Distributing(RandomSampler(data))),
+        {},
+        COUNTS,
+    ),
     "duplicates": (lambda data: DataLoader(data, 10, sampler=Twice()), {}, None),
     "drawn with replacement": (
         lambda data: DataLoader(data, 10, sampler=RandomSampler(data, True)),
@@ -119,13 +151,14 @@ def test_class_counts_are_those_of_the_last_epoch_of_training_batches(origin, tm
         assert all(max(n) < 2 * min(n) for n in counting.epochs)
 
 
+@pytest.mark.parametrize("wrapped", [lambda sampler: sampler, Distributing])
 @pytest.mark.parametrize("weights", ["balanced", "rare"])
-def test_classes_that_are_drawn_less_often_by_chance_are_no_minority(weights, tmp_path):
+def test_classes_that_are_drawn_less_often_by_chance_are_no_minority(weights, wrapped, tmp_path):
     data = mixed((20, 20, 15, 15))
     of_class = torch.tensor({"balanced": [3.0, 3, 4, 4], "rare": [3.0, 3, 0.2, 0.2]}[weights])
     sampler = WeightedRandomSampler(of_class[data.tensors[1]], 200)
     callback = MinorityCollapse(figures=False)
-    loader = DataLoader(data, 10, sampler=sampler)
+    loader = DataLoader(data, 10, sampler=wrapped(sampler))
     said = [t for t in told(tmp_path, [callback], loader, max_epochs=8) if "no minority" in t]
     found = [m.arrays["minority"].tolist() for m in callback.history]
     counts = counted(callback)[1:]

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from torch import nn
 from torchmetrics import MetricCollection
 
 from lightning_nc.functional import class_geometry, separation_fuzziness, variability_collapse
@@ -138,6 +139,29 @@ def test_copies_go_on_by_themselves(metric, clusters):
         copy.update(features[30:], labels[30:])
         assert_same(named(copy.compute()), measured(metric(3), features, labels))
     assert_same(named(ours.compute()), measured(metric(3), features[:30], labels[:30]))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    "cast",
+    [
+        lambda module: module.half(),
+        lambda module: module.to(dtype=torch.float32),  # as FSDP does by default
+        lambda module: module.to(torch.bfloat16),
+        lambda module: module["metric"].set_dtype(torch.float32),
+    ],
+)
+def test_a_metric_stays_exact_in_a_module_that_is_cast(metric, cast, clusters):
+    features, labels = clusters
+    ours = metric(3)
+    module = nn.ModuleDict({"net": nn.Linear(2, 2), "metric": ours})
+    for _ in range(2):
+        cast(module)
+        ours.update(features[:30], labels[:30])
+        cast(module)
+        ours.update(features[30:], labels[30:])
+        assert_same(named(ours.compute()), measured(metric(3), features, labels))
+        ours.reset()
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -77,22 +77,6 @@ def test_coincident_means_are_nan_with_one_warning(metric):
     assert (value["nc1"] if isinstance(value, dict) else value).isnan()
 
 
-def test_a_state_of_lower_precision_is_refused(metric):
-    ours = metric(3).set_dtype(torch.float32)
-    with pytest.raises(TypeError, match=r"cast to torch\.float32"):
-        ours.update(FEATURES, LABELS)
-
-
-def test_a_state_that_is_cast_later_is_refused(metric):
-    ours = metric(3)
-    ours.update(FEATURES, LABELS)
-    ours.set_dtype(torch.float32)
-    with pytest.raises(TypeError, match=r"cast to torch\.float32"):
-        ours.compute()
-    with pytest.raises(TypeError, match=r"cast to torch\.float32"):
-        ours.merge_state(metric(3))
-
-
 @pytest.mark.parametrize("of_others", [lambda: SeparationFuzziness(4), MeanMetric])
 def test_samples_of_other_metrics_are_not_added(metric, of_others):
     with pytest.raises(ValueError, match="features in 3 classes"):
