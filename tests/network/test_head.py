@@ -77,6 +77,19 @@ class Cosine(nn.Module):
         return 8 * F.normalize(x, dim=1) @ F.normalize(self.weight, dim=1).mT
 
 
+class OfColumns(nn.Module):
+    """Its weight has a column per class, as the head of LDAM, which is for long tails, has."""
+
+    def __init__(self, d, rows, cosine=False):
+        super().__init__()
+        self.cosine, self.weight = cosine, nn.Parameter(torch.randn(d, rows))
+
+    def forward(self, x):
+        if self.cosine:
+            return F.normalize(x, dim=1) @ F.normalize(self.weight, dim=0)
+        return x @ self.weight
+
+
 class FixedSimplex(nn.Module):
     """A classifier that does not learn, whose matrix is a buffer and not called weight."""
 
@@ -122,6 +135,7 @@ FOUND = {  # as the head, without being named
     "low rank in one module": lambda: LowRankLinear(D, K),
     "a forward of its own": patched,
     "a matrix in a buffer": lambda: FixedSimplex(D, K),
+    "a column per class": lambda: OfColumns(D, K),
 }
 NAMED = {  # of several modules, which the name alone says
     "dropout and linear": lambda: nn.Sequential(nn.Dropout(0.5), linear()),
@@ -265,6 +279,7 @@ def test_what_rounding_to_half_precision_makes_equal_is_decided_exactly():
     [
         lambda: normed(nn.Sequential(linear(), nn.BatchNorm1d(K))),
         lambda: Cosine(D, K),
+        lambda: OfColumns(D, K, cosine=True),
         lambda: FixedSimplex(D, K, cosine=True),
     ],
 )
@@ -277,9 +292,18 @@ def test_so_does_that_of_heads_that_are_more_than_linear(head, name):
     if isinstance(model.head, Cosine):
         assert not found.is_affine
         assert torch.equal(found.weight, model.head.weight.double())
+    if isinstance(model.head, OfColumns):
+        assert not found.is_affine
+        assert torch.equal(found.weight, model.head.weight.T.double())
     if isinstance(model.head, FixedSimplex):
         assert not found.is_affine
         assert torch.equal(found.weight, model.head.simplex.T.double())
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_nothing_is_said_of_rows_if_a_head_has_a_column_per_class(cosine):
+    (answer,) = ask(made(lambda: OfColumns(D, K, cosine)), Request(classifier=True))
+    assert not answer.notes
 
 
 TWO = nets.vectors((30, 25), spread=3.0)
