@@ -12,13 +12,13 @@ from lightning_nc.functional.loss_gradients import loss_gradients
 from lightning_nc.functional.powers_of_two import scale_of
 from lightning_nc.guards.generators import seed_generators
 from lightning_nc.guards.torch_internals import tree_leaves
+from lightning_nc.network.answers import answer_of
 from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.capture import capture
 from lightning_nc.network.head import Head
 from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.parameters import Arguments
 from lightning_nc.network.points import Point
-from lightning_nc.network.pooling import main_tensor
 from lightning_nc.passes.agreement import MeasurementError
 from lightning_nc.passes.gradient_cost import announcement, expected_seconds
 from lightning_nc.passes.measuring_pass import MeasuringPass
@@ -98,15 +98,23 @@ class GradientPass(MeasuringPass):
                 if wanted.parameters == "last_layer":
                     answer = self._add_last_layer(sums, place, inputs, labels)
                 else:
-                    answer = self._add_share(sums, wanted, batch.number, inputs, labels)
+                    classes = plan.num_labels
+                    answer = self._add_share(sums, wanted, classes, batch.number, inputs, labels)
         return _Share(plan, sums, answer)
 
     def _add_share(
-        self, sums: Sums, wanted: KernelRequest, number: int, inputs: Any, labels: Tensor
+        self,
+        sums: Sums,
+        wanted: KernelRequest,
+        classes: int,
+        number: int,
+        inputs: Any,
+        labels: Tensor,
     ) -> KernelAnswer:
         """Add the gradients along the output directions of this process to the sums."""
         begun, runner, held = time.perf_counter(), self.runner, self.runner.generators()
-        read = wanted.outputs if callable(wanted.outputs) else main_tensor
+        of_all = partial(answer_of, classes=classes)
+        read = wanted.outputs if callable(wanted.outputs) else of_all
 
         def call(inputs: Any) -> Tensor:
             seed_generators(self.probe.seed, number, held)
