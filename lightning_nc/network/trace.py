@@ -1,12 +1,13 @@
 """Which modules run when a network is called once, in what order, and what depends on what."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lightning_nc.network.answers import beside, has_columns
 from lightning_nc.network.head import shapes_held
@@ -124,7 +125,7 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
     The graph holds no values, so that this takes no more memory than a forward pass without
     gradients, unless the network differentiates in its own forward pass. If no path leads from the
     output to the input, the network is called a second time, with gradients also where it turns
-    them off, as around a frozen backbone: its output depends on the input all the same.
+    them off or detaches, as after a frozen backbone: its output depends on the input all the same.
 
     Args:
         model: The network, in the state in which it is measured.
@@ -142,7 +143,22 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
         for module in named_modules(model).values():
             if not isinstance(module, torch.jit.ScriptModule):
                 hooks.enter_context(module.register_forward_pre_hook(_turn_gradients_on))
-        return _without_values(model, inputs, call, tokens)
+        hooks.enter_context(_Attached())
+        try:
+            return _without_values(model, inputs, call, tokens)
+        except RuntimeError:  # such as numpy(), which a tensor in a graph refuses
+            return found
+
+
+class _Attached(TorchFunctionMode):
+    """What a network detaches stays in the graph, such as features for an online classifier."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.detach and args[0].grad_fn is not None:
+            return args[0].view_as(args[0])
+        return func(*args, **(kwargs or {}))
 
 
 def _turn_gradients_on(*_: Any) -> None:
