@@ -19,6 +19,7 @@ from lightning_nc.network.head import Head
 from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.parameters import Arguments
 from lightning_nc.network.points import Point
+from lightning_nc.network.samples import Samples
 from lightning_nc.passes.agreement import MeasurementError
 from lightning_nc.passes.gradient_cost import announcement, expected_seconds
 from lightning_nc.passes.measuring_pass import MeasuringPass
@@ -90,8 +91,7 @@ class GradientPass(MeasuringPass):
                     "probe=Probe(source, name=..., unpack=...)."
                 )
             batch = chosen_samples(plan, wanted, self.probe)
-            reading = Reading(samples, [batch], self.probe)
-            _, inputs, labels, *_ = next(labelled_batches(self.runner, reading))
+            inputs, labels = self._read(samples, batch)
             m = len(labels)
             sums = self._sums({"kernel": (m, m), "squared moves": (m, m)})
             with self.runner.precision():
@@ -101,6 +101,19 @@ class GradientPass(MeasuringPass):
                     classes = plan.num_labels
                     answer = self._add_share(sums, wanted, classes, batch.number, inputs, labels)
         return _Share(plan, sums, answer)
+
+    def _read(self, samples: Samples, batch: ProbeBatch) -> tuple[Any, Tensor]:
+        """Inputs and labels of the chosen samples, which are compared in one batch."""
+        try:
+            found = next(labelled_batches(self.runner, Reading(samples, [batch], self.probe)))
+        except RuntimeError as error:
+            if "stack expects each tensor to be equal size" not in str(error):
+                raise
+            raise DoesNotApply(
+                f"Gradients of {batch.size} samples are compared in one batch, and these vary in "
+                "size. Give a loader whose collate_fn pads them, or leave LocalElasticity out."
+            ) from error
+        return found.inputs, found.labels
 
     def _add_share(
         self,
