@@ -33,8 +33,8 @@ def shapes_of(found: Trace) -> dict[Place, tuple[int, ...]]:
             shapes[run.name, run.number, "input"] = run.input_shape
     if found.raw is not None:
         shapes[None, 0, "output"] = tuple(found.raw.shape)
-    if found.output_shape is not None:
-        shapes["", 0, "returned"] = found.output_shape
+    if found.returned_shape is not None:
+        shapes["", 0, "returned"] = found.returned_shape
     return shapes
 
 

@@ -96,13 +96,13 @@ def calling(
     else:
         own = partial(call_model, called) if isinstance(forward, str) else partial(called, model)
         function = own if wrapper is None else partial(_call_within, wrapper, model, own)
-    function = partial(call_with_advice, model, function)
     parameters = None if called is forward else parameters_of(called)
     names = positional(parameters or {})
-    if names[:1] != ["batch"]:
-        return Calling(function, parameters=parameters)
-    after = (0,) if names[1:2] == ["batch_idx"] else ()
-    return Calling(partial(call_with_batch, function), after)
+    after: tuple[Any, ...] | None = None
+    if names[:1] == ["batch"]:
+        after = (0,) if names[1:2] == ["batch_idx"] else ()
+        function, parameters = partial(call_with_batch, function), None
+    return Calling(partial(call_with_advice, model, function), after, parameters)
 
 
 def call_model(

@@ -71,13 +71,12 @@ def read_head(name: str, module: nn.Module, h: Any, output: Any) -> Head:
         read = _read_outputs(module, h, main_tensor(output))
         if read is not None:
             return Head(*read, is_plain=False, is_affine=True)
+    d, rows = (getattr(each, "shape", (0,))[-1] for each in (h, main_tensor(output)))
     if not isinstance(weight, Tensor) or weight.ndim < 2:
-        d, rows = (getattr(each, "shape", (0,))[-1] for each in (h, main_tensor(output)))
-        weight, bias = own_matrix(module, d, rows), None
-        if weight is not None and d != rows:  # of a square one it is not known which axis is which
-            weight = weight if weight.shape[0] == rows else weight.mT
-        else:
-            weight = None
+        # of a square one it is not known which axis is which
+        weight, bias = own_matrix(module, d, rows) if d != rows else None, None
+    if weight is not None and weight.shape == (d, rows) != (rows, d):
+        weight = weight.mT  # as of heads that compute h W
     if weight is None:
         raise ValueError(
             f"The head '{name}' is a {type(module).__name__}: it is not an affine map of its "

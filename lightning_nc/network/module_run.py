@@ -93,6 +93,8 @@ def _weight_rows(
         # a matrix for the loss, for example, may be of features that come later
         of_input = weight.ndim > 2 or features is None or features in weight.shape
         own = weight.shape[0] if of_input else None
+        if shape and weight.shape == (features, shape[-1]):
+            own = shape[-1]  # of a module that computes h W
     if isinstance(declared, int) and own != declared and shape and shape[-1] == declared:
         return declared
     if own is None and shape and own_matrix(module, features, shape[-1]) is not None:

@@ -63,13 +63,14 @@ def takes_one(module: nn.Module) -> bool:
 
 def taken_by(parameters: Parameters, inputs: Mapping[str, Any]) -> Any:
     """What a network takes of a dict: the part that it names, or a single value."""
+    named = {name: inputs[name] for name in parameters if name in inputs}
+    # before keywords, for ``forward(*args, **kwargs)`` that hands all on to another network
+    if len(inputs) == 1 and not named and accept(parameters, tuple(inputs.values()), {}):
+        return (*inputs.values(),)
     if accept(parameters, (), inputs):
         return inputs
-    named = {name: inputs[name] for name in parameters if name in inputs}
     if named:
         return named if accept(parameters, (), named) else inputs
-    if len(inputs) == 1 and accept(parameters, tuple(inputs.values()), {}):
-        return (*inputs.values(),)
     if not inputs or len(parameters) != 1 or not positional(parameters):
         return inputs  # others may be meant for further parameters
     shaped = [each for each in inputs.values() if isinstance(each, Tensor) and each.ndim > 1]

@@ -66,8 +66,17 @@ class Positions(NamedTuple):
         return cls(items, places[starts[items] + ranks], tuple(targets.shape[1:]), len(targets))
 
     def labels(self, targets: Tensor) -> Tensor:
-        """The labels of the samples, shape ``(n,)``."""
+        """The labels of the samples, shape ``(n,)``.
+
+        Raises:
+            ValueError: If one is negative.
+        """
         found: Tensor = targets.flatten(1)[self.items, self.places]
+        if len(found) and (low := int(found.min())) < 0:
+            raise ValueError(
+                f"Label {low} of a position is no class. If it marks positions without a class, "
+                f"set Probe(..., ignore_index={low}); if not, renumber labels in Probe(unpack=...)."
+            )
         return found
 
     def to(self, device: torch.device) -> "Positions":

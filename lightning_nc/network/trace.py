@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from lightning_nc.network.answers import beside, has_columns
 from lightning_nc.network.head import shapes_held
 from lightning_nc.network.module_run import ModuleRun, run_of
-from lightning_nc.network.nesting import floating_tensor_in, parts_of, replaced, tensors_in
+from lightning_nc.network.nesting import floating_tensor_in, replaced, tensors_in
 from lightning_nc.network.points import named_modules
 from lightning_nc.network.pooling import main_tensor
 
@@ -23,8 +25,10 @@ class Trace(NamedTuple):
         sources: Autograd nodes of the input, or of the embeddings of tokens.
         output: Autograd node of the network's output, or of a view of it; None if it has none.
         output_shape: Shape of the network's output; None if it is no tensor.
-        others: Autograd nodes of what else the network returns in that shape, by the code that
-            takes it, such as ``["auxiliary"]`` or ``[1]``; empty where one is called the logits.
+        returned_shape: Shape of the main tensor that the network returns, which `answering` may
+            find to be features beside the logits.
+        beside: Autograd node and shape of what else the network returns, by the code that takes it;
+            see `answers.beside`.
         raw: The raw input if it is a floating-point tensor; None otherwise.
         modules: All modules by name, including those that did not run.
         shapes: Shapes of the floating-point tensors that each module holds itself, as they were
@@ -35,10 +39,23 @@ class Trace(NamedTuple):
     sources: set[Any]
     output: Any
     output_shape: tuple[int, ...] | None
-    others: dict[str, Any]
+    returned_shape: tuple[int, ...] | None
+    beside: dict[str, tuple[Any, tuple[int, ...]]]
     raw: Tensor | None
     modules: dict[str, nn.Module]
     shapes: dict[nn.Module, set[tuple[int, ...]]]
+
+    def answering(self, classes: int) -> "Trace":
+        """The same, of the output that has a column for each class; see `answers.answer_of`."""
+        shape = self.output_shape
+        if shape is None or len(shape) < 2 or has_columns(shape, classes):
+            return self
+        fits = {way: part for way, part in self.beside.items() if has_columns(part[1], classes)}
+        if not fits:
+            return self
+        way, (node, shape) = next(iter(fits.items()))
+        others = {name: part for name, part in self.beside.items() if name != way}
+        return self._replace(output=node, output_shape=shape, beside=others)
 
     def keys(self) -> list[tuple[str, int]]:
         """Return the key of each run."""
@@ -108,7 +125,7 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
     The graph holds no values, so that this takes no more memory than a forward pass without
     gradients, unless the network differentiates in its own forward pass. If no path leads from the
     output to the input, the network is called a second time, with gradients also where it turns
-    them off, as around a frozen backbone: its output depends on the input all the same.
+    them off or detaches, as after a frozen backbone: its output depends on the input all the same.
 
     Args:
         model: The network, in the state in which it is measured.
@@ -126,7 +143,22 @@ def trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any]) -> Trace:
         for module in named_modules(model).values():
             if not isinstance(module, torch.jit.ScriptModule):
                 hooks.enter_context(module.register_forward_pre_hook(_turn_gradients_on))
-        return _without_values(model, inputs, call, tokens)
+        hooks.enter_context(_Attached())
+        try:
+            return _without_values(model, inputs, call, tokens)
+        except RuntimeError:  # such as numpy(), which a tensor in a graph refuses
+            return found
+
+
+class _Attached(TorchFunctionMode):
+    """What a network detaches stays in the graph, such as features for an online classifier."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.detach and args[0].grad_fn is not None:
+            return args[0].view_as(args[0])
+        return func(*args, **(kwargs or {}))
 
 
 def _turn_gradients_on(*_: Any) -> None:
@@ -178,10 +210,12 @@ def _trace(model: nn.Module, inputs: Any, call: Callable[[Any], Any], tokens: bo
         returned = call(inputs)
         output = main_tensor(returned)
         node = _held_node(output) if isinstance(output, Tensor) else None
-        others = _others(returned, output)
-    output_shape = tuple(output.shape) if isinstance(output, Tensor) else None
+        parts = beside(returned, output) if isinstance(output, Tensor) else {}
+        others = {way: (_held_node(part), tuple(part.shape)) for way, part in parts.items()}
+    others = {way: other for way, other in others.items() if other[0] is not None}
+    shape = tuple(output.shape) if isinstance(output, Tensor) else None
     origin = sources.given or sources.derived
-    return Trace(runs, origin, node, output_shape, others, raw, modules, shapes)
+    return Trace(runs, origin, node, shape, shape, others, raw, modules, shapes)
 
 
 class _Sources:
@@ -221,22 +255,6 @@ def _held_node(tensor: Tensor) -> Any:
     does not keep itself; that of a view keeps it.
     """
     return (tensor.view_as(tensor) if tensor.layout is torch.strided else tensor).grad_fn
-
-
-def _others(returned: Any, output: Any) -> dict[str, Any]:
-    """What a network returns beside its output, in its shape; see `Trace`."""
-    parts = parts_of(returned)
-    if not isinstance(output, Tensor) or "logits" in parts:
-        return {}
-    items = isinstance(returned, Mapping | tuple | list)
-    return {
-        (f'["{key}"]' if isinstance(key, str) else f"[{key}]") if items else f".{key}": node
-        for key, part in parts.items()
-        if isinstance(part, Tensor)
-        and part.shape == output.shape
-        and not _same_memory(part, output)
-        and (node := _held_node(part)) is not None
-    }
 
 
 def _source(tensor: Tensor, sources: set[Any]) -> Tensor:

@@ -9,11 +9,15 @@ from torch import nn
 from lightning_nc.network.nesting import described, floating_tensor_in
 from lightning_nc.network.parameters import Arguments, Parameters, Single, signature
 
-# what torch says of inputs whose sizes do not fit
-_OF_SHAPES = ("shapes cannot be multiplied", "The size of tensor", "expected input")
+# what torch says of inputs of other sizes or types, or of several for one
+_OF_INPUTS = (
+    *("shapes cannot be multiplied", "The size of tensor", "expected input"),
+    *("same dtype", "scalar type", "Boolean value of Tensor"),
+)
 _METHODS = {"float32": "net.float()", "float64": "net.double()"}
 # what is raised by a network that was given a dict for a tensor, or the other way round
 _OF_KINDS = (TypeError, AttributeError, IndexError, KeyError)
+_SAID = "The network "  # in what is said here, once
 _WITHOUT_GRADIENTS = (
     ". The network takes gradients when it is called, and a measurement has none, as in "
     "validation: use torch.enable_grad() in its forward, or Probe(..., forward=lambda module, "
@@ -22,35 +26,46 @@ _WITHOUT_GRADIENTS = (
 
 
 def call_with_advice(model: nn.Module, function: Callable[[Any], Any], inputs: Any) -> Any:
-    """Call a function; say so if types or sizes of inputs do not fit, or gradients are missing."""
+    """Call a function; say so if inputs do not fit, or gradients are missing."""
     try:
         return function(inputs)
+    except _OF_KINDS as error:
+        if _SAID in str(error):
+            raise
+        raise TypeError(f"{_in_a_line(error)}{_when_called_with(inputs)}") from error
     except RuntimeError as error:
-        if any(word in str(error) for word in _OF_SHAPES):
-            raise RuntimeError(f"{error}{_when_called_with(inputs)}") from error
         if "does not require grad" in str(error):
             raise RuntimeError(f"{error}{_WITHOUT_GRADIENTS}") from error
-        given, own = floating_tensor_in(inputs), filter(torch.is_floating_point, model.parameters())
-        types = {each.dtype for each in own}
         # what torch says of two types that do not fit differs by layer, but has this word
-        if given is None or not types or given.dtype in types or "type" not in str(error):
-            raise
-        of_inputs, *of_network = (
-            str(each).removeprefix("torch.") for each in (given.dtype, *sorted(types, key=str))
-        )
-        raise TypeError(
-            f"The inputs are {of_inputs}, but the network's parameters are "
-            f"{' and '.join(of_network)}: {error}. Convert the network, as by "
-            f"{_METHODS.get(of_inputs, f'net.to(torch.{of_inputs})')}, or give a loader whose "
-            f"inputs are {of_network[0]}."
-        ) from error
+        if "type" in str(error) and (text := _of_other_types(model, inputs, error)):
+            raise TypeError(text) from error
+        if any(word in str(error) for word in _OF_INPUTS):
+            raise RuntimeError(f"{error}{_when_called_with(inputs)}") from error
+        raise
+
+
+def _of_other_types(model: nn.Module, inputs: Any, error: Exception) -> str:
+    """What is said of inputs in another precision than the network; empty if they have its own."""
+    given, own = floating_tensor_in(inputs), filter(torch.is_floating_point, model.parameters())
+    types = {each.dtype for each in own}
+    if given is None or not types or given.dtype in types:
+        return ""
+    of_inputs, *of_network = (
+        str(each).removeprefix("torch.") for each in (given.dtype, *sorted(types, key=str))
+    )
+    return (
+        f"The inputs are {of_inputs}, but the network's parameters are "
+        f"{' and '.join(of_network)}: {error}. Convert the network, as by "
+        f"{_METHODS.get(of_inputs, f'net.to(torch.{of_inputs})')}, or give a loader whose "
+        f"inputs are {of_network[0]}."
+    )
 
 
 def _when_called_with(inputs: Any) -> str:
     given = inputs.value if isinstance(inputs, Single) else inputs
     given = tuple(given) if isinstance(given, Arguments) else given
     return (
-        f". The network was called with {described(given)}. If it takes something else, say what: "
+        f". {_SAID}was called with {described(given)}. If it takes something else, say what: "
         "Probe(..., unpack=lambda batch: (inputs, labels)); if its forward does not compute the "
         "classes, say how to call it: Probe(..., forward=lambda module, inputs: ...)."
     )
@@ -63,10 +78,14 @@ def call_with_single(model: Callable[..., Any], parameters: Parameters, inputs: 
     except _OF_KINDS as error:
         raise TypeError(
             f"The network is {signature(parameters)} and was called with "
-            f"{described(inputs.value)}, where it raised {type(error).__name__}: "
-            f"{str(error).partition(chr(10))[0]}. Give it what it takes: Probe(..., unpack=lambda "
-            'batch: (batch["..."], labels)); or all as one argument: ((batch,), labels).'
+            f"{described(inputs.value)}, where it raised {_in_a_line(error)}. Give it what it "
+            'takes: Probe(..., unpack=lambda batch: (batch["..."], labels)); or all as one '
+            "argument: ((batch,), labels)."
         ) from error
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0].removesuffix('.')}"
 
 
 def call_with_batch(function: Callable[[Any], Any], inputs: Any) -> Any:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_nc.functional.classifier import LinearDecision, decision_unit, two_row_head
 from lightning_nc.functional.powers_of_two import in_units_of
+from lightning_nc.network.answers import answer_of
 from lightning_nc.network.capture import Capture
 from lightning_nc.network.head import Head, far_from
 from lightning_nc.network.nesting import tensors_in
@@ -73,9 +74,9 @@ class HeadDecisions:
 
         Args:
             features: Features at the head's input, shape ``(n, d)``.
-            outputs: What the network returned, and what the head returned. The first with a column
-                per row of the head, or with a single column for two rows, decides; but what a head
-                that was named returned decides if the network returned it among other outputs.
+            outputs: What the network returned, and what the head returned. The first tensor with a
+                column per row of the head, or with a single column for two rows, decides; but what
+                a head that was named returned decides if the network returned it among others.
             positions: Which positions are samples, if labels are of positions.
 
         Returns:
@@ -85,9 +86,10 @@ class HeadDecisions:
             ``(6, n)``.
         """
         outputs = outputs[-1:] if self._is_named and _is_among(*outputs) else outputs
+        outputs = [answer_of(output, self._rows) for output in outputs]
         if positions is not None:
             outputs = [self._at(output, positions, features) for output in outputs]
-        shaped = (_columns(main_tensor(output), len(features), self._rows) for output in outputs)
+        shaped = (_columns(output, len(features), self._rows) for output in outputs)
         output = next((z for z in shaped if z is not None), None)
         of_h = decision_unit(features)
         rows = max(_AT_ONCE // self._rows, 1)

@@ -12,13 +12,14 @@ from lightning_nc.functional.loss_gradients import loss_gradients
 from lightning_nc.functional.powers_of_two import scale_of
 from lightning_nc.guards.generators import seed_generators
 from lightning_nc.guards.torch_internals import tree_leaves
+from lightning_nc.network.answers import answer_of
 from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.capture import capture
 from lightning_nc.network.head import Head
 from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.parameters import Arguments
 from lightning_nc.network.points import Point
-from lightning_nc.network.pooling import main_tensor
+from lightning_nc.network.samples import Samples
 from lightning_nc.passes.agreement import MeasurementError
 from lightning_nc.passes.gradient_cost import announcement, expected_seconds
 from lightning_nc.passes.measuring_pass import MeasuringPass
@@ -90,23 +91,43 @@ class GradientPass(MeasuringPass):
                     "probe=Probe(source, name=..., unpack=...)."
                 )
             batch = chosen_samples(plan, wanted, self.probe)
-            reading = Reading(samples, [batch], self.probe)
-            _, inputs, labels, *_ = next(labelled_batches(self.runner, reading))
+            inputs, labels = self._read(samples, batch)
             m = len(labels)
             sums = self._sums({"kernel": (m, m), "squared moves": (m, m)})
             with self.runner.precision():
                 if wanted.parameters == "last_layer":
                     answer = self._add_last_layer(sums, place, inputs, labels)
                 else:
-                    answer = self._add_share(sums, wanted, batch.number, inputs, labels)
+                    classes = plan.num_labels
+                    answer = self._add_share(sums, wanted, classes, batch.number, inputs, labels)
         return _Share(plan, sums, answer)
 
+    def _read(self, samples: Samples, batch: ProbeBatch) -> tuple[Any, Tensor]:
+        """Inputs and labels of the chosen samples, which are compared in one batch."""
+        try:
+            found = next(labelled_batches(self.runner, Reading(samples, [batch], self.probe)))
+        except RuntimeError as error:
+            if "stack expects each tensor to be equal size" not in str(error):
+                raise
+            raise DoesNotApply(
+                f"Gradients of {batch.size} samples are compared in one batch, and these vary in "
+                "size. Give a loader whose collate_fn pads them, or leave LocalElasticity out."
+            ) from error
+        return found.inputs, found.labels
+
     def _add_share(
-        self, sums: Sums, wanted: KernelRequest, number: int, inputs: Any, labels: Tensor
+        self,
+        sums: Sums,
+        wanted: KernelRequest,
+        classes: int,
+        number: int,
+        inputs: Any,
+        labels: Tensor,
     ) -> KernelAnswer:
         """Add the gradients along the output directions of this process to the sums."""
         begun, runner, held = time.perf_counter(), self.runner, self.runner.generators()
-        read = wanted.outputs if callable(wanted.outputs) else main_tensor
+        of_all = partial(answer_of, classes=classes)
+        read = wanted.outputs if callable(wanted.outputs) else of_all
 
         def call(inputs: Any) -> Tensor:
             seed_generators(self.probe.seed, number, held)

@@ -58,9 +58,13 @@ def _bypass_note(found: Trace, head: ModuleRun, request: Request) -> dict[str, s
     """Say that a head that was found is not all that the output is made of, or nothing."""
     if request.head is not None or not is_bypassed(found, head):
         return {}
+    decisions = "those of the output"
+    rows, of_head = found.output_shape, head.shape
+    if rows and of_head and rows[0] != of_head[0]:
+        decisions = f"its own, since the network returns {rows[0]} rows for its {of_head[0]}"
     return {
         "bypass": f"the network's output does not depend on the head '{head.name}' alone: "
-        "features, W and b are those of this head, decisions those of the output. If another "
+        f"features, W and b are those of this head, decisions {decisions}. If another "
         "module is meant, name it: head=..."
     }
 
@@ -73,7 +77,11 @@ def outputs_note(found: Trace, request: Request) -> dict[str, str]:
     """
     if request.head is not None:
         return {}
-    layers = {way: _weighted_layers(found, node) for way, node in found.others.items()}
+    layers = {
+        way: _weighted_layers(found, node)
+        for way, (node, shape) in found.beside.items()
+        if shape == found.output_shape
+    }
     first = _weighted_layers(found, found.output)
     way = max(layers, key=lambda way: layers[way], default="")
     if not way or layers[way] < first + (not request.classifier):
@@ -107,7 +115,7 @@ def is_apart(head: ModuleRun, request: Request) -> bool:
 
 def no_head_note(found: Trace, classes_seen: int, last: Point) -> dict[str, str]:
     """Say that there is no head, what the features are, and what is not logged for that."""
-    features, shape = f"the {last.name}", found.output_shape
+    features, shape = f"the {last.name}", found.returned_shape
     if last.side == "returned" and shape is not None:
         features = f"what the network returns, of shape {shape}"
         if shape[-1] == classes_seen:

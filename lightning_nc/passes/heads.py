@@ -74,7 +74,13 @@ def _found_head(found: Trace, classes_seen: int) -> tuple[ModuleRun | None, Modu
     if not is_exact and (by_name or _makes_features(found, head, classes_seen)):
         return None, None
     is_later = last is not None and last.name != head.name and (last.rows or 0) > classes_seen
-    return head, last if is_later else None
+    return head, last if is_later and not _decides_alone(found, head, last) else None
+
+
+def _decides_alone(found: Trace, head: ModuleRun, other: ModuleRun | None) -> bool:
+    """Whether the output is computed from a head and not from another layer, as of a projector."""
+    leading = found.leading_to([found.output])
+    return head in leading and other not in leading
 
 
 def _whole(found: Trace, head: ModuleRun) -> ModuleRun:

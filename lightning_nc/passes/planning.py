@@ -70,7 +70,7 @@ def make_plan(
     with runner.precision():
         found = trace(runner.model, inputs, runner.call)
     reading, positions, drawn = _drawn(runner, reading, order, targets, found)
-    classes = drawn.classes
+    classes, found = drawn.classes, found.answering(drawn.num_labels)
 
     places = Places(runner, reading, found, inputs, drawn)
     failures = dict(failed)

@@ -262,11 +262,15 @@ def _require_independent(one: Tensor, two: Tensor, precision: float) -> None:
             "The network's outputs are not finite (NaN or infinity). The network has diverged or "
             "overflows in its precision."
         )
-    tolerance = precision * one.abs().max()
-    independent = len(one) == 1 and len(two) == 2
-    if not independent or not bool(((one - two[:1]).abs() <= tolerance).all()):
+    if len(one) != 1 or len(two) != 2:
+        raise ValueError(
+            f"The network returns {len(one)} rows of outputs for one sample and {len(two)} for "
+            "two, but a sample has one row. Give inputs with a row for each sample, unlike texts "
+            "in one row with their offsets, and of an ensemble whose members are stacked return "
+            "one or their mean: Probe(..., forward=lambda module, inputs: ...)."
+        )
+    if not bool(((one - two[:1]).abs() <= precision * one.abs().max()).all()):
         raise ValueError(
             "The outputs of a sample depend on the rest of its batch or change from call to call, "
-            "so it has no gradient of its own. Call model.eval(), do not use batch statistics, and "
-            "give inputs with a row for each sample, unlike texts in one row with their offsets."
+            "so it has no gradient of its own. Call model.eval(), and do not use batch statistics."
         )

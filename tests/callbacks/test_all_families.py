@@ -155,6 +155,27 @@ def test_labels_of_positions_have_no_gradients_of_samples(tmp_path, log):
     assert "labels are of positions" in said[0]
 
 
+class OfBags(nn.Module):
+    """Classifies bags of instances, as in multiple-instance learning."""
+
+    def __init__(self):
+        super().__init__()
+        self.instances, self.head = nn.Sequential(nn.Linear(6, 12), nn.Tanh()), nn.Linear(12, 3)
+
+    def forward(self, bags):
+        return self.head(self.instances(bags).mean(1))
+
+
+def test_bags_of_several_sizes_have_no_batch_in_which_gradients_are_compared(tmp_path, log):
+    data = [(torch.randn(2 + n % 4, 6), n % 3) for n in range(24)]
+    callbacks = callbacks_for(figures=False, on_error="raise")
+    nets.fit(tmp_path, callbacks, data, OfBags(), batch_size=1)
+    assert [len(each.history) for each in callbacks] == [3, 3, 3, 0]
+    (said,) = (text for text in log() if text.startswith("LocalElasticity"))
+    assert "these vary in size" in said
+    assert callbacks[-1].failures == 0
+
+
 def test_sharded_parameters_leave_local_elasticity_out(tmp_path, log, monkeypatch):
     monkeypatch.setattr("lightning_nc.callbacks.strategies.SHARDING", ("SingleDeviceStrategy",))
     callbacks = callbacks_for(figures=False)

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import TensorDataset
 
-from lightning_nc import EquiSeparation, find_blocks, measure
+from lightning_nc import EquiSeparation, NeuralCollapse, find_blocks, measure
 from tests import architectures, reference
 from tests.architectures import CLASSES, IMAGES, Block, numbered, published
 
@@ -122,6 +122,48 @@ def test_blocks_whose_weights_are_parametrized_are_still_of_one_class():
     for block in net[:2]:
         nn.utils.parametrizations.spectral_norm(block)
     assert find_blocks(net, torch.randn(6, 5)) == ["input", "0", "1"]
+
+
+class _Detached(nn.Module):
+    """Self-supervised, with an online classifier of features that it is not to change."""
+
+    def __init__(self, kept=None):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(5, 8), Block(), Block())
+        self.classifier, self.projector = nn.Linear(8, CLASSES), nn.Linear(8, 2 * CLASSES)
+        self.register_parameter("scale", nn.Parameter(torch.ones(())))
+        self.kept = kept
+
+    def forward(self, x):
+        h = self.backbone(x)
+        self.scale.detach().clamp_(0, 1)
+        if self.kept is not None:
+            self.kept.append(h.detach().numpy())
+        return {"logits": self.classifier(h.detach()), "z": self.projector(h)}
+
+
+def test_blocks_before_a_detached_classifier_and_that_head_are_found():
+    net = _Detached()
+    assert find_blocks(net, torch.randn(6, 5)) == ["input", "backbone.1", "backbone.2"]
+    data = torch.randn(40, 5), torch.arange(40) % CLASSES
+    found = measure(net, data, measures=[EquiSeparation(), NeuralCollapse()]).values
+    named = measure(net, data, measures=[NeuralCollapse(head="classifier")]).values
+    assert found["nc/data/nc3"] == pytest.approx(named["nc/data/nc3"])
+    assert "separation_layers/data/backbone.2" in found
+
+
+def test_a_network_that_needs_what_it_detaches_to_be_detached_is_measured():
+    data = torch.randn(40, 5), torch.arange(40) % CLASSES
+    found, plain = (
+        measure(net, data, measures=[NeuralCollapse()]).values
+        for net in (_seeded(lambda: _Detached(kept=[])), _seeded(_Detached))
+    )
+    assert found["nc/data/nc3"] == pytest.approx(plain["nc/data/nc3"])
+
+
+def _seeded(make):
+    torch.manual_seed(0)
+    return make()
 
 
 class _Frozen(nn.Module):

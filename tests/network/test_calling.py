@@ -67,7 +67,8 @@ CALLS = {
     "a dict": (OfFeatures(), {"category": X, "number": 2 * X}, 2 * X * X),
     "a dict of vectors": (OfFeatures(), {"category": X[0], "number": X[1]}, X[0] * X[1]),
     "a tuple in a tuple": (nn.Identity(), ((X, X),), (X, X)),
-    "all keywords": (Anything(), {"image": X}, ((), {"image": X})),
+    "all keywords": (Anything(), {"ids": X, "mask": X}, ((), {"ids": X, "mask": X})),
+    "a keyword that may be an argument": (Anything(), {"image": X}, ((X,), {})),
     "all arguments": (Anything(), [X, 3], ((X, 3), {})),
 }
 
@@ -97,6 +98,40 @@ def test_what_a_network_takes_comes_first():
     assert list(calling(net).inputs_of(None, inputs)) == ["input", "weight", "index"]
     assert calling(net).inputs_of(None, {"weight": X[:, 0], "image": X})[0] is X
     assert calling(net, lambda net, inputs: net(inputs["input"])).inputs_of(None, inputs) is inputs
+
+
+class HandsOn(nn.Module):
+    """As a wrapper, it hands all that it is given on to another network."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, *args, **kwargs):
+        return self.net(*args, **kwargs)
+
+
+class OfTask(nn.Linear):
+    def forward(self, x, task=None):
+        return super().forward(x) if task is None or task == 0 else x
+
+
+MISUNDERSTOOD = {
+    "an index for inputs": (nn.Linear(3, 2), torch.arange(4), "int64 of shape (4,)"),
+    "tokens for vectors": (nn.Embedding(3, 2), X, "float32 of shape (4, 3)"),
+    "inputs and labels for inputs": (OfTask(3, 2), [X, torch.arange(4)], "2 items: float32"),
+    "a key that is missing": (Everything(), {"image": X}, "KeyError: 'scale'. The network was"),
+    "keys of another network": (HandsOn(nn.Linear(3, 2)), {"a": X, "b": X}, "dict of 'a'"),
+}
+
+
+@pytest.mark.parametrize("case", MISUNDERSTOOD)
+def test_what_a_network_was_called_with_is_said_if_it_takes_something_else(case):
+    net, inputs, words = MISUNDERSTOOD[case]
+    with pytest.raises((RuntimeError, TypeError)) as raised:
+        calling(net).function(inputs)
+    for word in (words, "The network was called with", "unpack=", "forward="):
+        assert str(raised.value).count(word) == 1
 
 
 @pytest.mark.parametrize("net", [nn.Linear(5, 2), nn.Conv2d(5, 2, 3)])

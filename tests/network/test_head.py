@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.utils.data import TensorDataset
 
-from lightning_nc import EquiSeparation, NeuralCollapse, Probe, measure
+from lightning_nc import EquiSeparation, LocalElasticity, NeuralCollapse, Probe, measure
 from lightning_nc.network.head import read_head
 from lightning_nc.network.runner import plain_runner
 from lightning_nc.passes.agreement import Processes
@@ -77,6 +77,19 @@ class Cosine(nn.Module):
         return 8 * F.normalize(x, dim=1) @ F.normalize(self.weight, dim=1).mT
 
 
+class OfColumns(nn.Module):
+    """Its weight has a column per class, as the head of LDAM, which is for long tails, has."""
+
+    def __init__(self, d, rows, cosine=False):
+        super().__init__()
+        self.cosine, self.weight = cosine, nn.Parameter(torch.randn(d, rows))
+
+    def forward(self, x):
+        if self.cosine:
+            return F.normalize(x, dim=1) @ F.normalize(self.weight, dim=0)
+        return x @ self.weight
+
+
 class FixedSimplex(nn.Module):
     """A classifier that does not learn, whose matrix is a buffer and not called weight."""
 
@@ -122,6 +135,7 @@ FOUND = {  # as the head, without being named
     "low rank in one module": lambda: LowRankLinear(D, K),
     "a forward of its own": patched,
     "a matrix in a buffer": lambda: FixedSimplex(D, K),
+    "a column per class": lambda: OfColumns(D, K),
 }
 NAMED = {  # of several modules, which the name alone says
     "dropout and linear": lambda: nn.Sequential(nn.Dropout(0.5), linear()),
@@ -265,6 +279,7 @@ def test_what_rounding_to_half_precision_makes_equal_is_decided_exactly():
     [
         lambda: normed(nn.Sequential(linear(), nn.BatchNorm1d(K))),
         lambda: Cosine(D, K),
+        lambda: OfColumns(D, K, cosine=True),
         lambda: FixedSimplex(D, K, cosine=True),
     ],
 )
@@ -277,9 +292,18 @@ def test_so_does_that_of_heads_that_are_more_than_linear(head, name):
     if isinstance(model.head, Cosine):
         assert not found.is_affine
         assert torch.equal(found.weight, model.head.weight.double())
+    if isinstance(model.head, OfColumns):
+        assert not found.is_affine
+        assert torch.equal(found.weight, model.head.weight.T.double())
     if isinstance(model.head, FixedSimplex):
         assert not found.is_affine
         assert torch.equal(found.weight, model.head.simplex.T.double())
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_nothing_is_said_of_rows_if_a_head_has_a_column_per_class(cosine):
+    (answer,) = ask(made(lambda: OfColumns(D, K, cosine)), Request(classifier=True))
+    assert not answer.notes
 
 
 TWO = nets.vectors((30, 25), spread=3.0)
@@ -743,6 +767,80 @@ class TwoHeads(nn.Module):
     def forward(self, x):
         h = self.lower(x)
         return self.answer(self.main(self.upper(h)), self.auxiliary(self.branch(h)))
+
+
+class WithFeatures(nn.Module):
+    """Returns features, logits and those of a domain, as networks for domain adaptation do."""
+
+    def __init__(self, answer, rows=K):
+        super().__init__()
+        torch.manual_seed(3)
+        self.body = nn.Sequential(nn.Linear(6, D), nn.ReLU(), nn.Linear(D, D), nn.ReLU())
+        self.classes, self.domain = nn.Linear(D, rows), nn.Linear(D, 2)
+        self.answer = answer
+
+    def forward(self, x):
+        h = self.body(x)
+        return self.answer(h, self.classes(h), self.domain(h))
+
+
+ADJUSTED = torch.tensor([0.5, -0.5, 0.1])
+BEHIND_FEATURES = {
+    "a tuple": lambda h, z, d: (h, z + ADJUSTED, d),
+    "a pair": lambda h, z, d: (h, z + ADJUSTED),
+    "a dict": lambda h, z, d: {"features": h, "output": z + ADJUSTED, "domain": d},
+    "logits alone": lambda h, z, d: z + ADJUSTED,
+}
+
+
+@pytest.mark.parametrize("way", BEHIND_FEATURES)
+def test_logits_that_are_returned_behind_features_are_the_output(way):
+    net = WithFeatures(BEHIND_FEATURES[way]).eval()
+    alone = WithFeatures(BEHIND_FEATURES["logits alone"]).eval()
+    measures = NeuralCollapse(), EquiSeparation(), LocalElasticity(relative_similarity=True)
+    found, expected = (
+        {
+            key: value
+            for key, value in measure(each, DATA, measures=[*measures]).values.items()
+            if not key.endswith("seconds")
+        }
+        for each in (net, alone)
+    )
+    assert found == pytest.approx(expected, nan_ok=True)
+    decided = alone(DATA.tensors[0]).argmax(1)
+    assert found["nc/data/accuracy"] == (decided == DATA.tensors[1]).double().mean()
+
+
+class Stacked(nn.Module):
+    """An ensemble that returns the logits of its members one below the other."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.members = nn.ModuleList(nn.Linear(6, K) for _ in range(2))
+
+    def forward(self, x):
+        return torch.cat([member(x) for member in self.members])
+
+
+def test_of_members_that_are_stacked_one_decides_for_itself_which_is_said():
+    net = Stacked()
+    (answer,) = ask(net, Request(classifier=True))
+    said = "decisions its own, since the network returns 14 rows for its 7"
+    assert said in answer.notes["bypass"]
+    decided = net.members[1](DATA.tensors[0]).argmax(1)
+    assert_decides(answer.classifier, decided, DATA.tensors[0])
+    with pytest.raises(ValueError, match=r"2 rows of outputs for one sample and 4 .*forward="):
+        measure(net, DATA, measures=[LocalElasticity()])
+
+
+def test_of_two_classes_the_head_is_not_that_of_two_domains():
+    net = WithFeatures(lambda h, z, d: (h, z, d), rows=2).eval()
+    found = classifier(net, data=TWO)
+    assert torch.equal(found.weight, net.classes.weight.double())
+    (answer,) = ask(net, Request(classifier=True), data=TWO)
+    assert "returns 2 outputs of shape (7, 2)" in answer.notes["outputs"]
+    assert answer.notes["outputs"].endswith("lambda module, inputs: module(inputs)[2]).")
 
 
 @pytest.mark.parametrize(

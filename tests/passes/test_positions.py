@@ -97,6 +97,15 @@ def test_a_label_beyond_the_rows_is_told_to_be_ignored_perhaps():
     assert run(Pixels(), data, request=request, ignore_index=255)[1].notes == {}
 
 
+def test_a_negative_label_is_told_to_be_ignored_perhaps_and_then_is():
+    ids, labels = cases.tokens().tensors
+    data = TensorDataset(ids, labels.masked_fill(labels == IGNORED, -1))
+    with pytest.raises(ValueError, match=r"Label -1 of a position.*ignore_index=-1"):
+        run(Tokens(), data)
+    _, answer = run(Tokens(), data, ignore_index=-1)
+    assert_same(values(answer), cases.of_tokens(Tokens(), cases.tokens()))
+
+
 @pytest.mark.parametrize("request_", [{"needs_head": True}, {"head": "head"}, {}])
 def test_of_a_head_over_several_pixels_the_input_is_measured(request_):
     class Wide(Pixels):
