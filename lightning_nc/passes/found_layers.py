@@ -33,7 +33,8 @@ class FoundLayers:
         classifiers: The classifiers, by the point at their input.
         decided: What these decide for the samples of this process.
         tallies: The tallies of requests.
-        broken: What failed after the last vote, so that it must not decide what is measured next.
+        broken: What failed after the last vote, by point, or by point and name of the statistic; it
+            must not decide what is measured next.
     """
 
     layers: dict[Point, ClassGeometry] = field(default_factory=dict)
@@ -41,7 +42,7 @@ class FoundLayers:
     classifiers: dict[Point, ClassifierGeometry] = field(default_factory=dict)
     decided: dict[Point, Tensor] = field(default_factory=dict)
     tallies: dict[Hashable, Tensor] = field(default_factory=dict)
-    broken: dict[Point, Exception] = field(default_factory=dict)
+    broken: dict[Hashable, Exception] = field(default_factory=dict)
 
     def read_totals(
         self,
@@ -54,7 +55,9 @@ class FoundLayers:
         flags: dict[Point, Tensor] = {}
         for point in points:
             try:
-                sums = combined(plan.statistics[point], sums_of(point, totals))
+                alone: dict[str, Exception] = {}
+                sums = combined(plan.statistics[point], sums_of(point, totals), alone)
+                self.broken |= {(point, name): error for name, error in alone.items()}
                 self.statistics[point] = declared = declared_of(sums)
                 if point in centres:
                     self.layers[point] = geometry_of(centres[point], sums, declared)

@@ -105,6 +105,14 @@ class Statistic(ABC):
             total.copy_(self.combine(torch.stack([total, value])))
 
 
+def why_failed(statistic: Statistic, done: str, error: Exception) -> ValueError:
+    """The error for a statistic that cannot be summed or combined, which names it."""
+    why = f"{type(error).__name__}: {error}"
+    named = ValueError(f"The statistic '{statistic.name}' cannot be {done}: {why}")
+    named.__cause__ = error
+    return named
+
+
 def _equal(a: Any, b: Any) -> bool:
     if hasattr(a, "__array__") and hasattr(b, "__array__"):  # tensors, and arrays of NumPy
         return torch.equal(torch.as_tensor(a), torch.as_tensor(b))

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_nc.network.points import Point
-from lightning_nc.passes.statistics import Statistic
+from lightning_nc.passes.statistics import Statistic, why_failed
 from lightning_nc.passes.sums import Sums
 
 
@@ -48,7 +48,4 @@ class Summing:
                 shared = self._sums.view(name)
                 each.add_to(shared if each.adds_up else shared[self._rank], batch)
             except Exception as error:
-                why = f"{type(error).__name__}: {error}"
-                named = ValueError(f"The statistic '{each.name}' cannot be summed: {why}")
-                named.__cause__ = error
-                self.broken[name] = named
+                self.broken[name] = why_failed(each, "summed", error)

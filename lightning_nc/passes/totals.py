@@ -21,7 +21,7 @@ from lightning_nc.passes.geometry_statistics import (
 from lightning_nc.passes.layer_batches import Centres, centres_of
 from lightning_nc.passes.plan import Plan
 from lightning_nc.passes.request import ClassifierGeometry
-from lightning_nc.passes.statistics import Statistic
+from lightning_nc.passes.statistics import Statistic, why_failed
 
 
 def sums_of(place: Hashable, totals: Mapping[Any, Tensor]) -> dict[Any, Tensor]:
@@ -37,18 +37,30 @@ def centres_at(
     for point in points:
         sums = sums_of(point, totals)
         of_classes = sums.pop(ClassSums.name)
-        first = partial(combined, plan.statistics[point], sums)
+        first = partial(combined, plan.statistics[point], sums, {})
         found[point] = centres_of(counts.to(of_classes.device), of_classes, first)
     return found
 
 
-def combined(statistics: Sequence[Statistic], totals: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The sums of a layer, of which each process has kept those apart that do not add up."""
-    apart = {each.name: each for each in statistics if not each.adds_up}
-    return {
-        name: apart[name].combine(total) if name in apart else total
-        for name, total in totals.items()
-    }
+def combined(
+    statistics: Sequence[Statistic], totals: Mapping[str, Tensor], broken: dict[str, Exception]
+) -> dict[str, Tensor]:
+    """The sums of a layer, of which each process has kept those apart that do not add up.
+
+    Args:
+        statistics: The statistics of the layer.
+        totals: Its sums by name.
+        broken: Gets why statistics cannot be combined, by name; these are left out.
+    """
+    sums = dict(totals)
+    for each in statistics:
+        if each.name in totals and not each.adds_up:
+            try:
+                sums[each.name] = each.combine(totals[each.name])
+            except Exception as error:
+                broken[each.name] = why_failed(each, "combined", error)
+                del sums[each.name]
+    return sums
 
 
 def declared_of(totals: Mapping[str, Tensor]) -> dict[str, Tensor]:

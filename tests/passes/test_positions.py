@@ -250,29 +250,34 @@ def test_values_of_a_draw_are_those_of_its_positions():
 
 
 def test_a_long_source_is_read_until_there_are_many_positions(monkeypatch):
-    data = cases.tokens(n=400)
-    read = []
+    data, read = cases.tokens(n=400), []
+    read_batches = draw.unpacked_batches
 
-    class Reads(TensorDataset):
-        def __getitem__(self, index):
-            read.append(index)
-            return super().__getitem__(index)
+    def noted(*given):
+        for batch in read_batches(*given):
+            read.extend(batch[0].indices)
+            yield batch
+
+    monkeypatch.setattr(draw, "unpacked_batches", noted)
 
     def count(**options):
         read.clear()
-        _, answer = run(Tokens(), Reads(*data.tensors), batch_size=10, **options)
+        _, answer = run(Tokens(), data, batch_size=10, **options)
         return len(read), int(answer.counts.sum())
 
     everything = int((data.tensors[1] != IGNORED).sum())
-    assert count()[1] == everything
+    assert count() == (400, everything)
+    # at least as many sequences as samples per class: positions of one are much alike
+    assert count(samples_per_class=2) == (10, 2 * cases.R)
+    assert count(samples_per_class=12) == (20, 12 * cases.R)
     monkeypatch.setattr(draw, "_MOST_POSITIONS", 100)
     reads, samples = count()
     assert 100 <= samples < 100 + 10 * cases.T
-    assert reads < 200
+    assert samples / cases.T <= reads < 100
     # classes are named that the source does not complete
     reads, samples = count(samples_per_class=10**4)
     assert samples < 100 + 10 * cases.T
-    assert reads < 200
+    assert reads < 100
 
 
 @pytest.mark.parametrize(("first", "classes"), [(IGNORED, None), (IGNORED, [2, 3]), (0, [2, 3])])

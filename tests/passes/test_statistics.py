@@ -210,6 +210,18 @@ def test_a_statistic_that_fails_is_named():
         raise error
 
 
+def test_a_statistic_that_fails_is_not_tried_again_and_its_first_error_is_told():
+    class Failing(Largest):
+        def of(self, batch):
+            batches.append(batch)
+            raise RuntimeError(f"in batch {len(batches)}")
+
+    batches = []
+    (error,) = answered([Request(layers=["2"], statistics=(Failing(),))])
+    assert str(error).endswith("RuntimeError: in batch 1")
+    assert len(batches) == 1
+
+
 def test_a_statistic_counts_in_the_memory_budget():
     wide = TensorDataset(torch.randn(30, 3000), torch.arange(3).repeat_interleave(10))
     net = torch.nn.Sequential(torch.nn.Linear(3000, 3))
@@ -248,6 +260,26 @@ def extremes_of(end):
 def test_statistics_that_do_not_add_up_are_combined(cache_mb):
     (answer,) = answered([Request(layers=["2"], statistics=(Extremes(),))], cache_mb=cache_mb)
     assert torch.equal(answer.layers["2"].statistics["extremes"], extremes_of(3))
+
+
+def test_a_statistic_that_cannot_be_combined_costs_its_own_request_alone():
+    class OfTwo(Extremes):
+        def combine(self, states):
+            first, second = states  # but one process has a single state
+            return torch.maximum(first, second)
+
+    class ReadsOthers(Largest):
+        name, second_sweep = "reads others", True
+
+        def of(self, batch):
+            return batch.centres.statistics["largest"]
+
+    own = Request(layers=["2"], statistics=(OfTwo(),))
+    others = Request(layers=["2"], statistics=(Largest(), ReadsOthers()))
+    refused, answer = answered([own, others])
+    with pytest.raises(ValueError, match=r"The statistic 'extremes' cannot be combined: .*got 1\)"):
+        raise refused
+    assert answer.layers["2"].statistics.keys() == {"largest", "reads others"}
 
 
 def without_geometry(*statistics, layers=("2",)):
