@@ -6,13 +6,17 @@ from typing import Any
 import torch
 
 from lightning_nc.callbacks.measure_callback import MeasureCallback
+from lightning_nc.callbacks.messages import say_once, tell_once
 from lightning_nc.callbacks.record import Figures, OnError
 from lightning_nc.callbacks.schedule import When
 from lightning_nc.callbacks.training_counts import TrainingCounts
 from lightning_nc.measures.minority_collapse import MinorityMeasure
+from lightning_nc.measures.minority_notes import counts_note
 from lightning_nc.measures.saved_history import is_count
 from lightning_nc.network.points import Pool
 from lightning_nc.passes.probe import Probe
+
+_NO_EPOCH = "training ended before an epoch was counted from its first batch to its last"
 
 
 class MinorityCollapse(MeasureCallback):
@@ -147,6 +151,15 @@ class MinorityCollapse(MeasureCallback):
         """Complete the counts of an epoch after its last batch."""
         if trainer.is_last_batch:
             self.counts.end_epoch()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Measure as `MeasureCallback` does, and say if counts stayed unknown."""
+        super().on_train_end(trainer, pl_module)
+        if self._counts_batches and self.counts.complete is None and self.history:
+            told = {key.rsplit("/", 1)[1]: each for key, each in self.history[-1].values.items()}
+            text = f"{self.record.title}: {counts_note(told, _NO_EPOCH)}"
+            say = tell_once if self.record.asked_for else say_once
+            say(trainer, self.record.told, "counts", text)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of `MeasureCallback` and the class counts."""

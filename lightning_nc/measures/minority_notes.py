@@ -39,14 +39,9 @@ def minority_notes(
         why_unknown: Why class counts stay unknown; empty if they are known, or may become known.
         theory: Whether the prediction of the layer-peeled model was requested.
     """
-    notes, undefined = {}, [name for name, value in values.items() if value != value]
+    notes = {}
     if why_unknown:
-        missing = (
-            are([name for name in _OF_COUNTS if name in undefined], "undefined (NaN)")
-            if len(found.B)
-            else "imbalance_ratio and all that needs minority classes are not logged"
-        )
-        notes["counts"] = f"{missing}: {why_unknown}; give class_counts=[...]."
+        notes["counts"] = counts_note(values, why_unknown)
     elif found.n is not None and len(found.B) == 0:
         logged = (*values, *(() if theory else _PREDICTED))
         absent = [row.name for row in QUANTITIES if row.name not in logged]
@@ -62,6 +57,17 @@ def minority_notes(
         if name not in _OF_COUNTS and not ("energy" in name and math.isinf(value))
     }
     return notes | undefined_notes(others, _causes(values, found, labels))
+
+
+def counts_note(values: Mapping[str, float], why: str) -> str:
+    """Say which values are NaN or missing since class counts are unknown, and why these are."""
+    undefined = [name for name in _OF_COUNTS if math.isnan(values.get(name, 0))]
+    missing = (
+        are(undefined, "undefined (NaN)")
+        if undefined
+        else "imbalance_ratio and all that needs minority classes are not logged"
+    )
+    return f"{missing}: {why}; give class_counts=[...]."
 
 
 def _causes(

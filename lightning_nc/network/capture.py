@@ -13,8 +13,8 @@ from lightning_nc.network.calling import calling
 from lightning_nc.network.head import Head, read_head
 from lightning_nc.network.nesting import dense, floating_tensor_in
 from lightning_nc.network.points import Point, named_modules
-from lightning_nc.network.pooling import features_of, main_tensor
-from lightning_nc.network.positions import Positions, at_positions
+from lightning_nc.network.pooling import call_pool, features_of, main_tensor
+from lightning_nc.network.positions import AtEveryPosition, Positions, at_positions
 
 TakeFeatures = Callable[[Point, Tensor], None]
 
@@ -140,11 +140,16 @@ class Capture:
     def _features(self, value: Any, point: Point) -> Tensor:
         if self._positions is None:
             return features_of(value, point, self._inputs, self._samples)
-        h = point.pool(value) if callable(point.pool) else main_tensor(value)
+        pool = point.pool
+        h = call_pool(pool, value, self._inputs) if callable(pool) else main_tensor(value)
         try:
             return at_positions(dense(h.detach()), self._positions)
         except ValueError as error:
-            raise ValueError(f"Layer '{point.name}' {error}") from None
+            who, advice = "Layer", "Name other layers, or use a callable that returns"
+            if callable(pool) and not isinstance(pool, AtEveryPosition):
+                who, advice = "The pool of layer", "Leave pool= out, or let it return"
+            shapes = "shape (N, T, d) or (N, H, W, d)"
+            raise ValueError(f"{who} '{point.name}' {error} {advice} {shapes}.") from None
 
 
 @contextmanager

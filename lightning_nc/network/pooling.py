@@ -34,7 +34,7 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
     # the input of most heads is pooled by the network itself
     pooled = point.side == "input" and getattr(value, "ndim", None) == 2
     if callable(point.pool) and not pooled:
-        features = _call_pool(point.pool, value, inputs)
+        features = call_pool(point.pool, value, inputs)
     else:
         features = main_tensor(value)
     if not isinstance(features, Tensor) or not features.is_floating_point():
@@ -78,7 +78,7 @@ class Pooling:
         """Pool the value at a point to shape ``(N, d)``."""
         h = dense(main_tensor(value)).transpose(0, self.sample_axis)
         if self.own is not None:
-            return _call_pool(self.own, h, inputs)
+            return call_pool(self.own, h, inputs)
         if self.mean is None or h.ndim == 2:
             return h.flatten(1)
         channels_last = h if self.channels_last else h.movedim(1, -1)
@@ -251,7 +251,7 @@ def _lengths_mask(value: Any) -> Tensor | None:
     return steps < lengths.to(h.device)[:, None]
 
 
-def _call_pool(pool: Callable[..., Tensor], value: Any, inputs: Any) -> Tensor:
+def call_pool(pool: Callable[..., Tensor], value: Any, inputs: Any) -> Tensor:
     """Call ``pool(value)``, or also with inputs if a parameter is called so, or it needs two."""
     parameters = parameters_of(pool)
     if "inputs" in parameters:

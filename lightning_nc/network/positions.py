@@ -142,8 +142,7 @@ def at_positions(h: Tensor, positions: Positions) -> Tensor:
     if not fits:
         raise ValueError(
             f"returns features of shape {tuple(h.shape)}, which has no axes for the {grid} "
-            "positions that are labelled. Name other layers, or use a callable that returns shape "
-            "(N, T, d) or (N, H, W, d)."
+            "positions that are labelled."
         )
     coordinates = torch.unravel_index(places, grid)
     index = [c * size // n for c, size, n in zip(coordinates, sizes, grid, strict=True)]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_nc.functional.gradient_kernel import last_layer_kernel, output_directions
+from lightning_nc.functional.input_checks import all_finite
 from lightning_nc.functional.loss_gradients import loss_gradients
 from lightning_nc.functional.powers_of_two import scale_of
 from lightning_nc.guards.generators import seed_generators
@@ -26,6 +27,7 @@ from lightning_nc.passes.measuring_pass import MeasuringPass
 from lightning_nc.passes.plan import Plan, Wanted
 from lightning_nc.passes.probe import Probe
 from lightning_nc.passes.request import Answer, DoesNotApply, KernelAnswer, KernelRequest
+from lightning_nc.passes.sum_checks import why_not_finite
 from lightning_nc.passes.sums import Sums
 from lightning_nc.passes.sweeps import Reading, labelled_batches
 from lightning_nc.tangent.differentiable_network import Network
@@ -181,6 +183,8 @@ class GradientPass(MeasuringPass):
         with uncast, capture(self.runner.model, [point], runs, self.runner.call) as watched:
             watched.forward(inputs, len(labels), keep)
         watched.require_all()
+        if not all_finite(features[0]):
+            raise why_not_finite([point])
         head = watched.heads[name]
         C = len(_rows_of(head, point, features[0]))
         kernel = last_layer_kernel(features[0], C, head.bias is not None).to(sums.flat)

@@ -24,7 +24,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from lightning_nc import EquiSeparation, MinorityCollapse, NeuralCollapse, Probe
+from lightning_nc import EquiSeparation, MinorityCollapse, NeuralCollapse, Probe, callbacks_for
 from lightning_nc.callbacks import measure_callback
 from lightning_nc.callbacks.training_counts import TrainingCounts
 from tests import nets, reference
@@ -248,6 +248,27 @@ def test_an_epoch_that_ends_early_does_not_count(tmp_path):
     loader = DataLoader(data, 10, sampler=oversampling(data))
     run(tmp_path, [counting, callback], loader, max_epochs=-1, max_steps=15)
     assert counted(callback) == [None, counting.epochs[0], counting.epochs[0]]
+
+
+@pytest.mark.parametrize("minority", [None, RARE])
+def test_a_training_that_ends_within_its_first_epoch_says_why_counts_are_unknown(
+    minority, tmp_path
+):
+    def loader():
+        return DataLoader(nets.Stream(mixed(COUNTS)), 10)
+
+    callback = MinorityCollapse(minority, probe=OWN_PROBE, figures=False)
+    (text,) = told(tmp_path, [callback], loader(), max_epochs=-1, max_steps=5)
+    assert counted(callback) == [None, None]
+    assert undefined(callback) == (set() if minority is None else {"imbalance_ratio"})
+    assert "imbalance_ratio" in text
+    assert "class_counts=[...]" in text
+    assert "training ended before an epoch" in text
+    callback = MinorityCollapse(minority, class_counts=COUNTS, probe=OWN_PROBE, figures=False)
+    assert told(tmp_path, [callback], loader(), max_epochs=-1, max_steps=5) == []
+    assert undefined(callback) == set()
+    every = callbacks_for(OWN_PROBE, figures=False, without=["separation", "nc", "elasticity"])
+    assert told(tmp_path, every, loader(), max_epochs=-1, max_steps=5) == []
 
 
 def test_a_second_training_counts_afresh(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lightning_nc import MinorityCollapse, NeuralCollapse, measure
+from lightning_nc import LocalElasticity, MinorityCollapse, NeuralCollapse, measure
 from lightning_nc.measures.laws import fitted_law
 from lightning_nc.measures.notes import law_note
 from tests import nets
@@ -156,6 +156,13 @@ def test_minority_collapse_names_the_cause_of_each_value(case):
     values, found = told(net, labels_of(*samples), MinorityCollapse(class_counts=counts))
     undefined = {name for name, value in values.items() if not math.isfinite(value)}
     assert_told(undefined, found, expected)
+
+
+def test_local_elasticity_refuses_features_that_are_not_finite():
+    net, elasticity = network(2), LocalElasticity(parameters="last_layer")
+    net[0].bias.data[0] = math.nan
+    with pytest.raises(ValueError, match=r"Features are not finite .* at 'input of 2'"):
+        told(net, labels_of(3, 3), elasticity)
 
 
 @pytest.mark.parametrize(

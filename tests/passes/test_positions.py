@@ -370,6 +370,25 @@ def test_a_vector_per_sequence_is_not_taken_for_positions(shape):
         at_positions(torch.zeros(shape), found)
 
 
+def test_a_pool_of_positions_may_take_the_inputs():
+    data, shapes = cases.tokens(), []
+
+    def doubled(states, ids):
+        shapes.append((states.shape[:2], ids.shape))
+        return 2 * states
+
+    _, answer = run(Tokens(), data, request=Request(layers=["act"], pool=doubled))
+    _, plain = run(Tokens(), data, request=Request(layers=["act"]))
+    assert all(of_states == of_ids for of_states, of_ids in shapes)
+    torch.testing.assert_close(answer.layers["act"].means, 2 * plain.layers["act"].means)
+
+
+def test_a_pool_that_leaves_no_positions_is_named():
+    request = Request(layers=["act"], pool=lambda states: states.mean(1))
+    with pytest.raises(ValueError, match=r"pool of layer 'act' .* no axes .* Leave pool= out"):
+        run(Tokens(), cases.tokens(), request=request)
+
+
 @pytest.mark.parametrize("dtype", [torch.long, torch.int32])
 def test_several_classes_per_sample_are_still_refused(dtype):
     x = torch.randn(10, 6, generator=torch.Generator().manual_seed(0))
