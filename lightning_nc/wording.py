@@ -42,7 +42,7 @@ def digits(number: float) -> str:
         >>> digits(1234567.0), digits(2 / 3)
         ('1234567', '0.666667')
     """
-    return f"{number:.0f}" if number == round(number) else f"{number:g}"
+    return f"{number:.0f}" if float(number).is_integer() else f"{number:g}"
 
 
 def first_sentence(text: str) -> str:
