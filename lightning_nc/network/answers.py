@@ -9,15 +9,15 @@ from lightning_nc.network.nesting import parts_of, plain
 from lightning_nc.network.pooling import main_tensor
 
 
-def answer_of(returned: Any, classes: int) -> Any:
-    """Of what a network returns, the tensor with a column for each class.
+def answer_of(returned: Any, columns: int) -> Any:
+    """Of what a network returns, the tensor with a column for each logit.
 
     That is the main tensor if it has these columns, or if nothing else has, so that it is the
     logits of ``(features, logits)``.
 
     Args:
         returned: What the network returned.
-        classes: The number of classes.
+        columns: The number of logits.
 
     Example:
         >>> import torch
@@ -26,21 +26,21 @@ def answer_of(returned: Any, classes: int) -> Any:
         True
     """
     main = main_tensor(returned)
-    if not isinstance(main, Tensor) or main.ndim < 2 or has_columns(main.shape, classes):
+    if not isinstance(main, Tensor) or main.ndim < 2 or has_columns(main.shape, columns):
         return main
-    fits = (part for part in beside(returned, main).values() if has_columns(part.shape, classes))
+    fits = (part for part in beside(returned, main).values() if has_columns(part.shape, columns))
     return next(fits, main)
 
 
-def has_columns(shape: tuple[int, ...], classes: int) -> bool:
-    """Whether an output has a column or a channel for each class, or one for two classes.
+def has_columns(shape: tuple[int, ...], columns: int) -> bool:
+    """Whether an output has these columns or channels, or one in place of two.
 
     Example:
         >>> has_columns((5, 3), 3), has_columns((5, 3, 7, 7), 3), has_columns((5, 1), 2)
         (True, True, True)
     """
-    of_each = len(shape) > 1 and classes in (shape[-1], shape[1])
-    return of_each or (classes == 2 and shape[1:] == (1,))
+    of_each = len(shape) > 1 and columns in (shape[-1], shape[1])
+    return of_each or (columns == 2 and shape[1:] == (1,))
 
 
 def beside(returned: Any, main: Tensor) -> dict[str, Tensor]:

@@ -45,12 +45,12 @@ class Trace(NamedTuple):
     modules: dict[str, nn.Module]
     shapes: dict[nn.Module, set[tuple[int, ...]]]
 
-    def answering(self, classes: int) -> "Trace":
-        """The same, of the output that has a column for each class; see `answers.answer_of`."""
+    def answering(self, columns: int) -> "Trace":
+        """The same, of the output that has so many columns; see `answers.answer_of`."""
         shape = self.output_shape
-        if shape is None or len(shape) < 2 or has_columns(shape, classes):
+        if shape is None or len(shape) < 2 or has_columns(shape, columns):
             return self
-        fits = {way: part for way, part in self.beside.items() if has_columns(part[1], classes)}
+        fits = {way: part for way, part in self.beside.items() if has_columns(part[1], columns)}
         if not fits:
             return self
         way, (node, shape) = next(iter(fits.items()))

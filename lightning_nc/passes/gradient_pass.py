@@ -1,6 +1,7 @@
 """A pass that compares the gradients of a few samples, with one vote and one reduction."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -100,8 +101,8 @@ class GradientPass(MeasuringPass):
                 if wanted.parameters == "last_layer":
                     answer = self._add_last_layer(sums, place, inputs, labels)
                 else:
-                    classes = plan.num_labels
-                    answer = self._add_share(sums, wanted, classes, batch.number, inputs, labels)
+                    of_all = partial(answer_of, columns=plan.num_logits)
+                    answer = self._add_share(sums, wanted, of_all, batch.number, inputs, labels)
         return _Share(plan, sums, answer)
 
     def _read(self, samples: Samples, batch: ProbeBatch) -> tuple[Any, Tensor]:
@@ -121,14 +122,13 @@ class GradientPass(MeasuringPass):
         self,
         sums: Sums,
         wanted: KernelRequest,
-        classes: int,
+        of_all: Callable[[Any], Any],
         number: int,
         inputs: Any,
         labels: Tensor,
     ) -> KernelAnswer:
         """Add the gradients along the output directions of this process to the sums."""
         begun, runner, held = time.perf_counter(), self.runner, self.runner.generators()
-        of_all = partial(answer_of, classes=classes)
         read = wanted.outputs if callable(wanted.outputs) else of_all
 
         def call(inputs: Any) -> Tensor:

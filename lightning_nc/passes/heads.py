@@ -63,6 +63,12 @@ def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun 
     return head
 
 
+def num_logits_of(found: Trace, classes_seen: int) -> int:
+    """How many logits a sample has: one for each row of the head, or class if there is no head."""
+    head, _ = _found_head(found, classes_seen)
+    return classes_seen if head is None else max(head.rows or 0, classes_seen)
+
+
 def _found_head(found: Trace, classes_seen: int) -> tuple[ModuleRun | None, ModuleRun | None]:
     """The head that the rows of weights tell, and a later layer with more rows than classes."""
     named, last = find_head(found, None, classes_seen), found.last_weighted()

@@ -96,6 +96,7 @@ class Plan(NamedTuple):
         classes: The labels of the K classes that are measured, ascending, shape ``(K,)``.
         class_names: Their names, as in `names_of_classes`.
         num_labels: Number of labels from 0: rows of heads, or the largest label + 1.
+        num_logits: Columns of the output, where several tensors are returned; see `answer_of`.
         wanted: For each request, where its answer comes from; None if it cannot be answered.
         failures: Why requests cannot be answered, by number, as far as planning found it.
         notes: Sentences on the probe, by topic: they are not of one request.
@@ -115,6 +116,7 @@ class Plan(NamedTuple):
     classes: Tensor
     class_names: tuple[str, ...]
     num_labels: int
+    num_logits: int
     wanted: list[Wanted | None]
     failures: dict[int, Exception]
     notes: dict[str, str]

@@ -18,6 +18,7 @@ from lightning_nc.network.runner import Runner
 from lightning_nc.network.samples import Samples
 from lightning_nc.network.trace import Trace, trace
 from lightning_nc.passes.draw import Drawn, draw_positions, draw_samples
+from lightning_nc.passes.heads import num_logits_of
 from lightning_nc.passes.layer_notes import split_note
 from lightning_nc.passes.places import Places
 from lightning_nc.passes.plan import (
@@ -70,7 +71,8 @@ def make_plan(
     with runner.precision():
         found = trace(runner.model, inputs, runner.call)
     reading, positions, drawn = _drawn(runner, reading, order, targets, found)
-    classes, found = drawn.classes, found.answering(drawn.num_labels)
+    classes, num_logits = drawn.classes, num_logits_of(found, drawn.num_labels)
+    found = found.answering(num_logits)
 
     places = Places(runner, reading, found, inputs, drawn)
     failures = dict(failed)
@@ -92,6 +94,7 @@ def make_plan(
         classes=classes,
         class_names=names_of_classes(samples.dataset, classes),
         num_labels=places.num_labels,
+        num_logits=num_logits,
         wanted=wanted,
         failures={n: error for n, error in failures.items() if n not in failed},
         notes=notes,

@@ -811,6 +811,17 @@ def test_logits_that_are_returned_behind_features_are_the_output(way):
     assert found["nc/data/accuracy"] == (decided == DATA.tensors[1]).double().mean()
 
 
+def test_logits_behind_features_are_the_output_if_most_classes_have_no_samples():
+    values, both = [], [NeuralCollapse(), LocalElasticity()]
+    for answer in (lambda h, z, d: (h, z)), (lambda h, z, d: z):
+        net = WithFeatures(answer, rows=12)
+        net.domain = nn.Identity()
+        with pytest.warns(RuntimeWarning, match="12 rows"):
+            found = measure(net, DATA, measures=both).values
+        values.append({key: value for key, value in found.items() if "seconds" not in key})
+    assert values[0] == pytest.approx(values[1], rel=1e-9, nan_ok=True)
+
+
 class Stacked(nn.Module):
     """An ensemble that returns the logits of its members one below the other."""
 
