@@ -114,6 +114,9 @@ def nearest_class_center_mismatch(
     .. math:: \operatorname{mean}_i \left[\arg\max_k (w_k \cdot h_i + b_k)
         \ne \arg\min_k \lVert h_i - \mu_k \rVert\right]
 
+    Of exact ties the first class counts; rounding of the means may decide between distances that
+    are equal in theory.
+
     Args:
         features: Last-layer features ``h_i``, shape ``(N, d)``.
         labels: Class indices ``0 .. K - 1``, each present, shape ``(N,)``.

@@ -55,7 +55,14 @@ def _rows_note(head: ModuleRun, classes: Tensor, n: Tensor, request: Request) ->
 
 
 def _bypass_note(found: Trace, head: ModuleRun, request: Request) -> dict[str, str]:
-    """Say that a head that was found is not all that the output is made of, or nothing."""
+    """Say that a head, or this run of it, is not all that the output is made of, or nothing."""
+    runs = [run for run in found.leading_to([found.output]) if run.module is head.module]
+    if len(runs) > 1 and found.depends_on_input(without={*head.nodes}):
+        return {
+            "bypass": f"the network's output depends on {len(runs)} runs of the head "
+            f"'{head.name}', as on several views: features are those of the last run, decisions "
+            "those of the output."
+        }
     if request.head is not None or not is_bypassed(found, head):
         return {}
     decisions = "those of the output"

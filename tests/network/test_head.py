@@ -609,6 +609,24 @@ def test_a_head_beside_others_is_told():
     assert named.notes == {}
 
 
+@pytest.mark.parametrize("named", [None, "head"])
+def test_a_head_whose_runs_on_several_views_are_averaged_is_told(named):
+    class Averaged(Network):
+        def forward(self, x):
+            return (super().forward(x) + super().forward(-x)) / 2
+
+    class OfSecond(Network):
+        def forward(self, x):
+            super().forward(-x)
+            return super().forward(x)
+
+    request = Request(classifier=True, head=named)
+    (answer,) = ask(Averaged(linear()), request)
+    assert "depends on 2 runs of the head 'head'" in answer.notes["bypass"]
+    (other,) = ask(OfSecond(linear()), request)
+    assert other.notes == {}
+
+
 class Exits(nn.Module):
     """Returns logits after each of three layers, the first first."""
 
