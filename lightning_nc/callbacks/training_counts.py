@@ -22,6 +22,7 @@ from lightning_nc.network.labels import class_indices, counts_with, dataset_labe
 from lightning_nc.network.positions import IGNORED
 from lightning_nc.network.samples import inner_sampler, samples_of
 from lightning_nc.network.unpacking import unpack_batch
+from lightning_nc.wording import first_sentence
 
 _IN_ORDER = (SequentialSampler, SubsetRandomSampler, DistributedSampler)
 _STASHED = 64  # batches whose labels are collected before counting, which waits for the device
@@ -120,7 +121,7 @@ class TrainingCounts:
             self._count()
         except Exception as error:
             self._trouble = f"{type(error).__name__}: {error}"
-        self.lost = self._trouble
+        self.lost = first_sentence(self._trouble)  # whose advice is for the probe
         if self.lost:
             self.complete = None
         elif len(self._current) and self._whole:

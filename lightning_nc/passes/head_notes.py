@@ -1,5 +1,7 @@
 """What is said of a head, or of there being none."""
 
+import math
+
 from torch import Tensor
 
 from lightning_nc.network.blocks import call_advice, is_bypassed
@@ -65,10 +67,10 @@ def _bypass_note(found: Trace, head: ModuleRun, request: Request) -> dict[str, s
         }
     if request.head is not None or not is_bypassed(found, head):
         return {}
-    decisions = "those of the output"
-    rows, of_head = found.output_shape, head.shape
-    if rows and of_head and rows[0] != of_head[0]:
-        decisions = f"its own, since the network returns {rows[0]} rows for its {of_head[0]}"
+    decisions, shape = "those of the output", found.output_shape
+    single = shape is not None and shape[1:] in ((), (1,))  # the logit of two rows
+    if shape and head.shape and not single and math.prod(shape) != math.prod(head.shape):
+        decisions = f"its own, since the network returns {shape} and the head {head.shape}"
     return {
         "bypass": f"the network's output does not depend on the head '{head.name}' alone: "
         f"features, W and b are those of this head, decisions {decisions}. If another "

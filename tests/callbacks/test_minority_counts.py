@@ -430,6 +430,15 @@ def count_epoch(counts, labels):
     counts.end_epoch()
 
 
+def test_why_batches_cannot_be_counted_is_told_without_advice_for_another_probe():
+    counts = TrainingCounts()
+    counts.begin_epoch()
+    counts.see(None, {"jpg": torch.ones(3, 2), "cls": torch.tensor([0, 1, 1])})
+    counts.end_epoch()
+    assert counts.lost.startswith("TypeError: Cannot tell inputs from labels in a dict of 'jpg'")
+    assert "unpack" not in counts.lost
+
+
 @pytest.mark.parametrize("ignored", [-100, 255])
 def test_positions_to_ignore_are_not_counted(ignored):
     counts = TrainingCounts(ignore_index=ignored)

@@ -841,25 +841,34 @@ def test_logits_behind_features_are_the_output_if_most_classes_have_no_samples()
 
 
 class Stacked(nn.Module):
-    """An ensemble that returns the logits of its members one below the other."""
+    """An ensemble that returns the logits of its members one below the other, or side by side."""
 
-    def __init__(self):
+    def __init__(self, together):
         super().__init__()
         torch.manual_seed(3)
-        self.members = nn.ModuleList(nn.Linear(6, K) for _ in range(2))
+        self.members, self.together = nn.ModuleList(nn.Linear(6, K) for _ in range(2)), together
 
     def forward(self, x):
-        return torch.cat([member(x) for member in self.members])
+        return self.together([member(x) for member in self.members])
 
 
-def test_of_members_that_are_stacked_one_decides_for_itself_which_is_said():
-    net = Stacked()
+@pytest.mark.parametrize(
+    ("together", "shape", "of_kernel"),
+    [
+        (torch.cat, (14, K), r"2 rows of outputs for one sample and 4 .*forward="),
+        (lambda z: torch.stack(z, 1), (7, 2, K), r"returns \(1, 2, 3\).*Set outputs="),
+    ],
+)
+def test_of_members_that_are_stacked_one_decides_for_itself_which_is_said(
+    together, shape, of_kernel
+):
+    net = Stacked(together)
     (answer,) = ask(net, Request(classifier=True))
-    said = "decisions its own, since the network returns 14 rows for its 7"
+    said = f"decisions its own, since the network returns {shape} and the head (7, {K})"
     assert said in answer.notes["bypass"]
     decided = net.members[1](DATA.tensors[0]).argmax(1)
     assert_decides(answer.classifier, decided, DATA.tensors[0])
-    with pytest.raises(ValueError, match=r"2 rows of outputs for one sample and 4 .*forward="):
+    with pytest.raises(ValueError, match=of_kernel):
         measure(net, DATA, measures=[LocalElasticity()])
 
 

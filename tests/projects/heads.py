@@ -183,6 +183,61 @@ class TwoTasks(Training):
         return sum(losses)
 
 
+class ColumnHead(nn.Module):
+    """The head of LDAM, for long tails: scaled cosines with the columns of its weight."""
+
+    def __init__(self, width, classes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(width, classes))
+
+    def forward(self, h):
+        return 8 * nn.functional.normalize(h) @ nn.functional.normalize(self.weight, dim=0)
+
+
+class Adapted(Training):
+    """Domain adaptation: returns features, logits, and logits of the domain."""
+
+    def __init__(self):
+        super().__init__(backbone())
+        self.classifier, self.domain = nn.Linear(12, CLASSES), nn.Linear(12, 2)
+
+    def forward(self, x):
+        h = self.net(x)
+        return h, self.classifier(h), self.domain(h)
+
+    def measured(self, batch, probe):
+        return self(batch[0])[1], batch[1]
+
+    def training_step(self, batch, _):
+        x, y = batch
+        (_, logits, source), (*_, target) = self(x), self(x + 0.5)
+        domains = torch.arange(2).repeat_interleave(len(x))
+        of_domains = nn.functional.cross_entropy(torch.cat([source, target]), domains)
+        return nn.functional.cross_entropy(logits, y) - 0.1 * of_domains
+
+
+class Online(Contrastive):
+    """Learns as `Contrastive`, with an online classifier of features that it does not change."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = nn.Linear(12, CLASSES)
+
+    def forward(self, x):
+        h = self.net(x)
+        return {"logits": self.classifier(h.detach()), "z": self.projection_head(h)}
+
+    def measured(self, batch, probe):
+        return self(batch[0])["logits"], batch[1]
+
+    def training_step(self, batch, _):
+        x, y = batch
+        views = [self(x + 0.1 * torch.randn_like(x)) for _ in range(2)]
+        z = [nn.functional.normalize(view["z"], dim=1) for view in views]
+        of_views = nn.functional.cross_entropy(z[0] @ z[1].T / 0.5, torch.arange(len(x)))
+        return of_views + nn.functional.cross_entropy(views[0]["logits"], y)
+
+
 PRESENT = list(range(3, 1000, 10))  # 100 of 1000 classes
 TAIL = (40, 24, 12, 6, 3, 2)
 
@@ -204,6 +259,29 @@ PROJECTS = [
         rows=lambda module, name: (module.get_submodule(name).weight, torch.zeros(CLASSES)),
         said=["nc3, unc3 are undefined (NaN): the head does not compute W h + b"],
         undefined=["nc3", "unc3"],
+    ),
+    Project(
+        "LDAM's head, whose weight has a column per class, and a long tail",
+        lambda: with_head(ColumnHead(12, len(TAIL)), vectors(TAIL)),
+        BLOCKS,
+        {"train": "net.4"},
+        rows=lambda module, name: (module.get_submodule(name).weight.T, torch.zeros(len(TAIL))),
+        code="[NeuralCollapse(), EquiSeparation(), MinorityCollapse()]",
+        classes=len(TAIL),
+        said=["nc3, unc3 are undefined (NaN): the head does not compute W h + b"],
+        undefined=["nc3", "unc3"],
+    ),
+    Project(
+        "Domain adaptation, whose forward returns features, logits and those of the domain",
+        lambda: (Adapted(), loaded(vectors())),
+        BLOCKS,
+        {"train": "classifier"},
+    ),
+    Project(
+        "Self-supervised, with an online classifier of detached features",
+        lambda: (Online(), loaded(vectors())),
+        BLOCKS,
+        {"train": "classifier"},
     ),
     Project(
         "LoRA on the classifier",
