@@ -35,9 +35,8 @@ def tell_of_measurement(
             send_alerts(trainer, record.told_of_run, topic, f"{who}: {text}")
 
     def tell_events() -> None:
-        if answer.pooling and "pooling" not in record.told:
-            record.told.add("pooling")
-            rank_zero_info(f"{who}: {_pooling_in_words(answer)}")
+        if answer.pooling:
+            say_once(trainer, record.told, "pooling", f"{who}: {_pooling_in_words(answer)}")
         for title, text in record.measure.events(timeline).items():
             # nothing is wrong, so it goes to Lightning's log, which is set up to be shown
             rank_zero_info(f"{who}: {text}")

@@ -61,7 +61,7 @@ def rows_of(state: Any) -> tuple[Rows, list[str]]:
 
 
 def _large_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    large = {**_named(state.get("large", {}))}
+    large = {**state.get("large", {})}
     if not _are_names([*large]) or not all(map(_is_array, large.values())):
         raise ValueError("they are no arrays with names")
     wide = _listed(state.get("large_in_float64", []))
@@ -69,7 +69,7 @@ def _large_of(state: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _all_rows_of(state: Any) -> Rows:
-    layouts = [_layout_of(each) for each in _listed(_named(state)["layouts"])]
+    layouts = [_layout_of(each) for each in _listed(state["layouts"])]
     layout_of = _numbers(state["layout_of"], torch.int64)
     # the first release wrote the numbers themselves
     numbers = _numbers(state["numbers"], torch.int64, torch.float64).view(np.float64)
@@ -82,7 +82,7 @@ def _all_rows_of(state: Any) -> Rows:
 
 
 def _layout_of(state: Any) -> Layout:
-    keys = _named(state)["keys"]
+    keys = state["keys"]
     arrays = tuple(_kept_of(*_listed(each)) for each in _listed(state["arrays"]))
     names = [each.name for each in arrays]
     if not _are_names(keys) or not _are_names(names) or names[:1] != [""]:
@@ -160,12 +160,6 @@ def _are_amounts(numbers: npt.NDArray[Any], whole: bool) -> npt.NDArray[np.bool_
 def is_count(value: Any) -> bool:
     """Whether a value is a whole number of things."""
     return type(value) is int and 0 <= value < _EXACT
-
-
-def _named(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{type(value).__name__} instead of names and values")
-    return value
 
 
 def _listed(value: Any) -> Sequence[Any]:

@@ -189,6 +189,13 @@ def test_options_that_cannot_be_are_refused_at_once(options, message):
         LocalElasticity(**options)
 
 
+class Doubled(nn.Linear):
+    """Computes W h + b with another W and b than it has."""
+
+    def forward(self, h):
+        return 2 * super().forward(h)
+
+
 @pytest.mark.parametrize(
     ("net", "options", "message"),
     [
@@ -209,8 +216,13 @@ def test_options_that_cannot_be_are_refused_at_once(options, message):
             {"parameters": "last_layer", "head": "net.1"},
             "The head 'net.1' has no weight matrix",
         ),
+        (
+            lambda: nn.Sequential(nn.Linear(6, 4), Doubled(4, 3)),
+            {"parameters": "last_layer"},
+            "The head 'net.1' is not a linear layer on 4 features per sample",
+        ),
     ],
-    ids=["a typo", "outputs that are no rows", "unused", "mixed samples", "no head"],
+    ids=["a typo", "outputs that are no rows", "unused", "mixed samples", "no head", "other head"],
 )
 def test_what_cannot_be_compared_is_skipped_and_its_siblings_are_not(
     net, options, message, tmp_path

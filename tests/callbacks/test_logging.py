@@ -1,11 +1,14 @@
 """Which keys are logged, and what monitors make of them."""
 
+import logging
 import math
 
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
+from torch import nn
+from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, NeuralCollapse, Probe
 from lightning_nc.measures.bookkeeping import BOOKKEEPING
@@ -144,3 +147,28 @@ def test_monitors_have_their_values_again_after_resuming(tmp_path):
     checkpoint = {"ckpt_path": next(tmp_path.rglob("*.ckpt"))}
     nets.fit(tmp_path, resumed, max_epochs=4, fit_options=checkpoint)
     assert float(seen[0]["nc/train/nc1"]) > 0
+
+
+class OverTokens(nn.Module):
+    def forward(self, h):
+        return h.mean(1)
+
+
+def test_how_layers_are_pooled_is_said_once_in_a_run_if_it_is_no_flattening(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    layers = [nn.Unflatten(1, (2, 3)), nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh()]
+    said = []
+    for net in (nets.mlp(), nn.Sequential(*layers, OverTokens(), nn.Linear(4, 3))):
+        callback = EquiSeparation(figures=False)
+        run = nets.trainer(tmp_path, [callback], max_epochs=1)
+        run.fit(nets.Classifier(net, freeze=0), DataLoader(nets.vectors(), 10))
+        assert len(callback.history) == 2
+        said.append([r.getMessage() for r in caplog.records if "pooled" in r.getMessage()])
+        caplog.clear()
+    assert said == [
+        [],
+        [
+            "EquiSeparation on 'train': layers are pooled by their shapes (net.2, net.4: mean over "
+            "tokens); pool= changes that."
+        ],
+    ]

@@ -164,13 +164,16 @@ def test_validate_and_test_measure_once_what_is_theirs(stage, cache_mb, tmp_path
 
 
 def test_evaluation_after_training_adds_to_the_history(tmp_path):
-    callback = NeuralCollapse(probe="val", figures=False)
-    run = nets.fit(tmp_path, [callback])
+    callback, tested = (NeuralCollapse(probe=name, figures=False) for name in ("val", "test"))
+    run = nets.fit(tmp_path, [callback, tested])
     loader = DataLoader(nets.vectors((10, 10, 10)), 10)  # other data than in training
     run.validate(run.lightning_module, loader, verbose=False)
+    run.test(run.lightning_module, loader, verbose=False)
     assert epochs(callback) == [0, 1, 2]
-    assert epochs(callback, "validate") == [2]
-    assert callback.history[-1].counts.tolist() == [10, 10, 10]
+    assert epochs(callback, "validate") == epochs(tested, "test") == [2]
+    for each in (callback, tested):
+        assert each.history[-1].counts.tolist() == [10, 10, 10]
+        assert each.history[-1].step == 6  # under which Lightning logs it, after six batches
 
 
 @pytest.mark.parametrize("stage", ["validate", "test"])

@@ -365,6 +365,19 @@ def test_a_dataset_with_a_memory_gives_what_it_would_have_given(memory, wrap, as
     assert read(True) == read(False)
 
 
+def test_what_a_transform_of_an_installed_package_remembers_is_put_back():
+    class Counting:
+        __module__, calls = "torchmetrics", 0
+
+        def __call__(self):
+            self.calls += 1
+            return 0.1 * self.calls
+
+    data = Remembering(lambda data, _: data.transform(), transform=Counting())
+    measure(nets.mlp(), data, layers=None)
+    assert data.transform.calls == 0
+
+
 def test_the_user_keeps_caches_iterators_and_what_they_hold(as_at_first):
     as_at_first()
     data = make("caches")
@@ -430,6 +443,10 @@ def normalise(data, index):
     return 0.0
 
 
+def advance_one_of_several(data, _):
+    return next(data.streams[1])
+
+
 def extend(data, index):
     data.long.append(index)
     return 0.0
@@ -446,6 +463,11 @@ def draw(data, index):
 
 TOLD = {
     "a generator function": (advance, lambda: {"stream": stream()}, "Remembering.stream"),
+    "one of several": (
+        advance_one_of_several,
+        lambda: {"streams": [stream(), stream()]},
+        "Remembering.streams",
+    ),
     "a large tensor": (normalise, lambda: {"large": torch.ones(30, 2**19)}, "Remembering.large"),
     "a large array": (normalise, lambda: {"large": np.ones((30, 2**18))}, "Remembering.large"),
     "a long list": (extend, lambda: {"long": [0] * 10**6}, "Remembering.long"),

@@ -585,6 +585,15 @@ def test_features_of_an_encoder_are_its_output_and_not_what_its_last_block_proje
     assert torch.equal(answer.classifier.features.means, of_output.layers["1"].means)
 
 
+def test_features_before_a_projection_head_are_its_input_and_it_is_said():
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh())
+    model.add_module("projector", nn.Linear(8, K + 4))
+    (answer,) = ask(model, Request(classifier=True))
+    (of_layer,) = ask(model, Request(classifier=True, head=False, layers=["1"]))
+    assert torch.equal(answer.classifier.features.means, of_layer.layers["1"].means)
+    assert "Features are the input of projector. What" in answer.notes["no head"]
+
+
 class TwoTasks(Network):
     """Returns the logits of one head, and those of another."""
 

@@ -76,9 +76,9 @@ def test_what_is_declared_but_is_no_class_index_is_left_to_the_batches(declared)
     assert dataset_labels(Declared(LABELS, "targets", declared)) is None
 
 
-def planned(dataset, samples_per_class=1, batch_size=2, classifier=True):
+def planned(dataset, samples_per_class=1, batch_size=2, classifier=True, classes=None):
     model = nn.Sequential(nn.Linear(4, 2), nn.ReLU(), nn.Linear(2, 3))
-    probe = Probe(dataset, "data", samples_per_class=samples_per_class)
+    probe = Probe(dataset, "data", samples_per_class=samples_per_class, classes=classes)
     with unobtrusive(model):
         request = Request("blocks", classifier=classifier)
         return make_plan(plain_runner(model), samples_of(dataset, batch_size), probe, [request])
@@ -112,6 +112,12 @@ def test_nothing_but_a_first_batch_is_read_where_labels_are_declared():
     dataset = Declared(torch.arange(300) % 3, "targets")
     planned(dataset, samples_per_class=2, batch_size=10)
     assert len(dataset.reads) == 10
+
+
+def test_reading_does_not_go_on_for_a_class_that_the_probe_does_not_name():
+    dataset = Declared(torch.arange(300) % 2)
+    planned(dataset, samples_per_class=2, batch_size=10, classes=[1, 0])
+    assert 10 <= len(set(dataset.reads)) <= 50
 
 
 def test_reading_goes_on_to_the_end_for_a_class_that_is_short():
