@@ -26,14 +26,17 @@ def call_with_advice(model: nn.Module, function: Callable[[Any], Any], inputs: A
     try:
         return function(inputs)
     except RuntimeError as error:
-        if any(word in str(error) for word in _OF_SHAPES):
+        given = floating_tensor_in(inputs)
+        # what torch says of two types that do not fit differs by layer, but has this word
+        of_types = "type" in str(error)
+        of_whole_numbers = of_types and given is None  # labels, or images that are not scaled yet
+        if of_whole_numbers or any(word in str(error) for word in _OF_SHAPES):
             raise RuntimeError(f"{error}{_when_called_with(inputs)}") from error
         if "does not require grad" in str(error):
             raise RuntimeError(f"{error}{_WITHOUT_GRADIENTS}") from error
-        given, own = floating_tensor_in(inputs), filter(torch.is_floating_point, model.parameters())
+        own = filter(torch.is_floating_point, model.parameters())
         types = {each.dtype for each in own}
-        # what torch says of two types that do not fit differs by layer, but has this word
-        if given is None or not types or given.dtype in types or "type" not in str(error):
+        if given is None or not types or given.dtype in types or not of_types:
             raise
         of_inputs, *of_network = (
             str(each).removeprefix("torch.") for each in (given.dtype, *sorted(types, key=str))
