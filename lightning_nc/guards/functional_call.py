@@ -45,7 +45,8 @@ def _copies_hidden(modules: Iterable[nn.Module]) -> Iterator[None]:
     hidden = [
         (vars(each), name, vars(each).pop(name))
         for each in modules
-        for name in vars(each).keys() & each._parameters.keys()
+        for name, _ in each.named_parameters(recurse=False, remove_duplicate=False)
+        if name in vars(each)
     ]
     try:
         yield

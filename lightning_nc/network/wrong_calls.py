@@ -9,10 +9,10 @@ from torch import nn
 from lightning_nc.network.nesting import described, floating_tensor_in
 from lightning_nc.network.parameters import Arguments, Parameters, Single, signature
 
-# what torch says of inputs of other sizes or types, or of several for one
+# what torch says of inputs of other sizes, of numbers for tokens, or of several inputs for one
 _OF_INPUTS = (
     *("shapes cannot be multiplied", "The size of tensor", "expected input"),
-    *("same dtype", "scalar type", "Boolean value of Tensor"),
+    *("scalar types", "Boolean value of Tensor"),
 )
 _METHODS = {"float32": "net.float()", "float64": "net.double()"}
 # what is raised by a network that was given a dict for a tensor, or the other way round
@@ -37,9 +37,12 @@ def call_with_advice(model: nn.Module, function: Callable[[Any], Any], inputs: A
         if "does not require grad" in str(error):
             raise RuntimeError(f"{error}{_WITHOUT_GRADIENTS}") from error
         # what torch says of two types that do not fit differs by layer, but has this word
-        if "type" in str(error) and (text := _of_other_types(model, inputs, error)):
+        of_types = "type" in str(error)
+        if of_types and (text := _of_other_types(model, inputs, error)):
             raise TypeError(text) from error
-        if any(word in str(error) for word in _OF_INPUTS):
+        # labels, or images that are not scaled yet
+        of_whole_numbers = of_types and floating_tensor_in(inputs) is None
+        if of_whole_numbers or any(word in str(error) for word in _OF_INPUTS):
             raise RuntimeError(f"{error}{_when_called_with(inputs)}") from error
         raise
 

@@ -143,6 +143,14 @@ def test_what_an_error_of_sizes_comes_from_is_said(net):
         assert word in str(raised.value)
 
 
+@pytest.mark.parametrize("whole", [torch.uint8, torch.int64])
+@pytest.mark.parametrize("net", [nn.Linear(8, 2), nn.Conv2d(3, 2, 3), nn.LayerNorm(8)])
+def test_of_labels_or_unscaled_images_for_inputs_is_said_what_they_are(net, whole):
+    with pytest.raises(RuntimeError, match=r"called with .* of shape .* unpack=") as raised:
+        calling(net).function(torch.zeros(4, 3, 8, 8, dtype=whole))
+    assert str(whole).removeprefix("torch.") in str(raised.value)
+
+
 def test_several_inputs_whose_sizes_do_not_fit_are_a_tuple():
     way = calling(TwoViews())
     with pytest.raises(RuntimeError, match="called with a tuple of 2 items: float32 of shape"):
