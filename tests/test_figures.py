@@ -81,6 +81,10 @@ def test_layers_at_which_d_is_zero_are_hollow_and_the_figure_says_so():
     assert hollow.get_xdata().tolist() == [1, 3]
     assert points.get_ydata()[[0, 2]].tolist() == [5, 2]
     assert [text.get_text() for text in axes.texts] == ["hollow: 0"]
+    # without noise at any layer, the axis is linear, and zero is on it
+    axes = figures.separation_figure([*"ab"], torch.zeros(2), "").axes[0]
+    assert [line.get_markerfacecolor() != "white" for line in axes.lines] == [True]
+    assert len(axes.texts) == 0
 
 
 def test_legends_and_texts_within_small_axes_of_ones_own_make_these_no_narrower():

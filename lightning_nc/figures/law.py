@@ -64,7 +64,8 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
     """
     D = fuzziness.double().cpu()
     t = torch.arange(len(D))
-    if bool((D > 0).any()):
+    is_logarithmic = bool((D > 0).any())
+    if is_logarithmic:
         logarithmic(axes.yaxis)
     size = 6 if len(D) <= MARKERS else 3
     look: dict[str, Any] = {"color": POINTS, "markersize": size, "zorder": 3}
@@ -76,7 +77,7 @@ def draw_law(axes: Any, fuzziness: Tensor, reference: float | None = None) -> No
         axes.plot(t, fit.numpy(), "-", color=LINE)
         points.append(np.column_stack((t, fit)))
         texts = _law_in_words(law, reference)
-    elif bool((D == 0).any()):
+    elif is_logarithmic and bool((D == 0).any()):
         texts = [("hollow: 0", {})]
     if texts:
         rises = law is not None and bool(law.rho > 1)
