@@ -69,6 +69,13 @@ def test_in_a_panel_of_a_page_the_texts_of_the_law_are_below_each_other(rho):
     plt.close("all")
 
 
+def test_each_of_many_layers_has_its_point_beside_the_line_of_the_law():
+    D = 0.9 ** torch.arange(100)
+    points, _ = figures.separation_figure([*map(str, range(100))], D, "").axes[0].lines
+    assert points.get_linestyle() == "None"
+    assert points.get_markevery() == [*range(100)]
+
+
 def test_of_a_law_of_two_layers_r_is_not_written_which_is_undefined():
     axes = figures.separation_figure(["input", "net"], torch.tensor([5.0, 2.0]), "").axes[0]
     assert [text.get_text() for text in axes.texts] == ["\N{GREEK SMALL LETTER RHO} = 0.400"]

@@ -37,7 +37,7 @@ def draw_curve(
         axes: Matplotlib axes.
         places: Where the values stand along the horizontal axis.
         values: The values; what is not finite is left out.
-        style: Style of the line.
+        style: Style of the line; ``"none"`` for points alone.
         look: Its colour, label, and sizes.
     """
     x, y = np.array(places, dtype=float), np.array(values, dtype=float)
@@ -50,12 +50,13 @@ def draw_curve(
             hollow |= {"color": look["color"], "markersize": look["markersize"]}
             axes.plot(x[zero], np.zeros(zero.sum()), gid=ZERO, **at_bottom, **hollow)
         y = np.where(y > 0, y, np.nan)
-    axes.plot(x, y, linestyle=style, marker="o", markevery=_marked(np.isfinite(y)), **look)
+    marked = _marked(np.isfinite(y), style != "none")
+    axes.plot(x, y, linestyle=style, marker="o", markevery=marked, **look)
 
 
-def _marked(known: "np.ndarray[Any, Any]") -> list[int]:
+def _marked(known: "np.ndarray[Any, Any]", has_line: bool) -> list[int]:
     """Which points of a curve have a marker: all of few, else those that no line reaches."""
-    if len(known) > _MARKERS:
+    if has_line and len(known) > _MARKERS:
         beside = np.concatenate(([False], known, [False]))
         known = known & ~beside[:-2] & ~beside[2:]
     return np.nonzero(known)[0].tolist()
