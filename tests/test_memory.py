@@ -160,9 +160,9 @@ measured(1100, 256)  # what the first measurement imports, and the code of libra
 def test_many_classes_with_a_head_take_less_than_five_arrays_of_class_means():
     script = MANY_CLASSES_WITH_A_HEAD + "print(measured(8000, 256))"
     arguments = ("-W", "ignore", "-c", PEAK + script)
-    # what libraries take by chance comes on top: of 42 trials two were above 4.45, up to 5.04
+    # what libraries take by chance comes on top: of 43 trials two were above 4.45, up to 5.04
     arrays = min(printed_by(*arguments, **FREED_AT_ONCE) for _ in range(2))
-    # 3.99 to 4.43 in 40 trials: means, centred means and rows; the head in float32 is half of one,
+    # 3.99 to 4.43 in 41 trials: means, centred means and rows; the head in float32 is half of one,
     # and a square of pairs, with what is computed of it, almost one more
     assert 3 < arrays < 5
 

@@ -38,6 +38,12 @@ def test_the_simplex_does_not_depend_on_how_probable_classes_are():
     assert simplex_symmetry(values, weight).distances < 0.02
 
 
+def test_steps_do_not_stop_where_the_risk_is_far_below_machine_precision():
+    values, weight, risk = simplex_minimizer(3, 2, 50.0, steps=300)
+    assert risk > 0
+    assert max(simplex_symmetry(values, weight)[:4]) < 1e-4
+
+
 @pytest.mark.parametrize("R", [1e-3, 30.0, 300.0])
 def test_steps_do_not_stop_wherever_the_risk_is(R):
     values, weight, risk = simplex_minimizer(4, 3, R, steps=600)
