@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from lightning_nc.callbacks.measure_callback import MeasureCallback
-from lightning_nc.callbacks.messages import say_once, tell_once
 from lightning_nc.callbacks.record import Figures, OnError
 from lightning_nc.callbacks.schedule import When
+from lightning_nc.callbacks.telling import tell_note
 from lightning_nc.callbacks.training_counts import TrainingCounts
 from lightning_nc.measures.minority_collapse import MinorityMeasure
 from lightning_nc.measures.minority_notes import counts_note
@@ -157,9 +157,7 @@ class MinorityCollapse(MeasureCallback):
         super().on_train_end(trainer, pl_module)
         if self._counts_batches and self.counts.complete is None and self.history:
             told = {key.rsplit("/", 1)[1]: each for key, each in self.history[-1].values.items()}
-            text = f"{self.record.title}: {counts_note(told, _NO_EPOCH)}"
-            say = tell_once if self.record.asked_for else say_once
-            say(trainer, self.record.told, "counts", text)
+            tell_note(trainer, self.record, "counts", counts_note(told, _NO_EPOCH))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of `MeasureCallback` and the class counts."""

@@ -25,13 +25,11 @@ def tell_of_measurement(
     """
     who, timeline = record.title, record.timeline()
     of_change = change_note(timeline) if timeline.last.stage == "fit" else {}
-    notes = {**answer.notes, **evaluation.notes, **of_change}
-    if not record.asked_for:  # what has no value here was not asked for, so it is no warning
-        for topic, text in notes.items():
-            say_once(trainer, record.told, topic, f"{who}: {text}")
-        notes = {}
-    for topic, text in {**notes, **evaluation.alerts}.items():
-        if tell_once(trainer, record.told, topic, f"{who}: {text}") and topic in evaluation.alerts:
+    for topic, text in {**answer.notes, **evaluation.notes, **of_change}.items():
+        if topic not in evaluation.alerts:
+            tell_note(trainer, record, topic, text)
+    for topic, text in evaluation.alerts.items():
+        if tell_once(trainer, record.told, topic, f"{who}: {text}"):
             send_alerts(trainer, record.told_of_run, topic, f"{who}: {text}")
 
     def tell_events() -> None:
@@ -44,6 +42,12 @@ def tell_of_measurement(
 
     if trainer.is_global_zero:
         safely(trainer, record.told, "report what has happened", tell_events)
+
+
+def tell_note(trainer: Any, record: Record, topic: str, text: str) -> None:
+    """Report a note once: as a warning, or in the log if its family was not asked for."""
+    tell_or_say = tell_once if record.asked_for else say_once
+    tell_or_say(trainer, record.told, topic, f"{record.title}: {text}")
 
 
 def _pooling_in_words(answer: Answer) -> str:
