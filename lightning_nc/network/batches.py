@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
+from pickle import PicklingError
 from typing import Any, NamedTuple
 
 import torch
@@ -145,19 +146,27 @@ def read_batches(
 def _begun(reader: _BatchReader, num_workers: int) -> Iterator[tuple[int, Any]]:
     """Read a first batch, and return all with their positions."""
     samples = reader.samples
-    loader = iter(
-        DataLoader(
-            reader,
-            batch_size=None,  # the reader returns whole batches
-            collate_fn=_as_it_is,
-            num_workers=num_workers,
-            worker_init_fn=partial(_prepare_worker, samples),
-            multiprocessing_context=samples.start if num_workers else None,
-            pin_memory=samples.pin_memory and torch.cuda.is_available(),
-            generator=torch.Generator().manual_seed(reader.seed),
-        )
+    loader = DataLoader(
+        reader,
+        batch_size=None,  # the reader returns whole batches
+        collate_fn=_as_it_is,
+        num_workers=num_workers,
+        worker_init_fn=partial(_prepare_worker, samples),
+        multiprocessing_context=samples.start if num_workers else None,
+        pin_memory=samples.pin_memory and torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(reader.seed),
     )
-    return chain(list(islice(loader, 1)), loader)
+    try:
+        read = iter(loader)  # which starts the workers
+    except (AttributeError, TypeError, PicklingError) as error:
+        if not num_workers:
+            raise
+        raise ValueError(
+            "Workers that are not forked are sent the dataset, the collate function and "
+            f"worker_init_fn, of which one cannot be pickled ({error}). Read in this process, "
+            "Probe(num_workers=0), or define functions at the top of a module, without lambda."
+        ) from error
+    return chain(list(islice(read, 1)), read)
 
 
 def _prepare_worker(samples: Samples, number: int) -> None:

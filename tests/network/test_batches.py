@@ -208,6 +208,14 @@ def test_a_dataset_that_workers_open_is_opened_for_the_probe(plan, num_workers, 
     assert dataset.handle is None
 
 
+@pytest.mark.filterwarnings("ignore:Got pickle error")
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_what_workers_cannot_be_sent_is_told_with_the_way_out(plan, start):
+    samples = lent(Augmented(), collate_fn=lambda items: items, multiprocessing_context=start)
+    with pytest.raises(ValueError, match=r"cannot be pickled \(Can't .*local.*num_workers=0"):
+        read(samples, plan, num_workers=1)
+
+
 def test_a_file_that_is_open_in_this_process_is_read_here(plan):
     class Open(Archive):
         def __init__(self):
