@@ -52,7 +52,7 @@ def publish_values(
         name = type(logger).__name__
         arrange = partial(arrange_panels, logger, charts, values)
         safely(trainer, told, f"arrange panels of {name}", arrange)
-        shown = bookkeeping_last(logger, row, book, GROUP)
+        shown = dict(bookkeeping_last(logger, row, book, GROUP))  # a logger may change its own
         log = partial(logger.log_metrics, shown, step=moment.step)
         safely(trainer, told, f"log to {name}", log)
         folder = local_folder_of(logger) if foreign else None
