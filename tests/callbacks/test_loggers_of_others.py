@@ -108,6 +108,16 @@ def test_two_figures_of_one_step_are_two_images_of_dvclive(tmp_path):
     assert {path.name for path in law.iterdir()} == {"0.png", "0-2.png", "1.png"}
 
 
+def test_no_figure_is_left_in_the_hidden_folder_of_a_tracker(tmp_path, caplog):
+    used, logger = callbacks(), OfOthers(None, tmp_path / ".neptune")
+    with caplog.at_level("INFO"):
+        nets.fit(tmp_path / "run", used, logger=logger)
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    assert list((tmp_path / "run/figures/nc/train/cosines").glob("*.png"))
+    (sentence,) = said(caplog)
+    assert f"has no place for figures, which are in {tmp_path / 'run/figures'}" in sentence
+
+
 def test_without_the_package_of_a_logger_figures_cost_a_warning_and_no_value(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "aim", None)
     used, logger = [NeuralCollapse()], AimLogger(Run())
