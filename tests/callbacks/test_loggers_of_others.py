@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import Logger
 from lightning_nc import EquiSeparation, NeuralCollapse
 from tests import nets
 from tests.callbacks.test_loggers import STEPS, callbacks, figures, said
+from tests.measures.own_family import LayerwiseVarianceCallback
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
@@ -116,6 +117,24 @@ def test_no_figure_is_left_in_the_hidden_folder_of_a_tracker(tmp_path, caplog):
     assert list((tmp_path / "run/figures/nc/train/cosines").glob("*.png"))
     (sentence,) = said(caplog)
     assert f"has no place for figures, which are in {tmp_path / 'run/figures'}" in sentence
+
+
+class Unready(OfOthers):
+    """A logger that has no folder before its server answers."""
+
+    @property
+    def log_dir(self):
+        raise ConnectionError("no run yet")
+
+
+def test_a_logger_that_cannot_say_its_folder_costs_warnings_and_no_value(tmp_path):
+    callback, logger = LayerwiseVarianceCallback(), Unready(None)
+    with nets.our_warnings() as told:
+        run = nets.fit(tmp_path, [callback], logger=logger)
+    assert run.state.finished
+    assert all("ConnectionError('no run yet')" in text for text in told)
+    (key,) = {key for key in logger.values if key.endswith("/epochs_completed")}
+    assert [*logger.values[key].values()] == [0, 1, 2]
 
 
 def test_without_the_package_of_a_logger_figures_cost_a_warning_and_no_value(tmp_path, monkeypatch):
