@@ -107,7 +107,7 @@ def test_callbacks_and_measurements_are_one_readable_line(run):
         == "<EquiSeparation on 'train', every epoch: 3 measurements, the last after 2 epochs>"
     )
     assert repr(MinorityCollapse(every_n_epochs=5)) == (
-        "<MinorityCollapse on 'train', every 5 epochs: nothing measured yet>"
+        "<MinorityCollapse on 'train', every 5 epochs: nothing measured yet in this process>"
     )
     assert repr(nc).startswith("<NeuralCollapse on 'train', at epochs 0, 2: 2 measurements")
     last = law.history[-1]

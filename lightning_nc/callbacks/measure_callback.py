@@ -125,7 +125,7 @@ class MeasureCallback(CallbackBase):
     def __repr__(self) -> str:
         told = f"{self.record.title}, {self.schedule.in_words}"
         if not self.history:
-            return f"<{told}: nothing measured yet>"
+            return f"<{told}: nothing measured yet in this process>"
         many = f"{len(self.history)} measurement{'s' * (len(self.history) != 1)}"
         return f"<{told}: {many}, the last after {self.history[-1].when}>"
 
@@ -151,7 +151,8 @@ class MeasureCallback(CallbackBase):
         """
         if not self.history:
             raise ValueError(
-                f"{self.record.name} has measured nothing yet, so there is no figure; fit first."
+                f"{self.record.name} has measured nothing yet in this process, so there is no "
+                "figure; fit first. After ddp_notebook or ddp_spawn, the loggers have the figures."
             )
         timeline = self.record.timeline(measurement)
         drawings = self.measure.draw(timeline) | self.measure.draw_at_end(timeline)

@@ -13,6 +13,7 @@ from lightning_nc.callbacks.lightning_internals import (
 )
 from lightning_nc.callbacks.messages import tell, tell_once
 from lightning_nc.callbacks.record import Record
+from lightning_nc.callbacks.schedule import When
 from lightning_nc.guards.precision import with_float64
 
 
@@ -45,7 +46,6 @@ def _advice(trainer: Any, callback: Any, watcher: Any) -> str:
     """What is wrong with when a monitor looks, and what to do; empty if nothing is."""
     record: Record = callback.record
     epochs, name = record.schedule.epochs, record.name
-    looks_after_validation = _looks_after_validation(trainer, watcher)
     if record.probe.source == "test":
         return f"but only trainer.test() measures '{record.probe.key}'. Monitor another key."
     if epochs is not None and not {0, 1} & set(epochs) and _is_strict(watcher):
@@ -54,20 +54,29 @@ def _advice(trainer: Any, callback: Any, watcher: Any) -> str:
         return (
             f"which has no value {until}. Add 0 to the epochs of {name}{_or_not_strict(watcher)}."
         )
-    if not looks_after_validation:
-        return ""
-    if record.schedule.when != "validation_end":
+    looks, measures = _looks_at(trainer, watcher), record.schedule.when
+    if looks == "validation_end" and measures == "train_epoch_end":
         return (
             "but looks at the end of validation, before that epoch is measured: it would see the "
-            f"value of an earlier epoch. Set {type(watcher).__name__}({_epoch_end_option(watcher)}"
-            f'=True), or give {name} when="validation_end".'
+            f"value of an earlier epoch. {_how_to_see_it(watcher, name)}"
         )
+    if looks != measures or (looks == "train_epoch_end" and _is_called_last(watcher)):
+        return ""
     if trainer.callbacks.index(watcher) > trainer.callbacks.index(callback):
         return ""
+    previous = "validation" if looks == "validation_end" else "epoch"
     return (
-        f"but looks before {name} measures, at the value of the previous validation. To see the "
+        f"but looks before {name} measures, at the value of the previous {previous}. To see the "
         f"new value, list it after {name} in Trainer(callbacks=...)."
     )
+
+
+def _how_to_see_it(watcher: Any, name: str) -> str:
+    """How a monitor that looks at the end of validation sees the value of that epoch."""
+    kind, in_time = type(watcher).__name__, f'give {name} when="validation_end"'
+    if _is_called_last(watcher):
+        return f"Set {kind}({_epoch_end_option(watcher)}=True), or {in_time}."
+    return f"To see the new value, {in_time}, and list {kind} after it."
 
 
 def advise_without_value(trainer: Any, records: Sequence[Record]) -> None:
@@ -113,8 +122,30 @@ def _epoch_end_option(watcher: Any) -> str:
     return f"{'save' if is_checkpoint(watcher) else 'check'}_on_train_epoch_end"
 
 
+def _looks_at(trainer: Any, watcher: Any) -> When | None:
+    """When a monitor looks; None if it never does, or if it cannot be told."""
+    if _is_called_last(watcher):
+        return "validation_end" if _looks_after_validation(trainer, watcher) else "train_epoch_end"
+    # one of another library, such as one that prunes trials, looks in the hook that it has
+    if _has_hook(watcher, "on_train_epoch_end"):
+        return "train_epoch_end"
+    if _has_hook(watcher, "on_validation_end") and trainer.enable_validation:
+        return "validation_end"
+    return None
+
+
+def _is_called_last(watcher: Any) -> bool:
+    """Whether Lightning calls a monitor after all other callbacks when an epoch ends."""
+    return bool({"EarlyStopping", "Checkpoint"} & {kind.__name__ for kind in type(watcher).__mro__})
+
+
+def _has_hook(watcher: Any, name: str) -> bool:
+    owner = next(kind for kind in type(watcher).__mro__ if name in vars(kind))
+    return owner.__name__ != "Callback"
+
+
 def _looks_after_validation(trainer: Any, watcher: Any) -> bool:
-    """Whether a monitor looks at the end of validation, not at the end of training epochs."""
+    """Whether a monitor of Lightning looks at the end of validation, not of training epochs."""
     chosen = looks_at_epoch_end(watcher, _epoch_end_option(watcher))
     if chosen is not None:
         return not chosen

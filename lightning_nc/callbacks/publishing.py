@@ -52,13 +52,18 @@ def publish_values(
         name = type(logger).__name__
         arrange = partial(arrange_panels, logger, charts, values)
         safely(trainer, told, f"arrange panels of {name}", arrange)
-        shown = bookkeeping_last(logger, row, book, GROUP)
+        shown = dict(bookkeeping_last(logger, row, book, GROUP))  # a logger may change its own
         log = partial(logger.log_metrics, shown, step=moment.step)
         safely(trainer, told, f"log to {name}", log)
-        folder = local_folder_of(logger) if foreign else None
-        if folder is not None:
-            describe = partial(write_families, folder, foreign)
-            safely(trainer, told, f"describe measures in the folder of {name}", describe)
+        describe = partial(_describe, logger, foreign)
+        safely(trainer, told, f"describe measures in the folder of {name}", describe)
+
+
+def _describe(logger: Any, families: Sequence[Family]) -> None:
+    """Describe families in the folder of a logger, if there are any and it has one."""
+    folder = local_folder_of(logger) if families else None
+    if folder is not None:
+        write_families(folder, families)
 
 
 def publish_tables(trainer: Any, record: Record, timeline: Timeline) -> None:

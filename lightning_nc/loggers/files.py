@@ -11,9 +11,16 @@ from lightning_nc.loggers.kinds import is_a
 
 
 def local_folder_of(logger: Any) -> Path | None:
-    """The folder of a logger's files; None if it has none, or a remote one such as ``s3://...``."""
+    """The folder of a logger's files, where a user looks for them.
+
+    Returns:
+        None if it has none, a remote one such as ``s3://...``, or a hidden one such as ``.neptune``
+        with the database of a tracker.
+    """
     folder = getattr(logger, "log_dir", None) or getattr(logger, "save_dir", None)
-    return None if not folder or "://" in str(folder) else Path(folder)
+    if not folder or "://" in str(folder) or re.match(r"\.[^.]", Path(folder).name):
+        return None
+    return Path(folder)
 
 
 def takes_files(logger: Any) -> bool:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning_nc.loggers.files import local_folder_of, path_of, save_file
+from lightning_nc.loggers.images import track_image
 from lightning_nc.loggers.kinds import is_a
 
 
@@ -15,9 +16,10 @@ def log_film(logger: Any, tag: str, film: Path, step: int) -> bool:
     """Log a GIF, as a video if the logger accepts videos, else as a file.
 
     Args:
-        logger: W&B and Comet loggers get a video, MLflow loggers an artifact ``figures/TAG.gif``,
-            where TAG is the tag's `path_of`. For any other logger with a folder on this machine
-            that file is written there, and given to the logger as in `log_figure`.
+        logger: W&B and Comet loggers get a video, Aim loggers an animated image, MLflow loggers an
+            artifact ``figures/TAG.gif``, where TAG is the tag's `path_of`. For any other logger
+            with a folder on this machine that file is written there, and given to the logger as in
+            `log_figure`.
         tag: Name of the film.
         film: Path of the GIF; the file may be deleted afterwards.
         step: Step at which it is logged.
@@ -32,6 +34,8 @@ def log_film(logger: Any, tag: str, film: Path, step: int) -> bool:
     elif is_a(logger, "CometLogger"):
         content = io.BytesIO(film.read_bytes())  # Comet reads files only when it sends them, later
         logger.experiment.log_video(content, name=f"{tag}.gif", format="gif", step=step)
+    elif is_a(logger, "AimLogger"):
+        track_image(logger, tag, str(film), step)
     elif is_a(logger, "MLFlowLogger"):
         folder, _, name = path_of(tag).rpartition("/")
         with TemporaryDirectory() as temporary:

@@ -1,6 +1,7 @@
 """Log a matplotlib figure to any logger, or save it in a folder."""
 
 import inspect
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> bool:
     """Log a matplotlib figure, as an image if the logger accepts images, else as a PNG file.
 
     Args:
-        logger: TensorBoard and Comet loggers get an image, MLflow loggers an artifact
-            ``figures/TAG/step_N.png``, where TAG is the tag's `path_of`. Loggers with a method
+        logger: TensorBoard, Comet and Aim loggers get an image, MLflow loggers an artifact
+            ``figures/TAG/step_N.png``, where TAG is the tag's `path_of`, and DVCLive loggers an
+            image ``TAG/N.png``, of which DVC shows all N with a slider. Loggers with a method
             ``log_image(key, images, step)``, such as that of W&B, get an image. For any other
             logger with a folder on this machine the file is written there; if it has a method
             ``log_file(path)``, it gets the path, in which parts of TAG are separated by dots, since
@@ -38,12 +40,23 @@ def log_figure(logger: Any, tag: str, figure: Any, step: int) -> bool:
         taken = {file.path for file in logger.experiment.list_artifacts(run, files)}
         name = free_name(_stem(step), ".png", lambda name: f"{files}/{name}" in taken)
         logger.experiment.log_figure(run, figure, f"{files}/{name}")
+    elif is_a(logger, "AimLogger"):
+        track_image(logger, tag, _pixels(figure), step)
+    elif is_a(logger, "DVCLiveLogger"):
+        images = Path(logger.experiment.plots_dir, "images")
+        name = free_name(f"{path_of(tag)}/{step}", ".png", lambda name: (images / name).exists())
+        logger.experiment.log_image(name, _pixels(figure))
     elif _takes_images(logger):
         logger.log_image(key=tag, images=[_pixels(figure)], step=step)
     else:
         folder = local_folder_of(logger)
         return folder is not None and save_figure(folder, tag, figure, step, logger) is not None
     return True
+
+
+def track_image(logger: Any, tag: str, image: Any, step: int) -> None:
+    """Log pixels, or a file that may be a GIF, to an Aim logger."""
+    logger.experiment.track(import_module("aim").Image(image), name=tag, step=step)
 
 
 def save_figure(

@@ -27,6 +27,7 @@ from tests.callbacks.scripts.train import train
 
 pytestmark = pytest.mark.filterwarnings(*nets.only_our_warnings)
 
+NC1 = "nc/train/nc1"
 # three batches in each of two epochs: before training, and the last batch of each epoch
 STEPS = [0, 2, 5]
 # which barebones would refuse
@@ -291,6 +292,22 @@ def test_a_logger_that_takes_no_figures_leaves_them_in_the_folder_of_the_run(
         assert_files(folder, used)
     (sentence,) = said(caplog)
     assert f"{kind.__name__} has no place for figures, which are in {tmp_path}" in sentence
+
+
+class Renaming(Bare):
+    def log_metrics(self, metrics, step=None):
+        for key in [*metrics]:
+            metrics[f"mine/{key}"] = metrics.pop(key)
+
+
+def test_a_logger_that_changes_what_it_gets_changes_nothing_for_the_next(tmp_path):
+    callback = NeuralCollapse(figures=False)
+    loggers = [Renaming(), CSVLogger(tmp_path), TensorBoardLogger(tmp_path)]
+    nets.fit(tmp_path, [callback], logger=loggers)
+    of_csv = [float(row[NC1]) for row in records.csv_rows(tmp_path) if row.get(NC1)]
+    assert of_csv == [m.values[NC1] for m in callback.history]
+    events = records.tensorboard_events(tmp_path).Scalars(NC1)
+    assert [event.value for event in events] == pytest.approx(of_csv)
 
 
 class Refusing(Bare):

@@ -276,6 +276,58 @@ def test_early_stopping_that_looks_before_validation_is_measured_is_advised(
     assert watcher.seen == (values[:-1] if stopping_first else values[1:])
 
 
+class Pruner(Callback):
+    """Looks when validation ends, as `PyTorchLightningPruningCallback` of Optuna does."""
+
+    def __init__(self):
+        self.monitor, self.seen = NC1, []
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.seen.append(trainer.callback_metrics[NC1].item())
+
+
+class Reporter(Callback):
+    """Looks when an epoch ends, as `RayTrainReportCallback` does, where it is in the list."""
+
+    def __init__(self):
+        self.monitor, self.seen = NC1, []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.seen.append(trainer.callback_metrics[NC1].item())
+
+
+# which monitor, whether it is listed first, what our callback is told, and what the advice says
+OTHERS = {
+    "a pruner": (Pruner, False, {}, ['when="validation_end"', "list Pruner after it"]),
+    "a pruner before": (Pruner, True, {}, ['when="validation_end"', "list Pruner after it"]),
+    "a pruner that is in time": (Pruner, False, VALIDATION, []),
+    "a pruner too early": (Pruner, True, VALIDATION, ["previous validation", "list it after"]),
+    "a reporter": (Reporter, False, {}, []),
+    "a reporter before": (Reporter, True, {}, ["previous epoch", "list it after Neural"]),
+    "a reporter after validation": (Reporter, True, VALIDATION, []),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_monitor_of_another_library_is_advised_where_it_sees_old_values(case, tmp_path):
+    kind, first, options, parts = OTHERS[case]
+    callback, watcher = NeuralCollapse(figures=False, **options), kind()
+    both = [watcher, callback] if first else [callback, watcher]
+    with nets.our_warnings() as told:
+        nets.fit(tmp_path, both)
+    assert len(told) == bool(parts)
+    assert all(part in told[0] for part in parts)
+    values = [m.values[NC1] for m in callback.history]
+    assert watcher.seen == (values[:-1] if parts else values[1:])
+
+
+def test_a_monitor_without_validation_to_wait_for_is_not_advised(tmp_path):
+    with nets.our_warnings() as told:
+        nets.fit(tmp_path, [NeuralCollapse(figures=False), Pruner()], limit_val_batches=0)
+    assert told == []
+
+
 @needs_clock
 def test_a_checkpoint_that_waits_for_validation_by_the_clock_is_advised(tmp_path):
     keeper = ModelCheckpoint(tmp_path, monitor=NC1)
