@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lightning_nc.passes import found_layers
 from lightning_nc.passes.agreement import MeasurementError
 from lightning_nc.passes.gradient_pass import GradientPass
 from lightning_nc.passes.request import KernelRequest, Request
@@ -59,6 +60,24 @@ def test_a_layer_that_runs_on_some_batches_only_costs_its_own_request(alone):
     requests = [*isolated.SIBLINGS, Request(layers=["rare"])]
     first, second, bad = ask(requests, isolated.Sometimes(batches=4))[1]
     assert "'rare' did not run on this batch" in str(bad)
+    for answer, expected in zip((first, second), alone, strict=True):
+        assert_equal(values(answer), expected)
+
+
+def test_a_layer_for_which_memory_runs_out_after_the_last_vote_costs_only_its_own_request(
+    alone, monkeypatch
+):
+    geometry_of = found_layers.geometry_of
+
+    def with_little_memory(centres, *sums):
+        if centres.means.shape[1] == 1:
+            raise MemoryError("one more array")
+        return geometry_of(centres, *sums)
+
+    monkeypatch.setattr(found_layers, "geometry_of", with_little_memory)
+    bad = Request(layers={"net.2": lambda h: h[:, :1]})
+    first, error, second = ask([isolated.SIBLINGS[0], bad, isolated.SIBLINGS[1]])[1]
+    assert (type(error), str(error)) == (MemoryError, "one more array")
     for answer, expected in zip((first, second), alone, strict=True):
         assert_equal(values(answer), expected)
 
