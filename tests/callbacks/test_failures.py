@@ -72,9 +72,10 @@ def test_a_wrong_option_costs_two_warnings_however_long_the_run(tmp_path):
 
 
 def test_an_error_that_stops_the_run_shows_where_in_the_data_it_was_raised(tmp_path):
-    callback = NeuralCollapse(probe=Probe(nets.Broken(), "broken"), on_error="raise")
+    probe = Probe(nets.Broken(), "broken")
+    callbacks = [NeuralCollapse(probe=probe, on_error="raise"), EquiSeparation(probe=probe)]
     with pytest.raises(OSError, match="the disk is gone") as raised:
-        nets.fit(tmp_path, [callback])
+        nets.fit(tmp_path, callbacks)
     assert raised.traceback[-1].name == "__getitem__"
 
 

@@ -464,6 +464,7 @@ def test_a_run_that_ends_by_an_exception_has_the_figures_of_its_last_measurement
     for name in ("law", "classes"):
         (figure,) = tmp_path.rglob(f"separation/train/{name}/*.png")
         assert figure.name == f"step_{callback.history[-1].step:08d}.png"
+    assert list(tmp_path.rglob("*.gif")) == []  # there may be little time
 
 
 def test_a_figure_that_cannot_be_drawn_hides_no_exception(tmp_path):
