@@ -109,6 +109,19 @@ def test_what_failed_in_a_sweep_is_tried_again_at_the_next_measurement(name, alo
     assert_equal(values(again[1]), alone[0])
 
 
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [(MemoryError("full"), False), (OSError("no file"), False), (ValueError("odd"), True)],
+)
+def test_a_plan_is_made_again_if_what_failed_in_it_may_succeed_the_next_time(error, kept):
+    def pool(h):
+        raise error
+
+    one, answers, _ = ask([Request(layers={"net.2": pool}), *isolated.SIBLINGS])
+    assert answers[0] is error
+    assert one.only_planned_failures == kept
+
+
 def test_what_planning_refuses_does_not_cost_a_new_plan_each_time(alone):
     requests = [PLANNED["a layer that nothing has"][0](), *isolated.SIBLINGS]
     one, answers, _ = ask(requests)
