@@ -456,10 +456,10 @@ def test_figures_are_those_of_the_first_second_fourth_eighth_and_last_measuremen
 
 @pytest.mark.parametrize("deed", ["fail", "interrupt", "terminate"])
 def test_a_run_that_ends_by_an_exception_has_the_figures_of_its_last_measurement(deed, tmp_path):
-    callback = EquiSeparation(figures="last")
+    callback, filmed = (kind(figures="last") for kind in (EquiSeparation, NeuralCollapse))
     fate = {"deed": deed, "where": "batch"}
     with pytest.raises((OSError, SystemExit)):
-        train(tmp_path, [callback], fate, logger=CSVLogger(tmp_path))
+        train(tmp_path, [callback, filmed], fate, logger=CSVLogger(tmp_path))
     assert [m.epochs_completed for m in callback.history] == [0, 1, 2]
     for name in ("law", "classes"):
         (figure,) = tmp_path.rglob(f"separation/train/{name}/*.png")
