@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_nc.passes import found_layers
-from lightning_nc.passes.agreement import MeasurementError
+from lightning_nc.passes.agreement import MeasurementError, told_by
 from lightning_nc.passes.gradient_pass import GradientPass
 from lightning_nc.passes.request import KernelRequest, Request
 from tests.passes import isolated
@@ -234,3 +234,10 @@ def test_a_network_that_communicates_when_it_runs_waits_for_nobody(name, on, by_
 def test_the_cause_is_told_also_if_a_process_can_never_read_what_gradients_need(on, by_two):
     for rank, found in enumerate(by_two):
         assert_told(found["gradients", on], "the disk is gone", rank, ON[on])
+
+
+def test_what_another_process_has_told_is_not_told_as_an_error_of_this_one():
+    assert told_by(1, OSError("no disk")) == "process 1 raised OSError: no disk"
+    assert told_by(0, MeasurementError(told_by(1, OSError("no disk")))) == (
+        "process 1 raised OSError: no disk"
+    )
