@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from torch.utils.data import DataLoader
 
 import lightning_nc
 from lightning_nc import GeometrySummary, MeasureCallback, NeuralCollapse, factory
+from lightning_nc.callbacks import from_file
 from lightning_nc.callbacks.yaml_list import callbacks_of
+from lightning_nc.passes.meeting import MeetingPlace
 from tests import nets
 from tests.callbacks.records import csv_rows
 from tests.callbacks.scripts.start import run_script, warnings_of
@@ -252,6 +255,7 @@ WRONG = {
         "2 callbacks of the file would log the keys nc/train/"
     ),
     "[{class_path: NeuralCollapse, init_args: {probe: tran}}]": "Probe source 'tran' is none of",
+    "[{class_path: NeuralCollapse, init_args: {pool: 3}}]": "pool must be a function .* got 3",
     "[{class_path: NeuralCollapse, init_args: [2]}]": "NeuralCollapse has init_args .2., which do",
     "[{class_path: NeuralCollapse, init_args: {every_n_epochs: two}}]": "must be 1 or more, got",
     "[{class_path: NeuralCollapse": "while parsing",
@@ -278,7 +282,7 @@ HOSTILE = {
     "[{class_path: lightning_nc.callbacks.from_file.CallbacksOfFile}]": "is no callback",
     BOMB: "stands for more than 10,000 values",
     "- &a [*a, {class_path: NeuralCollapse}]": "stands for more than 10,000 values",
-    "[" + 70_000 * "x": "longer than 65,536 characters",
+    f"{EVERY_EPOCH} #" + 70_000 * "x": "longer than 65,536 characters",
     3000 * "[": "RecursionError",
 }
 
@@ -350,6 +354,23 @@ def test_where_the_package_cannot_be_imported_trainers_can_still_be_made(
     with pytest.warns(RuntimeWarning, match="lightning_nc cannot be imported, so nothing is"):
         run = nets.trainer(tmp_path)
     assert ours(run) == []
+
+
+def test_a_process_that_does_not_come_is_not_waited_for_in_a_broadcast(asked_for, monkeypatch):
+    path = asked_for(EVERY_EPOCH)
+    place = MeetingPlace(torch.distributed.HashStore(), rank=0, world=2)
+    monkeypatch.setattr(from_file, "meeting_place", lambda: place)
+    monkeypatch.setattr(from_file, "_PATIENCE", 0.1)
+    callback = from_file.CallbacksOfFile(str(path), factory.VARIABLE)
+    # without a strategy there is nothing to broadcast by
+    trainer = SimpleNamespace(world_size=2, is_global_zero=True, callbacks=[callback])
+    with nets.our_warnings() as told:
+        callback.setup(trainer, None, "fit")
+    assert trainer.callbacks == [callback]
+    assert told == [
+        f"LIGHTNING_NC_CALLBACKS names {path}, which adds no callbacks, so nothing is measured: "
+        "process 1 did not reach setup within 0.1 s."
+    ]
 
 
 def test_the_first_process_reads_the_file_for_all(asked_for, tmp_path, monkeypatch):

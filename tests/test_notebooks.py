@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
 
 from lightning_nc import EquiSeparation, MinorityCollapse, NeuralCollapse, measure
 from lightning_nc import measure_checkpoints as measured
@@ -194,6 +195,28 @@ def test_checkpoints_are_measured_without_a_word_where_no_progress_is_wanted(
     model = nets.Classifier(nets.mlp())
     measured(folder, nets.vectors(), model, progress=False)
     assert capsys.readouterr().err == ""
+
+
+class Sized(nets.Classifier):
+    """Makes its network from a width that its checkpoints have."""
+
+    def __init__(self, width):
+        net = nets.mlp()
+        net[0], net[1] = torch.nn.Linear(6, width), torch.nn.Linear(width, 12)
+        super().__init__(net, freeze=0)
+        self.save_hyperparameters()
+
+
+def test_of_a_class_each_checkpoint_makes_the_network_that_saved_it(tmp_path):
+    data = nets.vectors()
+    for width in (7, 8):
+        trainer = nets.trainer(tmp_path)
+        trainer.fit(Sized(width), DataLoader(data, 10))
+        trainer.save_checkpoint(tmp_path / f"{width}.ckpt")
+    frame = measured(tmp_path, data, Sized, progress=False)
+    expected = measure(trainer.lightning_module, data).values
+    assert frame["checkpoint"].tolist() == ["7.ckpt", "8.ckpt"]
+    assert frame.iloc[1][list(expected)].to_dict() == pytest.approx(expected, nan_ok=True)
 
 
 def test_checkpoints_of_other_kinds_are_measured_or_told(run, tmp_path):

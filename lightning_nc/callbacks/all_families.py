@@ -62,8 +62,8 @@ def callbacks_for(
         >>> elasticity.schedule.epochs
         (0, 10, 12)
     """
-    listed = isinstance(without, Collection) and not isinstance(without, str)
-    if not listed or not all(each in _FAMILIES for each in without):
+    # of a text, each character is none
+    if not isinstance(without, Collection) or not all(each in _FAMILIES for each in without):
         raise ValueError(
             f"without must list some of {', '.join(map(repr, _FAMILIES))}, as in "
             f'without=["elasticity"], got {without!r}.'

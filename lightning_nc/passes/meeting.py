@@ -38,11 +38,13 @@ class MeetingPlace(NamedTuple):
         """No more seconds than half the group's timeout: another process may be in a collective.
 
         Example:
-            >>> MeetingPlace(dist.HashStore(), rank=0, world=2).within_timeout(60)
-            60
+            >>> from datetime import timedelta
+            >>> place = MeetingPlace(dist.HashStore(), rank=0, world=2)
+            >>> place.store.set_timeout(timedelta(seconds=90))
+            >>> place.within_timeout(30), place.within_timeout(60)
+            (30, 45.0)
         """
-        timeout = getattr(self.store, "timeout", None)
-        return seconds if timeout is None else min(seconds, timeout.total_seconds() / 2)
+        return min(seconds, self.store.timeout.total_seconds() / 2)
 
     def meet(
         self,

@@ -121,11 +121,17 @@ def test_modules_on_the_way_of_training_data_are_in_their_modes_of_training(tmp_
 @pytest.mark.parametrize("namespace", nets.NAMESPACES)
 @pytest.mark.parametrize("fails", [False, True])
 def test_stage_and_modes_are_put_back_also_after_an_exception(tmp_path, namespace, fails):
-    seen, after = UserList(), []  # a list around the module would be put back
+    # lists around the module would be put back
+    seen, numbers, after = UserList(), UserList(), []
     base = nets.UnifiedClassifier if namespace == "lightning" else nets.Classifier
 
     class Looking(base):
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            numbers.append(dataloader_idx)
+            return batch
+
         def on_after_batch_transfer(self, batch, dataloader_idx):
+            numbers.append(dataloader_idx)
             seen.append((self.trainer.state.stage, self.training, self.trainer.sanity_checking))
             if fails and self.trainer.validating:
                 raise OSError("the augmentation is gone")
@@ -143,6 +149,7 @@ def test_stage_and_modes_are_put_back_also_after_an_exception(tmp_path, namespac
         trainer.fit(Looking(freeze=0), DataLoader(mixed(), 10))
     assert after == [("train", {True}, True)] * 2
     assert set(seen) == {("train", True, False), ("validate", False, False)}
+    assert set(numbers) == {0}
 
 
 def test_data_of_ones_own_come_as_in_testing_when_tested(tmp_path):

@@ -231,6 +231,15 @@ def test_one_sentence_says_what_is_left_out(change, left, said):
     assert_valid(callback)
 
 
+def test_a_state_that_is_no_dictionary_is_not_read():
+    callback, told = load(nets.NeuralCollapse, ["history"])
+    assert told == [
+        "NeuralCollapse on 'train' starts with an empty history, without its state in the "
+        "checkpoint: it is list, not a dictionary."
+    ]
+    assert_valid(callback)
+
+
 @pytest.mark.parametrize("counts", ["abc", [1, -1], [math.nan], [10**400], ["abc", 2], 3])
 def test_damaged_class_counts_are_counted_again(counts):
     kind = nets.MinorityCollapse

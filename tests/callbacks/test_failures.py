@@ -72,9 +72,10 @@ def test_a_wrong_option_costs_two_warnings_however_long_the_run(tmp_path):
 
 
 def test_an_error_that_stops_the_run_shows_where_in_the_data_it_was_raised(tmp_path):
-    callback = NeuralCollapse(probe=Probe(nets.Broken(), "broken"), on_error="raise")
+    probe = Probe(nets.Broken(), "broken")
+    callbacks = [NeuralCollapse(probe=probe, on_error="raise"), EquiSeparation(probe=probe)]
     with pytest.raises(OSError, match="the disk is gone") as raised:
-        nets.fit(tmp_path, [callback])
+        nets.fit(tmp_path, callbacks)
     assert raised.traceback[-1].name == "__getitem__"
 
 
@@ -120,16 +121,22 @@ def test_a_new_cause_is_told_in_full_and_an_old_one_is_not_forgotten(tmp_path):
     )
 
 
-def test_of_many_causes_the_most_frequent_are_listed(tmp_path):
-    names = "aabbbcde"
+@pytest.mark.parametrize(
+    ("names", "listed"),
+    [
+        ("aab", "{a} (2 of them); {b} (1 of them)."),
+        ("aabc", "{a} (2 of them); {b} (1 of them); {c} (1 of them)."),
+        ("aabbbcde", "{b} (3 of them); {a} (2 of them); {c} (1 of them); and 2 more causes."),
+    ],
+)
+def test_of_many_causes_the_most_frequent_are_listed(names, listed, tmp_path):
     errors = {n: OSError(f"file {name} is gone") for n, name in enumerate(names)}
-    (*causes, often), _ = told_of(tmp_path, errors, NeuralCollapse, max_epochs=7)
-    assert len(causes) == 5
-    listed = [f"process 0 raised OSError: file {k} is gone" for k in "bac"]
-    assert often.endswith(
-        f": 8 of 8 measurements were skipped: {listed[0]} (3 of them); {listed[1]} (2 of them); "
-        f"{listed[2]} (1 of them); and 2 more causes."
-    )
+    last = len(names) - 1
+    (*causes, often), _ = told_of(tmp_path, errors, NeuralCollapse, max_epochs=last)
+    assert len(causes) == len(set(names))
+    said = {name: f"process 0 raised OSError: file {name} is gone" for name in "abc"}
+    times = f": {len(names)} of {len(names)} measurements were skipped: "
+    assert often.endswith(times + listed.format(**said))
 
 
 def test_causes_told_in_full_are_not_summed_up(tmp_path):

@@ -114,6 +114,8 @@ def test_a_process_that_never_comes_is_waited_for_half_as_long_each_time(monkeyp
     missing.gather(3)
     other.join()
     assert missing.waited(4) == 0.4  # it has come again
+    missing.record.begin_run("fit", True)
+    assert missing.waited(0) == 0.4  # and may come again
 
 
 def test_a_signal_ends_the_wait_for_a_process(monkeypatch):

@@ -4,6 +4,7 @@ import collections
 import io
 import math
 import re
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -473,14 +474,35 @@ def test_figures_are_those_of_the_first_second_fourth_eighth_and_last_measuremen
 
 @pytest.mark.parametrize("deed", ["fail", "interrupt", "terminate"])
 def test_a_run_that_ends_by_an_exception_has_the_figures_of_its_last_measurement(deed, tmp_path):
-    callback = EquiSeparation(figures="last")
+    callback, filmed = (kind(figures="last") for kind in (EquiSeparation, NeuralCollapse))
     fate = {"deed": deed, "where": "batch"}
     with pytest.raises((OSError, SystemExit)):
-        train(tmp_path, [callback], fate, logger=CSVLogger(tmp_path))
+        train(tmp_path, [callback, filmed], fate, logger=CSVLogger(tmp_path))
     assert [m.epochs_completed for m in callback.history] == [0, 1, 2]
     for name in ("law", "classes"):
         (figure,) = tmp_path.rglob(f"separation/train/{name}/*.png")
         assert figure.name == f"step_{callback.history[-1].step:08d}.png"
+    assert list(tmp_path.rglob("*.gif")) == []  # there may be little time
+
+
+def test_a_signal_to_the_program_does_not_wait_for_figures_of_further_callbacks(tmp_path):
+    def drawn():
+        return {path.relative_to(tmp_path).parts[2] for path in tmp_path.rglob("*.png")}
+
+    def arrive(drawings):
+        signal.raise_signal(signal.SIGUSR1)
+        return drawings
+
+    first = nets.through(EquiSeparation(epochs=[0]), "draw", arrive)
+    seen = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(drawn()))
+    try:
+        callbacks = [first, NeuralCollapse(epochs=[0])]
+        nets.fit(tmp_path, callbacks, logger=CSVLogger(tmp_path, name="", version="run"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [{"separation"}]
+    assert drawn() == {"separation", "nc"}  # at the end of training
 
 
 def test_a_figure_that_cannot_be_drawn_hides_no_exception(tmp_path):

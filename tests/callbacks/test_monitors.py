@@ -339,6 +339,15 @@ def test_a_checkpoint_that_waits_for_validation_by_the_clock_is_advised(tmp_path
     assert epochs(callback) == [0, 1, 2]
 
 
+@needs_clock
+def test_a_run_that_validates_by_the_clock_is_resumed(tmp_path):
+    callbacks = [NeuralCollapse(figures=False) for _ in range(2)]
+    nets.fit(tmp_path, callbacks[:1], **CLOCK).save_checkpoint(tmp_path / "2.ckpt")
+    resuming = {"ckpt_path": tmp_path / "2.ckpt"}
+    nets.fit(tmp_path, callbacks[1:], max_epochs=3, fit_options=resuming, **CLOCK)
+    assert [epochs(each) for each in callbacks] == [[0, 1, 2], [0, 1, 2, 3]]
+
+
 @pytest.mark.parametrize("strict", [True, False])
 def test_a_first_measurement_that_fails_says_how_training_could_go_on(strict, tmp_path):
     callback = NeuralCollapse(probe=Probe(nets.Broken(), "broken"), figures=False)

@@ -151,6 +151,21 @@ def test_options_may_differ_if_other_processes_need_not_know_them(options, same,
     assert [record.left_out for record in records] == [not same] * 2
 
 
+def test_a_store_that_is_gone_stops_nothing_and_leaves_out_nobody(monkeypatch):
+    record, store = NeuralCollapse().record, Mock()
+    place = MeetingPlace(store, rank=0, world=2)
+    monkeypatch.setattr(MeetingPlace, "part", lambda place, _: place)
+    monkeypatch.setattr(on_all_processes, "meeting_place", lambda: place)
+    trainer = SimpleNamespace(world_size=2, global_rank=0, is_global_zero=True)
+    on_all_processes.announce(trainer, record)
+    for request in (store.set, store.check, store.get, store.multi_get, store.delete_key):
+        request.side_effect = RuntimeError("the process that had it has ended")
+    on_all_processes.leave_out_others(trainer, [record])
+    on_all_processes.withdraw(trainer, record)
+    on_all_processes.announce(trainer, record)
+    assert (record.left_out, store.set.call_count, store.delete_key.call_count) == (False, 2, 1)
+
+
 def test_a_callback_that_is_to_stop_some_processes_alone_stops_these_at_once(monkeypatch):
     """Later it would stop them in a measurement, and the others would wait."""
     records = [NeuralCollapse(on_error=way).record for way in ("warn", "raise")]

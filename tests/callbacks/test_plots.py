@@ -289,6 +289,25 @@ def test_a_summary_has_the_first_and_the_last_value_of_every_quantity(tmp_path, 
     assert not any("seconds" in line or "net.2" in line for line in lines)
 
 
+def test_a_summary_says_what_is_undefined_and_counts_steps_where_epochs_have_no_length(
+    tmp_path, capsys
+):
+    callback = NeuralCollapse(probe="val", when="validation_end", epochs=[1], figures=False)
+    run = nets.trainer(tmp_path, [callback, GeometrySummary()], max_epochs=1, val_check_interval=2)
+    data = nets.vectors((15, 15))
+    with nets.our_warnings() as told:
+        run.fit(
+            nets.Classifier(nets.mlp(K=2), freeze=0),
+            DataLoader(nets.Stream(data), 10),
+            DataLoader(data, 10),
+        )
+    assert ["undefined (NaN)" in text for text in told] == [True]
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"NeuralCollapse on 'val' step {callback.history[0].step} epoch 1" in lines
+    assert "nc2_equinorm_means undefined undefined" in lines
+    assert "2 measurements, 0 skipped" in lines
+
+
 def test_a_summary_counts_the_time_of_a_shared_pass_once(tmp_path, capsys):
     law, nc = EquiSeparation(figures=False), NeuralCollapse(figures=False)
     alone = NeuralCollapse(probe=Probe(name="mine"), figures=False)

@@ -176,6 +176,14 @@ def test_evaluation_after_training_adds_to_the_history(tmp_path):
         assert each.history[-1].step == 6  # under which Lightning logs it, after six batches
 
 
+def test_to_evaluate_other_data_is_no_change_to_be_told(tmp_path):
+    callback = NeuralCollapse(probe="val", figures=False)
+    run = nets.trainer(tmp_path, [callback])
+    for sizes in ((10, 10, 10), (12, 9, 9)):
+        run.validate(nets.Classifier(), DataLoader(nets.vectors(sizes), 10), verbose=False)
+    assert [m.counts.tolist() for m in callback.history] == [[10, 10, 10], [12, 9, 9]]
+
+
 @pytest.mark.parametrize("stage", ["validate", "test"])
 @pytest.mark.parametrize(
     ("saved", "number"),

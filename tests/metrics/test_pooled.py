@@ -165,6 +165,14 @@ def test_a_metric_stays_exact_in_a_module_that_is_cast(metric, cast, clusters):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_a_metric_of_a_module_without_data_is_used_once_it_has_some(metric, clusters):
+    with torch.device("meta"):
+        module = nn.ModuleDict({"net": nn.Linear(2, 2), "metric": metric(3)})
+    module.half().to_empty(device="cpu")["metric"].reset()
+    assert_same(measured(module["metric"], *clusters), measured(metric(3), *clusters))
+
+
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("first", [0, 7, 50])
 @pytest.mark.parametrize("given", [lambda other: other, lambda other: {"moments": other.moments}])
 def test_samples_of_another_metric_are_added_to_its_own(metric, first, given, clusters):

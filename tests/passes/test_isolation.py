@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lightning_nc.passes.agreement import MeasurementError
+from lightning_nc.passes import found_layers
+from lightning_nc.passes.agreement import MeasurementError, told_by
 from lightning_nc.passes.gradient_pass import GradientPass
 from lightning_nc.passes.request import KernelRequest, Request
 from tests.passes import isolated
@@ -63,6 +64,24 @@ def test_a_layer_that_runs_on_some_batches_only_costs_its_own_request(alone):
         assert_equal(values(answer), expected)
 
 
+def test_a_layer_for_which_memory_runs_out_after_the_last_vote_costs_only_its_own_request(
+    alone, monkeypatch
+):
+    geometry_of = found_layers.geometry_of
+
+    def with_little_memory(centres, *sums):
+        if centres.means.shape[1] == 1:
+            raise MemoryError("one more array")
+        return geometry_of(centres, *sums)
+
+    monkeypatch.setattr(found_layers, "geometry_of", with_little_memory)
+    bad = Request(layers={"net.2": lambda h: h[:, :1]})
+    first, error, second = ask([isolated.SIBLINGS[0], bad, isolated.SIBLINGS[1]])[1]
+    assert (type(error), str(error)) == (MemoryError, "one more array")
+    for answer, expected in zip((first, second), alone, strict=True):
+        assert_equal(values(answer), expected)
+
+
 @pytest.mark.parametrize("cache_mb", [512, 0])
 def test_decisions_that_fail_cost_only_those_who_ask_for_them(cache_mb):
     requests = [isolated.SIBLINGS[1], Request(layers="blocks")]
@@ -88,6 +107,19 @@ def test_what_failed_in_a_sweep_is_tried_again_at_the_next_measurement(name, alo
     _, again, _ = ask(requests)
     assert not isinstance(again[0], Exception)
     assert_equal(values(again[1]), alone[0])
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [(MemoryError("full"), False), (OSError("no file"), False), (ValueError("odd"), True)],
+)
+def test_a_plan_is_made_again_if_what_failed_in_it_may_succeed_the_next_time(error, kept):
+    def pool(h):
+        raise error
+
+    one, answers, _ = ask([Request(layers={"net.2": pool}), *isolated.SIBLINGS])
+    assert answers[0] is error
+    assert one.only_planned_failures == kept
 
 
 def test_what_planning_refuses_does_not_cost_a_new_plan_each_time(alone):
@@ -202,3 +234,10 @@ def test_a_network_that_communicates_when_it_runs_waits_for_nobody(name, on, by_
 def test_the_cause_is_told_also_if_a_process_can_never_read_what_gradients_need(on, by_two):
     for rank, found in enumerate(by_two):
         assert_told(found["gradients", on], "the disk is gone", rank, ON[on])
+
+
+def test_what_another_process_has_told_is_not_told_as_an_error_of_this_one():
+    assert told_by(1, OSError("no disk")) == "process 1 raised OSError: no disk"
+    assert told_by(0, MeasurementError(told_by(1, OSError("no disk")))) == (
+        "process 1 raised OSError: no disk"
+    )
