@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from lightning_nc.guards.parameters import attribute
 from lightning_nc.network.head import own_matrix
 from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.pooling import main_tensor
@@ -85,9 +86,9 @@ def _weight_rows(
     module: nn.Module, features: int | None, shape: tuple[int, ...] | None
 ) -> int | None:
     """Rows of a module's weight matrix, also of one that is packed, such as a quantised one."""
-    weight, declared = getattr(module, "weight", None), getattr(module, "out_features", None)
     if isinstance(module, nn.Embedding):
         return None
+    weight, declared = attribute(module, "weight"), attribute(module, "out_features")
     own: int | None = None
     if isinstance(weight, Tensor) and weight.ndim >= 2:
         # a matrix for the loss, for example, may be of features that come later
@@ -103,7 +104,7 @@ def _weight_rows(
 
 
 def _is_of_several_positions(module: nn.Module, input_shape: tuple[int, ...] | None) -> bool:
-    weight = getattr(module, "weight", None)
+    weight = attribute(module, "weight")
     if not isinstance(weight, Tensor) or weight.ndim < 3 or input_shape is None:
         return False
     return weight.shape[1:].numel() != input_shape[1]
@@ -114,10 +115,10 @@ def _channels(module: nn.Module) -> tuple[int, bool] | None:
     if isinstance(module, nn.RNNBase):
         return module.hidden_size * (2 if module.bidirectional else 1), True
     for name in ("out_channels", "num_features", "num_channels"):  # convolutions and their norms
-        if isinstance(getattr(module, name, None), int):
-            return getattr(module, name), False
+        if isinstance(number := attribute(module, name), int):
+            return number, False
     for name in ("out_features", "embedding_dim", "embed_dim"):
-        if isinstance(getattr(module, name, None), int):
-            return getattr(module, name), True
-    size = getattr(module, "normalized_shape", None)
+        if isinstance(number := attribute(module, name), int):
+            return number, True
+    size = attribute(module, "normalized_shape")
     return (size[-1], True) if isinstance(size, tuple) else None
