@@ -27,7 +27,9 @@ class ModuleRun(NamedTuple):
         shape: Shape of its main output tensor; None without one.
         input_shape: Shape of its first input tensor; None without one.
         matrices: Number of matrices among its own parameters.
-        several_positions: Whether its weight is a kernel over several positions, such as 3 x 3.
+        several_positions: Whether its weight is a kernel over several positions, such as 3 x 3, but
+            not over all: then it is a linear layer on the flattened map.
+        whole_map: Whether its weight is a kernel over all positions.
         channels: Channels of the last weighted layer that ran, and whether they are on its last
             axis; None before the first one.
     """
@@ -44,6 +46,7 @@ class ModuleRun(NamedTuple):
     input_shape: tuple[int, ...] | None
     matrices: int
     several_positions: bool
+    whole_map: bool
     channels: tuple[int, bool] | None
 
     @property
@@ -65,6 +68,8 @@ def run_of(
     shape = tuple(main.shape) if isinstance(main, Tensor) else None
     features = first.shape[-1] if first is not None and first.ndim else None
     input_shape = None if first is None else tuple(first.shape)
+    several = _is_of_several_positions(module, input_shape)
+    whole = several and _is_of_all_positions(module, input_shape, shape)
     return ModuleRun(
         name,
         number,
@@ -77,7 +82,8 @@ def run_of(
         shape=shape,
         input_shape=input_shape,
         matrices=sum(p.ndim > 1 for p in module.parameters(recurse=False)),
-        several_positions=_is_of_several_positions(module, input_shape),
+        several_positions=several and not whole,
+        whole_map=whole,
         channels=_channels(module) or channels,
     )
 
@@ -108,6 +114,15 @@ def _is_of_several_positions(module: nn.Module, input_shape: tuple[int, ...] | N
     if not isinstance(weight, Tensor) or weight.ndim < 3 or input_shape is None:
         return False
     return weight.shape[1:].numel() != input_shape[1]
+
+
+def _is_of_all_positions(
+    module: nn.Module, input_shape: tuple[int, ...] | None, shape: tuple[int, ...] | None
+) -> bool:
+    """Whether a kernel is as large as the map that it is of, and gives one position."""
+    weight = attribute(module, "weight")
+    covers = input_shape is not None and weight.shape[1:] == input_shape[1:]
+    return covers and shape is not None and all(size == 1 for size in shape[2:])
 
 
 def _channels(module: nn.Module) -> tuple[int, bool] | None:
