@@ -44,9 +44,9 @@ class EquiSeparation(MeasureCallback):
             is called ``input``). In a glob, ``*`` stops at a dot and ``**`` does not:
             ``"encoder.layer.*"`` matches each layer once.
         pool: Makes one feature vector per sample. ``"auto"`` keeps vectors, averages sequences over
-            their tokens (without padding, if the inputs tell it), and flattens feature maps, or
-            averages them over their positions where flattening would take more than
-            ``Probe(memory_mb=...)``. Or ``"flatten"``, `spatial_mean`, `first_token`,
+            their tokens (without padding, if the inputs tell it) and nodes over their graph, and
+            flattens feature maps, or averages them over their positions where flattening would take
+            more than ``Probe(memory_mb=...)``. Or ``"flatten"``, `spatial_mean`, `first_token`,
             `masked_mean`, `last_token`, or a callable.
         probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.
         every_n_epochs: Measure before training, after every n-th epoch, and after the last one.

@@ -70,9 +70,9 @@ class MinorityCollapse(MeasureCallback):
         theory: Whether to log the prediction of the layer-peeled model; needs
             ``lightning-neural-collapse[theory]``.
         pool: Makes one feature vector per sample. ``"auto"`` keeps vectors, averages sequences over
-            their tokens (without padding, if the inputs tell it), and flattens feature maps, or
-            averages them over their positions where flattening would take more than
-            ``Probe(memory_mb=...)``. Or ``"flatten"``, `spatial_mean`, `first_token`,
+            their tokens (without padding, if the inputs tell it) and nodes over their graph, and
+            flattens feature maps, or averages them over their positions where flattening would take
+            more than ``Probe(memory_mb=...)``. Or ``"flatten"``, `spatial_mean`, `first_token`,
             `masked_mean`, `last_token`, or a callable.
         merged_above: Value of ``cos_weights`` above which one warning (on W&B also an alert) says
             that minority classes have merged.

@@ -75,9 +75,9 @@ class NeuralCollapse(MeasureCallback):
             pass, and the network does not run again. With hundreds of classes, comparing
             each sample with all class means adds about half to the time of the measurement.
         pool: Makes one feature vector per sample. ``"auto"`` keeps vectors, averages sequences over
-            their tokens (without padding, if the inputs tell it), and flattens feature maps, or
-            averages them over their positions where flattening would take more than
-            ``Probe(memory_mb=...)``. Or ``"flatten"``, `spatial_mean`, `first_token`,
+            their tokens (without padding, if the inputs tell it) and nodes over their graph, and
+            flattens feature maps, or averages them over their positions where flattening would take
+            more than ``Probe(memory_mb=...)``. Or ``"flatten"``, `spatial_mean`, `first_token`,
             `masked_mean`, `last_token`, or a callable.
         probe: ``"train"``, ``"val"`` or ``"test"`` for the Trainer's data, or a `Probe`.
         every_n_epochs: Measure before training, after every n-th epoch, and after the last one.

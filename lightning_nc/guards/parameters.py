@@ -1,14 +1,16 @@
-"""Detect forward passes that change the parameters of a network."""
+"""Restore the parameters of a network, or detect that a forward pass has changed them."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lightning_nc.guards.comparison import as_integers, dense_parts, which_differ
-from lightning_nc.guards.memory import restore_memory
+from lightning_nc.guards.memory import restore_content, restore_memory
 from lightning_nc.guards.restoring import restoring
 from lightning_nc.wording import listed
 
@@ -44,6 +46,53 @@ def parameters_watched(model: nn.Module) -> Iterator[None]:
             "place, so training is no longer what it would have been. Such a network cannot be "
             "measured: remove the change from its forward()."
         )
+
+
+@contextmanager
+def bounded_norms_kept(model: nn.Module) -> Iterator[None]:
+    """Restore the rows that embeddings of bounded norm rescale in place when they are read."""
+    embeddings: list[Any] = [module for module in model.modules() if is_rescaled(module)]
+    with _kept(each.weight for each in embeddings):
+        yield
+
+
+def is_rescaled(module: nn.Module) -> bool:
+    """Whether a module is an embedding that rescales rows of its weight when it reads them."""
+    return isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None
+
+
+def attribute(module: nn.Module, name: str) -> Any:
+    """What a module has under a name; None without it.
+
+    A property runs the user's code, which may fail, or write to parameters: these are restored.
+
+    Example:
+        >>> attribute(nn.Linear(2, 3), "out_features")
+        3
+    """
+    if not isinstance(inspect.getattr_static(type(module), name, None), property):
+        return getattr(module, name, None)
+    with _kept(module.parameters()):
+        try:
+            return getattr(module, name, None)
+        except Exception:
+            return None
+
+
+@contextmanager
+def _kept(parameters: Iterable[Tensor]) -> Iterator[None]:
+    """Restore the content of some parameters."""
+    copies = [(each, each.detach().clone()) for each in parameters]
+    with restoring() as later:
+        for each, copy in copies:
+            later("a parameter", _restore_changed, each, copy)
+        yield
+
+
+def _restore_changed(parameter: Tensor, copy: Tensor) -> None:
+    # autograd refuses graphs of tensors written to since, whatever was written
+    if any(which_differ([(parameter, copy)])):
+        restore_content(parameter, copy)
 
 
 class Checksum:

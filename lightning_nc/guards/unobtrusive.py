@@ -15,7 +15,7 @@ from lightning_nc.guards.hooks import hooks_kept
 from lightning_nc.guards.kernels import fast_path_off
 from lightning_nc.guards.modes import modes_set
 from lightning_nc.guards.object_state import Memory
-from lightning_nc.guards.parameters import parameters_watched
+from lightning_nc.guards.parameters import bounded_norms_kept, parameters_watched
 from lightning_nc.guards.restoring import restoring
 from lightning_nc.guards.shards import put_in_shards, shards_kept
 from lightning_nc.guards.signals import signals_held
@@ -33,11 +33,11 @@ def unobtrusive(
     """Evaluate a network inside the block and leave no trace, even after an exception.
 
     The block restores the random generators of torch (CPU and devices), NumPy, Python and any held
-    by ``data`` or by modules; the training mode of each module; every buffer and hook; and what
-    objects of the user remember, as `Memory` says. Forward passes run without gradients, outside
-    inference mode, uncompiled, and without the fast path of torch's transformers and reentrant
-    gradient checkpoints, so that hooks run and blocks are found. What modules log in them is
-    discarded.
+    by ``data`` or by modules; the training mode of each module; every buffer and hook; embeddings
+    of bounded norm; and what objects of the user remember, as `Memory` says. Forward passes run
+    without gradients, outside inference mode, uncompiled, and without the fast path of torch's
+    transformers and reentrant gradient checkpoints, so that hooks run and blocks are found. What
+    modules log in them is discarded.
 
     Args:
         model: The network. Only the flags of its modules are set to evaluation, since ``.eval()``
@@ -63,6 +63,7 @@ def unobtrusive(
         memory = Memory(model, modules, data if isinstance(data, tuple | list) else [data], whole)
         guards.enter_context(generators_kept([*held, *memory.generators]))
         guards.enter_context(parameters_watched(model))
+        guards.enter_context(bounded_norms_kept(model))
         guards.enter_context(memory.put_back({} if notes is None else notes))
         guards.enter_context(_logging_off(model))
         guards.enter_context(buffers_kept(model))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_nc.network.graphs import rows_of_graphs
 from lightning_nc.network.points import Place, Point
 from lightning_nc.network.pooling import (
     Pooling,
@@ -43,18 +44,27 @@ class Chooser:
 
     Vectors stay as they are. Sequences become the mean over their tokens. Feature maps are
     flattened, or become the mean over their positions if they would take too much memory; so does
-    the raw input.
+    the raw input. Of a batch of graphs, nodes and edges become their mean for each graph.
 
     Args:
         found: A traced forward pass of a batch.
         samples: Samples of that batch, N.
         other: Shapes in a forward pass of a batch of another size, and its samples; only needed if
             `is_unclear`.
+        inputs: The inputs of the batch.
     """
 
-    def __init__(self, found: Trace, samples: int, other: tuple[Shapes, int] | None = None) -> None:
+    def __init__(
+        self,
+        found: Trace,
+        samples: int,
+        other: tuple[Shapes, int] | None = None,
+        inputs: Any = None,
+    ) -> None:
         self.shapes, self.samples, self.other = shapes_of(found), samples, other
+        self.inputs = inputs
         self.channels: dict[Place, tuple[int, bool] | None] = {}
+        self.flattened = {(run.name, run.number, "input") for run in found.runs if run.whole_map}
         before: tuple[int, bool] | None = None
         for run in found.runs:
             self.channels[run.name, run.number, "output"] = run.channels
@@ -90,8 +100,8 @@ class Chooser:
             return replace(point, pool=Pooling(sample_axis=axis, own=point.pool))
         if point.pool != "auto" or shape is None:
             return point
-        if len(shape) <= 2:
-            return replace(point, pool=Pooling())
+        if len(shape) <= 2 or point.place in self.flattened:
+            return replace(point, pool=Pooling(rows_of_graphs(shape, self.samples, self.inputs)))
         last = self._channels_last(point, shape)
         if self.is_map(point):
             pooling = Pooling(None if flatten_maps else "positions", channels_last=last)

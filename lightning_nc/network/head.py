@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nc.guards.functional_call import functional_call
+from lightning_nc.guards.parameters import attribute
 from lightning_nc.guards.precision import with_float64
 from lightning_nc.guards.torch_internals import convolves_like, hooks_off
 from lightning_nc.network.pooling import main_tensor
@@ -66,7 +67,7 @@ def read_head(name: str, module: nn.Module, h: Any, output: Any) -> Head:
     # an instance may have a forward of its own
     is_linear = getattr(module.forward, "__func__", None) is nn.Linear.forward
     plain = is_linear or any(convolves_like(module, kind) for kind in _CONVOLUTIONS)
-    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    weight, bias = attribute(module, "weight"), attribute(module, "bias")
     if not plain:
         read = _read_outputs(module, h, main_tensor(output))
         if read is not None:

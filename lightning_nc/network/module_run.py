@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from lightning_nc.guards.parameters import attribute
 from lightning_nc.network.head import own_matrix
 from lightning_nc.network.nesting import tensors_in
 from lightning_nc.network.pooling import main_tensor
@@ -26,7 +27,9 @@ class ModuleRun(NamedTuple):
         shape: Shape of its main output tensor; None without one.
         input_shape: Shape of its first input tensor; None without one.
         matrices: Number of matrices among its own parameters.
-        several_positions: Whether its weight is a kernel over several positions, such as 3 x 3.
+        several_positions: Whether its weight is a kernel over several positions, such as 3 x 3, but
+            not over all: then it is a linear layer on the flattened map.
+        whole_map: Whether its weight is a kernel over all positions.
         channels: Channels of the last weighted layer that ran, and whether they are on its last
             axis; None before the first one.
     """
@@ -43,6 +46,7 @@ class ModuleRun(NamedTuple):
     input_shape: tuple[int, ...] | None
     matrices: int
     several_positions: bool
+    whole_map: bool
     channels: tuple[int, bool] | None
 
     @property
@@ -64,6 +68,8 @@ def run_of(
     shape = tuple(main.shape) if isinstance(main, Tensor) else None
     features = first.shape[-1] if first is not None and first.ndim else None
     input_shape = None if first is None else tuple(first.shape)
+    several = _is_of_several_positions(module, input_shape)
+    whole = several and _is_of_all_positions(module, input_shape, shape)
     return ModuleRun(
         name,
         number,
@@ -76,7 +82,8 @@ def run_of(
         shape=shape,
         input_shape=input_shape,
         matrices=sum(p.ndim > 1 for p in module.parameters(recurse=False)),
-        several_positions=_is_of_several_positions(module, input_shape),
+        several_positions=several and not whole,
+        whole_map=whole,
         channels=_channels(module) or channels,
     )
 
@@ -85,9 +92,9 @@ def _weight_rows(
     module: nn.Module, features: int | None, shape: tuple[int, ...] | None
 ) -> int | None:
     """Rows of a module's weight matrix, also of one that is packed, such as a quantised one."""
-    weight, declared = getattr(module, "weight", None), getattr(module, "out_features", None)
     if isinstance(module, nn.Embedding):
         return None
+    weight, declared = attribute(module, "weight"), attribute(module, "out_features")
     own: int | None = None
     if isinstance(weight, Tensor) and weight.ndim >= 2:
         # a matrix for the loss, for example, may be of features that come later
@@ -103,10 +110,19 @@ def _weight_rows(
 
 
 def _is_of_several_positions(module: nn.Module, input_shape: tuple[int, ...] | None) -> bool:
-    weight = getattr(module, "weight", None)
+    weight = attribute(module, "weight")
     if not isinstance(weight, Tensor) or weight.ndim < 3 or input_shape is None:
         return False
     return weight.shape[1:].numel() != input_shape[1]
+
+
+def _is_of_all_positions(
+    module: nn.Module, input_shape: tuple[int, ...] | None, shape: tuple[int, ...] | None
+) -> bool:
+    """Whether a kernel is as large as the map that it is of, and gives one position."""
+    weight = attribute(module, "weight")
+    covers = input_shape is not None and weight.shape[1:] == input_shape[1:]
+    return covers and shape is not None and all(size == 1 for size in shape[2:])
 
 
 def _channels(module: nn.Module) -> tuple[int, bool] | None:
@@ -114,10 +130,10 @@ def _channels(module: nn.Module) -> tuple[int, bool] | None:
     if isinstance(module, nn.RNNBase):
         return module.hidden_size * (2 if module.bidirectional else 1), True
     for name in ("out_channels", "num_features", "num_channels"):  # convolutions and their norms
-        if isinstance(getattr(module, name, None), int):
-            return getattr(module, name), False
+        if isinstance(number := attribute(module, name), int):
+            return number, False
     for name in ("out_features", "embedding_dim", "embed_dim"):
-        if isinstance(getattr(module, name, None), int):
-            return getattr(module, name), True
-    size = getattr(module, "normalized_shape", None)
+        if isinstance(number := attribute(module, name), int):
+            return number, True
+    size = attribute(module, "normalized_shape")
     return (size[-1], True) if isinstance(size, tuple) else None

@@ -32,6 +32,14 @@ def named_arguments(parameters: Parameters, args: Sequence[Any]) -> Arguments:
     return named
 
 
+def by_name(inputs: Any) -> Mapping[str, Any]:
+    """The inputs by name, as far as they have names."""
+    named = dict(zip(inputs.names, inputs, strict=False)) if isinstance(inputs, Arguments) else {}
+    # a network that takes the batch has it as its first argument
+    first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
+    return {**named, **first} if isinstance(first, Mapping) else named
+
+
 def parameters_of(called: Callable[..., Any]) -> Parameters:
     """The parameters of a network's ``forward`` or of a function; any if they cannot be told."""
     function = called.forward if isinstance(called, nn.Module) else called

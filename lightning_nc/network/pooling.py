@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from lightning_nc.network.graphs import graphs_of, mean_of_graphs
 from lightning_nc.network.nesting import dense, parts_of, plain
-from lightning_nc.network.parameters import Arguments, accept, parameters_of
+from lightning_nc.network.parameters import accept, by_name, parameters_of
 from lightning_nc.network.points import Point
 
 _PADDING_MASKS = ("src_key_padding_mask", "key_padding_mask", "padding_mask")
@@ -32,7 +33,7 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
         ValueError: If the first axis is not that of the samples.
     """
     # the input of most heads is pooled by the network itself
-    pooled = point.side == "input" and getattr(value, "ndim", None) == 2
+    pooled = point.side == "input" and getattr(value, "ndim", None) == 2 and len(value) == samples
     if callable(point.pool) and not pooled:
         features = call_pool(point.pool, value, inputs)
     else:
@@ -63,13 +64,14 @@ class Pooling:
 
     Attributes:
         mean: What is averaged over: the tokens of a sequence, excluding padding if the inputs tell
-            it, or the positions of a feature map; None keeps all numbers.
+            it, the positions of a feature map, or the nodes or edges of a graph; None keeps all
+            numbers.
         sample_axis: The axis of the samples: 1 in sequences whose first axis is time.
         channels_last: Whether the channels are on the last axis; otherwise they follow the samples.
         own: A function that pools instead, once the samples are on the first axis.
     """
 
-    mean: Literal["tokens", "positions"] | None = None
+    mean: Literal["tokens", "positions", "nodes", "edges"] | None = None
     sample_axis: int = 0
     channels_last: bool = True
     own: Callable[..., Tensor] | None = None
@@ -79,6 +81,8 @@ class Pooling:
         h = dense(main_tensor(value)).transpose(0, self.sample_axis)
         if self.own is not None:
             return call_pool(self.own, h, inputs)
+        if self.mean in ("nodes", "edges"):
+            return mean_of_graphs(h, graphs_of(inputs)[self.mean])
         if self.mean is None or h.ndim == 2:
             return h.flatten(1)
         channels_last = h if self.channels_last else h.movedim(1, -1)
@@ -213,24 +217,16 @@ def _mean(h: Tensor, kept: Tensor | None) -> Tensor:
 
 def _attention_mask(inputs: Any) -> Tensor | None:
     """The mask that is 1 at the tokens to keep; one called ``mask`` if its numbers are whole."""
-    named = _named(inputs)
+    named = by_name(inputs)
     mask = named.get("mask")
     whole = isinstance(mask, Tensor) and not (mask.is_floating_point() or mask.dtype == torch.bool)
     found: Tensor | None = named.get("attention_mask", mask if whole else None)
     return found
 
 
-def _named(inputs: Any) -> Mapping[str, Any]:
-    """The inputs by name, as far as they have names."""
-    named = dict(zip(inputs.names, inputs, strict=False)) if isinstance(inputs, Arguments) else {}
-    # a network that takes the batch has it as its first argument
-    first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
-    return {**named, **first} if isinstance(first, Mapping) else named
-
-
 def _mask(inputs: Any, shape: tuple[int, ...]) -> Tensor | None:
     """The mask of the tokens to keep, if the inputs have one of this shape, (N, T)."""
-    named = _named(inputs).items()
+    named = by_name(inputs).items()
     masks = {name: m for name, m in named if isinstance(m, Tensor) and m.shape == shape}
     attention = _attention_mask(masks)
     if attention is not None:

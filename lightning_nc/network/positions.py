@@ -87,6 +87,9 @@ class Positions(NamedTuple):
 def are_of_positions(targets: Any, output_shape: tuple[int, ...] | None) -> bool:
     """Whether labels are of positions: the network's output has their axes, and one of classes.
 
+    Of a single position, (B, 1), they are of samples: each may have several tasks, of which it has
+    one.
+
     Args:
         targets: Labels, whole numbers of any type; of positions they have shape ``(B, T)``,
             ``(B, H, W)`` or ``(B, D, H, W)``.
@@ -105,7 +108,7 @@ def are_of_positions(targets: Any, output_shape: tuple[int, ...] | None) -> bool
     if targets.ndim > 2:  # maps may be smaller than labels
         return output_shape[0] == len(targets)
     B, T = targets.shape
-    return output_shape[:2] == (B, T) or (output_shape[0], output_shape[2]) == (B, T)
+    return T > 1 and (output_shape[:2] == (B, T) or (output_shape[0], output_shape[2]) == (B, T))
 
 
 def without_channel(targets: Tensor) -> Tensor:

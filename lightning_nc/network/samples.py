@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -39,12 +40,20 @@ class Part(Subset[Any]):
     """The samples to which a loader is limited; its workers are shown the whole dataset."""
 
 
+class ReadAtOnce(Part):
+    """Samples of a dataset that takes a list of indices, and returns a batch."""
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        return self.dataset[[self.indices[index] for index in indices]]
+
+
 def samples_of(source: Any, batch_size: int | None) -> Samples:
     """Read a Dataset, a DataLoader or a function returning one as a map-style dataset.
 
     A loader's dataset, batch size, collate function, worker initialisation and memory pinning are
     used, and the indices of a `SubsetRandomSampler`. Other samplers, generators and iterators
-    belong to training and are not used. Loaders that Fabric or Accelerate has prepared are read
+    belong to training and are not used. Whole batches are read where a `BatchSampler` gives the
+    indices of each to the dataset. Loaders that Fabric or Accelerate has prepared are read
     whole, whatever share of them a process trains on.
 
     Args:
@@ -71,16 +80,21 @@ def samples_of(source: Any, batch_size: int | None) -> Samples:
         )
     if not isinstance(source, DataLoader):
         return Samples(dataset, batch_size or 100, default_collate, None, False)
-    if source.batch_sampler is None:
+    batches = source.sampler if source.batch_sampler is None else source.batch_sampler
+    at_once = source.batch_sampler is None and isinstance(batches, BatchSampler)
+    if source.batch_sampler is None and not at_once:
         raise TypeError(
             "A DataLoader with batch_size=None reads whole batches, from which single samples "
             "cannot be chosen. Use a dataset of single samples: "
             'probe=Probe(source=dataset, name="my_probe", batch_size=...).'
         )
-    own_size = source.batch_size or getattr(source.batch_sampler, "batch_size", None)
+    own_size = source.batch_size or getattr(batches, "batch_size", None)
     size = batch_size or own_size or 100
     chosen = _subset_of(_sampler_of(source))
-    dataset = dataset if chosen is None else Part(dataset, list(chosen))
+    if at_once:
+        dataset = ReadAtOnce(dataset, range(len(dataset)) if chosen is None else list(chosen))
+    elif chosen is not None:
+        dataset = Part(dataset, list(chosen))
     init, start = source.worker_init_fn, source.multiprocessing_context
     by_workers = source.num_workers > 0 and init is not None and not _is_lightnings(init)
     return Samples(dataset, size, source.collate_fn, init, source.pin_memory, by_workers, start)
@@ -103,7 +117,7 @@ def inner_sampler(sampler: Any) -> Any:
 
 def _sampler_of(loader: DataLoader[Any]) -> Any:
     """Return the sampler that was given to a loader, also within batch samplers (Accelerate's)."""
-    sampler: Any = loader.batch_sampler
+    sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     while hasattr(sampler, "batch_sampler"):
         sampler = sampler.batch_sampler
     return getattr(sampler, "sampler", loader.sampler)

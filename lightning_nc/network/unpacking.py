@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_nc.network.nesting import described, parts_of, tensors_in
 
-_LABEL_KEYS = ("labels", "label", "targets", "target", "y")
+_LABEL_KEYS = ("labels", "label", "targets", "target", "y", "Y")
 
 
 def unpack_batch(batch: Any, known: Callable[[], Tensor | None] = lambda: None) -> tuple[Any, Any]:
@@ -19,7 +19,8 @@ def unpack_batch(batch: Any, known: Callable[[], Tensor | None] = lambda: None) 
     A pair is used as it is. A dict or dataclass is split at a key for labels. Of an object with an
     attribute for labels, such as a graph, the whole object is the input. Of a longer tuple or list
     the first item is the input and the second the labels, if these are whole numbers and no later
-    item could be labels, or if the dataset declares the second and not the later one.
+    item could be labels, or if the dataset declares the second and not the later one. A named tuple
+    that cannot be read so is split as a dict is.
 
     Args:
         batch: A batch on the device.
@@ -39,12 +40,13 @@ def unpack_batch(batch: Any, known: Callable[[], Tensor | None] = lambda: None) 
             return batch[0], batch[1]
         if len(batch) > 2 and _second_is_labels(batch, known):
             return batch[0], batch[1]
-    elif isinstance(batch, Mapping) or is_dataclass(batch):
-        parts = parts_of(batch)
+    named = batch._asdict() if hasattr(batch, "_asdict") else batch
+    if isinstance(named, Mapping) or is_dataclass(named):
+        parts = parts_of(named)
         for key in _LABEL_KEYS:
             if key in parts:
                 return {name: part for name, part in parts.items() if name != key}, parts[key]
-    elif not isinstance(batch, Tensor | np.ndarray):
+    elif not isinstance(batch, tuple | list | Tensor | np.ndarray):
         for key in _LABEL_KEYS:
             if getattr(batch, key, None) is not None:
                 return batch, getattr(batch, key)

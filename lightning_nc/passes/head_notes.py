@@ -69,7 +69,10 @@ def _bypass_note(found: Trace, head: ModuleRun, request: Request) -> dict[str, s
         return {}
     decisions, shape = "those of the output", found.output_shape
     single = shape is not None and shape[1:] in ((), (1,))  # the logit of two rows
-    if shape and head.shape and not single and math.prod(shape) != math.prod(head.shape):
+    # such as the nodes of a graph that are samples, without their neighbours
+    some = shape and head.shape and shape[1:] == head.shape[1:] and shape[0] < head.shape[0]
+    decided = single or some
+    if shape and head.shape and not decided and math.prod(shape) != math.prod(head.shape):
         decisions = f"its own, since the network returns {shape} and the head {head.shape}"
     return {
         "bypass": f"the network's output does not depend on the head '{head.name}' alone: "

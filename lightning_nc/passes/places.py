@@ -14,6 +14,7 @@ from lightning_nc.network.auto_pooling import Chooser, pooling_of_head, shapes_o
 from lightning_nc.network.batches import ProbeBatch
 from lightning_nc.network.blocks import block_points
 from lightning_nc.network.capture import capture, raw_input
+from lightning_nc.network.graphs import rows_of_graphs
 from lightning_nc.network.module_run import ModuleRun
 from lightning_nc.network.points import Point, match_layers, named_modules
 from lightning_nc.network.pooling import Pooling
@@ -128,7 +129,9 @@ class Places:
     def _why_no_input(self) -> str | None:
         """Why the raw input is no layer: its first axis is of nodes or time, or it varies."""
         raw = self.found.raw
-        if raw is not None and not self.reading.of_positions and len(raw) != self.samples:
+        rows = None if raw is None else rows_of_graphs(raw.shape, self.samples, self.inputs)
+        of_samples = raw is None or rows is not None or len(raw) == self.samples
+        if raw is not None and not self.reading.of_positions and not of_samples:
             return f"has shape {tuple(raw.shape)} for {self.samples} samples"
         return "varies in size from batch to batch" if self._raw_varies else None
 
@@ -156,12 +159,13 @@ class Places:
     def _pooled(self, wanted: list[Wanted | None]) -> list[Wanted | None]:
         """Replace ``"auto"`` by what suits the shape of each point."""
         points = points_of(wanted)
-        chooser = Chooser(self.found, self.samples)
+        chooser = Chooser(self.found, self.samples, inputs=self.inputs)
         if self.samples > 1 and any(chooser.is_unclear(point) for point in points):
             fewer = self._inputs_of(self.reading.batches[0].indices[:-1])
             with self.runner.precision():
                 other = trace(self.runner.model, fewer, self.runner.call)
-            chooser = Chooser(self.found, self.samples, (shapes_of(other), self.samples - 1))
+            shapes = shapes_of(other), self.samples - 1
+            chooser = Chooser(self.found, self.samples, shapes, self.inputs)
         if self.reading.of_positions:
             chosen = {point: chooser.at_every_position(point) for point in points}
             return self._replaced(wanted, chosen)
@@ -172,7 +176,7 @@ class Places:
             point: chooser.chosen(point, flatten if point.module is None else of_layers)
             for point in points
         }
-        heads = {w.classifier: w.head for w in wanted if w and w.classifier and w.head}
+        heads = {w.classifier: w.head for w in wanted if w and w.classifier and w.head is not None}
         chosen |= self._of_heads(heads, chosen)
         return self._replaced(wanted, chosen)
 

@@ -65,7 +65,8 @@ class Wanted(NamedTuple):
     @property
     def decisions(self) -> DecisionCounts | None:
         """What compares the head's decisions with the nearest class mean; None without a head."""
-        return DecisionCounts(self.classifier) if self.classifier and self.head else None
+        has_head = self.head is not None  # of a network that is its head, the name is empty
+        return DecisionCounts(self.classifier) if self.classifier and has_head else None
 
     @property
     def points(self) -> list[Point]:
@@ -176,7 +177,7 @@ class Plan(NamedTuple):
     @property
     def named_heads(self) -> set[str]:
         """Names of the heads that were named, rather than found."""
-        return {each.head for each in self.met if each.head and each.is_named}
+        return {each.head for each in self.met if each.head is not None and each.is_named}
 
     def failed(self, failures: Mapping[Any, Exception]) -> dict[int, Exception]:
         """The requests that cannot be answered because of failures.

@@ -205,10 +205,16 @@ def check_labels(planned: ProbeBatch, labels: Tensor, of_positions: bool) -> Non
         labels: The labels that were read, on the CPU, shape ``(n,)``.
         of_positions: Whether labels are of positions, of which an item may have several.
     """
-    if len(labels) != len(planned.indices) and not of_positions:
+    n = len(planned.indices)
+    if len(labels) != n and not of_positions:
+        of_one = (
+            " If they are of its positions, such as the nodes of a graph, give labels and outputs "
+            "an axis for the sample: Probe(..., unpack=lambda batch: (batch, batch.y[None]), "
+            "forward=lambda module, batch: module(...)[None])."
+        )
         raise ValueError(
-            f"A batch of {len(planned.indices)} samples came with {len(labels)} labels. The "
-            "collate function or unpack must return one label per sample."
+            f"A batch of {n} sample{'s' * (n > 1)} came with {len(labels)} labels. The collate "
+            f"function or unpack must return one label per sample.{of_one * (n == 1)}"
         )
     if planned.labels is None or torch.equal(labels, planned.labels):
         return

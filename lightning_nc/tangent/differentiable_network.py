@@ -14,6 +14,7 @@ from lightning_nc.guards.functional_call import functional_call
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.gradient_checkpoints import gradient_checkpoints_off
 from lightning_nc.guards.kernels import cudnn_off_if_recurrent, fast_path_off
+from lightning_nc.guards.parameters import is_rescaled
 from lightning_nc.guards.precision import full_precision
 from lightning_nc.guards.shards import is_in_parts
 from lightning_nc.guards.torch_internals import is_batch_norm, tree_leaves, tree_map
@@ -172,7 +173,7 @@ def _aliases(model: nn.Module, parameters: Iterable[str] | None) -> dict[str, Te
         )
     leaves = {INNER + name: _differentiable(p.detach()) for name, p in named.items()}
     for module in model.modules():
-        if getattr(module, "max_norm", None) is not None:  # an embedding that rescales its weight
+        if is_rescaled(module):
             name = next(n for n, p in named.items() if p is module.weight)  # it may be shared
             leaves[INNER + name] = leaves[INNER + name].clone()
     for name, p in named.items():

@@ -247,6 +247,14 @@ def test_an_embedding_of_bounded_norm_that_changes_nothing_is_let_be():
         model(torch.arange(4))
 
 
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_rows_of_an_embedding_of_bounded_norm_come_back(inside, kind):
+    model = kind(4, 2, max_norm=0.1)
+    before = model.weight.detach().clone()
+    inside(lambda: model(torch.arange(4)[None]), model)
+    assert torch.equal(model.weight, before)
+
+
 def test_parameters_without_a_shape_are_asked_to_be_given_one():
     model = nn.LazyLinear(2)
     with pytest.raises(RuntimeError, match=r"weight.*no shape yet"), unobtrusive(model):

@@ -106,6 +106,12 @@ CASES = {
             test_guards.in_place
         ),
     ),
+    "embeddings of bounded norm": (
+        (guards, "bounded_norms_kept", _nothing),
+        lambda inside: test_guards.test_rows_of_an_embedding_of_bounded_norm_come_back(
+            inside, torch.nn.Embedding
+        ),
+    ),
     "moves within parameters": (
         (parameters, "Checksum", lambda: lambda x: x.view(torch.int32).sum(dtype=torch.int64)),
         lambda inside: test_checksum.test_a_forward_pass_that_moves_or_changes_numbers_is_noticed(

@@ -909,3 +909,11 @@ def test_of_two_heads_with_as_many_rows_that_of_the_main_output_is_measured(answ
     for values, features in ((found.values, net.upper(h)), (of_other.values, h)):
         expected = reference.variability_collapse(features.detach().double().numpy(), y)
         assert values["nc/data/nc1"] == pytest.approx(expected, rel=1e-6)  # of float32 features
+
+
+def test_a_network_that_is_its_head_is_measured():
+    """Such as a linear probe of features, or logistic regression."""
+    x, y, network = torch.randn(30, 6), torch.arange(30) % 3, nn.Linear(6, 3)
+    expected = measure(nn.Sequential(network), TensorDataset(x, y), measures=[NeuralCollapse()])
+    found = measure(network, TensorDataset(x, y), measures=[NeuralCollapse()])
+    assert found.values == expected.values

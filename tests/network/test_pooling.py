@@ -1,7 +1,10 @@
 import pytest
 import torch
+from torch import nn
+from torch.utils.data import TensorDataset
 
 import lightning_nc
+from lightning_nc import NeuralCollapse, measure
 from lightning_nc.network.points import Point
 from lightning_nc.network.pooling import Pooling, features_of, main_tensor
 
@@ -147,3 +150,24 @@ def test_a_pool_that_leaves_no_sample_is_told():
 
 def test_modules_can_be_pools():
     assert torch.equal(pooled(torch.nn.Flatten(), STATES, None), STATES.flatten(1))
+
+
+def test_a_pool_is_asked_for_the_input_of_a_head_whose_rows_are_not_samples():
+    """As where a network puts tokens on the axis of samples before its head."""
+
+    class LastToken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.head(x.flatten(0, 1)).view(len(x), 6, 3)[:, -1]
+
+    x, y, network = torch.randn(30, 6, 4), torch.arange(30) % 3, LastToken()
+
+    def last(h):
+        return h.view(-1, 6, 4)[:, -1]
+
+    found = measure(network, TensorDataset(x, y), measures=[NeuralCollapse(pool=last)])
+    expected = measure(network.head, TensorDataset(x[:, -1], y), measures=[NeuralCollapse()])
+    assert found.values == pytest.approx(expected.values, rel=1e-6)

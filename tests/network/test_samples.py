@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from lightning_nc import NeuralCollapse, measure
 from lightning_nc.network.samples import samples_of
 from tests import nets
 
@@ -40,3 +41,32 @@ def test_streams_are_refused(source):
 def test_loaders_of_whole_batches_are_refused():
     with pytest.raises(TypeError, match=r"batch_size=None.*batch_size=\.\.\."):
         samples_of(DataLoader(DATASET, batch_size=None), None)
+
+
+class ByLists(torch.utils.data.Dataset):
+    """Gives a batch for a list of indices, as those of scvi-tools and Hugging Face do."""
+
+    def __init__(self, X, y):
+        self.X, self.y = X, y
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, indices):
+        assert isinstance(indices, list)
+        return {"x": self.X[indices], "y": self.y[indices]}
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_dataset_that_is_read_by_lists_of_indices_gives_the_same_values(limited):
+    X, y = torch.randn(24, 5), torch.arange(24) % 3
+    part = torch.utils.data.SubsetRandomSampler(range(12)) if limited else range(24)
+    sampler = torch.utils.data.BatchSampler(part, 6, drop_last=False)
+    data = ByLists(X, y)
+    loader = DataLoader(data, batch_size=None, sampler=sampler)
+    assert samples_of(loader, None).batch_size == 6
+    network = torch.nn.Linear(5, 3)
+    n = 12 if limited else 24
+    expected = measure(network, TensorDataset(X[:n], y[:n]), measures=[NeuralCollapse()])
+    found = measure(network, loader, measures=[NeuralCollapse()])
+    assert found.values == pytest.approx(expected.values, nan_ok=True)

@@ -129,3 +129,46 @@ def test_a_network_that_differentiates_in_its_forward_pass_is_traced():
     found = trace(net, torch.randn(4, 3), net)
     assert [run.name for run in found.runs] == ["first", "last", ""]
     assert found.depends_on_input(set())
+
+
+class _Shared(nn.Module):
+    """Embeddings whose first columns are one vector, as pytorch_tabular has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.shared = nn.Embedding(10, 8), nn.Parameter(torch.randn(1, 2))
+
+    @property
+    def weight(self):
+        rows = self.embed.weight.data
+        rows[:, :2] = self.shared
+        return rows
+
+    def forward(self, ids):
+        h = self.embed(ids)
+        h[..., :2] = self.shared
+        return h
+
+
+class _Fails(nn.Linear):
+    """Properties that cannot be read."""
+
+    @property
+    def num_features(self):
+        raise NotImplementedError
+
+    @property
+    def out_channels(self):
+        raise RuntimeError
+
+
+def test_what_properties_of_modules_write_is_put_back_and_their_failures_are_let_be():
+    """A property is code of the user, and is not part of what a forward pass computes."""
+    hidden = [nn.Sequential(_Fails(8, 8), nn.Tanh()) for _ in range(3)]
+    model = nn.Sequential(_Shared(), *hidden, nn.Linear(8, CLASSES))
+    weights = {name: each.clone() for name, each in model.state_dict().items()}
+    ids = torch.arange(40) % 10
+    y = ids % CLASSES
+    result = measure(model, TensorDataset(ids, y))
+    assert result.values["nc/data/accuracy"] == float((model(ids).argmax(1) == y).double().mean())
+    assert all(torch.equal(each, weights[name]) for name, each in model.state_dict().items())

@@ -76,6 +76,13 @@ def test_dataclasses_are_split_at_a_name_for_labels():
     assert labels is Y
 
 
+def test_named_tuples_are_split_at_a_name_for_labels_that_are_not_the_second():
+    inputs, labels = unpack_batch(Swapped(X, INDEX, Y))
+    assert list(inputs) == ["image", "index"]
+    assert inputs["image"] is X
+    assert labels is Y
+
+
 def test_beside_texts_it_is_not_told_which_items_are_labels():
     with pytest.raises(TypeError, match="Cannot tell inputs from labels in a tuple of 3 items"):
         unpack_batch((["a", "b"], torch.tensor([0, 1]), torch.tensor([7, 8])))
@@ -113,10 +120,6 @@ UNREADABLE = {
     "texts in one row, with offsets": (
         (Y, torch.zeros(9, dtype=torch.long), INDEX),
         ["lambda batch: (inputs, labels))."],
-    ),
-    "a named tuple with labels at the end": (
-        Swapped(X, INDEX, Y),
-        ["Swapped of 3 items", "unpack"],
     ),
     "unusual keys": (
         {"kind": Y, "pixels": X},

@@ -1,5 +1,7 @@
 import warnings
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from torch.utils.data import (
     default_collate,
 )
 
-from lightning_nc import EquiSeparation, Probe, measure
+from lightning_nc import EquiSeparation, NeuralCollapse, Probe, measure
 from lightning_nc.network.batches import form_batches, read_batches, seeded_order
 from lightning_nc.network.runner import plain_runner
 from lightning_nc.network.samples import samples_of
@@ -254,6 +256,68 @@ def test_an_input_of_nodes_is_no_layer_and_the_others_are_pooled_by_the_batch():
     assert len([w for w in told if "5) for 10 samples, so it has no class" in str(w.message)]) == 1
     layers = {key for key in values if key.startswith("separation_layers")}
     assert layers == {"separation_layers/data/body.1", "separation_layers/data/body.2"}
+
+
+def test_labels_of_the_nodes_of_one_graph_are_samples_by_the_advice():
+    graph, network = SimpleNamespace(x=torch.randn(60, 5), y=LABELS), net()
+    loader = DataLoader([graph], collate_fn=lambda graphs: graphs[0])
+    said = r"A batch of 1 sample came with 60 labels.* batch\.y\[None\]"
+    with pytest.raises(ValueError, match=said):
+        measure(network, Probe(loader, "data", forward=lambda module, batch: module(batch.x)))
+    probe = Probe(
+        loader,
+        unpack=lambda batch: (batch, batch.y[None]),
+        forward=lambda module, batch: module(batch.x)[None],
+        name="data",
+    )
+    expected = measure(network, TensorDataset(graph.x, LABELS)).values
+    assert measure(network, probe).values == pytest.approx(expected, rel=1e-6)
+
+
+def test_nodes_of_a_batch_are_measured_without_their_neighbours():
+    """As from torch_geometric's NeighborLoader: nodes of the batch come first in each layer."""
+
+    class Layer(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.other, self.own = nn.Linear(5, n), nn.Linear(5, n)
+
+        def forward(self, x, neighbours):
+            return self.other(neighbours @ x) + self.own(x)
+
+    class OfNodes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.head = Layer(5), Layer(3)
+
+        def forward(self, x):
+            neighbours = torch.full((len(x), len(x)), 1 / len(x))
+            return self.head(self.first(x, neighbours).tanh(), neighbours)
+
+    x, others = torch.randn(60, 5), torch.randn(7, 5)
+
+    def collate(chosen):
+        return SimpleNamespace(x=torch.cat([x[chosen], others]), y=LABELS[chosen])
+
+    network = OfNodes()
+    probe = Probe(
+        DataLoader(range(60), 60, collate_fn=collate),
+        unpack=lambda data: (data, data.y),
+        forward=lambda module, data: module(data.x)[: len(data.y)],
+        name="nodes",
+        samples_per_class=None,
+    )
+    collapse = NeuralCollapse(pool=lambda nodes, data: nodes[: len(data.y)])
+    with pytest.warns(RuntimeWarning, match="decisions those of the output"):
+        values = measure(network, probe, measures=[collapse]).values
+    inputs = []
+    network.head.own.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    decided = network(torch.cat([x, others]))[:60].argmax(1)
+    assert values["nc/nodes/accuracy"] == pytest.approx(float((decided == LABELS).double().mean()))
+    h = inputs[0][:60].detach().double().numpy()
+    W, b = network.head.own.weight.detach().double().numpy(), np.zeros(3)
+    expected = reference.collapse_values(h, LABELS.numpy(), W, b)
+    assert values["nc/nodes/nc3"] == pytest.approx(expected["nc3"], rel=1e-6)
 
 
 def test_a_plan_is_made_anew_for_data_that_declare_other_labels():

@@ -1,7 +1,9 @@
 """Projects whose batches are of other forms than pairs of tensors."""
 
+from typing import Any, NamedTuple
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from tests.projects.harness import AS_IT_IS, ByHand, Project, Training
@@ -133,6 +135,80 @@ class OfWords(Training):
         return self.net(torch.sparse.mm(x, self.vectors))
 
 
+class Graph(NamedTuple):
+    """A molecule: atoms, and bonds in both directions."""
+
+    x: Tensor
+    edge_index: Tensor
+    y: Tensor
+
+
+class Graphs:
+    """Several graphs as one, as in torch_geometric: the graph of each node is in `batch`."""
+
+    def __init__(self, graphs):
+        sizes = torch.tensor([len(graph.x) for graph in graphs])
+        starts = (sizes.cumsum(0) - sizes).tolist()
+        edges = [graph.edge_index + start for graph, start in zip(graphs, starts, strict=True)]
+        self.x, self.edge_index = torch.cat([graph.x for graph in graphs]), torch.cat(edges, 1)
+        self.batch = torch.arange(len(graphs)).repeat_interleave(sizes)
+
+
+class Molecules(NamedTuple):
+    """A batch with inputs, labels for one task, and weights, as in chemprop."""
+
+    graphs: Graphs
+    more: Any
+    Y: Tensor
+    w: Tensor
+
+    @classmethod
+    def of(cls, graphs):
+        y = torch.stack([graph.y for graph in graphs]).float()
+        return cls(Graphs(graphs), None, y[:, None], torch.ones(len(y), 1))
+
+
+def molecules():
+    """Chains of atoms, whose kinds tell the class."""
+    random = torch.Generator().manual_seed(4)
+    made = []
+    for y in torch.arange(32) % CLASSES:
+        n = int(torch.randint(3, 7, (), generator=random))
+        bonds = torch.stack([torch.arange(n - 1), torch.arange(1, n)])
+        kinds = nn.functional.one_hot(y, CLASSES) + torch.randn(n, CLASSES, generator=random)
+        made.append(Graph(kinds, torch.cat([bonds, bonds.flip(0)], 1), y))
+    return made
+
+
+class OfMolecules(Training):
+    """Messages along bonds, their sums at atoms, and the mean over atoms."""
+
+    def __init__(self):
+        super().__init__(nn.ModuleList(nn.Linear(n, 12) for n in (CLASSES, 12, 12)))
+        self.tau, self.head = nn.ReLU(), nn.Linear(12, CLASSES)
+
+    def forward(self, graphs, more=None):
+        start, end = graphs.edge_index
+        sums = torch.zeros(len(graphs.x), 12)
+        of_bonds = self.tau(self.net[0](graphs.x[start]))
+        of_bonds = self.tau(self.net[1](sums.index_add(0, end, of_bonds)[start]))
+        of_atoms = self.tau(self.net[2](sums.index_add(0, end, of_bonds)))
+        return self.head(means(of_atoms, graphs.batch))[:, None]  # of the only task
+
+    def measured(self, batch, probe):
+        return self(batch.graphs)[:, 0], batch.Y[:, 0].long()
+
+
+def means(rows, graphs):
+    """The mean over the rows of each graph."""
+    return torch.stack([rows[graphs == graph].mean(0) for graph in graphs.unique()])
+
+
+ATOMS = ByHand(lambda h, batch: means(h, batch.graphs.batch), "mean over nodes")
+RAW_ATOMS = ATOMS._replace(take=lambda graphs, _: means(graphs.x, graphs.batch))
+BONDS = ByHand(
+    lambda h, batch: means(h, batch.graphs.batch[batch.graphs.edge_index[0]]), "mean over edges"
+)
 IMAGE = ByHand(lambda _, batch: batch["image"])
 OF_COUNTS = ByHand(lambda h, _: h.to_dense())
 MEAN_OVER_TIME = ByHand(lambda h, _: h.mean(2), "mean over tokens")
@@ -162,5 +238,11 @@ PROJECTS = [
         lambda: (OfWords(), DataLoader(Words(), 8, shuffle=True, collate_fn=sparse)),
         {"input": OF_COUNTS} | dict.fromkeys(["net.0", "net.1", "net.2"], AS_IT_IS),
         {"train": "net.3"},
+    ),
+    Project(
+        "Molecules: graphs in named tuples, with messages along bonds (as in chemprop)",
+        lambda: (OfMolecules(), DataLoader(molecules(), 8, shuffle=True, collate_fn=Molecules.of)),
+        {"input": RAW_ATOMS, "tau-1": BONDS, "tau-2": BONDS, "tau-3": ATOMS},
+        {"train": "head"},
     ),
 ]

@@ -32,6 +32,14 @@ def small_cnn():
     )
 
 
+def whole_map_cnn():
+    return nn.Sequential(
+        *(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU()),
+        *(nn.Conv2d(6, 6, 3), nn.BatchNorm2d(6), nn.ReLU()),
+        *(nn.AvgPool2d(2), nn.Conv2d(6, CLASSES, 2), nn.Flatten()),
+    )
+
+
 class BasicBlock(nn.Module):
     def __init__(self, channels, out):
         super().__init__()
@@ -85,6 +93,13 @@ PROJECTS = [
         dict.fromkeys(["input", "net.2", "net.5", "net.9"], AS_IT_IS),
         {"train": "net.11"},
         code="[NeuralCollapse(), EquiSeparation(), LocalElasticity(samples_per_class=10)]",
+        classes=CLASSES,
+    ),
+    Project(
+        "A CNN whose head is a convolution over the whole map (as in braindecode)",
+        lambda: (Training(whole_map_cnn()), loaded(images())),
+        dict.fromkeys(["input", "net.2", "net.5"], AS_IT_IS),
+        {"train": "net.7"},
         classes=CLASSES,
     ),
     Project(

@@ -275,6 +275,13 @@ def test_a_shared_embedding_that_rescales_its_weight_is_not_written_to():
     assert snapshots.changes(before, snapshots.snapshot(net)) == []
 
 
+def test_a_layer_whose_own_norm_is_bounded_is_no_embedding(x):
+    """Such as a convolution with a constraint, whose weight is computed from its parameter."""
+    layer = torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+    layer.max_norm = 0.5
+    assert_right(nn.Sequential(layer).double(), x)
+
+
 @pytest.mark.parametrize("wrap", ["around", "in place", "a part"])
 def test_compiled_networks_are_measured(wrap, x):
     net = mlp()
