@@ -19,13 +19,18 @@ from lightning_nc.callbacks.publishing import publish_values
 from lightning_nc.callbacks.publishing_figures import publish_figures_and_tables
 from lightning_nc.callbacks.record import Record
 from lightning_nc.callbacks.recording import add_to_records
-from lightning_nc.callbacks.trainer_access import stage_of, trainer_loader, trainer_runner
+from lightning_nc.callbacks.trainer_access import (
+    shards,
+    stage_of,
+    trainer_loader,
+    trainer_runner,
+)
 from lightning_nc.guards.generators import generators_kept
 from lightning_nc.guards.signals import signals_held
 from lightning_nc.measures.given import request_of
 from lightning_nc.measures.together import Found, evaluated
 from lightning_nc.passes.agreement import Interrupted, MissedMeeting, Processes
-from lightning_nc.passes.meeting import meeting_place
+from lightning_nc.passes.meeting import WaitingRoom, meeting_place
 from lightning_nc.passes.request import Answer
 
 
@@ -116,8 +121,7 @@ class _Shared(NamedTuple):
     def _found(self) -> list[Found | Exception]:
         """Return the answer and its evaluation for each callback, or its error."""
         try:
-            self._gather()
-            answers = self._answers()
+            answers = self._answers(self._gather())
         except Interrupted:
             raise
         except Exception as error:
@@ -130,7 +134,7 @@ class _Shared(NamedTuple):
             _kept(each, [record]) if isinstance(each, Exception) else each for record, each in found
         ]
 
-    def _answers(self) -> list[Answer | Exception]:
+    def _answers(self, room: WaitingRoom) -> list[Answer | Exception]:
         """Run one pass for all records; its plan is kept for the next measurement."""
         trainer, records, title = self.trainer, self.records, self.title
         leader, probe = records[0], records[0].probe
@@ -138,9 +142,12 @@ class _Shared(NamedTuple):
         together = tuple(record.prefix for record in records)
         among = *replicas_of(trainer), trainer.strategy.root_device  # those that read other data
         processes = Processes(*among, len(records), self.interrupted)
+        if not shards(trainer):  # else forward passes communicate, which keeps processes in step
+            processes = processes._replace(wait=room.wait)
         with progress_line(trainer, title) as show:
 
             def advance() -> None:
+                room.go_on()
                 show()
                 if self.interrupted():
                     raise _BreakOff
@@ -148,23 +155,30 @@ class _Shared(NamedTuple):
             def announce(text: str) -> None:
                 say_once(trainer, leader.told, "cost", f"{title}: {text}")
 
+            def move(batch: Any) -> Any:
+                room.go_on()
+                return runner.move(batch)
+
             runner = trainer_runner(trainer, self.pl_module, probe, processes.in_step, advance)
             one_pass = leader.measure.passes(
-                runner._replace(announce=announce),
+                runner._replace(announce=announce, move=move),
                 lambda: trainer_loader(trainer, source) if isinstance(source, str) else source,
                 probe,
                 [request_of(record.measure) for record in records],
                 processes,
                 leader.plans.pop(together, None),
             )
-            with stage_of(trainer, source):
+            with stage_of(trainer, source), room:
                 answers = one_pass.run()
         if one_pass.plan is not None and one_pass.only_planned_failures:
             leader.plans[together] = one_pass.plan
         return answers
 
-    def _gather(self) -> None:
+    def _gather(self) -> WaitingRoom:
         """Wait until all processes have come to the measurement, before any enters a collective.
+
+        Returns:
+            Where they wait for slower ones within the measurement.
 
         Raises:
             MissedMeeting: On all processes, if some have not come in time.
@@ -172,8 +186,9 @@ class _Shared(NamedTuple):
         """
         trainer, leader, place = self.trainer, self.records[0], meeting_place()
         if trainer.world_size == 1 or place is None:
-            return
-        seconds = place.within_timeout(leader.probe.wait_seconds) / 2**leader.missed
+            return WaitingRoom()
+        patience = place.within_timeout(leader.probe.wait_seconds)
+        seconds = patience / 2**leader.missed
         # the same callback does not measure twice at the same point of a run: the end of an epoch,
         # or a step within it, since epochs may have more batches on one process than on another
         moment, begun = self.moment, self.moment.epochs_begun
@@ -193,6 +208,7 @@ class _Shared(NamedTuple):
                 "slow, increase Probe(wait_seconds=...), up to half the timeout of its group; "
                 f"if another callback communicates before, list {leader.name} first."
             )
+        return WaitingRoom(place, name, patience)
 
 
 def _kept(error: Exception, records: Sequence[Record]) -> Exception:

@@ -17,6 +17,11 @@ from lightning_nc.passes.probe import Probe
 SHARDING = {"FSDPStrategy", "ModelParallelStrategy"}
 
 
+def shards(trainer: Any) -> bool:
+    """Whether the strategy shards the parameters, so that each forward pass communicates."""
+    return any(kind.__name__ in SHARDING for kind in type(trainer.strategy).__mro__)
+
+
 @contextmanager
 def stage_of(trainer: Any, source: Any) -> Iterator[None]:
     """Let the Trainer be at the stage to which the data of a source belong.
@@ -68,10 +73,11 @@ def trainer_runner(
     # FSDPStrategy keeps the parameters in its wrapper; the one of DDP would communicate
     model = trainer.strategy.model if "FSDPStrategy" in strategies else pl_module
     # sharded parameters are gathered when the outermost module is called
-    way = calling(pl_module, probe.forward, model if strategies & SHARDING else None)
+    sharded = shards(trainer)
+    way = calling(pl_module, probe.forward, model if sharded else None)
 
     def call(inputs: Any) -> Any:
-        if strategies & SHARDING:
+        if sharded:
             in_step()
         outputs = way.function(inputs)
         advance()

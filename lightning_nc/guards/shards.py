@@ -15,19 +15,23 @@ _UNTIL_BACKWARD = ("_post_backward_hook_state", "_post_backward_hook_handle")
 
 
 def put_in_shards(model: nn.Module) -> None:
-    """Shard what FSDP2 has left whole after a forward pass without a backward pass.
+    """Make sure that what other guards note is what training goes on with.
 
-    The root is so after validation. What other guards note must be the shards, since the whole
-    parameters are freed when `shards_kept` ends.
+    FSDP2 leaves a root whole after a forward pass without a backward pass, as after validation. Its
+    whole parameters are freed when `shards_kept` ends, so it is sharded.
+
+    FSDP1 casts buffers once, before its first forward pass, which may be ours. They would be put
+    back in their own precision, and stay in it.
     """
     for module in _of_second(model):
         module.reshard()
+    for wrapper in _of_first(model):  # from the outside in
+        wrapper.check_is_root()  # which sets it up as a forward pass does
 
 
 def whole_parameters(model: nn.Module) -> dict[str, Tensor]:
     """The parameters by name that a process has in memory, and not only a shard of them."""
-    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
-    if fsdp is not None and _of_kind(model, fsdp.FullyShardedDataParallel):
+    if _of_first(model):
         return {}  # it shards all that it wraps
     return {
         name: p
@@ -38,9 +42,7 @@ def whole_parameters(model: nn.Module) -> dict[str, Tensor]:
 
 def is_in_parts(model: nn.Module) -> bool:
     """Whether this process has only a part of the network's parameters, but for when they run."""
-    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
-    first = fsdp is not None and _of_kind(model, fsdp.FullyShardedDataParallel)
-    return bool(first or _of_second(model) or split_parameters(model))
+    return bool(_of_first(model) or _of_second(model) or split_parameters(model))
 
 
 def split_parameters(model: nn.Module) -> list[str]:
@@ -65,8 +67,7 @@ def shards_kept(model: nn.Module) -> Iterator[None]:
     fails, FSDP1 and FSDP2 (``fully_shard``) still record that they are in it.
     """
     fsdp: Any = sys.modules.get("torch.distributed.fsdp")
-    second = _of_second(model)
-    first = [] if fsdp is None else _of_kind(model, fsdp.FullyShardedDataParallel)
+    first, second = _of_first(model), _of_second(model)
     flat = [(w, w._handle.flat_param) for w in first if w._handle is not None]
     with restoring() as later:
         for owner, name in (*_places_of_second(second), *_places_of_first(first)):
@@ -77,6 +78,12 @@ def shards_kept(model: nn.Module) -> Iterator[None]:
             later("the hooks of FSDP", _remove_hooks, parameter, set(vars(parameter)))
             later("the shards of FSDP", _reshard, fsdp, wrapper, parameter)
         yield
+
+
+def _of_first(model: nn.Module) -> list[Any]:
+    """The wrappers of FSDP1; none unless it is loaded."""
+    fsdp: Any = sys.modules.get("torch.distributed.fsdp")
+    return [] if fsdp is None else _of_kind(model, fsdp.FullyShardedDataParallel)
 
 
 def _of_second(model: nn.Module) -> list[Any]:

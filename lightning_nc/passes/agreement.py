@@ -50,6 +50,7 @@ class Processes(NamedTuple):
         device: The device used for communication.
         requests: Number of requests that may fail one by one; each has a place in every vote.
         interrupted: Says whether this process has to break off, and says so from then on.
+        wait: Waits for slower processes before a vote, in which they would be waited for less long.
     """
 
     rank: int = 0
@@ -57,6 +58,7 @@ class Processes(NamedTuple):
     device: torch.device = torch.device("cpu")
     requests: int = 0
     interrupted: Callable[[], bool] = lambda: False
+    wait: Callable[[], None] = lambda: None
 
     def agree(
         self,
@@ -97,6 +99,7 @@ class Processes(NamedTuple):
                 raise  # raised by a vote during the work: the others know already
             except Exception as failure:
                 error = failure
+            self.wait()
             if self.interrupted():  # which is more than anything that has failed
                 error = Interrupted()
             new = {n: failure for n, failure in failed.items() if n not in known}

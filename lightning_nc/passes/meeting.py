@@ -1,11 +1,15 @@
-"""Meetings: processes meet in the store of their group, with a deadline, before they communicate.
+"""Meetings: processes wait for one another in the store of their group before they communicate.
 
 A collective that some processes enter while others wait elsewhere never ends. A store is not a
 collective: writing to it or reading from it waits for nobody. So each process first writes there
 that it has arrived, and enters a collective only when all have arrived.
+
+Before a measurement it waits until a deadline. Within one it waits for slower processes as long as
+these go on: in a collective, they would end the run at the timeout of the group.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -101,6 +105,67 @@ class MeetingPlace(NamedTuple):
         """Delete all keys of a meeting that every process has left."""
         for key in ("decided", "came", "left", *(f"came/{rank}" for rank in range(self.world))):
             self.store.delete_key(key)
+
+
+class WaitingRoom:
+    """Where a process that has done its work waits for slower ones, outside of any collective.
+
+    Args:
+        place: The meeting place; without one, nobody waits.
+        name: Name of the room, one for each measurement.
+        seconds: For how long to wait while none of the others goes on.
+
+    Example:
+        >>> with WaitingRoom(MeetingPlace(dist.HashStore(), rank=0, world=2), "one", 0.1) as room:
+        ...     room.go_on()
+        ...     room.wait()
+    """
+
+    def __init__(
+        self, place: MeetingPlace | None = None, name: str = "", seconds: float = 0
+    ) -> None:
+        self._here = None if place is None else place.part(f"within {name}")
+        self._seconds, self._waits, self._shown = seconds, 0, -math.inf
+
+    def __enter__(self) -> "WaitingRoom":
+        """Come in."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait here no more; the last process to leave deletes all keys."""
+        with suppress(Exception):  # here and below: if the store is gone, nobody waits there
+            if self._here is not None and self._here.store.add("left", 1) == self._here.world:
+                for key in ("came", "signs", "left"):
+                    self._here.store.delete_key(key)
+
+    def go_on(self) -> None:
+        """Show the others that this process goes on; to be called at each step of its work."""
+        now = time.monotonic()
+        # not at each step, since a store serves up to hundreds of processes
+        if self._here is not None and now - self._shown > self._seconds / 10:
+            self._shown = now
+            with suppress(Exception):
+                self._here.store.add("signs", 1)
+
+    def wait(self) -> None:
+        """Return when all processes have come to this wait, or none has gone on for too long."""
+        self._waits += 1
+        if self._here is not None:
+            with suppress(Exception):
+                self._wait(self._here.store, self._waits * self._here.world)
+
+    def _wait(self, store: Any, arrivals: int) -> None:
+        store.add("came", 1)
+        signs, pause = 0, _PAUSES[0]
+        started = heard = time.monotonic()
+        while store.add("came", 0) < arrivals:
+            now, found = time.monotonic(), store.add("signs", 0)
+            if found > signs:
+                signs, heard = found, now
+            elif now - heard > self._seconds or store.check(["left"]):
+                return  # one that has left before the others came has failed
+            time.sleep(pause)
+            pause = min(2 * pause, _PAUSES[1] + (now - started) / 20)
 
 
 def meeting_place() -> MeetingPlace | None:

@@ -96,6 +96,18 @@ class Slow(Callback):
             time.sleep(self.seconds)
 
 
+class SlowlyRead(nets.Blobs):
+    """Data that some processes read slowly."""
+
+    def __init__(self, seconds):
+        super().__init__((40, 40, 40), augment=False)
+        self.seconds = seconds
+
+    def __getitem__(self, index):
+        time.sleep(self.seconds)
+        return super().__getitem__(index)
+
+
 def ours(**options):
     given = {"figures": False, "epochs": [0, 1, 2], "probe": Probe(nets.vectors(), "own")} | options
     return [kind(**given) for kind in (EquiSeparation, NeuralCollapse, LocalElasticity)]
@@ -201,6 +213,16 @@ def run_with_short_timeout(rank, world, folder):
     dist.init_process_group("gloo", place, timeout, world_size=world, rank=rank)
     callback = NeuralCollapse(figures=False, epochs=[0, 1, 2])  # waits for a minute
     return run(world, [Communicating(0), callback, Communicating(1)])
+
+
+def run_with_slow_reader(rank, world, folder):
+    """A process that takes longer to read its part of the probe than the timeout of the group."""
+    join(rank, world)
+    dist.destroy_process_group()
+    place, timeout = Path(folder, "group").as_uri(), timedelta(seconds=3)
+    dist.init_process_group("gloo", place, timeout, world_size=world, rank=rank)
+    probe = Probe(SlowlyRead(0.1 * (rank == 1)), "slow", batch_size=3)
+    return run(world, [NeuralCollapse(probe=probe, epochs=[1], figures=False)])
 
 
 def run_alone(rank, world):

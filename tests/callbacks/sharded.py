@@ -167,6 +167,7 @@ SHARDED = {
     "fully_shard, head by itself": (HeadByItself, lambda: ModelParallelStrategy(2, 1), "32-true"),
     "fully_shard, bf16": (FullyShard, lambda: ModelParallelStrategy(2, 1), "bf16-mixed"),
     "FSDP": (nets.UnifiedClassifier, OnCPU, "32-true"),
+    "FSDP, bf16": (nets.UnifiedClassifier, OnCPU, "bf16-mixed"),  # also buffers
     "FSDP of each layer": (
         nets.UnifiedClassifier,
         lambda: OnCPU(auto_wrap_policy=each_layer()),

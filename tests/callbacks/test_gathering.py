@@ -13,7 +13,7 @@ from lightning_nc import NeuralCollapse, Probe
 from lightning_nc.callbacks import shared_pass
 from lightning_nc.callbacks.moments import Moment
 from lightning_nc.passes.agreement import Interrupted, MissedMeeting
-from lightning_nc.passes.meeting import MeetingPlace
+from lightning_nc.passes.meeting import MeetingPlace, WaitingRoom
 from tests import nets
 from tests.callbacks import gatherings
 from tests.processes import run_processes
@@ -82,6 +82,37 @@ def test_a_process_that_has_other_things_to_do_waits_no_longer():
     assert MeetingPlace(store, 1, 2).meet("one", 60) is None  # who comes later finds it called off
     assert time.monotonic() - started < 30
     assert store.num_keys() == 0
+
+
+def test_a_slower_process_is_waited_for_as_long_as_it_goes_on():
+    store, done = dist.HashStore(), []
+
+    def work(rank, steps):
+        with WaitingRoom(MeetingPlace(store, rank, 3), "one", seconds=0.5) as room:
+            for sweep in (1, 2):
+                for _ in range(steps):
+                    time.sleep(0.1)
+                    room.go_on()
+                done.append(sweep)
+                room.wait()
+
+    threads = [threading.Thread(target=work, args=args) for args in ((0, 0), (1, 12), (2, 5))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == [1, 1, 1, 2, 2, 2]
+    assert store.num_keys() == 0
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_process_that_does_not_go_on_is_not_waited_for_forever(left):
+    store, started = dist.HashStore(), time.monotonic()
+    if left:
+        with WaitingRoom(MeetingPlace(store, 1, 2), "one", 60):
+            pass
+    WaitingRoom(MeetingPlace(store, 0, 2), "one", 60 if left else 0.2).wait()
+    assert 0.2 * (not left) <= time.monotonic() - started < 30
 
 
 class Missing:
@@ -211,6 +242,14 @@ def test_processes_wait_for_less_than_the_timeout_of_their_group(tmp_path):
     for found in shown:
         assert found["measured"] == [("NeuralCollapse", "fit", 0)]
     assert "process 0 did not reach this measurement within 4 s." in shown[0]["told"][0]
+
+
+@pytest.mark.slow
+def test_a_process_that_reads_for_longer_than_the_timeout_of_its_group_loses_no_run(tmp_path):
+    shown = run_processes(gatherings.run_with_slow_reader, 2, str(tmp_path), timeout=90)
+    for found in shown:
+        assert found["measured"] == [("NeuralCollapse", "fit", 1)]
+        assert found["told"] == []
 
 
 def test_processes_meet_at_a_step_within_epochs_of_unequal_length():
