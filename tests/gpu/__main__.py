@@ -28,6 +28,7 @@ TESTS = {
     "exact: callbacks": "test_exact_callbacks.py",
     "exact: many classes": "test_many_classes.py",
     "unobtrusive": "test_unobtrusive.py",
+    "everyday projects": "test_projects.py",
     "memory": "test_memory.py",
     "deterministic": "test_deterministic.py",
     "waits": "test_waits.py",
