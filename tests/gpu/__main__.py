@@ -27,6 +27,7 @@ TESTS = {
     "exact: functions and metrics": "test_exact_functions.py",
     "exact: callbacks": "test_exact_callbacks.py",
     "exact: many classes": "test_many_classes.py",
+    "what is said": "test_notes.py",
     "unobtrusive": "test_unobtrusive.py",
     "everyday projects": "test_projects.py",
     "memory": "test_memory.py",

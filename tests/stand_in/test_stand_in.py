@@ -14,6 +14,7 @@ FILES = (
     "test_exact_functions.py",
     "test_exact_callbacks.py",
     "test_many_classes.py",
+    "test_notes.py",
     "test_unobtrusive.py",
     "test_projects.py",
     "test_memory.py",
