@@ -227,7 +227,7 @@ def sample_gradients(model, inputs, outputs=None, names=None):
             f = model(*one) if isinstance(one, tuple) else model(one)
         for number in (outputs(f) if outputs else f).flatten():
             found = torch.autograd.grad(number, chosen, retain_graph=True, materialize_grads=True)
-            flat = [g.detach().to_dense().double().flatten().numpy() for g in found]
+            flat = [g.cpu().to_dense().double().flatten().numpy(force=True) for g in found]
             gradients.append(np.concatenate(flat))
     return np.stack(gradients).reshape(m, -1, len(gradients[0]))
 

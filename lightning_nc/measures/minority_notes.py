@@ -79,7 +79,7 @@ def _causes(
     if not all_finite(found.W):
         yield ROWS_NOT_FINITE, lambda name: name not in ("cos_means", *_OF_FEATURES)
     alone = [
-        (f"class {int(labels[group])} alone is the {kind}", cosines)
+        (f"class {int(labels[int(group)])} alone is the {kind}", cosines)
         for kind, group, cosines in (
             ("minority", found.B, {"cos_weights", "cos_means"}),
             ("majority", found.A, {"cos_majority_weights"}),

@@ -72,20 +72,27 @@ def taken(project: Project, run: Run, callback: Any) -> Taken:
     half = project.options.get("precision") == "bf16-mixed"
     with watched(module, project.layers, head) as seen:
         for indices in batches:
-            batch = run.loader.collate_fn([dataset[i] for i in indices])
+            read = run.loader.collate_fn([dataset[i] for i in indices])
+            batch = module.transfer_batch_to_device(read, run.device, 0)
             seen.clear()
             seen["input"] = [batch[0] if isinstance(batch, tuple | list) else None]
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            with torch.autocast(run.device.type, torch.bfloat16, enabled=half):
                 logits, y = module.measured(batch, probe)
-            kept = y.flatten() != IGNORED
-            parts["labels"].append(y.flatten()[kept].long())
-            parts["decided"].append(decisions(logits)[kept])
+            y = y.flatten().cpu()
+            kept = y != IGNORED
+            parts["labels"].append(y[kept].long())
+            parts["decided"].append(decisions(logits).cpu()[kept])
             for name, pool in pools.items():
-                parts[name].append(pool.take(output_of(seen, name), batch).double()[kept])
+                parts[name].append(as_float64(pool.take(output_of(seen, name), batch))[kept])
     h = {name: torch.cat(each).numpy() for name, each in parts.items()}
-    rows = [x.double().numpy() for x in project.rows(module, head)] if project.heads else None
+    rows = [as_float64(x).numpy() for x in project.rows(module, head)] if project.heads else None
     layers = {name: h[name] for name in project.layers}
     return Taken(layers, h["last"], h["labels"], h["decided"], rows)
+
+
+def as_float64(x: Tensor) -> Tensor:
+    """A tensor in float64, which not all devices have."""
+    return x.detach().cpu().double()
 
 
 def decisions(logits: Tensor) -> Tensor:
@@ -128,8 +135,10 @@ def expected(family: str, project: Project, run: Run, found: Taken) -> dict[str,
 
 def expected_elasticity(run: Run) -> dict[str, float]:
     """All values of local elasticity on the whole dataset, from one gradient after another."""
-    inputs, labels = run.loader.collate_fn([*run.loader.dataset])
+    read = run.loader.collate_fn([*run.loader.dataset])
+    inputs, labels = run.module.transfer_batch_to_device(read, run.device, 0)
     K = reference.tangent_kernel(reference.sample_gradients(run.module, inputs))
+    labels = labels.cpu()
     same = labels[:, None] == labels
     per_logit = K / run.module(inputs).shape[1]
     return {
@@ -154,7 +163,7 @@ def logged(callback: Any) -> dict[str, float]:
 
 def check_values(project: Project, run: Run) -> None:
     """Every value that is logged is that of the reference, and nothing else is logged."""
-    run.module.load_state_dict(run.measured_weights)
+    run.module.to(run.device).load_state_dict(run.measured_weights)
     run.module.eval()
     for callback in run.callbacks:
         if callback.family == "elasticity":
@@ -191,9 +200,9 @@ def check_run(project: Project, run: Run) -> None:
     check_values(project, run)
 
 
-def check(project: Project, folder: Any) -> None:
+def check(project: Project, folder: Any, accelerator: str = "cpu") -> None:
     """Train with and without callbacks, and compare weights, values and the row of the table."""
-    alone, run = trained(project, folder, False), trained(project, folder, True)
+    alone, run = (trained(project, folder, measured, accelerator) for measured in (False, True))
     before, after = alone.module.state_dict(), run.module.state_dict()
     assert list(before) == list(after)
     assert all(torch.equal(before[name].to_dense(), after[name].to_dense()) for name in before)

@@ -138,9 +138,10 @@ class Run(NamedTuple):
     callbacks: list[Any]
     measured_weights: dict[str, Tensor]
     said: list[str]
+    device: torch.device
 
 
-def trained(project: Project, folder: Any, measured: bool) -> Run:
+def trained(project: Project, folder: Any, measured: bool, accelerator: str = "cpu") -> Run:
     """Train from fixed seeds, with the callbacks of the project or without."""
     torch.manual_seed(0)
     np.random.seed(0)
@@ -151,11 +152,13 @@ def trained(project: Project, folder: Any, measured: bool) -> Run:
         callback.record.figures = False  # they take most of the time, and are tested elsewhere
     weights = Weights(project.at_validation)
     everything = [*callbacks, weights, *project.beside()]
-    trainer = nets.trainer(folder, everything, num_sanity_val_steps=0, **project.options)
+    options = {"accelerator": accelerator, "num_sanity_val_steps": 0, **project.options}
+    trainer = nets.trainer(folder, everything, **options)
     validation = DataLoader(loader.dataset, 8) if project.at_validation else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", RuntimeWarning)
         trainer.fit(project.wrap(module), loader, validation)
     said = [str(each.message) for each in caught if each.category is RuntimeWarning]
-    return Run(module, loader, callbacks, weights.state, said)
+    device = trainer.strategy.root_device
+    return Run(module, loader, callbacks, weights.state, said, device)

@@ -46,6 +46,13 @@ def with_head(head, dataset=None):
 BLOCKS = dict.fromkeys(["input", "net.1", "net.2", "net.3"], AS_IT_IS)
 
 
+def contrastive_loss(first, second):
+    """Cross-entropy of finding each sample's other view among those of all."""
+    first, second = (nn.functional.normalize(z, dim=1) for z in (first, second))
+    same = torch.arange(len(first), device=first.device)
+    return nn.functional.cross_entropy(first @ second.T / 0.5, same)
+
+
 class Contrastive(Training):
     """Learns that two noisy views belong together; labels are for the probe alone."""
 
@@ -58,8 +65,7 @@ class Contrastive(Training):
 
     def training_step(self, batch, _):
         views = [self(batch[0] + 0.1 * torch.randn_like(batch[0])) for _ in range(2)]
-        z = [nn.functional.normalize(view, dim=1) for view in views]
-        return nn.functional.cross_entropy(z[0] @ z[1].T / 0.5, torch.arange(len(z[0])))
+        return contrastive_loss(*views)
 
 
 class CosineHead(nn.Module):
@@ -89,8 +95,8 @@ class LoRALinear(nn.Module):
 
 def rows_with_adapter(module, name):
     head = module.get_submodule(name)
-    W = head.base.weight.double()
-    return W + 2 * head.lora_B.weight.double() @ head.lora_A.weight.double(), head.base.bias
+    W, A, B = (x.weight.cpu().double() for x in (head.base, head.lora_A, head.lora_B))
+    return W + 2 * B @ A, head.base.bias
 
 
 class FixedSimplex(nn.Module):
@@ -114,8 +120,7 @@ class Encoder(Training):
 
     def training_step(self, batch, _):
         views = [self(batch[0] + 0.1 * torch.randn_like(batch[0])) for _ in range(2)]
-        z = [nn.functional.normalize(self.projection(view), dim=1) for view in views]
-        return nn.functional.cross_entropy(z[0] @ z[1].T / 0.5, torch.arange(len(z[0])))
+        return contrastive_loss(*map(self.projection, views))
 
 
 class LateFusion(nn.Module):
@@ -211,7 +216,7 @@ class Adapted(Training):
     def training_step(self, batch, _):
         x, y = batch
         (_, logits, source), (*_, target) = self(x), self(x + 0.5)
-        domains = torch.arange(2).repeat_interleave(len(x))
+        domains = torch.arange(2, device=self.device).repeat_interleave(len(x))
         of_domains = nn.functional.cross_entropy(torch.cat([source, target]), domains)
         return nn.functional.cross_entropy(logits, y) - 0.1 * of_domains
 
@@ -233,8 +238,7 @@ class Online(Contrastive):
     def training_step(self, batch, _):
         x, y = batch
         views = [self(x + 0.1 * torch.randn_like(x)) for _ in range(2)]
-        z = [nn.functional.normalize(view["z"], dim=1) for view in views]
-        of_views = nn.functional.cross_entropy(z[0] @ z[1].T / 0.5, torch.arange(len(x)))
+        of_views = contrastive_loss(*(view["z"] for view in views))
         return of_views + nn.functional.cross_entropy(views[0]["logits"], y)
 
 

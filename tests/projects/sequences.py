@@ -93,9 +93,9 @@ class PackedLSTM(Training):
 
     def forward(self, tokens, lengths):
         h = self.embedding(tokens)
-        states = self.net(pack_padded_sequence(h, lengths, True, enforce_sorted=False))
+        states = self.net(pack_padded_sequence(h, lengths.cpu(), True, enforce_sorted=False))
         h, lengths = pad_packed_sequence(states, batch_first=True)
-        return self.head(h[torch.arange(len(h)), lengths - 1])
+        return self.head(h[torch.arange(len(h), device=h.device), lengths - 1])
 
     def measured(self, batch, probe):
         return self(batch["tokens"], batch["lengths"]), batch["labels"]
@@ -110,7 +110,7 @@ def of_real_tokens(h, batch):
 def of_packed(packed, _):
     """The same of a packed sequence, which pads with zeros."""
     states, lengths = pad_packed_sequence(packed, batch_first=True)
-    return states.sum(1) / lengths[:, None]
+    return states.sum(1) / lengths[:, None].to(states.device)
 
 
 MASKED = ByHand(of_real_tokens, "mean over tokens")
