@@ -159,7 +159,8 @@ def labelled_batches(runner: Runner, reading: Reading) -> Iterator[LabelledBatch
             positions = positions.to(runner.device)
         else:
             labels = class_indices(targets)
-        check_labels(planned, labels, positions is not None)
+        require_single_items(planned, len(labels) if positions is None else len(targets))
+        check_labels(planned, labels)
         if reading.classes is not None:
             labels = torch.searchsorted(reading.classes, labels)
         labels = moved_tensor(labels, runner.device_of_sums)
@@ -197,19 +198,29 @@ def _unpacked(runner: Runner, reading: Reading, planned: ProbeBatch, batch: Any)
     return runner.way.inputs_of(batch, inputs), labels
 
 
-def check_labels(planned: ProbeBatch, labels: Tensor, of_positions: bool) -> None:
+def require_single_items(planned: ProbeBatch, labelled: int) -> None:
+    """Raise unless each item of a dataset has become one labelled sample, sequence or image.
+
+    Args:
+        planned: The batch.
+        labelled: How many it has labels for.
+    """
+    if labelled != len(planned.indices):
+        raise ValueError(
+            f"A batch of {len(planned.indices)} samples came with {labelled} labels. The collate "
+            "function or unpack must return one label per sample, or map of labels; if items of "
+            "the dataset are several crops or views, give data of single ones: "
+            "Probe(dataset, name=...)."
+        )
+
+
+def check_labels(planned: ProbeBatch, labels: Tensor) -> None:
     """Raise unless a batch has the labels by which its samples were chosen.
 
     Args:
         planned: The batch, with its labels if they are known.
         labels: The labels that were read, on the CPU, shape ``(n,)``.
-        of_positions: Whether labels are of positions, of which an item may have several.
     """
-    if len(labels) != len(planned.indices) and not of_positions:
-        raise ValueError(
-            f"A batch of {len(planned.indices)} samples came with {len(labels)} labels. The "
-            "collate function or unpack must return one label per sample."
-        )
     if planned.labels is None or torch.equal(labels, planned.labels):
         return
     position = int((labels != planned.labels).nonzero()[0])
