@@ -32,7 +32,7 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
         ValueError: If the first axis is not that of the samples.
     """
     # the input of most heads is pooled by the network itself
-    pooled = point.side == "input" and getattr(value, "ndim", None) == 2
+    pooled = point.side == "input" and getattr(value, "ndim", None) == 2 and len(value) == samples
     if callable(point.pool) and not pooled:
         features = call_pool(point.pool, value, inputs)
     else:
@@ -48,6 +48,7 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
             f"Layer '{point.name}' returns features of shape {tuple(features.shape)} for {samples} "
             "samples, but the first axis must be that of the samples. Name other layers, or make "
             "features of shape (N, d): pool=lambda output, inputs: ..."
+            + _of_members(features, samples)
         )
     if features.numel() == 0:
         raise ValueError(
@@ -55,6 +56,16 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
             "nothing for a sample, so there is nothing to measure. Name other layers."
         )
     return dense(plain(features).detach()).reshape(samples, -1)
+
+
+def _of_members(features: Tensor, samples: int) -> str:
+    """What to do about an ensemble whose members are stacked, if there may be one; or nothing."""
+    if features.ndim == 0 or len(features) == 0 or len(features) % samples:
+        return ""
+    return (
+        ' Of an ensemble whose members are stacked, call one, Probe(..., forward="member"), or '
+        "take its rows, output[:len(inputs)]."
+    )
 
 
 @dataclass(frozen=True)
