@@ -184,6 +184,15 @@ def test_layers_of_graphs_have_a_row_for_each_graph(run_recipe):
     assert found == pytest.approx(D, rel=1e-5)
 
 
+def test_of_an_ensemble_each_member_is_measured(run_recipe):
+    names = run_recipe("Members of an ensemble are stacked")
+    members = names["members"][:2]  # Lightning has added its own callbacks to the list
+    assert [epochs(member) for member in members] == [[0, 1]] * 2
+    one, other = (member.history[-1].values for member in members)
+    assert one["nc/net/nc1"] != other["nc/other/nc1"]
+    assert [epochs(callback) for callback in ours(names["trainer"])] == [[0, 1]] * 2
+
+
 def test_several_devices_need_nothing_more(run_recipe):
     trainer = run_recipe("Several GPUs")["trainer"]
     assert [epochs(callback) for callback in ours(trainer)] == [[0, 1, 2]] * 2

@@ -88,7 +88,7 @@ def calling(
     called: Any = model if forward is None else forward
     if isinstance(forward, str):
         called = _named(model, forward)
-    if called is None or (called is model and not _has_forward(model)):
+    if called is None or (called is model and not has_forward(model)):
         return Calling(partial(_refuse, no_forward(model, forward)))
     if called is model:
         outer = model if wrapper is None else wrapper
@@ -160,7 +160,7 @@ def _call_within(
         attributes.update(before)
 
 
-def _has_forward(model: nn.Module) -> bool:
+def has_forward(model: nn.Module) -> bool:
     """Whether a module defines ``forward``, which a LightningModule may leave out."""
     if "forward" in vars(model):
         return True
@@ -173,7 +173,7 @@ def _named(model: nn.Module, name: str) -> Any:
     found: Any = model
     for part in name.split("."):
         found = getattr(found, part, None)
-    usable = _has_forward(found) if isinstance(found, nn.Module) else callable(found)
+    usable = has_forward(found) if isinstance(found, nn.Module) else callable(found)
     return found if usable else None
 
 

@@ -49,6 +49,7 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
             f"Layer '{point.name}' returns features of shape {tuple(features.shape)} for {samples} "
             "samples, but the first axis must be that of the samples. Name other layers, or make "
             "features of shape (N, d): pool=lambda output, inputs: ..."
+            + _of_members(features, samples)
         )
     if features.numel() == 0:
         raise ValueError(
@@ -56,6 +57,16 @@ def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
             "nothing for a sample, so there is nothing to measure. Name other layers."
         )
     return dense(plain(features).detach()).reshape(samples, -1)
+
+
+def _of_members(features: Tensor, samples: int) -> str:
+    """What to do about an ensemble whose members are stacked, if there may be one; or nothing."""
+    if features.ndim == 0 or len(features) == 0 or len(features) % samples:
+        return ""
+    return (
+        ' Of an ensemble whose members are stacked, call one, Probe(..., forward="member"), or '
+        "take its rows, output[:len(inputs)]."
+    )
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,18 @@ from torch import Tensor
 
 from lightning_nc.network.nesting import described, parts_of, tensors_in
 
-_LABEL_KEYS = ("labels", "label", "targets", "target", "y", "Y")
+LABEL_KEYS = ("labels", "label", "targets", "target", "y", "Y")
 
 
 def unpack_batch(batch: Any, known: Callable[[], Tensor | None] = lambda: None) -> tuple[Any, Any]:
     """Split a batch into the network's inputs and the labels.
 
-    A pair is used as it is. A dict or dataclass is split at a key for labels. Of an object with an
-    attribute for labels, such as a graph, the whole object is the input. Of a longer tuple or list
-    the first item is the input and the second the labels, if these are whole numbers and no later
-    item could be labels, or if the dataset declares the second and not the later one. A named tuple
-    that cannot be read so is split as a dict is.
+    A pair is used as it is. A dict or dataclass is split at a key for labels, or else at the only
+    part with a number for each pixel of the first, as in ``{"image", "mask"}``. Of an object with
+    an attribute for labels, such as a graph, the whole object is the input. Of a longer tuple or
+    list the first item is the input and the second the labels, if these are whole numbers and no
+    later item could be labels, or if the dataset declares the second and not the later one. A named
+    tuple that cannot be read so is split as a dict is.
 
     Args:
         batch: A batch on the device.
@@ -43,11 +44,11 @@ def unpack_batch(batch: Any, known: Callable[[], Tensor | None] = lambda: None) 
     named = batch._asdict() if hasattr(batch, "_asdict") else batch
     if isinstance(named, Mapping) or is_dataclass(named):
         parts = parts_of(named)
-        for key in _LABEL_KEYS:
+        for key in (*LABEL_KEYS, *_labels_of_pixels(parts)):
             if key in parts:
                 return {name: part for name, part in parts.items() if name != key}, parts[key]
     elif not isinstance(batch, tuple | list | Tensor | np.ndarray):
-        for key in _LABEL_KEYS:
+        for key in LABEL_KEYS:
             if getattr(batch, key, None) is not None:
                 return batch, getattr(batch, key)
     raise TypeError(_cannot_be_unpacked(batch))
@@ -62,7 +63,7 @@ def _second_is_labels(batch: Any, known: Callable[[], Tensor | None]) -> bool:
     if declared is not None:
         declares = [i for i in could_be if _same_labels(batch[i], declared)]
         return declares == [1]
-    return could_be == [1] or getattr(batch, "_fields", ("", ""))[1] in _LABEL_KEYS
+    return could_be == [1] or getattr(batch, "_fields", ("", ""))[1] in LABEL_KEYS
 
 
 def could_be_labels(batch: Any) -> list[Any]:
@@ -71,6 +72,20 @@ def could_be_labels(batch: Any) -> list[Any]:
     x = next(tensors_in(first[1]), None)
     size = None if x is None or x.ndim == 0 else len(x)
     return [name for name, part in others if _whole_numbers(part) in ((size,), (size, 1))]
+
+
+def _labels_of_pixels(parts: dict[Any, Any]) -> list[Any]:
+    """The key of the only part with a number for each pixel or voxel of the first, (B, C, H, W).
+
+    There is none if the classes could also be of whole images.
+    """
+    x = next(tensors_in(next(iter(parts.values()), None)), None)
+    if x is None or x.ndim < 4 or could_be_labels(parts):
+        return []
+    shapes = [(len(x), *axis, *x.shape[2:]) for axis in ((), (1,))]
+    others = [*parts.items()][1:]
+    found = [name for name, part in others if getattr(part, "shape", None) in shapes]
+    return found if len(found) == 1 else []
 
 
 def _whole_numbers(part: Any) -> tuple[int, ...] | None:

@@ -62,6 +62,7 @@ class HeadDecisions:
     def __init__(self, head: Head, point: Point, width: int, is_named: bool) -> None:
         weight, bias = classifier_of(head, point, width)
         self._rows_of_head, self._rows, self._is_named = len(head.weight), len(weight), is_named
+        self._is_affine, self._name = head.is_affine, point.module
         self._unit = float(decision_unit(weight))
         b = None if bias is None else bias / self._unit
         self._decide = LinearDecision(in_units_of(self._unit, weight), b)
@@ -84,6 +85,9 @@ class HeadDecisions:
             column holds probabilities; whether the output is something other than W h + b, whether
             a single column is no probability, and whether the output is NaN. Int64, shape
             ``(6, n)``.
+
+        Raises:
+            ValueError: If no output is of these samples, and the head does not compute W h + b.
         """
         outputs = outputs[-1:] if self._is_named and _is_among(*outputs) else outputs
         outputs = [answer_of(output, self._rows) for output in outputs]
@@ -91,6 +95,12 @@ class HeadDecisions:
             outputs = [self._at(output, positions, features) for output in outputs]
         shaped = (_columns(output, len(features), self._rows) for output in outputs)
         output = next((z for z in shaped if z is not None), None)
+        if output is None and not self._is_affine:
+            raise ValueError(
+                f"What is decided cannot be told: the head '{self._name}' does not compute W h "
+                f"+ b, and the network returns no row for each of {len(features)} samples. "
+                "Return such rows: Probe(..., forward=lambda module, inputs: ...)."
+            )
         of_h = decision_unit(features)
         rows = max(_AT_ONCE // self._rows, 1)
         found = []

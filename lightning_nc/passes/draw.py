@@ -11,7 +11,7 @@ from lightning_nc.network.positions import Positions
 from lightning_nc.network.runner import Runner
 from lightning_nc.network.trace import Trace
 from lightning_nc.passes.classes import settle_classes, settle_labels
-from lightning_nc.passes.sweeps import Reading, unpacked_batches
+from lightning_nc.passes.sweeps import Reading, require_single_items, unpacked_batches
 
 _MOST_POSITIONS = 2**20  # positions that are read to draw from, of however long a source
 
@@ -70,6 +70,7 @@ def draw_positions(runner: Runner, reading: Reading, order: Tensor, rows: int | 
     kept = _Candidates(quota)
     for planned, _, targets in unpacked_batches(runner, reading._replace(batches=parts)):
         positions = Positions.of(targets, probe.ignore_index)
+        require_single_items(planned, len(targets))
         starts = torch.searchsorted(positions.items, positions.items)
         ranks = torch.arange(len(positions.items)) - starts
         labels = class_indices(positions.labels(targets))

@@ -5,10 +5,12 @@ import math
 from torch import Tensor
 
 from lightning_nc.network.blocks import call_advice, is_bypassed
+from lightning_nc.network.calling import has_forward
 from lightning_nc.network.module_run import ModuleRun
-from lightning_nc.network.parameters import takes_one
+from lightning_nc.network.parameters import parameters_of, takes_one
 from lightning_nc.network.points import Point, script_advice
 from lightning_nc.network.trace import Trace
+from lightning_nc.network.unpacking import LABEL_KEYS
 from lightning_nc.passes.request import DoesNotApply, Request
 from lightning_nc.wording import listed
 
@@ -27,16 +29,10 @@ def head_notes(
         n: Samples of each, shape ``(K,)``.
         request: The request that the head is of.
     """
-    if is_apart(head, request):
-        return {"positions": f"{_of_several_positions(head)} {_NOT_LOGGED}"}
+    why, _ = _why_apart(found, head, request)
+    if why:
+        return {"rows": f"{why} {_NOT_LOGGED}"}
     return _rows_note(head, classes, n, request) | _bypass_note(found, head, request)
-
-
-def _of_several_positions(head: ModuleRun) -> str:
-    return (
-        f"The head '{head.name}' is a convolution over several positions, so that its rows are not "
-        "of the features at one."
-    )
 
 
 def _rows_note(head: ModuleRun, classes: Tensor, n: Tensor, request: Request) -> dict[str, str]:
@@ -109,20 +105,54 @@ def _weighted_layers(found: Trace, node: object) -> int:
     return sum(run.rows is not None for run in found.leading_to([node]))
 
 
-def is_apart(head: ModuleRun, request: Request) -> bool:
+def is_apart(found: Trace, head: ModuleRun, request: Request) -> bool:
     """Whether only the input of a head is measured: its rows are not of the features there.
 
     Raises:
         DoesNotApply: If the rows are what is wanted.
     """
-    if request.pool != "auto" or not head.several_positions:
-        return False
-    if request.needs_head or request.head is not None:
-        raise DoesNotApply(
-            f"{_of_several_positions(head)} Give a pool= that returns the features that a row "
-            "multiplies."
+    why, advice = _why_apart(found, head, request)
+    if why and (request.needs_head or request.head is not None):
+        raise DoesNotApply(f"{why}{advice}")
+    return bool(why)
+
+
+def _why_apart(found: Trace, head: ModuleRun, request: Request) -> tuple[str, str]:
+    """Why the rows of a head are not of the features at its input, and what to do; or nothing."""
+    if head.shape and head.input_shape and head.shape[0] != head.input_shape[0]:
+        return (
+            f"The head '{head.name}' makes {head.shape} of {head.input_shape}, as of an ensemble "
+            "whose members are stacked, so that its rows are not of the features there.",
+            "",
         )
-    return True
+    if request.pool == "auto" and head.several_positions:
+        return (
+            f"The head '{head.name}' is a convolution over several positions, so that its rows are "
+            "not of the features at one.",
+            " Give a pool= that returns the features that a row multiplies.",
+        )
+    if request.head is None and _is_regrouped(found, head):
+        return (
+            f"The network returns {found.output_shape}, made of the {head.rows} rows of the head "
+            f"'{head.name}', so that a class has no row of its own.",
+            f' If the first rows are those of the classes: head="{head.name}".',
+        )
+    return "", ""
+
+
+def _is_regrouped(found: Trace, head: ModuleRun) -> bool:
+    """Whether the network makes fewer columns than there are rows, but not by leaving rows out.
+
+    So do the members of an ensemble that share a layer, and classes with several centres.
+    """
+    shape, node = found.output_shape, found.output
+    if shape is None or len(shape) != 2 or not 1 < shape[1] < (head.rows or 0):
+        return False
+    if found.depends_on_input(without={*head.nodes}):
+        return False
+    while type(node).__name__ in ("SliceBackward0", "ViewBackward0"):
+        node = node.next_functions[0][0]
+    return node not in head.nodes or shape[:1] != (head.shape or ())[:1]
 
 
 def no_head_note(found: Trace, classes_seen: int, last: Point) -> dict[str, str]:
@@ -169,13 +199,26 @@ def _way_to_a_head(found: Trace, last: ModuleRun | None, classes_seen: int) -> s
 def _beside(found: Trace, last: ModuleRun, classes_seen: int) -> str:
     """Name of a module from the last layer to the classes that did not run; empty without one."""
     ran = {run.module for run in found.runs}
-    return next(
-        (
-            name
-            for name, module in found.modules.items()
-            if module not in ran
-            and found.holds_matrix(module, last.rows, classes_seen)
-            and takes_one(module)
-        ),
-        "",
+    silent = {
+        name: module
+        for name, module in found.modules.items()
+        if name
+        and module not in ran
+        and has_forward(module)
+        and takes_one(module)
+        # a loss holds rows of classes, too, and takes their labels
+        and parameters_of(module).keys().isdisjoint(LABEL_KEYS)
+    }
+    holding = (
+        name
+        for name, module in silent.items()
+        if found.holds_matrix(module, last.rows, classes_seen)
     )
+    inner = next(holding, "")
+    # a module around it that only flattens or normalises first
+    around = (
+        name
+        for name, module in silent.items()
+        if inner.startswith(f"{name}.") and [*module.parameters()] == [*silent[inner].parameters()]
+    )
+    return next(around, inner)

@@ -8,14 +8,15 @@ from lightning_nc.network.blocks import find_head, is_bypassed
 from lightning_nc.network.module_run import ModuleRun
 from lightning_nc.network.parameters import takes_one
 from lightning_nc.network.points import Point
-from lightning_nc.network.trace import Trace, depends_on
+from lightning_nc.network.trace import Trace, ancestors, depends_on
 from lightning_nc.passes.head_notes import no_head
 from lightning_nc.passes.request import DoesNotApply, Request
 
-# words in the names of modules whose outputs are no logits
+# words in the names of modules, and of their classes, whose outputs are no logits
 _PROJECTION = re.compile(
-    r"(^|[._])(proj|projector|projection|predictor|prediction)(_?head)?([._]|$)"
+    r"(^|[._])(proj|projector|projection|predictor|prediction|prototypes)(_?head)?([._]|$)"
 )
+_PROJECTION_CLASS = re.compile(r"Project(ion|or)Head$")
 
 
 def settle_head(found: Trace, request: Request, classes_seen: int) -> ModuleRun | None:
@@ -76,7 +77,7 @@ def _found_head(found: Trace, classes_seen: int) -> tuple[ModuleRun | None, Modu
         return None, None
     head = _whole(found, named)
     is_exact = head.rows == classes_seen or (head.rows, classes_seen) == (1, 2)
-    by_name = _PROJECTION.search(named.name)
+    by_name = any(_projects(found, name) for name in _ancestors(named.name))
     if not is_exact and (by_name or _makes_features(found, head, classes_seen)):
         return None, None
     is_later = last is not None and last.name != head.name and (last.rows or 0) > classes_seen
@@ -119,23 +120,38 @@ def _is_inside(run: ModuleRun, around: ModuleRun) -> bool:
 def last_layer_point(found: Trace, head: ModuleRun | None, request: Request) -> Point:
     """Where the last-layer features are: at the head's input.
 
-    Without a head they are the input of a projection head that runs last, or else what the network
-    returns, as an encoder does.
+    Without a head they are the input of a projection head that runs last, or of the first of
+    several in a row, as in BYOL, or else what the network returns, as an encoder does.
     """
-    last = _last_projection(found) if head is None else head
+    last = _projection(found) if head is None else head
     if last is not None:
         return Point(f"input of {last.name}", last.name, last.number, "input", request.pool)
     return Point("output", "", side="returned", pool=request.pool)
 
 
-def _last_projection(found: Trace) -> ModuleRun | None:
-    """The projection head that the last layer is, or is in; None if there is none."""
-    last = found.last_weighted()
+def _projection(found: Trace) -> ModuleRun | None:
+    """The projection head that runs last, or the first of several in a row; None without one."""
+    first, runs = None, found.runs
+    while (run := _last_projection(found, runs)) is not None:
+        path = ancestors([run.source])
+        first, runs = run, [each for each in runs if not path.isdisjoint(each.nodes)]
+    return first
+
+
+def _last_projection(found: Trace, runs: list[ModuleRun]) -> ModuleRun | None:
+    """The projection head that the last layer of some runs is, or is in; None if there is none."""
+    last = next((run for run in reversed(runs) if run.rows is not None), None)
     names = [] if last is None else _ancestors(last.name)
-    named = next((name for name in names if _PROJECTION.search(name)), None)
-    run = found.last_of([run for run in found.runs if run.name == named])
+    named = next((name for name in names if _projects(found, name)), None)
+    run = found.last_of([run for run in runs if run.name == named])
     # the last layer of a residual block is often called a projection too
     return None if run is None or is_bypassed(found, run) else run
+
+
+def _projects(found: Trace, name: str) -> bool:
+    """Whether a module's name, or that of its class, says that its outputs are no logits."""
+    kind = type(found.modules.get(name)).__name__
+    return bool(_PROJECTION.search(name) or _PROJECTION_CLASS.search(kind))
 
 
 def _makes_features(found: Trace, head: ModuleRun, classes_seen: int) -> bool:

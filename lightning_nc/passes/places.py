@@ -104,7 +104,7 @@ class Places:
         if head is not None:
             self.num_labels = max(self.num_labels, head.rows or 0)
             notes |= head_notes(self.found, head, self.classes, self.counts, request)
-        name = None if head is None or is_apart(head, request) else head.name
+        name = None if head is None or is_apart(self.found, head, request) else head.name
         declared = request.statistics, request.mismatches, request.geometry
         return Wanted(points, last, name, bool(request.head), *declared, notes)
 

@@ -159,7 +159,8 @@ def labelled_batches(runner: Runner, reading: Reading) -> Iterator[LabelledBatch
             positions = positions.to(runner.device)
         else:
             labels = class_indices(targets)
-        check_labels(planned, labels, positions is not None)
+        require_single_items(planned, len(labels) if positions is None else len(targets))
+        check_labels(planned, labels)
         if reading.classes is not None:
             labels = torch.searchsorted(reading.classes, labels)
         labels = moved_tensor(labels, runner.device_of_sums)
@@ -197,25 +198,38 @@ def _unpacked(runner: Runner, reading: Reading, planned: ProbeBatch, batch: Any)
     return runner.way.inputs_of(batch, inputs), labels
 
 
-def check_labels(planned: ProbeBatch, labels: Tensor, of_positions: bool) -> None:
+def require_single_items(planned: ProbeBatch, labelled: int) -> None:
+    """Raise unless each item of a dataset has become one labelled sample, sequence or image.
+
+    Args:
+        planned: The batch.
+        labelled: How many it has labels for.
+    """
+    n = len(planned.indices)
+    if labelled != n:
+        of_one = (
+            "if they are of its positions, such as the nodes of a graph, give labels and outputs "
+            "an axis for the sample: Probe(..., unpack=lambda batch: (batch, batch.y[None]), "
+            "forward=lambda module, batch: module(...)[None])"
+        )
+        of_several = (
+            "if items of the dataset are several crops or views, give data of single ones: "
+            "Probe(dataset, name=...)"
+        )
+        raise ValueError(
+            f"A batch of {n} sample{'s' * (n > 1)} came with {labelled} labels. The collate "
+            "function or unpack must return one label per sample, or map of labels; "
+            f"{of_one if n == 1 else of_several}."
+        )
+
+
+def check_labels(planned: ProbeBatch, labels: Tensor) -> None:
     """Raise unless a batch has the labels by which its samples were chosen.
 
     Args:
         planned: The batch, with its labels if they are known.
         labels: The labels that were read, on the CPU, shape ``(n,)``.
-        of_positions: Whether labels are of positions, of which an item may have several.
     """
-    n = len(planned.indices)
-    if len(labels) != n and not of_positions:
-        of_one = (
-            " If they are of its positions, such as the nodes of a graph, give labels and outputs "
-            "an axis for the sample: Probe(..., unpack=lambda batch: (batch, batch.y[None]), "
-            "forward=lambda module, batch: module(...)[None])."
-        )
-        raise ValueError(
-            f"A batch of {n} sample{'s' * (n > 1)} came with {len(labels)} labels. The collate "
-            f"function or unpack must return one label per sample.{of_one * (n == 1)}"
-        )
     if planned.labels is None or torch.equal(labels, planned.labels):
         return
     position = int((labels != planned.labels).nonzero()[0])

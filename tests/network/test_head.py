@@ -165,7 +165,8 @@ def made(head, after=None):
 
 def ask(model, *requests, data=DATA, **probe):
     probe = Probe(data, "own", **{"batch_size": 7, "samples_per_class": None} | probe)
-    return GeometryPass(plain_runner(model), lambda: data, probe, requests, Processes()).run()
+    runner = plain_runner(model, probe.forward)
+    return GeometryPass(runner, lambda: data, probe, requests, Processes()).run()
 
 
 def classifier(model, head=None, **options):
@@ -592,6 +593,151 @@ def test_features_before_a_projection_head_are_its_input_and_it_is_said():
     (of_layer,) = ask(model, Request(classifier=True, head=False, layers=["1"]))
     assert torch.equal(answer.classifier.features.means, of_layer.layers["1"].means)
     assert "Features are the input of projector. What" in answer.notes["no head"]
+
+
+class ProjectionHead(nn.Linear):
+    """Says by its class alone that its outputs are no logits."""
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        {"projector": nn.Linear(8, 9), "predictor": nn.Linear(9, K + 4)},
+        {"projection_head": nn.Linear(8, 9), "prototypes": nn.Linear(9, K + 4)},
+        {"student_head": ProjectionHead(8, K + 4)},
+    ],
+)
+def test_features_are_those_before_the_first_of_several_projection_heads(heads):
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh())
+    for name, head in heads.items():
+        model.add_module(name, head)
+    (answer,) = ask(model, Request(classifier=True))
+    (of_layer,) = ask(model, Request(classifier=True, head=False, layers=["1"]))
+    assert answer.classifier.weight is None
+    assert torch.equal(answer.classifier.features.means, of_layer.layers["1"].means)
+    assert f"Features are the input of {next(iter(heads))}. What" in answer.notes["no head"]
+
+
+class OnlineClassifier(nn.Module):
+    """A linear classifier of maps, as a module of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, K)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
+
+class MarginLoss(nn.Module):
+    """A loss that holds rows of classes, and takes labels."""
+
+    def __init__(self):
+        super().__init__()
+        self.W = nn.Parameter(torch.randn(8, K))
+
+    def forward(self, embeddings, labels=None):
+        raise AssertionError("no labels were given")
+
+
+def test_a_classifier_beside_the_network_is_named_as_it_can_be_called():
+    model = nn.Sequential(nn.Linear(6, 8), nn.Unflatten(1, (8, 1, 1)))
+    model.classifier = OnlineClassifier()
+    model.forward = lambda x: model[1](model[0](x))
+    (answer,) = ask(model, Request(classifier=True))
+    assert "module.classifier(module(inputs))" in answer.notes["no head"]
+    called = {"forward": lambda module, inputs: module.classifier(module(inputs))}
+    (found,) = ask(model, Request(classifier=True), **called)
+    assert torch.equal(found.classifier.weight, model.classifier.linear.weight.double())
+
+
+def test_a_loss_that_takes_labels_is_not_named_as_a_head():
+    model = nn.Sequential(nn.Linear(6, 8))
+    model.loss = MarginLoss()
+    model.forward = lambda x: model[0](x)
+    (answer,) = ask(model, Request(classifier=True))
+    assert "'loss'" not in answer.notes["no head"]
+
+
+class OfMembers(nn.Module):
+    """The last layer of an ensemble: each member maps features of its own, and they are stacked."""
+
+    def __init__(self, members):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(members, K, D // members))
+        self.bias, self.out_features = nn.Parameter(torch.randn(members, 1, K)), K
+
+    def forward(self, x):
+        of_members = x.unflatten(1, (len(self.weight), -1)).movedim(1, 0)
+        return (of_members @ self.weight.mT + self.bias).flatten(0, 1)
+
+
+# what a network makes of the logits of a layer that several members, or centres of a class, share
+REGROUPED = {
+    "members by turns": lambda z: z.reshape(-1, K),
+    "stacked members": lambda z: z.unflatten(1, (2, K)).movedim(1, 0).flatten(0, 1),
+    "their mean": lambda z: z.unflatten(1, (2, K)).mean(1),
+    "the nearest of two centres": lambda z: z.unflatten(1, (K, 2)).amax(2),
+}
+
+
+@pytest.mark.parametrize("case", [2, 5, *REGROUPED])
+def test_rows_of_several_members_or_centres_are_not_taken_for_those_of_classes(case):
+    def ensemble():
+        return OfMembers(case) if isinstance(case, int) else nn.Linear(D, 2 * K)
+
+    model = made(ensemble, REGROUPED.get(case))
+    (answer, minority) = ask(
+        model, Request(classifier=True), Request(classifier=True, needs_head=True)
+    )
+    (plain,) = ask(made(linear), Request(classifier=True))
+    assert answer.classifier.weight is answer.classifier.mismatch is None
+    assert torch.equal(answer.classifier.features.means, plain.classifier.features.means)
+    assert list(answer.notes) == ["rows"]
+    assert str(minority) in answer.notes["rows"] or 'head="head"' in str(minority)
+
+
+def test_rows_that_are_left_out_are_no_other_members():
+    (answer,) = ask(made(lambda: nn.Linear(D, 2 * K), lambda z: z[:, :K]), Request(classifier=True))
+    assert len(answer.classifier.weight) == K
+    assert list(answer.notes) == ["classes"]
+
+
+class Repeated(Network):
+    """Runs each batch three times, as dropout of an ensemble of runs, which are stacked."""
+
+    def forward(self, x):
+        return super().forward(x.repeat(3, 1))
+
+
+def test_of_a_batch_that_runs_several_times_one_run_can_be_measured():
+    model = made(linear)
+    model.__class__ = Repeated
+    (refused,) = ask(model, Request(classifier=True, layers=["body.1"]))
+    assert "output[:len(inputs)]" in str(refused)
+    assert 'forward="member"' in str(refused)
+    pool = {"pool": lambda output, inputs: output[: len(inputs)]}
+    (answer,) = ask(model, Request(classifier=True, layers=["body.1"], **pool))
+    (plain,) = ask(made(linear), Request(classifier=True, layers=["body.1"]))
+    assert answer.classifier.mismatch == plain.classifier.mismatch
+    for found, wanted in (
+        (answer.classifier.features, plain.classifier.features),
+        (answer.layers["body.1"], plain.layers["body.1"]),
+    ):
+        torch.testing.assert_close(found.means, wanted.means)
+        torch.testing.assert_close(found.squares, wanted.squares)
+
+
+def test_without_outputs_of_the_samples_a_head_that_is_not_affine_decides_nothing():
+    model = made(lambda: Cosine(D, K))
+    model.__class__ = Repeated
+    request = Request(classifier=True, pool=lambda output, inputs: output[: len(inputs)])
+    (refused,) = ask(model, request)
+    assert "'head' does not compute W h + b" in str(refused)
+    first = {"forward": lambda module, inputs: module(inputs)[: len(inputs)]}
+    (answer,) = ask(model, request, **first)
+    (plain,) = ask(made(lambda: Cosine(D, K)), Request(classifier=True))
+    assert answer.classifier.mismatch == plain.classifier.mismatch
 
 
 class TwoTasks(Network):

@@ -83,6 +83,37 @@ def test_named_tuples_are_split_at_a_name_for_labels_that_are_not_the_second():
     assert labels is Y
 
 
+IMAGES = torch.rand(4, 3, 8, 8)
+MASK = torch.randint(3, (4, 8, 8))
+
+
+@pytest.mark.parametrize("mask", [MASK, MASK[:, None], MASK.float(), MASK.numpy()])
+@pytest.mark.parametrize("key", ["mask", "segmentation"])
+def test_the_only_part_with_a_number_for_each_pixel_holds_the_labels(key, mask):
+    batch = {"image": IMAGES, key: mask, "bbox": torch.rand(4, 6), "name": ["a", "b", "c", "d"]}
+    inputs, labels = unpack_batch(batch)
+    assert list(inputs) == ["image", "bbox", "name"]
+    assert labels is mask
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"mask": MASK.float(), "trimap": MASK},  # which of two is not told
+        {"mask": MASK, "kind": Y},  # nor whether pixels or images have classes
+        {"mask": MASK[:, :4, :4]},
+    ],
+)
+def test_labels_of_pixels_are_not_guessed(others):
+    with pytest.raises(TypeError, match="Cannot tell inputs from labels in a dict"):
+        unpack_batch({"image": IMAGES, **others})
+
+
+def test_a_mask_of_tokens_is_no_label():
+    with pytest.raises(TypeError, match="Cannot tell inputs from labels in a dict"):
+        unpack_batch({"tokens": torch.rand(4, 8, 3), "mask": torch.ones(4, 8)})
+
+
 def test_beside_texts_it_is_not_told_which_items_are_labels():
     with pytest.raises(TypeError, match="Cannot tell inputs from labels in a tuple of 3 items"):
         unpack_batch((["a", "b"], torch.tensor([0, 1]), torch.tensor([7, 8])))

@@ -119,10 +119,21 @@ def test_of_a_head_over_several_pixels_the_input_is_measured(request_):
         return
     _, answer = run(Wide(), cases.pixels(), request=Request(classifier=True))
     _, narrow = run(Pixels(), cases.pixels(), request=Request(classifier=True))
-    assert "is not logged" in answer.notes["positions"]
+    assert "is not logged" in answer.notes["rows"]
     assert answer.classifier.weight is None
     found, wanted = answer.classifier.features, narrow.classifier.features
     torch.testing.assert_close(found.means, wanted.means)
+
+
+def test_items_of_several_crops_are_told_with_the_way_out():
+    images, labels = cases.pixels(n=6).tensors
+    two = TensorDataset(images.unflatten(0, (-1, 2)), labels.unflatten(0, (-1, 2)))
+
+    def unpack(batch):
+        return [part.flatten(0, 1) for part in batch]
+
+    with pytest.raises(ValueError, match=r"3 samples came with 6 labels.* crops .*single ones"):
+        run(Pixels(), two, batch_size=3, unpack=unpack)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
