@@ -64,10 +64,11 @@ def test_what_is_said_before_is_what_it_costs_within_a_factor_of_two(name, said,
     clock = time.process_time  # so that other programs count less
     monkeypatch.setattr(checked_pass, "perf_counter", clock)
     monkeypatch.setattr(gradient_pass, "time", SimpleNamespace(perf_counter=clock))
+    compared(*CASES[name])  # what torch loads and sets up at first is not the cost of a measurement
     started = clock()
     assert compared(*CASES[name]).shape == (80, 80)
     taken = clock() - started
-    (seconds,) = said
+    _, seconds = said
     assert taken / 2 < seconds < 2 * taken
 
 
