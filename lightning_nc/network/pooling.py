@@ -14,6 +14,7 @@ from lightning_nc.network.parameters import accept, by_name, parameters_of
 from lightning_nc.network.points import Point
 
 _PADDING_MASKS = ("src_key_padding_mask", "key_padding_mask", "padding_mask")
+_LENGTHS = ("lengths", "lens", "seq_lens", "seq_lengths", "input_lengths")
 
 
 def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
@@ -97,7 +98,7 @@ class Pooling:
         if self.mean is None or h.ndim == 2:
             return h.flatten(1)
         channels_last = h if self.channels_last else h.movedim(1, -1)
-        kept = _lengths_mask(value) if self.mean == "tokens" else None
+        kept = _mask_of_packed(value) if self.mean == "tokens" else None
         if self.mean == "tokens" and kept is None:
             kept = _mask(inputs, channels_last.shape[:2])
         return _mean(channels_last.flatten(1, -2), kept)
@@ -153,11 +154,12 @@ def first_token(states: Any) -> Tensor:
 
 
 def last_token(states: Any, inputs: Any = None) -> Tensor:
-    """Pool a sequence (N, T, d) to its last token, excluding padding if the inputs have a mask.
+    """Pool a sequence (N, T, d) to its last token, excluding padding if the inputs tell it.
 
     Args:
         states: The layer's output: a tensor, or a tuple or mapping that holds one.
-        inputs: The network's inputs; a mapping may hold ``attention_mask``, shape ``(N, T)``.
+        inputs: The network's inputs; a mapping may hold ``attention_mask``, shape ``(N, T)``, or
+            ``lengths``, shape ``(N,)``.
 
     Returns:
         Shape ``(N, d)``.
@@ -167,9 +169,9 @@ def last_token(states: Any, inputs: Any = None) -> Tensor:
         tensor([[1.]])
     """
     h = main_tensor(states)
-    mask = _attention_mask(inputs)
     if h.ndim == 2:
         return h
+    mask = _attention_mask(inputs, h.shape[:2])
     if mask is None:
         return h[:, -1]
     positions = torch.arange(mask.shape[1], device=mask.device)
@@ -178,11 +180,12 @@ def last_token(states: Any, inputs: Any = None) -> Tensor:
 
 
 def masked_mean(states: Any, inputs: Any = None) -> Tensor:
-    """Pool a sequence (N, T, d) to the mean of its tokens, excluding padding if there is a mask.
+    """Pool a sequence (N, T, d) to the mean of its tokens, excluding padding if the inputs tell it.
 
     Args:
         states: The layer's output: a tensor, or a tuple or mapping that holds one.
-        inputs: The network's inputs; a mapping may hold ``attention_mask``, shape ``(N, T)``.
+        inputs: The network's inputs; a mapping may hold ``attention_mask``, shape ``(N, T)``, or
+            ``lengths``, shape ``(N,)``.
 
     Returns:
         Shape ``(N, d)``.
@@ -194,7 +197,7 @@ def masked_mean(states: Any, inputs: Any = None) -> Tensor:
         tensor([[1.]])
     """
     h = main_tensor(states)
-    return h if h.ndim == 2 else _mean(h, _attention_mask(inputs))
+    return h if h.ndim == 2 else _mean(h, _attention_mask(inputs, h.shape[:2]))
 
 
 def spatial_mean(maps: Any) -> Tensor:
@@ -226,28 +229,47 @@ def _mean(h: Tensor, kept: Tensor | None) -> Tensor:
     return h.masked_fill(left_out, 0).sum(1, dtype=wide) / (~left_out).sum(1)
 
 
-def _attention_mask(inputs: Any) -> Tensor | None:
-    """The mask that is 1 at the tokens to keep; one called ``mask`` if its numbers are whole."""
+def _attention_mask(inputs: Any, shape: tuple[int, ...]) -> Tensor | None:
+    """The mask that is 1 at the tokens to keep; one called ``mask`` if its numbers are whole.
+
+    Or else of the tokens within the lengths of sequences, if the inputs tell these.
+    """
     named = by_name(inputs)
     mask = named.get("mask")
-    whole = isinstance(mask, Tensor) and not (mask.is_floating_point() or mask.dtype == torch.bool)
-    found: Tensor | None = named.get("attention_mask", mask if whole else None)
-    return found
+    found: Tensor | None = named.get("attention_mask", mask if _is_whole(mask) else None)
+    return _within_lengths(named, shape) if found is None else found
 
 
 def _mask(inputs: Any, shape: tuple[int, ...]) -> Tensor | None:
     """The mask of the tokens to keep, if the inputs have one of this shape, (N, T)."""
-    named = by_name(inputs).items()
-    masks = {name: m for name, m in named if isinstance(m, Tensor) and m.shape == shape}
-    attention = _attention_mask(masks)
+    named = by_name(inputs)
+    masks = {name: m for name, m in named.items() if isinstance(m, Tensor) and m.shape == shape}
+    attention = _attention_mask(masks, shape)
     if attention is not None:
         return attention
     padding = next((masks[name] for name in _PADDING_MASKS if name in masks), None)
     # boolean ones are True at padding, additive ones -inf
-    return None if padding is None else padding == 0
+    return _within_lengths(named, shape) if padding is None else padding == 0
 
 
-def _lengths_mask(value: Any) -> Tensor | None:
+def _within_lengths(named: Mapping[str, Any], shape: tuple[int, ...]) -> Tensor | None:
+    """The mask of sequences that are padded at their ends, if the inputs tell their lengths.
+
+    These are of the tokens of the inputs. A layer that has taken several of them for one, or added
+    one of its own, has none of these.
+    """
+    of_inputs = any(isinstance(x, Tensor) and x.shape[:2] == shape for x in named.values())
+    lengths = next((named[name] for name in _LENGTHS if name in named), None)
+    if lengths is None or not of_inputs or not _is_whole(lengths) or lengths.shape != shape[:1]:
+        return None
+    return torch.arange(shape[1], device=lengths.device) < lengths[:, None]
+
+
+def _is_whole(x: Any) -> bool:
+    return isinstance(x, Tensor) and not (x.is_floating_point() or x.dtype == torch.bool)
+
+
+def _mask_of_packed(value: Any) -> Tensor | None:
     """The mask of a packed sequence, shape (N, T); None if the value is none."""
     first = value[0] if isinstance(value, tuple | list) and value else value
     packed = value if isinstance(value, PackedSequence) else first

@@ -53,7 +53,14 @@ def test_first_token_is_the_first_whatever_the_mask():
 
 
 @pytest.mark.parametrize(
-    ("inputs", "positions"), [(RIGHT, [2, 0]), (LEFT, [3, 3]), (BARE, [3, 3]), (None, [3, 3])]
+    ("inputs", "positions"),
+    [
+        (RIGHT, [2, 0]),
+        (LEFT, [3, 3]),
+        (BARE, [3, 3]),
+        (None, [3, 3]),
+        ({"x": STATES, "lengths": torch.tensor([3, 1])}, [2, 0]),
+    ],
 )
 def test_last_token_is_the_last_of_the_mask_on_either_side(inputs, positions):
     expected = STATES[[0, 1], positions]
@@ -67,6 +74,11 @@ def test_last_token_is_the_last_of_the_mask_on_either_side(inputs, positions):
         (LEFT, [STATES[0, 1:].mean(0), STATES[1, 3]]),
         (BARE, [STATES[0].mean(0), STATES[1].mean(0)]),
         ({"mask": RIGHT["attention_mask"]}, [STATES[0, :3].mean(0), STATES[1, 0]]),
+        ({"x": STATES, "lengths": torch.tensor([3, 1])}, [STATES[0, :3].mean(0), STATES[1, 0]]),
+        # lengths of other tokens than these, and numbers that are no lengths
+        ({"x": STATES[:, 1:], "lengths": torch.tensor([3, 1])}, [*STATES.mean(1)]),
+        ({"x": STATES, "lengths": torch.tensor([0.75, 0.25])}, [*STATES.mean(1)]),
+        ({"x": STATES, "lengths": torch.tensor([[3], [1]])}, [*STATES.mean(1)]),
         # of truth values it is not known whether they are of tokens or of padding
         ({"mask": RIGHT["attention_mask"].bool()}, [STATES[0].mean(0), STATES[1].mean(0)]),
     ],

@@ -123,7 +123,7 @@ def padded(left, dynamic, size, mask="attention_mask"):
             n = LENGTHS[i]
             part = slice(longest - n, longest) if left else slice(0, n)
             ids[row, part], kept[row, part] = TOKENS[i, :n], 1
-        masks = {"attention_mask": kept, "padding_mask": kept == 0}
+        masks = {"attention_mask": kept, "padding_mask": kept == 0, "lengths": LENGTHS[of]}
         return {"input_ids": ids, mask: masks[mask], "labels": LABELS[of]}
 
     return DataLoader(Indices(), size, collate_fn=collate)
@@ -162,7 +162,9 @@ class Encoder(nn.Module):
     def states(self, ids):
         return self.act(self.inner(self.embed(ids)))
 
-    def forward(self, input_ids, attention_mask=None, padding_mask=None):
+    def forward(self, input_ids, attention_mask=None, padding_mask=None, lengths=None):
+        if lengths is not None:
+            padding_mask = torch.arange(input_ids.shape[1]) >= lengths[:, None]
         kept = ~padding_mask if attention_mask is None else attention_mask
         end, h = ENDS[self.end][0], self.states(input_ids)
         return self.after(end(self.head(h), kept) if self.on_tokens else self.head(end(h, kept)))
@@ -209,8 +211,8 @@ def test_it_has_also_if_a_network_in_half_precision_returns_float32(end):
     assert_is(answer.classifier.features, torch.stack([ENDS[end][1](h) for h in states]))
 
 
-@pytest.mark.parametrize("mask", ["attention_mask", "padding_mask"])
-def test_masks_of_either_kind_leave_out_padding(mask):
+@pytest.mark.parametrize("mask", ["attention_mask", "padding_mask", "lengths"])
+def test_masks_of_any_kind_leave_out_padding(mask):
     net = Encoder()
     answer = ask(net, padded(False, True, 4, mask), "act")
     assert_is(answer.layers["act"], net.by_hand("the mean"))
@@ -242,8 +244,17 @@ class TakesMask(Wrapped):
         return self.encoder(ids, mask)
 
 
+class TakesLengths(Wrapped):
+    def forward(self, ids, seq_lens):
+        return self.encoder(ids, torch.arange(ids.shape[1]) < seq_lens[:, None])
+
+
 def unpacked(batch):
     return (batch["input_ids"], batch["attention_mask"]), batch["labels"]
+
+
+def unpacked_lengths(batch):
+    return (batch["input_ids"], batch["attention_mask"].sum(1)), batch["labels"]
 
 
 @pytest.mark.parametrize(
@@ -253,6 +264,7 @@ def unpacked(batch):
         (TakesBatchAndNumber, None),
         (TakesArguments, unpacked),
         (TakesMask, unpacked),
+        (TakesLengths, unpacked_lengths),
     ],
 )
 def test_a_mask_is_found_in_whatever_a_network_takes(kind, unpack):
