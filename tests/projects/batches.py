@@ -153,6 +153,11 @@ class Graphs:
         self.x, self.edge_index = torch.cat([graph.x for graph in graphs]), torch.cat(edges, 1)
         self.batch = torch.arange(len(graphs)).repeat_interleave(sizes)
 
+    def to(self, device, **_):
+        self.x, self.edge_index = self.x.to(device), self.edge_index.to(device)
+        self.batch = self.batch.to(device)
+        return self
+
 
 class Molecules(NamedTuple):
     """A batch with inputs, labels for one task, and weights, as in chemprop."""
@@ -189,7 +194,7 @@ class OfMolecules(Training):
 
     def forward(self, graphs, more=None):
         start, end = graphs.edge_index
-        sums = torch.zeros(len(graphs.x), 12)
+        sums = graphs.x.new_zeros(len(graphs.x), 12)
         of_bonds = self.tau(self.net[0](graphs.x[start]))
         of_bonds = self.tau(self.net[1](sums.index_add(0, end, of_bonds)[start]))
         of_atoms = self.tau(self.net[2](sums.index_add(0, end, of_bonds)))
