@@ -10,11 +10,9 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from lightning_nc.network.graphs import graphs_of, mean_of_graphs
 from lightning_nc.network.nesting import dense, parts_of, plain
-from lightning_nc.network.parameters import accept, by_name, parameters_of
+from lightning_nc.network.padding import attention_mask, mask_of_packed, mask_of_tokens
+from lightning_nc.network.parameters import accept, parameters_of
 from lightning_nc.network.points import Point
-
-_PADDING_MASKS = ("src_key_padding_mask", "key_padding_mask", "padding_mask")
-_LENGTHS = ("lengths", "lens", "seq_lens", "seq_lengths", "input_lengths")
 
 
 def features_of(value: Any, point: Point, inputs: Any, samples: int) -> Tensor:
@@ -98,9 +96,9 @@ class Pooling:
         if self.mean is None or h.ndim == 2:
             return h.flatten(1)
         channels_last = h if self.channels_last else h.movedim(1, -1)
-        kept = _mask_of_packed(value) if self.mean == "tokens" else None
+        kept = mask_of_packed(value) if self.mean == "tokens" else None
         if self.mean == "tokens" and kept is None:
-            kept = _mask(inputs, channels_last.shape[:2])
+            kept = mask_of_tokens(inputs, channels_last.shape[:2])
         return _mean(channels_last.flatten(1, -2), kept)
 
     @property
@@ -171,7 +169,7 @@ def last_token(states: Any, inputs: Any = None) -> Tensor:
     h = main_tensor(states)
     if h.ndim == 2:
         return h
-    mask = _attention_mask(inputs, h.shape[:2])
+    mask = attention_mask(inputs, h.shape[:2])
     if mask is None:
         return h[:, -1]
     positions = torch.arange(mask.shape[1], device=mask.device)
@@ -197,7 +195,7 @@ def masked_mean(states: Any, inputs: Any = None) -> Tensor:
         tensor([[1.]])
     """
     h = main_tensor(states)
-    return h if h.ndim == 2 else _mean(h, _attention_mask(inputs, h.shape[:2]))
+    return h if h.ndim == 2 else _mean(h, attention_mask(inputs, h.shape[:2]))
 
 
 def spatial_mean(maps: Any) -> Tensor:
@@ -227,57 +225,6 @@ def _mean(h: Tensor, kept: Tensor | None) -> Tensor:
         return h.mean(1, dtype=wide)
     left_out = kept.to(h.device)[..., None] == 0  # where h may be anything, also NaN
     return h.masked_fill(left_out, 0).sum(1, dtype=wide) / (~left_out).sum(1)
-
-
-def _attention_mask(inputs: Any, shape: tuple[int, ...]) -> Tensor | None:
-    """The mask that is 1 at the tokens to keep; one called ``mask`` if its numbers are whole.
-
-    Or else of the tokens within the lengths of sequences, if the inputs tell these.
-    """
-    named = by_name(inputs)
-    mask = named.get("mask")
-    found: Tensor | None = named.get("attention_mask", mask if _is_whole(mask) else None)
-    return _within_lengths(named, shape) if found is None else found
-
-
-def _mask(inputs: Any, shape: tuple[int, ...]) -> Tensor | None:
-    """The mask of the tokens to keep, if the inputs have one of this shape, (N, T)."""
-    named = by_name(inputs)
-    masks = {name: m for name, m in named.items() if isinstance(m, Tensor) and m.shape == shape}
-    attention = _attention_mask(masks, shape)
-    if attention is not None:
-        return attention
-    padding = next((masks[name] for name in _PADDING_MASKS if name in masks), None)
-    # boolean ones are True at padding, additive ones -inf
-    return _within_lengths(named, shape) if padding is None else padding == 0
-
-
-def _within_lengths(named: Mapping[str, Any], shape: tuple[int, ...]) -> Tensor | None:
-    """The mask of sequences that are padded at their ends, if the inputs tell their lengths.
-
-    These are of the tokens of the inputs. A layer that has taken several of them for one, or added
-    one of its own, has none of these.
-    """
-    of_inputs = any(isinstance(x, Tensor) and x.shape[:2] == shape for x in named.values())
-    lengths = next((named[name] for name in _LENGTHS if name in named), None)
-    if lengths is None or not of_inputs or not _is_whole(lengths) or lengths.shape != shape[:1]:
-        return None
-    return torch.arange(shape[1], device=lengths.device) < lengths[:, None]
-
-
-def _is_whole(x: Any) -> bool:
-    return isinstance(x, Tensor) and not (x.is_floating_point() or x.dtype == torch.bool)
-
-
-def _mask_of_packed(value: Any) -> Tensor | None:
-    """The mask of a packed sequence, shape (N, T); None if the value is none."""
-    first = value[0] if isinstance(value, tuple | list) and value else value
-    packed = value if isinstance(value, PackedSequence) else first
-    if not isinstance(packed, PackedSequence):
-        return None
-    h, lengths = pad_packed_sequence(packed, batch_first=True)
-    steps = torch.arange(h.shape[1], device=h.device)
-    return steps < lengths.to(h.device)[:, None]
 
 
 def call_pool(pool: Callable[..., Tensor], value: Any, inputs: Any) -> Tensor:

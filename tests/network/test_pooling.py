@@ -11,6 +11,7 @@ from lightning_nc.network.pooling import Pooling, features_of, main_tensor
 STATES = torch.arange(24.0).reshape(2, 4, 3)
 RIGHT = {"attention_mask": torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])}
 LEFT = {"attention_mask": torch.tensor([[0, 1, 1, 1], [0, 0, 0, 1]])}
+LENGTHS = torch.tensor([3, 1])  # of the sequences of RIGHT
 BARE = {"input_ids": torch.zeros(2, 4)}
 POOLS = [lightning_nc.first_token, lightning_nc.masked_mean, lightning_nc.last_token]
 
@@ -59,7 +60,7 @@ def test_first_token_is_the_first_whatever_the_mask():
         (LEFT, [3, 3]),
         (BARE, [3, 3]),
         (None, [3, 3]),
-        ({"x": STATES, "lengths": torch.tensor([3, 1])}, [2, 0]),
+        ({"x": STATES, "lengths": LENGTHS}, [2, 0]),
     ],
 )
 def test_last_token_is_the_last_of_the_mask_on_either_side(inputs, positions):
@@ -74,9 +75,10 @@ def test_last_token_is_the_last_of_the_mask_on_either_side(inputs, positions):
         (LEFT, [STATES[0, 1:].mean(0), STATES[1, 3]]),
         (BARE, [STATES[0].mean(0), STATES[1].mean(0)]),
         ({"mask": RIGHT["attention_mask"]}, [STATES[0, :3].mean(0), STATES[1, 0]]),
-        ({"x": STATES, "lengths": torch.tensor([3, 1])}, [STATES[0, :3].mean(0), STATES[1, 0]]),
+        ({"x": STATES, "lengths": LENGTHS}, [STATES[0, :3].mean(0), STATES[1, 0]]),
+        ({"x": STATES.transpose(0, 1), "lengths": LENGTHS}, [STATES[0, :3].mean(0), STATES[1, 0]]),
         # lengths of other tokens than these, and numbers that are no lengths
-        ({"x": STATES[:, 1:], "lengths": torch.tensor([3, 1])}, [*STATES.mean(1)]),
+        ({"x": STATES[:, 1:], "lengths": LENGTHS}, [*STATES.mean(1)]),
         ({"x": STATES, "lengths": torch.tensor([0.75, 0.25])}, [*STATES.mean(1)]),
         ({"x": STATES, "lengths": torch.tensor([[3], [1]])}, [*STATES.mean(1)]),
         # of truth values it is not known whether they are of tokens or of padding
