@@ -14,26 +14,29 @@ _LENGTHS = ("lengths", "lens", "seq_lens", "seq_lengths", "input_lengths")
 
 
 def attention_mask(inputs: Any, shape: tuple[int, ...]) -> Tensor | None:
-    """The mask that is 1 at the tokens to keep; one called ``mask`` if its numbers are whole.
-
-    Or else of the tokens within the lengths of sequences, if the inputs tell these.
-    """
+    """The mask that is 1 at the tokens to keep, or else within the lengths that inputs tell."""
     named = by_name(inputs)
-    mask = named.get("mask")
-    found: Tensor | None = named.get("attention_mask", mask if _is_whole(mask) else None)
-    return _within_lengths(named, shape) if found is None else found
+    mask = _mask_called_so(named)
+    return _within_lengths(named, shape) if mask is None else mask
 
 
 def mask_of_tokens(inputs: Any, shape: tuple[int, ...]) -> Tensor | None:
     """The mask of the tokens to keep, if the inputs have one of this shape, (N, T)."""
     named = by_name(inputs)
     masks = {name: m for name, m in named.items() if isinstance(m, Tensor) and m.shape == shape}
-    attention = attention_mask(masks, shape)
-    if attention is not None:
-        return attention
+    mask = _mask_called_so(masks)
+    if mask is not None:
+        return mask
     padding = next((masks[name] for name in _PADDING_MASKS if name in masks), None)
     # boolean ones are True at padding, additive ones -inf
     return _within_lengths(named, shape) if padding is None else padding == 0
+
+
+def _mask_called_so(named: Mapping[str, Any]) -> Tensor | None:
+    """The ``attention_mask``, or a ``mask`` if its numbers are whole."""
+    mask = named.get("mask")
+    found: Tensor | None = named.get("attention_mask", mask if _is_whole(mask) else None)
+    return found
 
 
 def _within_lengths(named: Mapping[str, Any], shape: tuple[int, ...]) -> Tensor | None:

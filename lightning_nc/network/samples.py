@@ -80,7 +80,7 @@ def samples_of(source: Any, batch_size: int | None) -> Samples:
         )
     if not isinstance(source, DataLoader):
         return Samples(dataset, batch_size or 100, default_collate, None, False)
-    batches = source.sampler if source.batch_sampler is None else source.batch_sampler
+    batches = _outermost_sampler(source)
     at_once = source.batch_sampler is None and isinstance(batches, BatchSampler)
     if source.batch_sampler is None and not at_once:
         raise TypeError(
@@ -115,9 +115,14 @@ def inner_sampler(sampler: Any) -> Any:
     return getattr(getattr(own, "dataset", None), "_sampler", own)
 
 
+def _outermost_sampler(loader: DataLoader[Any]) -> Any:
+    """Return what a loader takes indices from: of batches, unless it has none."""
+    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+
+
 def _sampler_of(loader: DataLoader[Any]) -> Any:
     """Return the sampler that was given to a loader, also within batch samplers (Accelerate's)."""
-    sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    sampler = _outermost_sampler(loader)
     while hasattr(sampler, "batch_sampler"):
         sampler = sampler.batch_sampler
     return getattr(sampler, "sampler", loader.sampler)
