@@ -48,7 +48,7 @@ def _whole_numbers(held: Any, name: str) -> Tensor | None:
     return found if whole else None
 
 
-def mean_of_graphs(h: Tensor, graphs: Tensor) -> Tensor:
+def mean_of_graphs(h: Tensor, graphs: Tensor, num_graphs: int = 1) -> Tensor:
     """The mean over the nodes or edges of each graph, shape ``(N, d)``.
 
     Sums are in float64, so that their order, which varies on GPUs, costs no digits.
@@ -56,13 +56,24 @@ def mean_of_graphs(h: Tensor, graphs: Tensor) -> Tensor:
     Args:
         h: Features of nodes or edges, shape ``(n, d)``.
         graphs: The graph of each, shape ``(n,)``.
+        num_graphs: Number of graphs N, of which the last may have no edges.
+
+    Raises:
+        ValueError: If a graph has none.
 
     Example:
         >>> mean_of_graphs(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]))
         tensor([[2.],
                 [5.]], dtype=torch.float64)
     """
-    graphs, n = graphs.to(h.device), graphs.bincount().to(h.device)
+    graphs, n = graphs.to(h.device), graphs.bincount(minlength=num_graphs)
+    if not bool(n.all()):
+        alone = int((n == 0).nonzero()[0])
+        raise ValueError(
+            f"Graph {alone} of a batch has no edges, such as a molecule of one "
+            "atom, and so no mean over them. Name layers of nodes, layers=[...], or make features "
+            "otherwise, as by a sum: pool=lambda output, inputs: ..."
+        )
     has_float64 = with_float64(h.device) == h.device
     h = h.double() if has_float64 else h.float()
-    return h.new_zeros(len(n), h.shape[1]).index_add(0, graphs, h) / n[:, None]
+    return h.new_zeros(len(n), h.shape[1]).index_add(0, graphs, h) / n.to(h.device)[:, None]

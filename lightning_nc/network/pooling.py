@@ -92,7 +92,8 @@ class Pooling:
         if self.own is not None:
             return call_pool(self.own, h, inputs)
         if self.mean in ("nodes", "edges"):
-            return mean_of_graphs(h, graphs_of(inputs)[self.mean])
+            graphs = graphs_of(inputs)
+            return mean_of_graphs(h, graphs[self.mean], int(graphs["nodes"].max()) + 1)
         if self.mean is None or h.ndim == 2:
             return h.flatten(1)
         channels_last = h if self.channels_last else h.movedim(1, -1)

@@ -185,3 +185,15 @@ def test_a_pool_is_asked_for_the_input_of_a_head_whose_rows_are_not_samples():
     found = measure(network, TensorDataset(x, y), measures=[NeuralCollapse(pool=last)])
     expected = measure(network.head, TensorDataset(x[:, -1], y), measures=[NeuralCollapse()])
     assert found.values == pytest.approx(expected.values, rel=1e-6)
+
+
+@pytest.mark.parametrize("alone", [0, 1, 2])
+def test_a_graph_without_edges_has_no_mean_over_them(alone):
+    batch = torch.arange(3).repeat_interleave(torch.where(torch.arange(3) == alone, 1, 2))
+    first = torch.cat([(batch == graph).nonzero()[:1, 0] for graph in range(3) if graph != alone])
+    inputs = {"batch": batch, "edge_index": torch.stack([first, first + 1])}
+    nodes = torch.arange(5.0)[:, None]
+    means = torch.stack([nodes[batch == graph].mean(0) for graph in range(3)])
+    assert torch.equal(Pooling("nodes")(nodes, inputs), means.double())
+    with pytest.raises(ValueError, match=rf"^Graph {alone} of a batch has no edges.*pool="):
+        Pooling("edges")(torch.ones(2, 4), inputs)
